@@ -1,0 +1,270 @@
+"""The data bundle: one prepared data set as a folder of memory-mapped arrays, tables and a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
+from deshi.data.vocabulary import ITEM_INDEX, ITEM_ORDER, TIE_RULE, USER_INDEX, Events
+from deshi.types import ITEM, TEXT, TIMESTAMP, TITLE, USER, DeshiError
+
+FORMAT = 1
+"""Version of the folder's layout; a bundle of another version is prepared anew."""
+
+MANIFEST = "manifest.json"
+TABLES = ("interactions.parquet", "items.parquet", "users.parquet", "vocabulary.parquet")
+ARRAYS = {"offsets": np.int64, "items": np.int32, "timestamps": np.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A prepared data set. User ``u``'s history is ``items[offsets[u]:offsets[u + 1]]``, oldest first.
+
+    Attributes:
+        path: the folder.
+        name: the data set's name.
+        manifest: what the data were made from and how (see ``docs/data-preparation.md``).
+        offsets: ``(n_users + 1,)`` int64, flat positions.
+        items: ``(n_interactions,)`` int32, item indices.
+        timestamps: ``(n_interactions,)`` int64, milliseconds since 1970 UTC or, with ``time_unit`` ``position``, ranks.
+    """
+
+    path: Path
+    name: str
+    manifest: dict[str, Any] = field(repr=False)
+    offsets: np.ndarray = field(repr=False)
+    items: np.ndarray = field(repr=False)
+    timestamps: np.ndarray = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path | str, check: bool = False) -> Bundle:
+        """Open a bundle; its arrays are mapped, not read.
+
+        Args:
+            path: the bundle's folder.
+            check: read everything and compare it with the fingerprint and the file hashes of the manifest.
+
+        Raises:
+            DeshiError: if the folder is missing, incomplete, damaged, or of another version.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        arrays = {name: _open_array(path, name) for name in ARRAYS}
+        bundle = cls(path, manifest["name"], manifest, **arrays)
+        bundle._check_shapes()
+        if check:
+            bundle._check_content()
+        return bundle
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 over the encoded content: sequences, times and ids."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def time_unit(self) -> str:
+        """``ms`` or ``position``."""
+        return str(self.manifest["time_unit"])
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, each with at least one event."""
+        return int(self.manifest["counts"]["users"])
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in the vocabulary."""
+        return int(self.manifest["counts"]["items"])
+
+    @property
+    def n_interactions(self) -> int:
+        """Number of events."""
+        return int(self.manifest["counts"]["interactions"])
+
+    @cached_property
+    def vocabulary(self) -> pl.DataFrame:
+        """``index`` Int32 and ``item_id`` String, in index order."""
+        return pl.read_parquet(self.path / "vocabulary.parquet")
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """``index`` Int32 and ``user_id`` String, in index order."""
+        return pl.read_parquet(self.path / "users.parquet")
+
+    def item_table(self) -> pl.DataFrame:
+        """``index``, ``item_id``, ``title``, ``text`` and the source's further columns, in index order."""
+        return self._item_table
+
+    def history(self, user: int) -> np.ndarray:
+        """The item indices of one user index, oldest first (a view of the mapped array).
+
+        Raises:
+            DeshiError: if there is no such user.
+        """
+        if not 0 <= user < self.n_users:
+            raise DeshiError(f"User index {user} does not exist, expected 0 to {self.n_users - 1} in {self.name}.")
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def encode(self, item_ids: Sequence[str]) -> tuple[np.ndarray, int]:
+        """The int64 indices of the known ids, in the order given, and how many ids were unknown."""
+        known = [self._index[item_id] for item_id in item_ids if item_id in self._index]
+        return np.array(known, dtype=np.int64), len(item_ids) - len(known)
+
+    @cached_property
+    def _item_table(self) -> pl.DataFrame:
+        return pl.read_parquet(self.path / "items.parquet")
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return dict(zip(self.vocabulary[ITEM].to_list(), range(self.n_items), strict=True))
+
+    def _check_shapes(self) -> None:
+        wanted = {"offsets": self.n_users + 1, "items": self.n_interactions, "timestamps": self.n_interactions}
+        for name, length in wanted.items():
+            array = getattr(self, name)
+            if array.shape != (length,) or array.dtype != ARRAYS[name]:
+                raise _damaged(self.path, f"sequences/{name}.npy is {array.dtype}{array.shape}, expected ({length},)")
+        if self.offsets[-1] != self.n_interactions:
+            raise _damaged(self.path, f"offsets end at {self.offsets[-1]}, expected {self.n_interactions}")
+
+    def _check_content(self) -> None:
+        for name, digest in self.manifest["files"].items():
+            if file_sha256(self.path / name) != digest:
+                raise _damaged(self.path, f"{name} does not have the sha256 of the manifest")
+        ids = self.users[USER], self.vocabulary[ITEM]
+        if _content(self.offsets, self.items, self.timestamps, *ids, self.time_unit) != self.fingerprint:
+            raise _damaged(self.path, "the content does not have the fingerprint of the manifest")
+
+
+def write_bundle(
+    path: Path,
+    name: str,
+    events: Events,
+    items: pl.DataFrame | None = None,
+    time_unit: str = "ms",
+    provenance: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write a bundle as a whole folder that appears at ``path`` at once, replacing what was there.
+
+    Args:
+        path: the bundle's folder.
+        name: the data set's name.
+        events: sorted events with contiguous indices (see :func:`deshi.data.vocabulary.compact`).
+        items: ``item_id``, ``title`` and further text columns, or None.
+        time_unit: ``ms`` or ``position``.
+        provenance: further JSON-able entries of the manifest: sources, filters, report.
+    """
+    with atomic_folder(path) as folder:
+        fill_bundle(folder, name, events, items, time_unit, provenance)
+    return Bundle.load(path)
+
+
+def fill_bundle(
+    folder: Path,
+    name: str,
+    events: Events,
+    items: pl.DataFrame | None,
+    time_unit: str,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a bundle's files into an existing folder, the manifest last. Arguments as in :func:`write_bundle`."""
+    users = events.frame[USER_INDEX].to_numpy()
+    counts = np.bincount(users, minlength=events.user_ids.len())
+    if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
+        raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    arrays = (
+        offsets,
+        events.frame[ITEM_INDEX].to_numpy().astype(np.int32),
+        events.frame[TIMESTAMP].to_numpy().astype(np.int64),
+    )
+    (folder / "sequences").mkdir()
+    for array, label in zip(arrays, ARRAYS, strict=True):
+        np.save(folder / "sequences" / f"{label}.npy", array, allow_pickle=False)
+    _write_tables(folder, events, items)
+    manifest = dict(provenance or {})
+    manifest |= {
+        "format": FORMAT,
+        "name": name,
+        "time_unit": time_unit,
+        "tie_rule": TIE_RULE,
+        "item_order": ITEM_ORDER,
+        "counts": {"users": len(counts), "items": events.item_ids.len(), "interactions": len(users)},
+        "fingerprint": _content(*arrays, events.user_ids, events.item_ids, time_unit),
+        "files": {name: file_sha256(folder / name) for name in _data_files()},
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> None:
+    users = _numbered(USER, events.user_ids)
+    vocabulary = _numbered(ITEM, events.item_ids)
+    interactions = events.frame.select(
+        events.user_ids.gather(events.frame[USER_INDEX]).alias(USER),
+        events.item_ids.gather(events.frame[ITEM_INDEX]).alias(ITEM),
+        pl.all(),
+    )
+    tables = (interactions, _item_texts(vocabulary, items), users, vocabulary)
+    for name, table in zip(TABLES, tables, strict=True):
+        table.write_parquet(folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
+
+
+def _numbered(column: str, ids: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame({"index": np.arange(ids.len(), dtype=np.int32), column: ids})
+
+
+def _item_texts(vocabulary: pl.DataFrame, items: pl.DataFrame | None) -> pl.DataFrame:
+    """The vocabulary with the source's columns; ``text`` joins title and further columns where it isn't given."""
+    table = vocabulary.with_columns(pl.lit(None, pl.String).alias(TITLE))
+    if items is not None:
+        table = vocabulary.join(items, on=ITEM, how="left", maintain_order="left")
+    further = [column for column in table.columns if column not in ("index", ITEM, TITLE)]
+    if TEXT not in further:
+        parts = [pl.col(TITLE), *(pl.lit(f"{column}: ") + pl.col(column) for column in further)]
+        text = pl.concat_str(parts, separator="; ", ignore_nulls=True)
+        table = table.with_columns(pl.when(text != "").then(text).alias(TEXT))
+    return table.select("index", ITEM, TITLE, TEXT, *(column for column in further if column != TEXT))
+
+
+def _content(
+    offsets: np.ndarray, items: np.ndarray, timestamps: np.ndarray, users: pl.Series, names: pl.Series, time_unit: str
+) -> str:
+    return fingerprint(
+        [("offsets", offsets), ("items", items), ("timestamps", timestamps)]
+        + [("users", users.to_list()), ("vocabulary", names.to_list()), ("time_unit", time_unit)]
+    )
+
+
+def _data_files() -> list[str]:
+    return [*TABLES, *(f"sequences/{name}.npy" for name in ARRAYS)]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not (path / MANIFEST).is_file():
+        raise DeshiError(f"There is no data bundle in {path} (no {MANIFEST}). Run: deshi prepare data={path.name}")
+    manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        got = manifest.get("format") if isinstance(manifest, dict) else None
+        raise DeshiError(f"The bundle in {path} has format {got}, expected {FORMAT}. Run deshi prepare again.")
+    missing = [name for name in _data_files() if not (path / name).is_file()]
+    if missing:
+        raise _damaged(path, f"{', '.join(missing)} missing")
+    return manifest
+
+
+def _open_array(path: Path, name: str) -> np.ndarray:
+    try:
+        return np.load(path / "sequences" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise _damaged(path, f"sequences/{name}.npy can't be read ({error})") from error
+
+
+def _damaged(path: Path, what: str) -> DeshiError:
+    return DeshiError(f"The data bundle in {path} is damaged: {what}. Run deshi prepare with force=true.")

@@ -1,0 +1,111 @@
+"""From id strings to indices: which event belongs to which user and item, and in which order."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from deshi.types import ITEM, RATING, TIMESTAMP, USER, DeshiError
+
+USER_INDEX = "user"
+ITEM_INDEX = "item"
+TIE_RULE = "events of one user with equal timestamps keep the order of the original file"
+ITEM_ORDER = "items are numbered by the blake2b hash of their id, users by their first event in the original file"
+
+
+@dataclass(frozen=True)
+class Events:
+    """Interactions as integers, grouped by user and oldest first inside each user.
+
+    Attributes:
+        user_ids: ``(n_users,)`` String, the id of every user index.
+        item_ids: ``(n_items,)`` String, the id of every item index.
+        frame: ``user`` Int32, ``item`` Int32, ``timestamp`` Int64, and ``rating`` Float32 if the source has ratings.
+    """
+
+    user_ids: pl.Series
+    item_ids: pl.Series
+    frame: pl.DataFrame
+
+    def counts(self) -> tuple[int, int, int]:
+        """Number of interactions, of users with any, and of items with any."""
+        users, items = (self.frame[column].n_unique() for column in (USER_INDEX, ITEM_INDEX))
+        return self.frame.height, users, items
+
+
+def encode_events(interactions: pl.DataFrame) -> Events:
+    """Number the ids in order of first appearance and sort by user and time, ties in file order.
+
+    Args:
+        interactions: ``user_id``, ``item_id``, ``timestamp`` and perhaps ``rating``, in the order of the file.
+
+    Raises:
+        DeshiError: if an id is null, empty or collides with another one, or a timestamp is null.
+    """
+    _check_timestamps(interactions)
+    frame, ids = interactions, {}
+    for column, index in ((USER, USER_INDEX), (ITEM, ITEM_INDEX)):
+        ids[column] = interactions[column].unique(maintain_order=True)
+        _check_ids(column, ids[column])
+        codes = pl.int_range(ids[column].len(), dtype=pl.Int32, eager=True)
+        table = pl.DataFrame([ids[column], codes.alias(index)])
+        frame = frame.join(table, on=column, how="left", maintain_order="left").drop(column)
+    columns = [USER_INDEX, ITEM_INDEX, TIMESTAMP] + [RATING] * (RATING in frame.columns)
+    frame = frame.select(columns).sort(USER_INDEX, TIMESTAMP, maintain_order=True)
+    return Events(ids[USER], ids[ITEM], frame)
+
+
+def compact(events: Events) -> Events:
+    """Drop the ids without events and renumber: users keep their order, items are ordered by a hash of their id.
+
+    The hash keeps anything that an id tells (its age, its place in the catalogue, the order inside one day that some
+    public files have) out of the index.
+    """
+    users, user_codes = _renumber(events.frame[USER_INDEX], events.user_ids, by_hash=False)
+    items, item_codes = _renumber(events.frame[ITEM_INDEX], events.item_ids, by_hash=True)
+    frame = events.frame.with_columns(user_codes.alias(USER_INDEX), item_codes.alias(ITEM_INDEX))
+    return Events(users, items, frame)
+
+
+def id_hash(item_id: str) -> bytes:
+    """The 8-byte blake2b hash that orders items: the same on every machine and in every version."""
+    return hashlib.blake2b(item_id.encode(), digest_size=8).digest()
+
+
+def _renumber(codes: pl.Series, ids: pl.Series, by_hash: bool) -> tuple[pl.Series, pl.Series]:
+    old = codes.to_numpy()
+    used = np.flatnonzero(np.bincount(old, minlength=ids.len()))
+    if by_hash:
+        names = ids.gather(used).to_list()
+        used = used[sorted(range(len(names)), key=lambda place: (id_hash(names[place]), names[place]))]
+    new = np.empty(ids.len(), dtype=np.int32)
+    new[used] = np.arange(len(used), dtype=np.int32)
+    return ids.gather(used), pl.Series(new[old])
+
+
+def _check_timestamps(interactions: pl.DataFrame) -> None:
+    missing = interactions[TIMESTAMP].null_count()
+    if missing:
+        raise DeshiError(
+            f"{missing} of {interactions.height} interactions have no timestamp, expected one for each: histories are "
+            f"ordered by it. Map a time or position column in data.source, or drop those rows."
+        )
+
+
+def _check_ids(column: str, ids: pl.Series) -> None:
+    if ids.null_count():
+        raise DeshiError(f"Some interactions have a null {column}, expected an id in each. Drop or repair those rows.")
+    bare = ids.str.strip_chars()
+    if (bare == "").any():
+        raise DeshiError(
+            f"Some interactions have an empty {column}, expected an id in each. Drop or repair those rows."
+        )
+    if bare.n_unique() < ids.len():
+        twice = ids.filter(bare == bare.filter(bare.is_duplicated())[0]).to_list()
+        raise DeshiError(
+            f"The {column} values {twice[0]!r} and {twice[1]!r} differ only in surrounding spaces, expected ids that "
+            f"can be told apart. Strip the spaces in the source file."
+        )
