@@ -1,0 +1,166 @@
+"""Exact ranks of targets among all candidates, ties by mean rank.
+
+The rank of a target is ``1 + (candidates that score higher) + (other candidates that score the same) / 2``.
+So a scorer that gives every item the same score ranks every target in the middle of the list, at chance
+level, never at the top. A row's candidates are all items except the seen ones; the row's own targets
+always stay candidates, also when they have been seen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deshi.types import PAD, DeshiError, check_shape
+
+_ROWS = 256
+"""Rows ranked at a time: the working copy of the scores stays small and close to the cache."""
+
+
+class ScoreError(DeshiError, ValueError):
+    """Scores that can't be ranked, or item ids outside of the catalogue."""
+
+
+@torch.no_grad()
+def exact_ranks(scores: Tensor, targets: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The rank of each row's target among the row's candidates.
+
+    Args:
+        scores: ``(B, N)`` floating, the score of every item, higher is better; infinities are allowed.
+        targets: ``(B,)`` int64 item indices.
+        seen: ``(B, S)`` int64 item indices that aren't candidates, padded with :data:`~deshi.types.PAD`;
+            repeats are allowed, and a row's target stays a candidate even if it is among them.
+
+    Returns:
+        ``(B,)`` float64 ranks, from 1.
+
+    Raises:
+        ShapeError: if the shapes don't fit.
+        ScoreError: for NaN scores, and for item indices outside of ``0 .. N - 1``.
+    """
+    check_shape("scores", scores, ("B", "N"))
+    check_shape("targets", targets, (len(scores),))
+    _check_ids("targets", targets, scores.shape[1], lowest=0)
+    return rank_rows(scores, targets[:, None], seen)[0].squeeze(1)
+
+
+@torch.no_grad()
+def exact_ranks_of_hidden(hidden: Tensor, table: Tensor, targets: Tensor, seen: Tensor | None = None) -> Tensor:
+    """:func:`exact_ranks` of the scores ``hidden @ table.T``, without ever holding all of them.
+
+    Args:
+        hidden: ``(B, D)``, one state per row; scored in float32.
+        table: ``(N, D)``, the item table.
+        targets: ``(B,)`` int64 item indices.
+        seen: ``(B, S)`` as in :func:`exact_ranks`.
+    """
+    check_shape("hidden", hidden, ("B", "D"))
+    check_shape("table", table, ("N", hidden.shape[1]))
+    check_shape("targets", targets, (len(hidden),))
+    if seen is not None:
+        check_shape("seen", seen, (len(hidden), "S"))
+    transposed = table.float().T
+    ranks = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
+    for rows in _row_slices(len(hidden)):
+        scores = hidden[rows].float() @ transposed
+        ranks[rows] = exact_ranks(scores, targets[rows], None if seen is None else seen[rows])
+    return ranks
+
+
+@torch.no_grad()
+def rank_rows(
+    scores: Tensor, targets: Tensor, seen: Tensor | None = None, top_k: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ranks of several targets a row, the number of candidates, and the best candidates.
+
+    Args:
+        scores: ``(B, N)`` as in :func:`exact_ranks`.
+        targets: ``(B, T)`` int64, ``PAD`` where a row has fewer targets. All of them stay candidates.
+        seen: ``(B, S)`` as in :func:`exact_ranks`.
+        top_k: how many of the best candidates to return.
+
+    Returns:
+        Ranks ``(B, T)`` float64, NaN where the target is ``PAD``; candidates ``(B,)`` int64; best candidates
+        ``(B, top_k)`` int64, best first, ``PAD`` where fewer candidates score above minus infinity (the order
+        of equal scores among them is unspecified).
+
+    Raises:
+        ShapeError, ScoreError: as :func:`exact_ranks`.
+    """
+    _check(scores, targets, seen)
+    size, n_items = scores.shape
+    ranks = torch.empty(targets.shape, dtype=torch.float64, device=scores.device)
+    counts = torch.full((size,), n_items, dtype=torch.int64, device=scores.device)
+    best = torch.full((size, top_k), PAD, dtype=torch.int64, device=scores.device)
+    for rows in _row_slices(size):
+        block = scores[rows]
+        _refuse_nan(block)
+        if seen is not None and seen.shape[1]:
+            block = _candidates(block, targets[rows], seen[rows])
+            counts[rows] -= block.isnan().sum(1)
+        ranks[rows] = _ranks_among(block, targets[rows])
+        if top_k:
+            found = _top_items(block, min(top_k, n_items))
+            best[rows, : found.shape[1]] = found
+    return ranks, counts, best
+
+
+def _candidates(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+    """A copy of ``scores`` with NaN at every item that isn't a candidate: NaN wins and ties no comparison."""
+    wide = torch.nn.functional.pad(scores, (0, 1))  # a spare last column takes the padding
+    wide.scatter_(1, torch.where(seen == PAD, scores.shape[1], seen), torch.nan)
+    masked = wide[:, :-1]
+    row, column = (targets != PAD).nonzero(as_tuple=True)
+    items = targets[row, column]
+    masked[row, items] = scores[row, items]
+    return masked
+
+
+def _ranks_among(masked: Tensor, targets: Tensor) -> Tensor:
+    ranks = torch.full(targets.shape, torch.nan, dtype=torch.float64, device=masked.device)
+    for column in range(targets.shape[1]):
+        real = (targets[:, column] != PAD).nonzero().squeeze(1)
+        rows = masked if len(real) == len(masked) else masked[real]
+        own = rows.gather(1, targets[real, column, None])
+        higher, not_lower = (rows > own).sum(1), (rows >= own).sum(1)
+        ranks[real, column] = (higher + not_lower + 1).double() / 2
+    return ranks
+
+
+def _top_items(masked: Tensor, k: int) -> Tensor:
+    best = torch.topk(torch.where(masked.isnan(), -torch.inf, masked), k)
+    return best.indices.masked_fill(best.values == -torch.inf, PAD)
+
+
+def _row_slices(size: int) -> list[slice]:
+    return [slice(start, start + _ROWS) for start in range(0, size, _ROWS)]
+
+
+def _check(scores: Tensor, targets: Tensor, seen: Tensor | None) -> None:
+    check_shape("scores", scores, ("B", "N"))
+    if not scores.is_floating_point():
+        raise ScoreError(f"scores have type {scores.dtype}, expected a floating type: convert them with .float().")
+    size, n_items = scores.shape
+    check_shape("targets", targets, (size, "T"))
+    _check_ids("targets", targets, n_items)
+    if seen is not None:
+        check_shape("seen", seen, (size, "S"))
+        _check_ids("seen", seen, n_items)
+
+
+def _check_ids(name: str, ids: Tensor, n_items: int, lowest: int = PAD) -> None:
+    wrong = (ids < lowest) | (ids >= n_items)
+    if bool(wrong.any()):
+        raise ScoreError(
+            f"{name} holds {int(wrong.sum())} ids outside of the catalogue, for example {int(ids[wrong][0])}; "
+            f"expected 0 .. {n_items - 1}{f', or {PAD} for padding' if lowest == PAD else ''}. "
+            f"Check that the ids and the scores come from the same data bundle."
+        )
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    if scores.numel() and bool(scores.amax().isnan()):  # a maximum carries NaN along and is one cheap pass
+        raise ScoreError(
+            f"{int(scores.isnan().sum())} of {scores.numel()} scores are NaN; a NaN has no rank. Expected finite "
+            f"scores or infinities: look for a diverged model or for a division by zero in the scorer."
+        )
