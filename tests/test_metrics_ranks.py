@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.ranks import ScoreError, exact_ranks, exact_ranks_of_hidden, rank_rows
+from deshi.metrics.ranks import ScoreError, exact_ranks, exact_ranks_from_hidden, rank_rows
 from deshi.types import PAD, ShapeError
 
 INF = float("inf")
@@ -127,9 +127,9 @@ def test_hidden_states_rank_as_their_scores() -> None:
     targets = torch.randint(0, 50, (700,), generator=generator)
     seen = torch.randint(PAD, 50, (700, 6), generator=generator)
     expected = exact_ranks(hidden @ table.T, targets, seen)
-    assert torch.equal(exact_ranks_of_hidden(hidden, table, targets, seen), expected)
+    assert torch.equal(exact_ranks_from_hidden(hidden, table, targets, seen), expected)
     with pytest.raises(ShapeError, match="table"):
-        exact_ranks_of_hidden(hidden, table[:, :4], targets, seen)
+        exact_ranks_from_hidden(hidden, table[:, :4], targets, seen)
 
 
 @st.composite

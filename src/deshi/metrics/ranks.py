@@ -45,7 +45,7 @@ def exact_ranks(scores: Tensor, targets: Tensor, seen: Tensor | None = None) -> 
 
 
 @torch.no_grad()
-def exact_ranks_of_hidden(hidden: Tensor, table: Tensor, targets: Tensor, seen: Tensor | None = None) -> Tensor:
+def exact_ranks_from_hidden(hidden: Tensor, table: Tensor, targets: Tensor, seen: Tensor | None = None) -> Tensor:
     """:func:`exact_ranks` of the scores ``hidden @ table.T``, without ever holding all of them.
 
     Args:
