@@ -1,0 +1,83 @@
+"""Binary cross-entropy with sampled negatives: SASRec's original loss, and the base of gBCE."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from deshi.losses.negatives import RandomStream, grouped_negatives, grouped_scores
+from deshi.losses.softmax import check_loss_inputs
+from deshi.types import DeshiError, check_shape
+
+
+def bce(positive: Tensor, negative: Tensor, kept: Tensor, beta: float = 1.0) -> Tensor:
+    """Binary cross-entropy of one target and K negatives a position, averaged over the K + 1 terms.
+
+    ``-(beta * log sigmoid(positive) + sum over kept negatives of log sigmoid(-negative)) / (K + 1)``
+
+    Args:
+        positive: ``(P,)`` scores of the targets.
+        negative: ``(P, K)`` scores of the negatives.
+        kept: ``(P, K)`` bool, False where a negative is the target and doesn't count.
+        beta: exponent on the target's probability: 1 is BCE, less is gBCE.
+
+    Returns:
+        The mean over positions, a scalar.
+
+    Raises:
+        ShapeError: if the three don't belong together.
+    """
+    check_shape("positive", positive, ("P",))
+    check_shape("negative", negative, (len(positive), "K"))
+    check_shape("kept", kept, tuple(negative.shape))
+    pulled = beta * F.logsigmoid(positive).sum()
+    pushed = F.logsigmoid(-negative).masked_fill(~kept, 0.0).sum()
+    return -(pulled + pushed) / (negative.numel() + len(positive))
+
+
+def bce_over(
+    hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, share: int, beta: float = 1.0
+) -> Tensor:  # fmt: skip
+    """:func:`bce` from hidden states ``(P, D)``, a table ``(N, D)``, targets ``(P,)`` and drawn negatives.
+
+    ``negatives`` is ``(ceil(P / share), K)``, see :func:`deshi.losses.negatives.grouped_negatives`.
+
+    Raises:
+        ShapeError, DeshiError: see :func:`deshi.losses.softmax.check_loss_inputs`.
+    """
+    check_loss_inputs(hidden, table, targets)
+    positive = (hidden * F.embedding(targets, table)).float().sum(1)
+    negative = grouped_scores(hidden, table, negatives, share)
+    each = negatives.repeat_interleave(share, dim=0)[: len(targets)]
+    return bce(positive, negative, each != targets[:, None], beta)
+
+
+class BCE(RandomStream):
+    """BCE with uniform negatives, as SASRec was published (Kang & McAuley, ICDM 2018, arXiv 1808.09781).
+
+    Deviations: a negative may be an item of the user's history (only the target itself is left out), and the
+    loss is averaged over target and negatives.
+
+    Args:
+        negatives: number of negatives a position.
+        share: number of neighbouring positions that share one set of negatives; 1 is the paper's, more is faster.
+    """
+
+    def __init__(self, negatives: int = 1, share: int = 1) -> None:
+        super().__init__()
+        for name, value in (("negatives", negatives), ("share", share)):
+            if value < 1:
+                raise DeshiError(f"{type(self).__name__} got {name}={value}, expected a positive number.")
+        self.negatives = negatives
+        self.share = share
+
+    def beta(self, n_items: int) -> float:
+        """The exponent on the target's probability; 1 for BCE."""
+        return 1.0
+
+    def forward(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of ``hidden`` (P, D) against ``targets`` (P,) over ``table`` (N, D), in nats."""
+        check_loss_inputs(hidden, table, targets)
+        generator = self.generator(hidden.device)
+        drawn = grouped_negatives(len(targets), len(table), self.negatives, self.share, generator)
+        return bce_over(hidden, table, targets, drawn, self.share, self.beta(len(table)))
