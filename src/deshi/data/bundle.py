@@ -139,7 +139,7 @@ class Bundle:
             if file_sha256(self.path / name) != digest:
                 raise _damaged(self.path, f"{name} does not have the sha256 of the manifest")
         ids = self.users[USER], self.vocabulary[ITEM]
-        if _content(self.offsets, self.items, self.timestamps, *ids, self.time_unit) != self.fingerprint:
+        if _content((self.offsets, self.items, self.timestamps), *ids, self.time_unit) != self.fingerprint:
             raise _damaged(self.path, "the content does not have the fingerprint of the manifest")
 
 
@@ -180,11 +180,8 @@ def fill_bundle(
     if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    arrays = (
-        offsets,
-        events.frame[ITEM_INDEX].to_numpy().astype(np.int32),
-        events.frame[TIMESTAMP].to_numpy().astype(np.int64),
-    )
+    items_array = events.frame[ITEM_INDEX].to_numpy().astype(np.int32)
+    arrays: tuple[np.ndarray, ...] = (offsets, items_array, events.frame[TIMESTAMP].to_numpy().astype(np.int64))
     (folder / "sequences").mkdir()
     for array, label in zip(arrays, ARRAYS, strict=True):
         np.save(folder / "sequences" / f"{label}.npy", array, allow_pickle=False)
@@ -197,7 +194,7 @@ def fill_bundle(
         "tie_rule": TIE_RULE,
         "item_order": ITEM_ORDER,
         "counts": {"users": len(counts), "items": events.item_ids.len(), "interactions": len(users)},
-        "fingerprint": _content(*arrays, events.user_ids, events.item_ids, time_unit),
+        "fingerprint": _content(arrays, events.user_ids, events.item_ids, time_unit),
         "files": {name: file_sha256(folder / name) for name in _data_files()},
     }
     write_json(folder / MANIFEST, manifest)
@@ -233,12 +230,14 @@ def _item_texts(vocabulary: pl.DataFrame, items: pl.DataFrame | None) -> pl.Data
     return table.select("index", ITEM, TITLE, TEXT, *(column for column in further if column != TEXT))
 
 
-def _content(
-    offsets: np.ndarray, items: np.ndarray, timestamps: np.ndarray, users: pl.Series, names: pl.Series, time_unit: str
-) -> str:
+def _content(arrays: tuple[np.ndarray, ...], users: pl.Series, names: pl.Series, time_unit: str) -> str:
     return fingerprint(
-        [("offsets", offsets), ("items", items), ("timestamps", timestamps)]
-        + [("users", users.to_list()), ("vocabulary", names.to_list()), ("time_unit", time_unit)]
+        [
+            *zip(ARRAYS, arrays, strict=True),
+            ("users", users.to_list()),
+            ("vocabulary", names.to_list()),
+            ("time_unit", time_unit),
+        ]
     )
 
 

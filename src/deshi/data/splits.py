@@ -28,7 +28,7 @@ class Cases:
         users: ``(C,)`` int64, user indices.
         starts: ``(C,)`` int64, flat position of the history's first event.
         ends: ``(C,)`` int64, one past its last; the history is everything before the first target and never empty.
-        target_offsets: ``(C + 1,)`` int64; case ``c`` has the targets ``target_rows[target_offsets[c]:target_offsets[c + 1]]``.
+        target_offsets: ``(C + 1,)`` int64; where each case begins in ``target_rows`` (the last: where it ends).
         target_rows: ``(T,)`` int64, flat positions of the targets, each item once in a case.
     """
 
@@ -78,8 +78,8 @@ class Split:
         if train_targets != "including_validation":
             raise DeshiError(f"train_targets is {train_targets!r}, expected 'train' or 'including_validation'.")
         warnings.warn(
-            "LEAK: train_targets=including_validation trains on the validation targets. Validation figures mean nothing "
-            "and model selection is broken. Use train_targets=train, and refit=true to learn from the newest events.",
+            "LEAK: train_targets=including_validation trains on the validation targets. Validation figures mean "
+            "nothing and model selection is broken. Use train_targets=train; refit=true learns from the newest events.",
             LeakWarning,
             stacklevel=2,
         )

@@ -1,0 +1,97 @@
+"""Whether a prepared bundle still belongs to its settings and source files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import file_sha256, read_json, write_json
+from deshi.data.raw import FileRecord
+
+PASSWORD = re.compile(r"(://[^/:@\s]*):[^@\s]*@")
+
+
+def redact(value: Any) -> Any:
+    """The same nested value with the passwords of database addresses replaced by ``***``."""
+    if isinstance(value, str):
+        return PASSWORD.sub(r"\1:***@", value)
+    if isinstance(value, Mapping):
+        return {key: redact(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(entry) for entry in value]
+    return value
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """What changed between two nested settings, as ``key: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{prefix}{key}.")]
+    return [] if old == new else [f"{prefix.rstrip('.')}: {old} -> {new}"]
+
+
+def is_database(source: Any) -> bool:
+    """Whether a source reads from a database server, whose content can't be checked for changes."""
+    return any("://" in text and not text.startswith(("http", "sqlite")) for text in _strings(source))
+
+
+def sidecar(bundle: Path) -> Path:
+    """Where the state of a bundle's local source files is kept: beside it, since it differs between machines."""
+    return bundle.parent / f".{bundle.name}.source.json"
+
+
+def record_local(bundle: Path, source: Any, files: list[FileRecord]) -> None:
+    """Remember size, modification time and sha256 of every local file that a bundle was made from."""
+    paths = _local_paths(source) | {str(path) for file in files if (path := _local(file.origin)) and path.is_file()}
+    write_json(sidecar(bundle), {path: _state(Path(path)) for path in sorted(paths)})
+
+
+def local_changes(bundle: Path, source: Any) -> list[str]:
+    """The local source files that changed since the bundle was made; a deleted one counts as unchanged."""
+    if not sidecar(bundle).is_file():
+        return ["the state of the source files is unknown"]
+    recorded = read_json(sidecar(bundle))
+    new = [f"{path} is new" for path in sorted(_local_paths(source) - set(recorded))]
+    return new + [f"{path} has changed" for path, state in recorded.items() if not _same(Path(path), state)]
+
+
+def _same(path: Path, state: dict[str, Any] | None) -> bool:
+    if not path.exists() or state is None:
+        return True
+    found = path.stat()
+    if found.st_size != state["size"]:
+        return False
+    return found.st_mtime_ns == state["mtime_ns"] or file_sha256(path) == state["sha256"]
+
+
+def _state(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": file_sha256(path)}
+
+
+def _local_paths(source: Any) -> set[str]:
+    """Every file or folder that a source's settings name, as an absolute path."""
+    return {str(path) for text in _strings(source) if (path := _local(text))}
+
+
+def _local(text: str) -> Path | None:
+    try:
+        path = Path(text.removeprefix("sqlite:///").split("!")[0]).expanduser()
+        return path.resolve() if text and path.exists() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from _strings(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _strings(entry)

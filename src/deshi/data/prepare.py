@@ -1,0 +1,226 @@
+"""The stage ``prepare``: load a source, filter it, write the data bundle; or say that it is already there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from deshi.artifacts import atomic_folder, fingerprint, read_json, write_json
+from deshi.data import freshness, statistics
+from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
+from deshi.data.filtering import FilterStep, apply_filters
+from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
+from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
+from deshi.types import DeshiError
+
+STATISTICS = "statistics.json"
+FILTERS = ("min_rating", "duplicates", "min_user_interactions", "min_item_interactions", "k_core", "min_history")
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What ``prepare`` hands back.
+
+    Attributes:
+        bundle: the data.
+        report: what each filter removed.
+        statistics: the figures of ``statistics.json``.
+        reused: whether the bundle was already there.
+        message: what happened and why, in one line.
+        bad_rows: malformed rows that were skipped.
+        files: what was read, and from where; empty if the bundle was reused.
+    """
+
+    bundle: Bundle
+    report: list[FilterStep]
+    statistics: dict[str, Any]
+    reused: bool
+    message: str
+    bad_rows: BadRowReport = field(default_factory=BadRowReport)
+    files: list[FileRecord] = field(default_factory=list)
+
+    def tables(self) -> Group:
+        """The report and the statistics for a rich console."""
+        return Group(Text(self.message), _report_table(self.report, self.bad_rows), self._statistics_table())
+
+    def _statistics_table(self) -> Table:
+        return statistics.table(self.statistics, f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})")
+
+    def __str__(self) -> str:
+        """The tables as plain text."""
+        return _plain_text(self.tables())
+
+    def _repr_html_(self) -> str:
+        console = Console(record=True, width=110, file=StringIO())
+        console.print(self.tables())
+        return console.export_html(inline_styles=True)
+
+
+def run(cfg: Any) -> PrepareResult:
+    """Prepare the data set that a config describes.
+
+    Args:
+        cfg: with ``data`` (``name``, ``source``, ``filters``, ``on_bad_rows``, ``max_bad_rows``), ``paths`` (``data``,
+            ``cache``) and ``force``.
+
+    Raises:
+        DeshiError: if the source can't be read, or nothing usable is left after the filters.
+    """
+    path = Path(cfg.paths.data) / cfg.data.name
+    source = _plain(cfg.data.source)
+    settings = _settings(cfg.data, source)
+    reason = _why_prepare(path, settings, source, cfg.force)
+    if reason is None:
+        return _reuse(path, source)
+    raw = _load(source, Path(cfg.paths.cache), BadRows(cfg.data.on_bad_rows, cfg.data.max_bad_rows))
+    interactions, items = raw.interactions, raw.items
+    facts = (raw.time_unit, raw.files, raw.bad_rows)
+    del raw
+    events, steps = _filter(interactions, settings["filters"], facts[2])
+    del interactions
+    figures = _write(path, cfg.data.name, settings, events, items, steps, *facts)
+    freshness.record_local(path, source, facts[1])
+    message = f"Prepared {cfg.data.name} in {path}{reason}."
+    return PrepareResult(Bundle.load(path), steps, figures, False, message, facts[2], facts[1])
+
+
+def _settings(data: Any, source: Any) -> dict[str, Any]:
+    return {
+        "source": freshness.redact(source),
+        "filters": {name: getattr(data.filters, name) for name in FILTERS},
+        "on_bad_rows": data.on_bad_rows,
+        "max_bad_rows": data.max_bad_rows,
+    }
+
+
+def _why_prepare(path: Path, settings: dict[str, Any], source: Any, force: bool) -> str | None:
+    """Why the bundle must be made, as the end of a sentence; None if it is there and still right."""
+    if not (path / MANIFEST).is_file():
+        return ""
+    if force:
+        return ", anew because of force=true"
+    manifest = read_json(path / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        return f", anew because the old bundle has format {manifest.get('format')}"
+    changed = freshness.differences(manifest.get("settings"), settings)
+    if changed:
+        return f", replacing a bundle with other settings ({'; '.join(changed)})"
+    if manifest.get("stamp") != _stamp(settings, manifest.get("sources")):
+        return ", anew because the old bundle's stamp does not fit its settings"
+    changed = freshness.local_changes(path, source)
+    if changed:
+        return f", anew because {'; '.join(changed)}"
+    try:
+        Bundle.load(path)
+        read_json(path / STATISTICS)
+    except DeshiError as error:
+        return f", anew ({error})"
+    return None
+
+
+def _reuse(path: Path, source: Any) -> PrepareResult:
+    bundle = Bundle.load(path)
+    steps = [FilterStep(**step) for step in bundle.manifest["report"]]
+    message = f"Nothing to do: {path} was made with these settings from these files. Set force=true to make it again."
+    if freshness.is_database(source):
+        message += " Whether the database has changed since then is not checked."
+    bad_rows = BadRowReport(**bundle.manifest["bad_rows"])
+    return PrepareResult(bundle, steps, read_json(path / STATISTICS), True, message, bad_rows)
+
+
+def _load(source: Any, cache: Path, bad_rows: BadRows) -> RawData:
+    raw: RawData = instantiate(source, _convert_="all").load(cache, bad_rows)
+    return raw
+
+
+def _filter(
+    interactions: pl.DataFrame, filters: dict[str, Any], bad_rows: BadRowReport
+) -> tuple[Events, list[FilterStep]]:
+    if interactions.height == 0:
+        raise DeshiError("The source has no interactions, expected at least two. Check data.source.")
+    events, steps = apply_filters(encode_events(interactions), **filters)
+    if events.frame.height == 0:
+        raise DeshiError(
+            "The filters removed every interaction. Loosen data.filters; this is what each of them removed:\n"
+            + _plain_text(_report_table(steps, bad_rows))
+        )
+    if events.frame[USER_INDEX].is_first_distinct().all():
+        raise DeshiError(
+            f"No user has two events ({events.frame.height} interactions, one for each user), expected histories from "
+            f"which a next item can be learned. Check the user column in data.source, or loosen data.filters:\n"
+            + _plain_text(_report_table(steps, bad_rows))
+        )
+    return compact(events), steps
+
+
+def _write(
+    path: Path,
+    name: str,
+    settings: dict[str, Any],
+    events: Events,
+    items: pl.DataFrame | None,
+    steps: list[FilterStep],
+    time_unit: str,
+    files: list[FileRecord],
+    bad_rows: BadRowReport,
+) -> dict[str, Any]:
+    """Write the bundle with its statistics, and return these."""
+    sources = sorted(({"name": file.name, "sha256": file.sha256} for file in files), key=lambda file: file["name"])
+    provenance = {
+        "settings": settings,
+        "sources": sources,
+        "stamp": _stamp(settings, sources),
+        "report": [asdict(step) for step in steps],
+        "bad_rows": asdict(bad_rows),
+    }
+    with atomic_folder(path) as folder:
+        fill_bundle(folder, name, events, items, time_unit, provenance)
+        bundle = Bundle.load(folder)
+        figures = statistics.compute(bundle.offsets, bundle.items, bundle.timestamps, bundle.n_items, time_unit)
+        write_json(folder / STATISTICS, figures)
+        popularity = np.bincount(events.frame[ITEM_INDEX].to_numpy())
+        statistics.draw(folder / "statistics.png", np.diff(bundle.offsets), popularity, name)
+    return figures
+
+
+def _stamp(settings: dict[str, Any], sources: Any) -> str:
+    return fingerprint([("settings", settings), ("sources", sources)])
+
+
+def _plain(value: Any) -> Any:
+    """A source node as plain dicts and lists, whether it is a config of Hydra or pydantic or plain already."""
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True)
+    return value.model_dump(by_alias=True) if hasattr(value, "model_dump") else value
+
+
+def _report_table(steps: list[FilterStep], bad_rows: BadRowReport) -> Table:
+    result = Table(title="What the filters removed")
+    result.add_column("filter")
+    for column in ("interactions", "users", "items"):
+        result.add_column(f"- {column}", justify="right")
+        result.add_column(column, justify="right")
+    for step in steps:
+        pairs = [(getattr(step, f"removed_{unit}"), getattr(step, unit)) for unit in ("interactions", "users", "items")]
+        result.add_row(step.name, *(f"{value:,}" for pair in pairs for value in pair))
+    if bad_rows.skipped:
+        result.caption = f"{bad_rows.skipped:,} malformed rows were skipped, e.g. {escape(bad_rows.examples[0])}"
+    return result
+
+
+def _plain_text(renderable: Any) -> str:
+    console = Console(width=110, no_color=True)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get().rstrip("\n")

@@ -1,0 +1,123 @@
+"""What a data set looks like: figures, a table, and a picture of its length and popularity distributions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+LENGTH_QUANTILES = {"minimum": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "maximum": 1.0}
+DAY_MS = 86_400_000
+
+
+def compute(
+    offsets: np.ndarray, items: np.ndarray, timestamps: np.ndarray, n_items: int, time_unit: str
+) -> dict[str, Any]:
+    """The figures of a bundle's arrays.
+
+    Args:
+        offsets: ``(n_users + 1,)`` flat positions.
+        items: ``(n,)`` item indices.
+        timestamps: ``(n,)`` milliseconds or positions.
+        n_items: size of the vocabulary.
+        time_unit: ``ms`` or ``position``.
+
+    Returns:
+        JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``tied_timestamps_share`` is the
+        share of events with the same timestamp as a neighbour in their history.
+    """
+    lengths = np.diff(offsets)
+    popularity = np.bincount(items, minlength=n_items)
+    repeated = _repeated_pairs(lengths, items, n_items)
+    return {
+        "users": len(lengths),
+        "items": n_items,
+        "interactions": len(items),
+        "density": len(items) / (len(lengths) * n_items),
+        "length_mean": float(lengths.mean()),
+        "length": {name: float(np.quantile(lengths, share)) for name, share in LENGTH_QUANTILES.items()},
+        "popularity_gini": gini(popularity),
+        "repeated_pairs": repeated,
+        "repeated_pairs_share": repeated / len(items),
+        "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
+        "time": _span(timestamps) if time_unit == "ms" else None,
+    }
+
+
+def gini(counts: np.ndarray) -> float:
+    """The Gini coefficient of non-negative counts: 0 if all are equal, towards 1 if one has everything."""
+    ordered, size = np.sort(counts).astype(np.float64), len(counts)
+    ranks = np.arange(1, size + 1)
+    return float((2 * ranks - size - 1) @ ordered / (size * ordered.sum()))
+
+
+def table(figures: dict[str, Any], title: str) -> Table:
+    """The figures as a rich table."""
+    result = Table(title=title, show_header=False)
+    result.add_column(style="bold")
+    result.add_column(justify="right")
+    for label, value in rows(figures):
+        result.add_row(label, value)
+    return result
+
+
+def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as labels and formatted values, for any kind of table."""
+    lengths = figures["length"]
+    time = figures["time"]
+    return [
+        ("users", f"{figures['users']:,}"),
+        ("items", f"{figures['items']:,}"),
+        ("interactions", f"{figures['interactions']:,}"),
+        ("density", f"{figures['density']:.4%}"),
+        ("history length, mean", f"{figures['length_mean']:.1f}"),
+        (f"history length, {' / '.join(lengths)}", " / ".join(f"{value:g}" for value in lengths.values())),
+        ("popularity, Gini", f"{figures['popularity_gini']:.3f}"),
+        ("repeated user-item pairs", f"{figures['repeated_pairs']:,} ({figures['repeated_pairs_share']:.2%})"),
+        ("events with a tied timestamp", f"{figures['tied_timestamps_share']:.2%}"),
+        ("time", f"{time['first']} to {time['last']} ({time['days']:,.0f} days)" if time else "positions only"),
+    ]
+
+
+def draw(path: Path, lengths: np.ndarray, popularity: np.ndarray, title: str) -> None:
+    """Draw the distributions of history lengths and item popularity as a PNG; same input, same bytes."""
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        edges = np.unique(np.geomspace(max(shortest, 1), longest + 1, 40).astype(np.int64))
+        left.hist(lengths, bins=edges if len(edges) > 1 else 1, color="#33658a")
+        left.set(xscale="log", xlabel="history length (events)", ylabel="users", title="History lengths")
+        right.plot(np.arange(1, len(popularity) + 1), np.sort(popularity)[::-1], color="#f26419")
+        right.set(xscale="log", yscale="log", xlabel="item's popularity rank", ylabel="interactions")
+        right.set_title("Item popularity")
+        figure.suptitle(title)
+        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+
+
+def _repeated_pairs(lengths: np.ndarray, items: np.ndarray, n_items: int) -> int:
+    pairs = np.repeat(np.arange(len(lengths), dtype=np.int64) * n_items, lengths)
+    pairs += items
+    pairs.sort()
+    return int((pairs[1:] == pairs[:-1]).sum())
+
+
+def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    same = timestamps[1:] == timestamps[:-1]
+    same[offsets[1:-1] - 1] = False
+    tied = np.zeros(len(timestamps), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    return tied
+
+
+def _span(timestamps: np.ndarray) -> dict[str, Any]:
+    first, last = int(timestamps.min()), int(timestamps.max())
+    iso = [str(np.datetime64(moment, "ms").astype("datetime64[s]")) for moment in (first, last)]
+    return {"first": iso[0], "last": iso[1], "days": (last - first) / DAY_MS}
