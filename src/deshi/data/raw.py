@@ -1,0 +1,148 @@
+"""What a source hands to the preparation: interactions and items as they stood in the files, nothing filtered yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from deshi.types import ITEM, RATING, TIMESTAMP, TITLE, USER, DeshiError
+
+MAX_EXAMPLES = 5
+"""How many malformed rows a :class:`BadRowReport` quotes."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that was read.
+
+    Attributes:
+        name: the file's name, a member of an archive as ``archive.zip!member``.
+        sha256: of the file as it was read (the archive, if it is one).
+        origin: the address, package or local path that served it.
+    """
+
+    name: str
+    sha256: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class BadRowReport:
+    """How many malformed rows were skipped, with the first few as ``file, line n: reason: content``."""
+
+    skipped: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """What to do with malformed rows.
+
+    Attributes:
+        policy: ``error`` stops at the first one, ``skip`` counts it and goes on.
+        limit: with ``skip``, the largest number of rows that may be skipped before it is an error after all.
+    """
+
+    policy: str = "error"
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("error", "skip"):
+            raise DeshiError(f"on_bad_rows is {self.policy!r}, expected 'error' or 'skip'.")
+        if self.limit < 0:
+            raise DeshiError(f"max_bad_rows is {self.limit}, expected 0 or more.")
+
+
+class BadRowLog:
+    """Collects malformed rows while a source reads, and stops the reading as :class:`BadRows` asks."""
+
+    def __init__(self, bad_rows: BadRows) -> None:
+        """Start with no malformed row."""
+        self._rule = bad_rows
+        self._skipped = 0
+        self._examples: list[str] = []
+
+    def add(self, file: str, line: int, reason: str, content: str) -> None:
+        """Record one malformed row.
+
+        Raises:
+            DeshiError: at once under ``error``, past the limit under ``skip``; names file, line and content.
+        """
+        shown = content if len(content) <= 200 else content[:200] + "..."
+        where = f"{file}, line {line}: {reason}: {shown!r}"
+        if self._rule.policy == "error":
+            raise DeshiError(f"Malformed row in {where}. Repair the file, or set data.on_bad_rows=skip.")
+        self._skipped += 1
+        if len(self._examples) < MAX_EXAMPLES:
+            self._examples.append(where)
+        if self._skipped > self._rule.limit:
+            raise DeshiError(
+                f"More than {self._rule.limit} malformed rows; the latest is in {where}. "
+                f"Check that the file has the expected format, or raise data.max_bad_rows."
+            )
+
+    def report(self) -> BadRowReport:
+        """What was skipped so far."""
+        return BadRowReport(self._skipped, list(self._examples))
+
+
+@dataclass(frozen=True)
+class RawData:
+    """The content of a source.
+
+    Attributes:
+        interactions: ``user_id`` String, ``item_id`` String, ``timestamp`` Int64, ``rating`` Float32 (may be null; the
+            column is absent if the source has no ratings), in the order of the original file.
+        items: ``item_id`` String (unique), ``title`` String (may be null), further text columns as String; or None.
+        time_unit: ``ms`` (milliseconds since 1970-01-01 UTC) or ``position`` (only the order means something).
+        files: what was read.
+        bad_rows: what was skipped.
+    """
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame | None
+    time_unit: str
+    files: list[FileRecord]
+    bad_rows: BadRowReport
+
+    def __post_init__(self) -> None:
+        if self.time_unit not in ("ms", "position"):
+            raise DeshiError(f"RawData.time_unit is {self.time_unit!r}, expected 'ms' or 'position'.")
+        wanted: dict[str, pl.DataType] = {USER: pl.String(), ITEM: pl.String(), TIMESTAMP: pl.Int64()}
+        if RATING in self.interactions.columns:
+            wanted[RATING] = pl.Float32()
+        if dict(self.interactions.schema) != wanted or self.interactions.columns != list(wanted):
+            raise DeshiError(
+                f"RawData.interactions has the columns {dict(self.interactions.schema)}, expected {wanted}. "
+                f"Cast and select them in the source."
+            )
+        if self.items is not None:
+            _check_items(self.items)
+
+
+def _check_items(items: pl.DataFrame) -> None:
+    if items.columns[:2] != [ITEM, TITLE] or any(dtype != pl.String for dtype in items.dtypes):
+        raise DeshiError(
+            f"RawData.items has the columns {dict(items.schema)}, expected item_id and title first and String throughout."
+        )
+    repeated = items.filter(pl.col(ITEM).is_duplicated() | pl.col(ITEM).is_null())
+    if repeated.height:
+        raise DeshiError(
+            f"RawData.items names the item {repeated[ITEM][0]!r} more than once, expected unique item ids. "
+            f"Keep one row per item in the source."
+        )
+
+
+class Source(Protocol):
+    """Something that interactions can be loaded from; built from the config's ``source`` node."""
+
+    def load(self, cache: Path, bad_rows: BadRows) -> RawData:
+        """Fetch what is missing into ``cache``, parse it and return it.
+
+        Raises:
+            DeshiError: if a file can't be had, is empty or damaged, or has a malformed row that ``bad_rows`` refuses.
+        """
+        ...

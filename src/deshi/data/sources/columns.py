@@ -1,0 +1,128 @@
+"""From whatever columns a source has to the columns of RawData, with a reason for each row that can't be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from deshi.data.raw import BadRowLog
+from deshi.data.sources.times import check_unit, to_timestamps
+from deshi.types import ITEM, RATING, TIMESTAMP, TITLE, USER, DeshiError
+
+REASON = "__reason__"
+LINE = "__line__"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a source holds what.
+
+    Attributes:
+        user: column of user ids.
+        item: column of item ids.
+        time: column of timestamps or positions; None only with ``unit="row"``.
+        rating: column of ratings, or None.
+        unit: one of :data:`deshi.data.sources.times.UNITS`.
+    """
+
+    user: str
+    item: str
+    time: str | None
+    rating: str | None = None
+    unit: str = "s"
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+        if (self.time is None) != (self.unit == "row"):
+            raise DeshiError(
+                f"The time column is {self.time!r} with time_unit={self.unit!r}. Name a timestamp or position column, "
+                f"or set time_unit=row without one to take the rows' order in the source."
+            )
+
+    @property
+    def used(self) -> list[str]:
+        """The names of the columns that are read, each once."""
+        named = [self.user, self.item, self.time, self.rating]
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+    def check(self, have: Sequence[str], label: str) -> None:
+        """Refuse a table that lacks one of the columns."""
+        missing = [name for name in self.used if name not in have]
+        if missing:
+            raise DeshiError(
+                f"{label} has no column {', '.join(missing)}; it has {', '.join(have)}. "
+                f"Set the column names in data.source."
+            )
+
+
+def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+    """``frame`` in RawData's columns plus ``__reason__``, null for a good row; rows and their order stay.
+
+    Columns of ``frame`` may be text or typed.
+    """
+    user, item = _ids(frame[columns.user]), _ids(frame[columns.item])
+    time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit)
+    made = {USER: user, ITEM: item, TIMESTAMP: time}
+    reason = (
+        pl.when(_blank(USER)).then(pl.lit("no user id"))
+        .when(_blank(ITEM)).then(pl.lit("no item id"))
+        .when(pl.col(TIMESTAMP).is_null()).then(pl.lit(f"no valid timestamp (time_unit={columns.unit})"))
+    )  # fmt: skip
+    if columns.rating is not None:
+        raw = frame[columns.rating]
+        made[RATING] = _ratings(raw)
+        given = raw.is_not_null() & (raw.cast(pl.String) != "")
+        made["__given__"] = given
+        wrong = pl.col("__given__") & ~pl.col(RATING).is_finite().fill_null(False)
+        reason = reason.when(wrong).then(pl.lit("rating is not a finite number"))
+    done = pl.DataFrame({name: series.alias(name) for name, series in made.items()})
+    return done.with_columns(reason.otherwise(None).alias(REASON)).drop("__given__", strict=False)
+
+
+def _ids(column: pl.Series) -> pl.Series:
+    """Ids as text; whole floats lose their ``.0``, NaN becomes null."""
+    if column.dtype.is_float():
+        column = column.set(~column.is_finite().fill_null(False), None)
+        whole = column.cast(pl.Int64, strict=False)
+        return whole.cast(pl.String) if (column == column.floor()).all() else column.cast(pl.String)
+    return column.cast(pl.String)
+
+
+def _blank(name: str) -> pl.Expr:
+    text = pl.col(name)
+    return text.is_null() | (text.str.strip_chars() == "") | text.is_in(["nan", "NaN"])
+
+
+def _ratings(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.String:
+        column = column.str.strip_chars()
+    return column.cast(pl.Float64, strict=False).cast(pl.Float32)
+
+
+def good_rows(converted: pl.DataFrame) -> pl.DataFrame:
+    """The rows without a reason against them, without that column."""
+    return converted.filter(pl.col(REASON).is_null()).drop(REASON)
+
+
+def take(converted: pl.DataFrame, original: pl.DataFrame, label: str, first_row: int, log: BadRowLog) -> pl.DataFrame:
+    """Log the bad rows by their number in the source (``first_row`` for the first) and return the good ones."""
+    for row in converted.select(pl.col(REASON).is_not_null().arg_true()).to_series().to_list():
+        content = ", ".join(str(value) for value in original.row(row))
+        log.add(label, first_row + row, converted[REASON][row], content)
+    return good_rows(converted)
+
+
+def item_frame(rows: Sequence[tuple[str | None, ...]], names: Sequence[str]) -> pl.DataFrame:
+    """An item table (``item_id``, ``title``, further text columns ``names``) from rows of text; empty text is null."""
+    schema = {name: pl.String() for name in (ITEM, TITLE, *names)}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    text = [pl.col(name).str.strip_chars() for name in (TITLE, *names)]
+    return frame.with_columns(pl.when(column != "").then(column) for column in text)
+
+
+def unique_items(items: pl.DataFrame) -> pl.DataFrame:
+    """The first row of every item id, in their order; rows without an id go."""
+    known = items.filter(pl.col(ITEM).is_not_null() & (pl.col(ITEM) != ""))
+    return known.unique(subset=[ITEM], keep="first", maintain_order=True)

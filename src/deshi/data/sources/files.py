@@ -1,0 +1,134 @@
+"""A folder, a zip archive or a single file, all seen the same way: as files with names."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from deshi.artifacts import file_sha256
+from deshi.data.raw import FileRecord
+from deshi.types import DeshiError
+
+
+class Shelf:
+    """Files by base name, wherever they lie inside a folder or archive.
+
+    A zip's members are unpacked one at a time into a temporary file, which vanishes after its use.
+    """
+
+    def __init__(self, path: Path, record: FileRecord | None = None) -> None:
+        """Look at ``path``; ``record`` describes it if it was fetched.
+
+        Raises:
+            DeshiError: if the path does not exist or is a damaged archive.
+        """
+        if not path.exists():
+            raise DeshiError(f"{path} does not exist. Check data.source.path: a folder, a zip archive or a file.")
+        self.path = path
+        self._record = record
+        self._used: dict[str, FileRecord] = {}
+        self._is_zip = path.is_file() and zipfile.is_zipfile(path)
+        self._names = self._list()
+
+    def _list(self) -> list[str]:
+        if self._is_zip:
+            with zipfile.ZipFile(self.path) as archive:
+                names = [name for name in archive.namelist() if not name.endswith("/")]
+        elif self.path.is_dir():
+            names = [found.relative_to(self.path).as_posix() for found in self.path.rglob("*") if found.is_file()]
+        else:
+            return [self.path.name]
+        return sorted((name for name in names if "__MACOSX" not in name), key=lambda name: (name.count("/"), name))
+
+    def find(self, *names: str) -> str | None:
+        """The first of ``names`` that is here, as its path inside; the shallowest if there are several."""
+        for name in names:
+            for found in self._names:
+                if found == name or found.endswith("/" + name):
+                    return found
+        return None
+
+    def need(self, *names: str) -> str:
+        """As :meth:`find`.
+
+        Raises:
+            DeshiError: if none is here; names what is.
+        """
+        found = self.find(*names)
+        if found is None:
+            here = ", ".join(self._names[:8]) + (", ..." if len(self._names) > 8 else "")
+            raise DeshiError(
+                f"{self.path} holds no {' or '.join(names)} (it holds {here or 'nothing'}). "
+                f"Point data.source.path at the data set's folder, archive or file."
+            )
+        return found
+
+    def label(self, name: str) -> str:
+        """What a message calls the file ``name`` (as :meth:`find` returned it)."""
+        if self._is_zip:
+            return f"{self.path}!{name}"
+        return str(self.path / name) if self.path.is_dir() else str(self.path)
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """The file ``name`` as a path on disk, refused if it is empty, and noted as used."""
+        self._note(name)
+        if self._is_zip:
+            with tempfile.TemporaryDirectory(prefix="deshi-") as folder:
+                target = Path(folder) / Path(name).name
+                with zipfile.ZipFile(self.path) as archive, archive.open(name) as packed, target.open("wb") as plain:
+                    shutil.copyfileobj(packed, plain, 1 << 20)
+                yield _not_empty(target, self.label(name))
+        else:
+            yield _not_empty(self.path / name if self.path.is_dir() else self.path, self.label(name))
+
+    def text(self, name: str, encoding: str = "utf-8") -> str:
+        """The whole file ``name`` as text.
+
+        Raises:
+            DeshiError: if it isn't text of this encoding.
+        """
+        with self.local(name) as path:
+            try:
+                return path.read_bytes().decode(encoding)
+            except UnicodeDecodeError as error:
+                raise DeshiError(f"{self.label(name)} is not {encoding} text ({error}). Convert it.") from error
+
+    def _note(self, name: str) -> None:
+        if self._record is not None:
+            self._used[""] = self._record
+        elif self._is_zip or not self.path.is_dir():
+            self._used[""] = FileRecord(self.path.name, "", str(self.path))
+        else:
+            self._used[name] = FileRecord(name, "", str(self.path / name))
+
+    def records(self) -> list[FileRecord]:
+        """The files used so far with their sha256; an archive counts as one file."""
+        return [
+            used if used.sha256 else FileRecord(used.name, file_sha256(Path(used.origin)), used.origin)
+            for used in self._used.values()
+        ]
+
+
+def _not_empty(path: Path, label: str) -> Path:
+    if path.stat().st_size == 0:
+        raise DeshiError(f"{label} is empty, expected data. Fetch or export it again.")
+    return path
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, through gzip if its first bytes say so."""
+    with path.open("rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+def merge_records(shelves: Sequence[Shelf]) -> list[FileRecord]:
+    """What all of ``shelves`` have used."""
+    return [record for shelf in shelves for record in shelf.records()]
