@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -131,6 +131,7 @@ class TrainConfig(Closed):
     warmup_steps: int = Field(100, ge=0, description="steps over which the learning rate rises from 0")
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
+    averaging: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes the one measured faster")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
@@ -216,8 +217,16 @@ class EvaluateConfig(StageConfig):
 Config = TypeVar("Config", bound=StageConfig)
 
 
-def validate(model: type[Config], values: Mapping[str, Any], overrides: list[str] | None = None) -> Config:
+def validate(
+    model: type[Config], values: Mapping[str, Any], overrides: Iterable[str] = (), known: Iterable[str] = ()
+) -> Config:  # fmt: skip
     """Check plain ``values`` (as read from YAML) against a stage's schema.
+
+    Args:
+        model: the schema.
+        values: the configuration.
+        overrides: the ``key=value`` arguments behind it, kept with the result.
+        known: further names that a suggestion may name, such as groups.
 
     Raises:
         ConfigError: with every problem found: the dotted key, what was got, what was expected, the nearest names.
@@ -225,12 +234,13 @@ def validate(model: type[Config], values: Mapping[str, Any], overrides: list[str
     try:
         config = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise ConfigError([p for detail in error.errors() for p in _problems(model, values, detail)]) from None
-    config._overrides = list(overrides or [])
+        names = [*valid_keys(model, values), *known]
+        raise ConfigError([p for detail in error.errors() for p in _problems(names, detail)]) from None
+    config._overrides = list(overrides)
     return config
 
 
-def _problems(model: type[BaseModel], values: Mapping[str, Any], detail: Any) -> list[Problem]:
+def _problems(names: Iterable[str], detail: Any) -> list[Problem]:
     """Pydantic's error in deshi's words."""
     key = ".".join(str(part) for part in detail["loc"])
     cause = detail.get("ctx", {}).get("error")
@@ -239,7 +249,6 @@ def _problems(model: type[BaseModel], values: Mapping[str, Any], detail: Any) ->
     if cause is not None:
         return [Problem(key, f"{cause}.")]
     if detail["type"] == "extra_forbidden":
-        names = list(valid_keys(model, values))
         leaves = [".".join([key, *path]) for path in _leaf_paths(detail["input"])]
         return [Problem(leaf, f"unknown key. {suggestion(leaf, names, 'keys')}") for leaf in leaves]
     if detail["type"] == "missing":

@@ -207,7 +207,7 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _validated(value: Any, hint: Any) -> Any:
-    """``value`` as ``hint``, by the strict rules of JSON: a list may become a tuple, a string a path, never a number."""
+    """``value`` as ``hint`` by JSON's strict rules: a list may become a tuple, a string a path but never a number."""
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # dataclasses, typed dicts and models bring their own configuration

@@ -1,0 +1,81 @@
+"""deshi: distil an LLM recommender into a student that answers in a millisecond, and trust the numbers.
+
+The stages of the command line, as functions that return result objects::
+
+    import deshi
+
+    deshi.prepare(data="ml-100k")
+    deshi.fit("student=gru4rec", data="ml-100k", train={"max_epochs": 3})
+    deshi.evaluate(run="latest")
+
+Importing the package loads nothing heavy; a stage loads what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deshi.data.prepare import PrepareResult
+    from deshi.evaluate.stage import EvaluateResult
+    from deshi.training.fit import FitResult
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "fit", "prepare"]
+
+
+def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> PrepareResult:
+    """Fetch, filter and write a data bundle: ``deshi.prepare(data="ml-100k")``.
+
+    Args:
+        overrides: ``"key=value"`` texts, as on the command line.
+        config_dir: a folder with configuration groups of your own.
+        values: group choices and values by name; a nested dict sets the keys below.
+
+    Raises:
+        DeshiError: for anything wrong with the configuration or the data.
+    """
+    return _run("prepare", overrides, config_dir, values)
+
+
+def fit(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
+    """Train a student: ``deshi.fit("student=gru4rec", data="ml-100k", train={"max_epochs": 3})``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("fit", overrides, config_dir, values)
+
+
+def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> EvaluateResult:
+    """Measure a run: ``deshi.evaluate(run="latest", with_references=True)``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("evaluate", overrides, config_dir, values)
+
+
+def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, values: dict[str, Any]) -> Any:
+    from deshi.api import run_stage
+
+    return run_stage(stage, *overrides, config_dir=config_dir, **values)
+
+
+class _CallablePackage(ModuleType):
+    """The package ``deshi.evaluate``, callable as the stage of the same name."""
+
+    __call__ = staticmethod(evaluate)
+
+
+class _Package(ModuleType):
+    """Python puts an imported subpackage in the place of the function of its name: keep it callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "evaluate" and isinstance(value, ModuleType):
+            value.__class__ = _CallablePackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,137 @@
+"""The stages: one registry behind the command line and the Python API. Importing it loads no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deshi.config import EvaluateConfig, FitConfig, PrepareConfig, StageConfig
+from deshi.targets import nearest
+from deshi.types import DeshiError
+
+if TYPE_CHECKING:
+    from deshi.data.prepare import PrepareResult
+    from deshi.evaluate.stage import EvaluateResult
+    from deshi.training.fit import FitResult
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the work.
+
+    Attributes:
+        name: of the command.
+        summary: one line for the list of stages.
+        purpose: what it reads and writes, for its own help.
+        schema: of its configuration.
+        run: from a configuration to a result.
+        examples: commands with what they do.
+    """
+
+    name: str
+    summary: str
+    purpose: str
+    schema: type[StageConfig]
+    run: Callable[[Any], Any]
+    examples: Sequence[tuple[str, str]]
+
+
+def _run_prepare(config: PrepareConfig) -> PrepareResult:
+    from deshi.data.prepare import run
+
+    return run(config)
+
+
+def _run_fit(config: FitConfig) -> FitResult:
+    from deshi.training.fit import run
+
+    return run(config)
+
+
+def _run_evaluate(config: EvaluateConfig) -> EvaluateResult:
+    from deshi.evaluate.stage import run
+
+    return run(config)
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "prepare",
+            "fetch a data set, filter it, write its bundle",
+            "Reads a data set (downloaded when it is missing) and writes the bundle data/NAME: histories, vocabulary,\n"
+            "item table, statistics. A bundle that is up to date is left as it is.",
+            PrepareConfig,
+            _run_prepare,
+            (
+                ("deshi prepare data=ml-100k", "MovieLens 100K"),
+                ("deshi prepare data=ml-1m data.filters.min_rating=4", "only ratings of 4 and 5"),
+                ("deshi prepare data=ml-1m data.filters.min_user_interactions=10", "only users with 10 events or more"),
+            ),
+        ),
+        Stage(
+            "fit",
+            "train a student on a bundle",
+            "Trains a student on the bundle of a data set, selects the best epoch by NDCG@10 on validation, and leaves\n"
+            "a run folder runs/fit/TIME_NAME with weights, learning curve, times and the resolved configuration.",
+            FitConfig,
+            _run_fit,
+            (
+                ("deshi fit data=ml-100k", "SASRec on MovieLens 100K"),
+                ("deshi fit data=ml-100k student=gru4rec train.max_epochs=3", "three epochs of another student"),
+                ("deshi fit data=ml-100k student.dim=64 train.augment.item_drop=0.3", "narrower, with augmentation"),
+                ("deshi fit resume=latest", "go on with an interrupted run"),
+            ),
+        ),
+        Stage(
+            "evaluate",
+            "measure a run by exact full ranking",
+            "Ranks the whole catalogue for every user and writes metrics.json and ranks.parquet. Reference rankers\n"
+            "(popularity, item-kNN, EASE, last-item Markov) show whether a student has learned anything.",
+            EvaluateConfig,
+            _run_evaluate,
+            (
+                ("deshi evaluate run=latest", "the newest run, on its own data and split"),
+                ("deshi evaluate run=latest with_references=true", "beside the reference rankers"),
+                ("deshi evaluate reference=popularity data=ml-100k", "a reference ranker alone"),
+            ),
+        ),
+    )
+}
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises:
+        DeshiError: with the nearest names.
+    """
+    if name not in STAGES:
+        near = nearest(name, STAGES)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"The stages are {', '.join(STAGES)}."
+        raise DeshiError(f"There is no stage {name!r}. {hint} `deshi --help` explains them.")
+    return STAGES[name]
+
+
+def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config_dir: Path | None = None) -> Any:
+    """A stage's checked configuration from ``key=value`` texts and Python values; the values come last and win."""
+    from deshi.conf.compose import load
+    from deshi.conf.overrides import from_python
+
+    return load(stage, find_stage(stage).schema, [*overrides, *from_python(values)], config_dir)
+
+
+def run_stage(stage: str, *overrides: str, config_dir: str | Path | None = None, **values: Any) -> Any:
+    """Compose a stage's configuration and run it.
+
+    Args:
+        stage: its name.
+        overrides: ``"key=value"`` texts, as on the command line.
+        config_dir: a folder with configuration groups of your own.
+        values: group choices and values by name; a nested dict sets the keys below.
+    """
+    folder = Path(config_dir) if config_dir is not None else None
+    return find_stage(stage).run(compose(stage, overrides, values, folder))

@@ -1,0 +1,165 @@
+"""The command ``deshi STAGE [key=value ...]``: composes a stage's configuration, runs it, prints its result."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deshi import __version__
+from deshi.api import STAGES, Stage, compose, find_stage
+from deshi.types import DeshiError
+
+USAGE = """\
+deshi STAGE [key=value ...]     run a stage
+deshi STAGE --help              its groups, keys and examples
+deshi STAGE --dry-run ...       check the configuration, print it and stop
+deshi STAGE --config-dir DIR    take groups of your own from DIR/GROUP/NAME.yaml too
+deshi --version"""
+
+INTERRUPTED = 130
+WRONG_USE = 2
+
+
+@dataclass
+class Arguments:
+    """The command line, taken apart."""
+
+    stage: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    config_dir: Path | None = None
+    help: bool = False
+    version: bool = False
+    dry_run: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Returns:
+        0 when the stage has done its work, 2 for an error that the user can mend, 130 after an interruption.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(words)
+    except DeshiError as error:
+        if os.environ.get("DESHI_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USE
+    except (KeyboardInterrupt, SystemExit) as error:
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__context__
+        if not isinstance(cause, KeyboardInterrupt):
+            raise
+        print(f"\ninterrupted. {_what_next(str(cause), words)}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _main(words: list[str]) -> int:
+    arguments = read(words)
+    if arguments.version:
+        print(f"deshi {__version__}")
+    elif arguments.stage is None:
+        print(general_help())
+        return 0 if arguments.help else WRONG_USE
+    elif arguments.help:
+        print(stage_help(find_stage(arguments.stage)))
+    else:
+        _run(find_stage(arguments.stage), arguments)
+    return 0
+
+
+def _run(stage: Stage, arguments: Arguments) -> None:
+    from deshi.conf.show import render
+
+    config = compose(stage.name, arguments.overrides, {}, arguments.config_dir)
+    print(f"# deshi {stage.name}: resolved configuration\n{render(config)}\n", flush=True)
+    if not arguments.dry_run:
+        _print_result(stage.run(config))
+
+
+def _print_result(result: Any) -> None:
+    if hasattr(result, "__rich__") or not hasattr(result, "tables"):
+        print(result)
+        return
+    from rich.console import Console
+
+    Console().print(result.tables())
+
+
+def read(words: Sequence[str]) -> Arguments:
+    """Take the command line apart.
+
+    Raises:
+        DeshiError: for an option that doesn't exist.
+    """
+    found = Arguments()
+    rest = iter(words)
+    for word in rest:
+        option, _, value = word.partition("=")
+        if word in ("-h", "--help", "help"):
+            found.help = True
+        elif word in ("-V", "--version"):
+            found.version = True
+        elif word == "--dry-run":
+            found.dry_run = True
+        elif option == "--config-dir":
+            found.config_dir = _folder(value or next(rest, ""))
+        elif word.startswith("-"):
+            key = option.lstrip("-").replace("-", "_")
+            raise DeshiError(
+                f"There is no option {option}. The options are --help, --dry-run, --config-dir and --version; "
+                f"settings are written key=value, e.g. {key}={value or 'VALUE'}."
+            )
+        elif found.stage is None and "=" not in word:
+            found.stage = word
+        else:
+            found.overrides.append(word)
+    if found.stage is None and found.overrides:
+        raise DeshiError(f"Got {found.overrides[0]} but no stage. Name one first: {', '.join(STAGES)}.")
+    return found
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not text or not path.is_dir():
+        raise DeshiError(f"--config-dir got {text!r}, expected a folder that holds GROUP/NAME.yaml files.")
+    return path
+
+
+def _what_next(resume: str, words: Sequence[str]) -> str:
+    if resume:
+        return f"Go on with: {resume}"
+    return f"Nothing half done is left behind. Start again with: deshi {' '.join(words)}"
+
+
+def general_help() -> str:
+    """What ``deshi --help`` prints."""
+    width = max(map(len, STAGES))
+    stages = "\n".join(f"  {name:<{width}}  {stage.summary}" for name, stage in STAGES.items())
+    examples = "\n".join(f"  {stage.examples[0][0]}" for stage in STAGES.values())
+    return (
+        "deshi distils an LLM recommender into a small, fast one, and measures every step.\n\n"
+        f"{USAGE}\n\nStages, in the order of the work:\n{stages}\n\n"
+        f"A first run, from nothing to a table of results:\n{examples}\n\n"
+        "In Python the stages are functions: deshi.fit('student=gru4rec', data='ml-100k')."
+    )
+
+
+def stage_help(stage: Stage) -> str:
+    """What ``deshi STAGE --help`` prints: purpose, groups with their choices, keys with defaults, examples."""
+    from deshi.conf.show import group_help, key_help
+
+    width = max(len(command) for command, _ in stage.examples)
+    examples = "\n".join(f"  {command:<{width}}  # {meaning}" for command, meaning in stage.examples)
+    groups = "\n".join(group_help(stage.name))
+    keys = "\n".join(key_help(stage.name, stage.schema))
+    return (
+        f"deshi {stage.name}: {stage.summary}\n\n{stage.purpose}\n\n"
+        f"Groups (GROUP=NAME chooses a file, GROUP.KEY=VALUE changes a value in it; * is the default):\n{groups}\n\n"
+        f"Keys with their defaults:\n{keys}\n\nExamples:\n{examples}\n\n"
+        f"Arguments of what a group chooses are listed by: deshi {stage.name} --dry-run ..."
+    )
