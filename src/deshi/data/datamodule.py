@@ -1,0 +1,119 @@
+"""What the trainer iterates over: an epoch's training batches and the validation cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from deshi.data.bundle import Bundle
+from deshi.data.sequences import Augmentation, Ints, TrainingBatches, WindowMode, history_batches
+from deshi.data.splits import Cases
+from deshi.types import PAD, Batch
+
+
+def padded_rows(offsets: Ints, values: Ints, chosen: Ints) -> Ints:
+    """Rows ``values[offsets[c]:offsets[c + 1]]`` for ``c`` in ``chosen``, padded on the right with ``PAD``."""
+    starts, counts = offsets[chosen], offsets[chosen + 1] - offsets[chosen]
+    columns = np.arange(int(counts.max(initial=0)))
+    inside = columns < counts[:, None]
+    return np.where(inside, values[np.where(inside, starts[:, None] + columns, 0)], PAD).astype(np.int64)
+
+
+class CaseBatches:
+    """Evaluation cases in batches, each case exactly once, the last batch as small as it is.
+
+    Iterating yields ``(cases, batch, targets, seen)``: case numbers ``(B,)``, the histories, target items
+    ``(B, T)`` padded with ``PAD``, and the whole history's items ``(B, S)`` to be left out of the ranking
+    (``(B, 0)`` where ``filter_seen`` is false). ``seen`` is never cut to ``max_length``.
+
+    Args:
+        bundle: the data.
+        cases: of one part of a split of that bundle.
+        max_length: number of latest events that a student reads.
+        batch_size: cases of a batch.
+        filter_seen: whether seen items are left out.
+    """
+
+    def __init__(self, bundle: Bundle, cases: Cases, max_length: int, batch_size: int, filter_seen: bool) -> None:
+        self._bundle = bundle
+        self._cases = cases
+        self._max_length = max_length
+        self._batch_size = batch_size
+        self._filter_seen = filter_seen
+
+    def __len__(self) -> int:
+        return -(-len(self._cases) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Batch, Tensor, Tensor]]:
+        asked, items = self._cases, np.asarray(self._bundle.items)
+        targets = items[asked.target_rows].astype(np.int64)
+        parts = history_batches(items, asked.users, asked.starts, asked.ends, self._max_length, self._batch_size)
+        for numbers, batch in parts:
+            wanted = padded_rows(asked.target_offsets, targets, numbers)
+            yield torch.from_numpy(numbers), batch, torch.from_numpy(wanted), self._seen(numbers, items)
+
+    def _seen(self, numbers: Ints, items: np.ndarray[Any, Any]) -> Tensor:
+        if not self._filter_seen:
+            return torch.empty((len(numbers), 0), dtype=torch.int64)
+        starts, counts = self._cases.starts[numbers], (self._cases.ends - self._cases.starts)[numbers]
+        columns = np.arange(int(counts.max()))
+        inside = columns < counts[:, None]
+        return torch.from_numpy(np.where(inside, items[np.where(inside, starts[:, None] + columns, 0)], PAD)).long()
+
+
+class DataModule(L.LightningDataModule):
+    """Training ranges and validation cases of one bundle.
+
+    Args:
+        bundle: the data.
+        starts: ``(U,)`` flat position of each user's first training event.
+        ends: ``(U,)`` one past each user's last training event.
+        validation: the validation cases; ``None`` for training without validation.
+        max_length: of the student.
+        batch_positions: see :class:`TrainingBatches`.
+        max_batch_size: see :class:`TrainingBatches`.
+        windows: see :func:`deshi.data.sequences.make_windows`.
+        augmentation: of the training histories.
+        evaluation: batch size and seen-item filter of the validation.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        starts: Ints,
+        ends: Ints,
+        validation: Cases | None,
+        max_length: int,
+        batch_positions: int,
+        max_batch_size: int,
+        windows: WindowMode,
+        augmentation: Augmentation,
+        evaluation: tuple[int, bool],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._validation = validation
+        self._bundle, self._max_length, self._evaluation = bundle, max_length, evaluation
+        self._training = (np.asarray(bundle.items), starts, ends, max_length, batch_positions, max_batch_size)
+        self._settings = (windows, augmentation, seed)
+
+    def epoch(self, number: int) -> TrainingBatches:
+        """The batches of epoch ``number`` (from 0)."""
+        return TrainingBatches(*self._training, *self._settings, epoch=number)
+
+    def train_dataloader(self) -> TrainingBatches:
+        """The current epoch's batches; the trainer asks anew at every epoch."""
+        return self.epoch(self.trainer.current_epoch if self.trainer else 0)
+
+    def val_dataloader(self) -> CaseBatches | list[Any]:
+        """The validation cases, or nothing."""
+        if self._validation is None:
+            return []
+        size, filter_seen = self._evaluation
+        return CaseBatches(self._bundle, self._validation, self._max_length, size, filter_seen)

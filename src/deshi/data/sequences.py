@@ -1,0 +1,262 @@
+"""From flat histories to padded batches: training windows, history augmentation, length buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deshi.types import PAD, Batch, DeshiError
+
+Ints = NDArray[np.int64]
+WindowMode = Literal["last", "all", "random"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training windows: window ``w`` is the events at flat positions ``starts[w] .. ends[w] - 1`` of one user.
+
+    All but its last event are inputs; all but its first are targets.
+    """
+
+    users: Ints
+    starts: Ints
+    ends: Ints
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> Ints:
+        """Number of events of each window, at least 2."""
+        return self.ends - self.starts
+
+
+def make_windows(
+    starts: Ints, ends: Ints, max_length: int, mode: WindowMode, generator: np.random.Generator
+) -> Windows:
+    """Cut each user's training range into windows of at most ``max_length + 1`` events.
+
+    Args:
+        starts: ``(U,)`` flat position of each user's first training event.
+        ends: ``(U,)`` one past each user's last training event.
+        max_length: number of inputs of a window at most.
+        mode: ``last``: one window a user, the latest events. ``all``: as many windows as it takes for every event
+            but the first to be a target once. ``random``: one window a user, at a random place.
+        generator: draws the places of ``random``.
+
+    Returns:
+        Windows of 2 events or more; users with fewer have none.
+    """
+    users = np.flatnonzero(ends - starts >= 2)
+    first, last = starts[users], ends[users]
+    if mode == "last":
+        return Windows(users, np.maximum(first, last - max_length - 1), last)
+    if mode == "random":
+        room = np.maximum(last - first - max_length - 1, 0)
+        begin = first + generator.integers(0, room + 1)
+        return Windows(users, begin, np.minimum(begin + max_length + 1, last))
+    counts = -(-(last - first - 1) // max_length)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    stop = np.repeat(last, counts) - number * max_length
+    return Windows(np.repeat(users, counts), np.maximum(np.repeat(first, counts), stop - max_length - 1), stop)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training histories; each is off at 0.
+
+    Attributes:
+        item_drop: share of a window's events that are left out, in [0, 1).
+        crop: probability that a window is cut to a random part of it, a half to the whole long.
+        reorder: probability that a random fifth of a window is shuffled.
+    """
+
+    item_drop: float = 0.0
+    crop: float = 0.0
+    reorder: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("item_drop", "crop", "reorder"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0 or (name == "item_drop" and value == 1.0):
+                raise DeshiError(f"augment.{name} is {value}, expected a number from 0 up to below 1.")
+
+    def apply(self, windows: Windows, generator: np.random.Generator) -> tuple[Ints, Ints]:
+        """The events of altered windows.
+
+        Returns:
+            rows ``(B, L)`` of flat event positions, ``PAD`` on the right, and counts ``(B,)``, each at least 2.
+        """
+        starts, lengths = windows.starts, windows.lengths
+        if self.crop > 0:
+            starts, lengths = _crop(starts, lengths, self.crop, generator)
+        columns = np.arange(lengths.max())
+        rows = starts[:, None] + columns
+        inside = columns < lengths[:, None]
+        if self.reorder > 0:
+            rows = _reorder(rows, lengths, self.reorder, generator)
+        if self.item_drop > 0:
+            last_two = columns >= lengths[:, None] - 2
+            inside &= (generator.random(rows.shape, dtype=np.float32) >= self.item_drop) | last_two
+            lengths = inside.sum(1)
+        packed = np.full((len(rows), int(lengths.max())), PAD, dtype=np.int64)
+        packed[columns[: packed.shape[1]] < lengths[:, None]] = rows[inside]
+        return packed, lengths
+
+
+def _crop(starts: Ints, lengths: Ints, probability: float, generator: np.random.Generator) -> tuple[Ints, Ints]:
+    """Keep a random stretch of at least half the events (and at least 2) of the chosen windows."""
+    chosen = generator.random(len(starts)) < probability
+    kept = np.maximum(np.ceil(lengths * generator.uniform(0.5, 1.0, len(starts))).astype(np.int64), 2)
+    kept = np.where(chosen, kept, lengths)
+    return starts + generator.integers(0, lengths - kept + 1), kept
+
+
+def _reorder(rows: Ints, lengths: Ints, probability: float, generator: np.random.Generator) -> Ints:
+    """Shuffle a random fifth (at least 2 events) of the chosen windows."""
+    chosen = generator.random(len(rows)) < probability
+    size = np.maximum(np.ceil(lengths * 0.2).astype(np.int64), 2)
+    begin = generator.integers(0, lengths - size + 1)
+    columns = np.arange(rows.shape[1])
+    shuffled = (columns >= begin[:, None]) & (columns < (begin + size)[:, None]) & chosen[:, None]
+    noise = begin[:, None] + generator.random(rows.shape) * size[:, None] * 0.999
+    order = np.argsort(np.where(shuffled, noise, columns.astype(np.float64)), axis=1, kind="stable")
+    return cast(Ints, np.take_along_axis(rows, order, axis=1))
+
+
+def gather_batch(items: NDArray[np.int32], rows: Ints, counts: Ints, users: Ints) -> Batch:
+    """Inputs and targets of packed windows.
+
+    Args:
+        items: the bundle's flat item array.
+        rows: ``(B, L + 1)`` flat event positions, ``PAD`` on the right.
+        counts: ``(B,)`` number of events in each row, at least 2.
+        users: ``(B,)`` user indices.
+    """
+    values = np.where(rows >= 0, items[rows], PAD)
+    inputs = values[:, :-1].copy()
+    inputs[np.arange(len(rows)), np.minimum(counts - 1, inputs.shape[1] - 1)] = np.where(
+        counts - 1 < inputs.shape[1], PAD, inputs[:, -1]
+    )
+    sources = np.where(inputs == PAD, PAD, rows[:, :-1])
+    return Batch(
+        users=torch.from_numpy(users.copy()),
+        items=torch.from_numpy(inputs),
+        lengths=torch.from_numpy(counts - 1),
+        targets=torch.from_numpy(values[:, 1:].copy()),
+        rows=torch.from_numpy(sources),
+    )
+
+
+def bucketed(lengths: Ints, batch_positions: int, max_batch_size: int, generator: np.random.Generator) -> list[Ints]:
+    """Cut windows into batches of similar length, shuffled.
+
+    Windows are shuffled, sorted by length inside pools of about 50 batches and cut so that a batch, padding
+    included, holds at most ``batch_positions`` positions (one window at least) and ``max_batch_size`` windows.
+
+    Returns:
+        window numbers of each batch, in the order of training; every window is in exactly one batch.
+    """
+    order = generator.permutation(len(lengths))
+    average = max(1.0, float(lengths.mean()))
+    pool = max(1, int(50 * min(batch_positions / average, max_batch_size)))
+    batches: list[Ints] = []
+    for begin in range(0, len(order), pool):
+        members = order[begin : begin + pool]
+        members = members[np.argsort(-lengths[members], kind="stable")]
+        while len(members):
+            size = min(max_batch_size, max(1, batch_positions // int(lengths[members[0]])))
+            batches.append(members[:size])
+            members = members[size:]
+    return [batches[number] for number in generator.permutation(len(batches))]
+
+
+class TrainingBatches:
+    """One epoch's batches, the same for the same ``(seed, epoch)``.
+
+    Args:
+        items: the bundle's flat item array.
+        starts: ``(U,)`` flat position of each user's first training event.
+        ends: ``(U,)`` one past each user's last training event.
+        max_length: number of inputs of a window at most.
+        batch_positions: positions of a batch at most, padding included.
+        max_batch_size: windows of a batch at most.
+        mode: see :func:`make_windows`.
+        augmentation: changes of the histories.
+        seed: of the run.
+        epoch: 0-based.
+    """
+
+    def __init__(
+        self,
+        items: NDArray[np.int32],
+        starts: Ints,
+        ends: Ints,
+        max_length: int,
+        batch_positions: int,
+        max_batch_size: int,
+        mode: WindowMode,
+        augmentation: Augmentation,
+        seed: int,
+        epoch: int,
+    ) -> None:
+        self._items = items
+        self._augmentation = augmentation
+        self._generator = np.random.Generator(np.random.SFC64([seed, epoch, 1]))
+        self.windows = make_windows(starts, ends, max_length, mode, self._generator)
+        if not len(self.windows):
+            raise DeshiError(
+                "No user has two training events, so there is nothing to train on. "
+                "Lower the filters of the data set or move the split's boundaries."
+            )
+        self._batches = bucketed(self.windows.lengths - 1, batch_positions, max_batch_size, self._generator)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for members in self._batches:
+            part = Windows(self.windows.users[members], self.windows.starts[members], self.windows.ends[members])
+            rows, counts = self._augmentation.apply(part, self._generator)
+            yield gather_batch(self._items, rows, counts, part.users)
+
+
+def history_batches(
+    items: NDArray[np.int32], users: Ints, starts: Ints, ends: Ints, max_length: int, batch_size: int
+) -> Iterator[tuple[Ints, Batch]]:
+    """Histories to be continued, in batches of similar length, each history exactly once.
+
+    Args:
+        items: the bundle's flat item array.
+        users: ``(C,)`` user indices.
+        starts: ``(C,)`` flat position of each history's first event.
+        ends: ``(C,)`` one past each history's last event.
+        max_length: longer histories lose their beginning.
+        batch_size: histories of a batch.
+
+    Yields:
+        the cases' numbers ``(B,)`` and their batch, whose targets are all ``PAD``.
+    """
+    begins = np.maximum(starts, ends - max_length)
+    lengths = ends - begins
+    order = np.argsort(-lengths, kind="stable")
+    for first in range(0, len(order), batch_size):
+        cases = order[first : first + batch_size]
+        columns = np.arange(int(lengths[cases].max()))
+        inside = columns < lengths[cases][:, None]
+        rows = np.where(inside, begins[cases][:, None] + columns, PAD)
+        yield (
+            cases,
+            Batch(
+                users=torch.from_numpy(users[cases]),
+                items=torch.from_numpy(np.where(inside, items[rows], PAD).astype(np.int64)),
+                lengths=torch.from_numpy(lengths[cases]),
+                targets=torch.full(rows.shape, PAD, dtype=torch.int64),
+                rows=torch.from_numpy(rows),
+            ),
+        )

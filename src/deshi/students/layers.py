@@ -1,0 +1,115 @@
+"""Layers that several students share."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ItemEmbedding(nn.Module):
+    """The item table: an embedding whose padding can't be mistaken for an item.
+
+    ``weight`` is ``(n_items + 1, dim)``; row 0 belongs to padding (index ``-1``) and stays zero, row ``i + 1`` to
+    item ``i``. Rows start normal with standard deviation 0.02.
+    """
+
+    def __init__(self, n_items: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_items + 1, dim))
+        nn.init.normal_(self.weight, std=0.02)
+        with torch.no_grad():
+            self.weight[0].zero_()
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Rows for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
+        return F.embedding(items + 1, self.weight, padding_idx=0)
+
+    def table(self) -> Tensor:
+        """The items' rows without the padding's: ``(n_items, dim)``."""
+        return self.weight[1:]
+
+
+class Dropout(nn.Module):
+    """Inverted dropout whose masks on a CPU come from bulk random bytes.
+
+    ``torch.nn.Dropout`` draws each element by ``bernoulli_``, which is slow on a CPU. Here one byte an element
+    decides, so the rate is rounded to a multiple of 1/256. Masks come from the layer's own generator: see
+    :meth:`reseed`. On other devices the layer is ``F.dropout``.
+
+    Args:
+        rate: share of elements that are zeroed, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"Dropout got rate={rate}, expected a number in [0, 1).")
+        self.rate = rate
+        self._threshold = round(rate * 256)
+        self._generator = np.random.Generator(np.random.SFC64(0))
+
+    def reseed(self, seed: list[int]) -> None:
+        """Start the masks anew from ``seed``: the same seed gives the same masks."""
+        self._generator = np.random.Generator(np.random.SFC64(seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` with elements zeroed and the rest scaled up, in training; ``x`` itself in evaluation."""
+        if not self.training or self._threshold == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.rate, training=True)
+        size = x.numel()
+        noise = self._generator.integers(0, 1 << 64, size=(size + 7) // 8, dtype=np.uint64)
+        kept = torch.from_numpy(noise.view(np.uint8)[:size]).view(x.shape) >= self._threshold
+        mask = kept.to(x.dtype).mul_(256 / (256 - self._threshold))
+        return x * mask
+
+
+def reseed_dropout(module: nn.Module, seed: list[int]) -> None:
+    """Reseed every :class:`Dropout` inside ``module``, each with its own stream derived from ``seed``."""
+    layers = (layer for layer in module.modules() if isinstance(layer, Dropout))
+    for number, layer in enumerate(layers):
+        layer.reseed([*seed, number])
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head self-attention in which a position sees itself and what came before it.
+
+    Right-padded batches need no padding mask: padding comes after every real position. There is no dropout
+    inside the attention, so that PyTorch takes its fused kernel.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim={dim} is not a multiple of heads={heads}.")
+        self.heads = heads
+        self.project_in = nn.Linear(dim, 3 * dim)
+        self.project_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, L, dim)`` -> ``(B, L, dim)``."""
+        batch, length, dim = x.shape
+        mixed = self.project_in(x).view(batch, length, 3, self.heads, dim // self.heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return cast(Tensor, self.project_out(seen.transpose(1, 2).reshape(batch, length, dim)))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a non-linearity between them, applied at each position alone."""
+
+    def __init__(self, dim: int, hidden: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden)
+        self.contract = nn.Linear(hidden, dim)
+        self.activation = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}[activation]()
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, L, dim)`` -> ``(B, L, dim)``."""
+        return cast(Tensor, self.contract(self.dropout(self.activation(self.expand(x)))))

@@ -1,0 +1,79 @@
+"""SASRec: self-attentive sequential recommendation."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from deshi.students.base import Student
+from deshi.students.layers import CausalSelfAttention, Dropout, FeedForward
+
+
+class SASRec(Student):
+    """SASRec (Kang & McAuley, ICDM 2018, arXiv 1808.09781).
+
+    The defaults follow later practice: layer norm before each sub-layer (Xiong et al., arXiv 2002.04745) with a
+    final norm, GELU, and no dropout inside the attention. ``norm="original"`` gives the 2018 program's block:
+    only the query is normalised and added back, then ReLU and a feed-forward as wide as the model.
+
+    Args:
+        n_items: number of items.
+        dim: width.
+        max_length: number of latest items read.
+        blocks: number of attention blocks.
+        heads: attention heads; divides ``dim``.
+        feed_forward: width of the feed-forward layer as a multiple of ``dim``.
+        dropout: rate after the embedding and after each sub-layer.
+        activation: of the feed-forward layer.
+        norm: ``"pre"`` or ``"original"``.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        dim: int = 128,
+        max_length: int = 200,
+        blocks: int = 2,
+        heads: int = 2,
+        feed_forward: float = 4.0,
+        dropout: float = 0.2,
+        activation: Literal["relu", "gelu", "silu"] = "gelu",
+        norm: Literal["pre", "original"] = "pre",
+    ) -> None:
+        super().__init__(n_items, dim, max_length)
+        self.positions = nn.Parameter(torch.empty(max_length, dim))
+        nn.init.normal_(self.positions, std=0.02)
+        self.dropout = Dropout(dropout)
+        hidden = round(dim * feed_forward)
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout, activation, norm) for _ in range(blocks))
+        self.norm = nn.LayerNorm(dim)
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Student.encode`. Positions count from the history's beginning."""
+        x = self.items(items) * self.dim**0.5 + self.positions[: items.shape[1]]
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return cast(Tensor, self.norm(x))
+
+
+class Block(nn.Module):
+    """One attention block, see :class:`SASRec`."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, activation: str, norm: str) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = CausalSelfAttention(dim, heads)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, hidden, activation, dropout)
+        self.dropout = Dropout(dropout)
+        self.original = norm == "original"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, L, dim)`` -> ``(B, L, dim)``."""
+        normed = self.attention_norm(x)
+        x = (normed if self.original else x) + self.dropout(self.attention(normed))
+        normed = self.feed_forward_norm(x)
+        return cast(Tensor, (normed if self.original else x) + self.dropout(self.feed_forward(normed)))

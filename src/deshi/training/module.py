@@ -1,0 +1,156 @@
+"""The one LightningModule: a student, a loss, an optimizer. Nothing else trains in deshi."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from deshi.metrics.ranking import metrics_from_ranks
+from deshi.metrics.ranks import rank_rows
+from deshi.students.base import Student
+from deshi.students.layers import reseed_dropout
+from deshi.types import PAD, Batch, DeshiError
+
+MONITOR = "validation/ndcg@10"
+
+
+class TrainingModule(L.LightningModule):
+    """Trains a student at every position that has a target.
+
+    Args:
+        student: the network.
+        loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar.
+        learning_rate: peak rate of AdamW.
+        weight_decay: of matrices; biases, norms and embeddings are left alone.
+        warmup_steps: steps of linear rise from 0.
+        schedule: of the rate after the rise: constant, or cosine or linear down to 1 % at ``total_steps``.
+        total_steps: the schedule's horizon in optimizer steps.
+        averaging: decay of the exponential moving average of the weights (Polyak averaging), 0 for none; the
+            average, not the last step's weights, is then validated and kept.
+        seed: all randomness inside an epoch derives from (seed, epoch), so that a resumed run repeats it.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        loss: nn.Module,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+        schedule: Literal["constant", "cosine", "linear"],
+        total_steps: int,
+        averaging: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.schedule = schedule
+        self.total_steps = total_steps
+        self.averaging = averaging
+        self.averaged: Student | None = copy.deepcopy(student).requires_grad_(False) if averaging else None
+        self.seed = seed
+        self._ranks: list[Tensor] = []
+        self._cases: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._weights: list[int] = []
+
+    def on_train_epoch_start(self) -> None:
+        """Start every random stream of the epoch anew."""
+        self._losses, self._weights = [], []
+        reseed_dropout(self.student, [self.seed, self.current_epoch, 2])
+        reseed = getattr(self.loss, "reseed", None)
+        if callable(reseed):
+            reseed([self.seed, self.current_epoch, 3])
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The loss over the batch's targets."""
+        hidden = self.student(batch.items, batch.lengths)
+        real = batch.targets != PAD
+        targets = batch.targets[real]
+        value: Tensor = self.loss(hidden[real], self.student.item_table(), targets)
+        self._losses.append(value.detach())
+        self._weights.append(len(targets))
+        self.log("train/loss", value.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        return value
+
+    def epoch_summary(self) -> dict[str, float]:
+        """The epoch's mean loss over positions (not over batches), and the number of positions.
+
+        Raises:
+            DeshiError: if the loss isn't finite.
+        """
+        weights = torch.tensor(self._weights, dtype=torch.float64)
+        mean = float((torch.stack(self._losses).double().cpu() * weights).sum() / weights.sum())
+        if not math.isfinite(mean):
+            raise DeshiError(
+                f"The training loss became {mean} in epoch {self.current_epoch + 1}, expected a finite number. "
+                "Lower train.learning_rate, keep train.gradient_clip on, or use train.precision=fp32."
+            )
+        return {"train/loss_epoch": mean, "train/positions": float(weights.sum())}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's summary."""
+        self.log_dict(self.epoch_summary())
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Move the averaged weights a little towards the trained ones."""
+        if self.averaged is None:
+            return
+        decay = min(self.averaging, (1 + self.global_step) / (10 + self.global_step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.student.parameters()), 1 - decay)
+
+    @property
+    def result(self) -> Student:
+        """The student to evaluate and keep: the averaged one if weights are averaged."""
+        return self.student if self.averaged is None else self.averaged
+
+    def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
+        """Exact ranks of a batch's validation targets."""
+        cases, histories, targets, seen = batch
+        student = self.result
+        hidden = student.last_hidden(histories.items, histories.lengths).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            ranks, _, _ = rank_rows(hidden @ student.item_table().float().T, targets, seen)
+        real = targets != PAD
+        self._ranks.append(ranks[real].cpu())
+        self._cases.append(cases[:, None].expand_as(targets)[real].cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over all cases at once."""
+        metrics = metrics_from_ranks(torch.cat(self._ranks), ks=(10,), cases=torch.cat(self._cases))
+        self._ranks, self._cases = [], []
+        for name, value in metrics.items():
+            self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a warm-up and a schedule, stepped at every batch."""
+        matrices = [p for n, p in self.student.named_parameters() if p.dim() > 1 and not n.startswith("items.")]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in [*self.student.parameters(), *self.loss.parameters()] if id(p) not in chosen]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), fused=True)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.schedule == "constant":
+            return 1.0
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        return max(0.01, 0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1 - done)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters in ``module``."""
+    return sum(parameter.numel() for parameter in module.parameters())
