@@ -126,7 +126,8 @@ class RawData:
 def _check_items(items: pl.DataFrame) -> None:
     if items.columns[:2] != [ITEM, TITLE] or any(dtype != pl.String for dtype in items.dtypes):
         raise DeshiError(
-            f"RawData.items has the columns {dict(items.schema)}, expected item_id and title first and String throughout."
+            f"RawData.items has the columns {dict(items.schema)}, expected item_id and title first, all String. "
+            f"Cast and select them in the source."
         )
     repeated = items.filter(pl.col(ITEM).is_duplicated() | pl.col(ITEM).is_null())
     if repeated.height:

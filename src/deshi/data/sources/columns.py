@@ -12,7 +12,6 @@ from deshi.data.sources.times import check_unit, to_timestamps
 from deshi.types import ITEM, RATING, TIMESTAMP, TITLE, USER, DeshiError
 
 REASON = "__reason__"
-LINE = "__line__"
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,13 @@ def take(converted: pl.DataFrame, original: pl.DataFrame, label: str, first_row:
         content = ", ".join(str(value) for value in original.row(row))
         log.add(label, first_row + row, converted[REASON][row], content)
     return good_rows(converted)
+
+
+def not_empty(frame: pl.DataFrame, label: str) -> pl.DataFrame:
+    """``frame``, refused if it has no rows."""
+    if frame.is_empty():
+        raise DeshiError(f"{label} is empty: it has no rows. Check that it is the right file.")
+    return frame
 
 
 def item_frame(rows: Sequence[tuple[str | None, ...]], names: Sequence[str]) -> pl.DataFrame:

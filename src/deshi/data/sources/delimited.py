@@ -11,8 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from deshi.data.raw import BadRowLog
-from deshi.data.sources.columns import REASON, Columns, convert, good_rows
+from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
+from deshi.data.sources.hunt import Hunt
 from deshi.types import DeshiError
 
 
@@ -31,6 +32,11 @@ class Layout:
     names: tuple[str, ...] | None = None
     quoted: bool = False
     encoding: str = "utf-8"
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether Polars can read the text without converting it."""
+        return self.encoding.lower() in ("utf-8", "utf8", "ascii")
 
     def __post_init__(self) -> None:
         if not self.separator or (self.quoted and len(self.separator) != 1):
@@ -53,13 +59,6 @@ def read_interactions(path: Path, label: str, layout: Layout, columns: Columns, 
     return not_empty(_read_slowly(path, label, layout, header, columns, log), label)
 
 
-def not_empty(frame: pl.DataFrame, label: str) -> pl.DataFrame:
-    """``frame``, refused if it has no rows."""
-    if frame.is_empty():
-        raise DeshiError(f"{label} is empty: it has no rows. Check that it is the right file.")
-    return frame
-
-
 def read_header(path: Path, label: str, layout: Layout) -> list[str]:
     """The names of the columns, from the layout or the first line."""
     if layout.names is not None:
@@ -73,7 +72,7 @@ def _read_fast(path: Path, layout: Layout, header: list[str], used: list[str]) -
     """The used columns as text, or None if Polars can't read the file as it is."""
     source: Path | bytes = path
     separator = layout.separator
-    if len(separator) > 1 or layout.encoding.lower() not in ("utf-8", "utf8", "ascii"):
+    if len(separator) > 1 or not layout.is_utf8:
         with open_bytes(path) as handle:
             source = handle.read()
         if len(separator) > 1:
@@ -82,16 +81,17 @@ def _read_fast(path: Path, layout: Layout, header: list[str], used: list[str]) -
             source = source.replace(separator.encode(), b"\t")
             separator = "\t"
     try:
-        if isinstance(source, bytes) and layout.encoding.lower() not in ("utf-8", "utf8", "ascii"):
+        if isinstance(source, bytes) and not layout.is_utf8:
             source = source.decode(layout.encoding).encode()
         frame = pl.read_csv(
             source, separator=separator, has_header=False, skip_rows=0 if layout.names else 1,
-            quote_char='"' if layout.quoted else None, infer_schema=False, raise_if_empty=False, truncate_ragged_lines=False,
-            new_columns=header,
+            quote_char='"' if layout.quoted else None, infer_schema=False, raise_if_empty=False, new_columns=header,
         )  # fmt: skip
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
         return None
-    return frame.select(used) if frame.columns == header else None
+    if frame.columns != header:
+        return None
+    return frame.filter(~pl.all_horizontal(pl.all().is_null())).select(used)  # blank lines are no rows
 
 
 def iterate_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
@@ -124,27 +124,15 @@ def _read_slowly(
     """Row by row with line numbers: malformed rows go to the log in the file's order, the good ones are returned."""
     places = [header.index(name) for name in columns.used]
     needed = max(places) + 1
-    lines: list[int] = []
-    values: list[list[str]] = [[] for _ in places]
-    bad: list[tuple[int, str, str]] = []
+    hunt = Hunt(columns, label, layout.separator)
     for number, fields in iterate_rows(path, layout):
         if layout.names is None and number == 1:
             continue
         if not needed <= len(fields) <= len(header):
             reason = f"{len(fields)} columns, expected {len(header)}"
+            hunt.reject(number, reason, layout.separator.join(fields))
         elif any("\ufffd" in fields[place] for place in places):
-            reason = f"not valid {layout.encoding} text"
+            hunt.reject(number, f"not valid {layout.encoding} text", layout.separator.join(fields))
         else:
-            lines.append(number)
-            for column, place in zip(values, places, strict=True):
-                column.append(fields[place])
-            continue
-        bad.append((number, reason, layout.separator.join(fields)))
-    names = dict(zip(columns.used, values, strict=True))
-    done = convert(pl.DataFrame(names, schema={name: pl.String for name in names}), columns)
-    for row in done.select(pl.col(REASON).is_not_null().arg_true()).to_series().to_list():
-        content = layout.separator.join(column[row] for column in values)
-        bad.append((lines[row], str(done[REASON][row]), content))
-    for number, reason, content in sorted(bad):
-        log.add(label, number, reason, content)
-    return good_rows(done)
+            hunt.add(number, [fields[place] for place in places])
+    return hunt.finish(log)

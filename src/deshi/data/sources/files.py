@@ -33,11 +33,11 @@ class Shelf:
         self.path = path
         self._record = record
         self._used: dict[str, FileRecord] = {}
-        self._is_zip = path.is_file() and zipfile.is_zipfile(path)
+        self.is_archive = path.is_file() and zipfile.is_zipfile(path)
         self._names = self._list()
 
     def _list(self) -> list[str]:
-        if self._is_zip:
+        if self.is_archive:
             with zipfile.ZipFile(self.path) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
         elif self.path.is_dir():
@@ -53,6 +53,10 @@ class Shelf:
                 if found == name or found.endswith("/" + name):
                     return found
         return None
+
+    def ending(self, suffix: str) -> list[str]:
+        """All files whose names end with ``suffix``."""
+        return [name for name in self._names if name.endswith(suffix)]
 
     def need(self, *names: str) -> str:
         """As :meth:`find`.
@@ -71,7 +75,7 @@ class Shelf:
 
     def label(self, name: str) -> str:
         """What a message calls the file ``name`` (as :meth:`find` returned it)."""
-        if self._is_zip:
+        if self.is_archive:
             return f"{self.path}!{name}"
         return str(self.path / name) if self.path.is_dir() else str(self.path)
 
@@ -79,7 +83,7 @@ class Shelf:
     def local(self, name: str) -> Iterator[Path]:
         """The file ``name`` as a path on disk, refused if it is empty, and noted as used."""
         self._note(name)
-        if self._is_zip:
+        if self.is_archive:
             with tempfile.TemporaryDirectory(prefix="deshi-") as folder:
                 target = Path(folder) / Path(name).name
                 with zipfile.ZipFile(self.path) as archive, archive.open(name) as packed, target.open("wb") as plain:
@@ -103,7 +107,7 @@ class Shelf:
     def _note(self, name: str) -> None:
         if self._record is not None:
             self._used[""] = self._record
-        elif self._is_zip or not self.path.is_dir():
+        elif self.is_archive or not self.path.is_dir():
             self._used[""] = FileRecord(self.path.name, "", str(self.path))
         else:
             self._used[name] = FileRecord(name, "", str(self.path / name))

@@ -1,0 +1,180 @@
+"""Amazon Reviews 2014, 2018 and 2023 by category, from the original files.
+
+2014: J. McAuley et al., https://doi.org/10.1145/2766462.2767755. 2018: J. Ni et al.,
+https://doi.org/10.18653/v1/D19-1018. 2023: Y. Hou et al., https://arxiv.org/abs/2403.03952.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from deshi.data.raw import BadRowLog, BadRows, RawData
+from deshi.data.sources import delimited, records
+from deshi.data.sources.columns import Columns, item_frame, unique_items
+from deshi.data.sources.delimited import Layout
+from deshi.data.sources.fetch import Address, Place, fetch
+from deshi.data.sources.files import Shelf, merge_records
+from deshi.types import DeshiError
+
+TEXTS = ("category", "brand", "description")
+_LAB = "https://mcauleylab.ucsd.edu/public_datasets/data/"
+_SNAP = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+_OLD_JSON = Columns("reviewerID", "asin", "unixReviewTime", "overall", "s")
+_NEW_JSON = Columns("user_id", "parent_asin", "timestamp", "rating", "ms")
+_RATINGS = Columns("user_id", "item_id", "timestamp", "rating", "s")
+_USER_FIRST = Layout(",", ("user_id", "item_id", "rating", "timestamp"))
+_ITEM_FIRST = Layout(",", ("item_id", "user_id", "rating", "timestamp"))
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a release: its address by category, its columns, and its layout if it is a csv file."""
+
+    addresses: tuple[str, ...]
+    columns: Columns
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class _Release:
+    variants: dict[str, _File]
+    metadata: tuple[str, ...]
+
+
+RELEASES = {
+    2014: _Release(
+        {
+            "5core": _File((_SNAP + "reviews_{}_5.json.gz",), _OLD_JSON),
+            "reviews": _File((_SNAP + "reviews_{}.json.gz",), _OLD_JSON),
+            "ratings": _File((_SNAP + "ratings_{}.csv",), _RATINGS, _USER_FIRST),
+        },
+        (_SNAP + "meta_{}.json.gz", _LAB + "amazon/categoryFiles/meta_{}.json.gz"),
+    ),
+    2018: _Release(
+        {
+            "5core": _File(
+                (
+                    _LAB + "amazon_v2/categoryFilesSmall/{}_5.json.gz",
+                    "https://jmcauley.ucsd.edu/data/amazon_v2/categoryFilesSmall/{}_5.json.gz",
+                ),
+                _OLD_JSON,
+            ),
+            "reviews": _File((_LAB + "amazon_v2/categoryFiles/{}.json.gz",), _OLD_JSON),
+            "ratings": _File((_LAB + "amazon_v2/categoryFilesSmall/{}.csv",), _RATINGS, _ITEM_FIRST),
+        },
+        (_LAB + "amazon_v2/metaFiles2/meta_{}.json.gz",),
+    ),
+    2023: _Release(
+        {
+            "5core": _File((_LAB + "amazon_2023/benchmark/5core/rating_only/{}.csv.gz",), _NEW_JSON, Layout(",")),
+            "0core": _File((_LAB + "amazon_2023/benchmark/0core/rating_only/{}.csv.gz",), _NEW_JSON, Layout(",")),
+            "reviews": _File((_LAB + "amazon_2023/raw/review_categories/{}.jsonl.gz",), _NEW_JSON),
+        },
+        (_LAB + "amazon_2023/raw/meta_categories/meta_{}.jsonl.gz",),
+    ),
+}
+
+
+class Amazon:
+    """Product reviews with a timestamp of one day (2014, 2018) or one millisecond (2023).
+
+    Inside one day the order of the older files says nothing about the order of the purchases.
+    Items are ``asin`` (2014, 2018) or ``parent_asin`` (2023), with title, category path, brand and description.
+    """
+
+    def __init__(
+        self, year: int, category: str, variant: str = "5core", metadata: bool = True, path: str | None = None
+    ) -> None:
+        """Choose the release, the category as its file is named, and the file.
+
+        Args:
+            year: 2014, 2018 or 2023.
+            category: for example ``Beauty`` (2014) or ``All_Beauty`` (2018, 2023).
+            variant: ``5core``; ``reviews`` (all, with text); ``ratings`` (2014, 2018) or ``0core`` (2023): all, as csv.
+            metadata: whether to read the items' metadata; without it there is no item table.
+            path: a local folder or zip archive with the original files, or the reviews file alone.
+
+        Raises:
+            DeshiError: for a release or variant that doesn't exist.
+        """
+        if year not in RELEASES:
+            raise DeshiError(f"Amazon year is {year}, expected one of {', '.join(map(str, RELEASES))}.")
+        variants = RELEASES[year].variants
+        if variant not in variants:
+            raise DeshiError(f"Amazon {year} has no variant {variant!r}, expected one of {', '.join(variants)}.")
+        self.year, self.category, self.variant, self.metadata = year, category, variant, metadata
+        self.path = None if path is None else Path(path).expanduser()
+
+    def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
+        """Fetch what is missing and parse it.
+
+        Raises:
+            DeshiError: see :class:`deshi.data.raw.Source`.
+        """
+        log = BadRowLog(bad_rows or BadRows())
+        file = RELEASES[self.year].variants[self.variant]
+        reviews = self._shelf(file.addresses, cache)
+        interactions = self._interactions(reviews, file, log)
+        shelves = [reviews]
+        items = None
+        if self.metadata and not (self.path is not None and self.path.is_file() and not reviews.is_archive):
+            shelves.append(self._shelf(RELEASES[self.year].metadata, cache))
+            items = self._items(shelves[-1], log)
+        return RawData(interactions, items, "ms", merge_records(shelves), log.report())
+
+    def _shelf(self, addresses: tuple[str, ...], cache: Path) -> Shelf:
+        if self.path is not None:
+            return Shelf(self.path)
+        folder = f"amazon-{self.year}/{self.variant if addresses != RELEASES[self.year].metadata else 'metadata'}"
+        places: list[Place] = [
+            Address(url, f"{folder}/{url.rsplit('/', 1)[1]}")
+            for url in (one.format(self.category) for one in addresses)
+        ]
+        fetched = fetch(f"Amazon {self.year} {self.category}", places, cache)
+        return Shelf(fetched.path, fetched.record)
+
+    def _names(self, addresses: tuple[str, ...]) -> list[str]:
+        """The file's names, packed and unpacked."""
+        name = addresses[0].format(self.category).rsplit("/", 1)[1]
+        return [name, name.removesuffix(".gz")]
+
+    def _interactions(self, shelf: Shelf, file: _File, log: BadRowLog) -> pl.DataFrame:
+        alone = self.path is not None and self.path.is_file() and not shelf.is_archive
+        name = shelf.path.name if alone else shelf.need(*self._names(file.addresses))
+        with shelf.local(name) as path:
+            if file.layout is None:
+                return records.read_interactions(path, shelf.label(name), file.columns, log)
+            return delimited.read_interactions(path, shelf.label(name), file.layout, file.columns, log)
+
+    def _items(self, shelf: Shelf, log: BadRowLog) -> pl.DataFrame:
+        name = shelf.need(*self._names(RELEASES[self.year].metadata))
+        with shelf.local(name) as path:
+            rows = list(_item_rows(path, shelf.label(name), log))
+        return unique_items(item_frame(rows, TEXTS))
+
+
+def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:
+    for number, record in records.iterate_records(path, label):
+        if isinstance(record, str):
+            log.add(label, number, "not a JSON object or Python dictionary", record)
+        elif not (item := records.text_of(record.get("parent_asin") or record.get("asin"))):
+            log.add(label, number, "no item id", str(record))
+        else:
+            brand = record.get("brand") or record.get("store")
+            texts = (record.get("title"), _category(record), brand, record.get("description"))
+            yield item, *(records.text_of(text) for text in texts)
+
+
+def _category(record: dict[str, Any]) -> str:
+    """The category path: 2014 has a list of paths (the first is taken), 2018 and 2023 one path."""
+    path = record.get("categories") or record.get("category") or []
+    if path and isinstance(path[0], list):
+        path = path[0]
+    if isinstance(path, str):
+        return path
+    return " > ".join(records.text_of(step) for step in path) or records.text_of(record.get("main_category"))

@@ -1,0 +1,53 @@
+"""The slow way through a damaged file: row by row, so that every malformed one is known by its line number."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import polars as pl
+
+from deshi.data.raw import BadRowLog
+from deshi.data.sources.columns import REASON, Columns, convert, good_rows
+
+CHUNK = 200_000
+
+
+class Hunt:
+    """Collects a file's rows as text, with line numbers, and sorts out the malformed ones at the end."""
+
+    def __init__(self, columns: Columns, label: str, joint: str) -> None:
+        """Start without rows; ``joint`` stands between the fields of a row that is shown."""
+        self._columns, self._label, self._joint = columns, label, joint
+        self._lines = array("q")
+        self._pending: list[Sequence[str | None]] = []
+        self._chunks: list[pl.DataFrame] = []
+        self._bad: list[tuple[int, str, str]] = []
+
+    def add(self, line: int, values: Sequence[str | None]) -> None:
+        """Take a row: the text of each column in the order of ``Columns.used``."""
+        self._lines.append(line)
+        self._pending.append(values)
+        if len(self._pending) == CHUNK:
+            self._flush()
+
+    def reject(self, line: int, reason: str, content: str) -> None:
+        """Note a row that isn't even well-formed."""
+        self._bad.append((line, reason, content))
+
+    def _flush(self) -> None:
+        schema = {name: pl.String() for name in self._columns.used}
+        self._chunks.append(pl.DataFrame(self._pending, schema=schema, orient="row"))
+        self._pending = []
+
+    def finish(self, log: BadRowLog) -> pl.DataFrame:
+        """The good rows in RawData's columns; all others go to ``log`` in the file's order."""
+        self._flush()
+        text = pl.concat(self._chunks)
+        done = convert(text, self._columns)
+        for row in done.select(pl.col(REASON).is_not_null().arg_true()).to_series().to_list():
+            content = self._joint.join(str(value) for value in text.row(row))
+            self._bad.append((self._lines[row], str(done[REASON][row]), content))
+        for line, reason, content in sorted(self._bad):
+            log.add(self._label, line, reason, content)
+        return good_rows(done)

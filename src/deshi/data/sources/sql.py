@@ -1,0 +1,194 @@
+"""Interactions from a SQL query: SQLite by the standard library, PostgreSQL by psycopg 3 (the extra ``sql``)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from deshi.data.raw import BadRowLog, BadRows, FileRecord, RawData
+from deshi.data.sources.columns import Columns, convert, not_empty, take
+from deshi.data.sources.records import text_of
+from deshi.data.sources.times import manifest_unit
+from deshi.types import ITEM, TITLE, DeshiError
+
+CHUNK = 100_000
+_PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@|(password\s*=\s*)(?:'[^']*'|\S+)")
+
+
+class SQL:
+    """The rows of a query, in the order in which the database gives them: use ORDER BY where times can be equal."""
+
+    def __init__(
+        self,
+        query: str,
+        dsn: str | None = None,
+        dsn_env: str | None = None,
+        user: str = "user_id",
+        item: str = "item_id",
+        timestamp: str | None = "timestamp",
+        rating: str | None = None,
+        time_unit: str = "auto",
+        items_query: str | None = None,
+        items_id: str = "item_id",
+        items_title: str | None = "title",
+    ) -> None:
+        """Say which database to ask what.
+
+        Args:
+            query: a SELECT.
+            dsn: ``sqlite:///file.db`` (four slashes for an absolute path), the path of a SQLite file, or
+                ``postgresql://user@host:port/database``.
+            dsn_env: name of an environment variable that holds it instead, so that a password stays out of the config.
+            user: column of user ids in the answer; likewise ``item`` and ``rating`` (null if there is none).
+            item: see ``user``.
+            timestamp: column of timestamps (numbers, text, dates) or of positions; null with ``time_unit=row``.
+            rating: see ``user``.
+            time_unit: as in :class:`deshi.data.sources.tabular.Tabular`; dates and times of the database need none.
+            items_query: a SELECT of the items, or null; all columns but id and title are kept as text.
+            items_id: its column of item ids.
+            items_title: its column of titles, or null.
+
+        Raises:
+            DeshiError: unless exactly one of ``dsn`` and ``dsn_env`` is given.
+        """
+        if (dsn is None) == (dsn_env is None):
+            raise DeshiError("Give exactly one of data.source.dsn and data.source.dsn_env (a variable that holds it).")
+        self.query, self.items_query = query, items_query
+        self.dsn, self.dsn_env = dsn, dsn_env
+        self.columns = Columns(user, item, timestamp, rating, time_unit)
+        self.items_id, self.items_title = items_id, items_title
+
+    def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
+        """Run the queries; the record's sha256 is of the answer, since there is no file.
+
+        Raises:
+            DeshiError: if the database can't be reached or refuses a query; see :class:`deshi.data.raw.Source`.
+        """
+        log = BadRowLog(bad_rows or BadRows())
+        dsn = self._dsn()
+        frame = _ask(dsn, self.query)
+        self.columns.check(frame.columns, "The answer of data.source.query")
+        interactions = take(convert(frame, self.columns), frame, "data.source.query (row numbers)", 1, log)
+        files = [FileRecord("query", _digest(frame), _shown(dsn))]
+        items = None
+        if self.items_query is not None:
+            table = _ask(dsn, self.items_query)
+            files.append(FileRecord("items_query", _digest(table), _shown(dsn)))
+            items = self._items(table, log)
+        unit = manifest_unit(self.columns.unit)
+        return RawData(not_empty(interactions, "The answer of data.source.query"), items, unit, files, log.report())
+
+    def _dsn(self) -> str:
+        if self.dsn is not None:
+            return self.dsn
+        value = os.environ.get(str(self.dsn_env))
+        if not value:
+            raise DeshiError(f"The environment variable {self.dsn_env} is not set, expected the database's address.")
+        return value
+
+    def _items(self, table: pl.DataFrame, log: BadRowLog) -> pl.DataFrame:
+        wanted = [self.items_id, *([self.items_title] if self.items_title else [])]
+        if missing := [name for name in wanted if name not in table.columns]:
+            raise DeshiError(f"The answer of data.source.items_query has no column {', '.join(missing)}.")
+        others = [name for name in table.columns if name not in wanted]
+        title = table[self.items_title] if self.items_title else pl.Series([None] * table.height, dtype=pl.String)
+        named = {ITEM: table[self.items_id], TITLE: title, **{name: table[name] for name in others}}
+        items = pl.DataFrame({name: column.cast(pl.String) for name, column in named.items()})
+        bad = items[ITEM].is_null() | ~items[ITEM].is_first_distinct()
+        for row in bad.arg_true().to_list():
+            log.add(
+                "data.source.items_query (row numbers)", row + 1, "no item id, or not a new one", str(items.row(row))
+            )
+        return items.filter(~bad)
+
+
+def _ask(dsn: str, query: str) -> pl.DataFrame:
+    """The answer to ``query`` as a typed frame, read in chunks."""
+    names: list[str] = []
+    chunks: list[pl.DataFrame] = []
+    with _cursor(dsn) as (cursor, errors):
+        try:
+            cursor.execute(query)
+            if cursor.description is None:
+                raise DeshiError(f"The query {query!r} gives no rows, expected a SELECT.")
+            names = [column[0] for column in cursor.description]
+            while rows := cursor.fetchmany(CHUNK):
+                chunks.append(_frame(rows, names))
+        except errors as error:
+            raise DeshiError(f"{_shown(dsn)} refused the query {query!r}: {error}") from error
+    if not chunks:
+        return pl.DataFrame(schema={name: pl.String for name in names})
+    try:
+        return pl.concat(chunks, how="vertical_relaxed")
+    except pl.exceptions.PolarsError:  # a column whose type changes on the way
+        return pl.concat([chunk.select(pl.all().cast(pl.String)) for chunk in chunks])
+
+
+def _frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:
+    """Rows as a frame; a column whose values don't agree on a type becomes text."""
+    columns = {}
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        try:
+            columns[name] = pl.Series(name, values, strict=True)
+        except (TypeError, pl.exceptions.PolarsError):
+            columns[name] = _text(name, values)
+        if columns[name].dtype.is_nested() or columns[name].dtype == pl.Object:
+            columns[name] = _text(name, values)
+    return pl.DataFrame(columns)
+
+
+def _text(name: str, values: Sequence[Any]) -> pl.Series:
+    return pl.Series(name, [None if value is None else text_of(value) for value in values], pl.String)
+
+
+@contextmanager
+def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
+    """A cursor of the database and the class of its errors."""
+    if dsn.startswith(("postgresql:", "postgres:")) or re.match(r"\w+\s*=", dsn):
+        psycopg = _psycopg()
+        try:
+            connection = psycopg.connect(dsn, connect_timeout=10)
+        except psycopg.Error as error:
+            raise DeshiError(f"{_shown(dsn)} can't be reached: {error}") from error
+        connection.read_only = True
+        with connection, connection.cursor(name="deshi") as cursor:
+            cursor.itersize = CHUNK
+            yield cursor, psycopg.Error
+        return
+    path = Path(dsn.removeprefix("sqlite:///")).expanduser()
+    if not path.exists():
+        raise DeshiError(f"{path} does not exist, expected a SQLite file. Check data.source.dsn.")
+    base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        yield base.cursor(), sqlite3.Error
+    finally:
+        base.close()
+
+
+def _psycopg() -> Any:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise DeshiError("PostgreSQL needs psycopg 3. Install it with: pip install 'deshi[sql]'") from error
+    return psycopg
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    """A sha256 of the answer's columns and rows in their order."""
+    digest = hashlib.sha256(str(dict(frame.schema)).encode())
+    for part in frame.iter_slices(CHUNK):
+        digest.update(part.write_csv().encode())
+    return digest.hexdigest()
+
+
+def _shown(dsn: str) -> str:
+    """The address without its password."""
+    return _PASSWORD.sub(lambda match: f"{match[1]}:***@" if match[1] else f"{match[2]}***", dsn)

@@ -1,0 +1,75 @@
+"""Steam reviews (version 2): 7.8 million reviews of 32 thousand games, with a date each and no rating.
+
+W.-C. Kang and J. McAuley, Self-attentive sequential recommendation, https://arxiv.org/abs/1808.09781. Users are told
+apart by name, as in that paper. Reviews of one day keep the file's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from deshi.data.raw import BadRowLog, BadRows, RawData
+from deshi.data.sources import records
+from deshi.data.sources.columns import Columns, item_frame, unique_items
+from deshi.data.sources.fetch import Address, fetch
+from deshi.data.sources.files import Shelf, merge_records
+
+TEXTS = ("category", "tags", "brand")
+_COLUMNS = Columns("username", "product_id", "date", None, "date")
+_ADDRESSES = (
+    "https://cseweb.ucsd.edu/~wckang/",
+    "https://mcauleylab.ucsd.edu/public_datasets/data/steam/",
+)
+
+
+class Steam:
+    """Reviews as interactions; games with title, genres as ``category``, tags, and developer as ``brand``."""
+
+    def __init__(self, path: str | None = None, metadata: bool = True) -> None:
+        """Choose a local folder or zip archive with the original files, and whether to read the games."""
+        self.path = None if path is None else Path(path).expanduser()
+        self.metadata = metadata
+
+    def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
+        """Fetch what is missing and parse it; the reviews are Python literals, which takes minutes.
+
+        Raises:
+            DeshiError: see :class:`deshi.data.raw.Source`.
+        """
+        log = BadRowLog(bad_rows or BadRows())
+        shelf = self._shelf("steam_reviews.json.gz", cache)
+        shelves = [shelf]
+        name = shelf.need("steam_reviews.json.gz", "steam_reviews.json", "steam_new.json.gz", "steam_new.json")
+        with shelf.local(name) as path:
+            interactions = records.read_interactions(path, shelf.label(name), _COLUMNS, log)
+        items = None
+        if self.metadata:
+            shelves.append(self._shelf("steam_games.json.gz", cache))
+            items = _items(shelves[-1], log)
+        return RawData(interactions, items, "ms", merge_records(shelves), log.report())
+
+    def _shelf(self, name: str, cache: Path) -> Shelf:
+        if self.path is not None:
+            return Shelf(self.path)
+        fetched = fetch("Steam", [Address(address + name, f"steam/{name}") for address in _ADDRESSES], cache)
+        return Shelf(fetched.path, fetched.record)
+
+
+def _items(shelf: Shelf, log: BadRowLog) -> pl.DataFrame:
+    name = shelf.need("steam_games.json.gz", "steam_games.json")
+    with shelf.local(name) as path:
+        return unique_items(item_frame(list(_item_rows(path, shelf.label(name), log)), TEXTS))
+
+
+def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:
+    """Games without an id are no items: the original file has two such lines."""
+    for number, record in records.iterate_records(path, label):
+        if isinstance(record, str):
+            log.add(label, number, "not a JSON object or Python dictionary", record)
+        elif item := records.text_of(record.get("id")):
+            title = record.get("title") or record.get("app_name")
+            genres, tags = (", ".join(map(str, record.get(name) or ())) for name in ("genres", "tags"))
+            yield item, records.text_of(title), genres, tags, records.text_of(record.get("developer"))
