@@ -34,6 +34,14 @@ def test_equal_timestamps_keep_the_order_of_the_file():
     assert kept(events) == [("u", "b", 1), ("u", "c", 5), ("u", "a", 5), ("u", "d", 5), ("v", "z", 5), ("v", "y", 5)]
 
 
+@pytest.mark.parametrize("far", [10, 2**62])
+def test_order_holds_for_any_span_of_time(far):
+    """Times too far apart to be packed with the user into one sort key are sorted by both, as stably."""
+    rows = [("u", "a", far), ("v", "b", -far), ("u", "c", -far), ("v", "d", 0), ("u", "e", far), ("v", "f", -far)]
+    events = encode_events(interactions(*rows))
+    assert [item for _, item, _ in kept(events)] == ["c", "a", "e", "b", "f", "d"]
+
+
 def test_rating_threshold_removes_lower_and_missing_ratings():
     """A threshold keeps ratings at it, and an unknown rating doesn't reach it."""
     events = encode_events(

@@ -16,7 +16,7 @@ def test_figures_of_a_hand_made_set():
     figures = statistics.compute(offsets, items, timestamps, n_items=4, time_unit="ms")
     assert (figures["users"], figures["items"], figures["interactions"]) == (2, 4, 6)
     assert figures["density"] == 6 / 8
-    assert figures["length"]["median"] == 3 and figures["length"]["maximum"] == 4
+    assert figures["length"]["median"] == 3 and figures["length"]["max"] == 4
     assert figures["repeated_pairs"] == 1
     assert figures["tied_timestamps_share"] == pytest.approx(2 / 6)
     assert figures["time"]["first"] == "1970-01-01T00:00:00" and figures["time"]["days"] == pytest.approx(1)

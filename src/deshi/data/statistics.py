@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-LENGTH_QUANTILES = {"minimum": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "maximum": 1.0}
+LENGTH_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 DAY_MS = 86_400_000
 
 
@@ -72,12 +72,15 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("items", f"{figures['items']:,}"),
         ("interactions", f"{figures['interactions']:,}"),
         ("density", f"{figures['density']:.4%}"),
-        ("history length, mean", f"{figures['length_mean']:.1f}"),
-        (f"history length, {' / '.join(lengths)}", " / ".join(f"{value:g}" for value in lengths.values())),
+        ("length of a history, mean", f"{figures['length_mean']:.1f}"),
+        (f"length, {' / '.join(lengths)}", " / ".join(f"{value:g}" for value in lengths.values())),
         ("popularity, Gini", f"{figures['popularity_gini']:.3f}"),
         ("repeated user-item pairs", f"{figures['repeated_pairs']:,} ({figures['repeated_pairs_share']:.2%})"),
         ("events with a tied timestamp", f"{figures['tied_timestamps_share']:.2%}"),
-        ("time", f"{time['first']} to {time['last']} ({time['days']:,.0f} days)" if time else "positions only"),
+        (
+            "time",
+            f"{time['first'][:10]} to {time['last'][:10]} ({time['days']:,.0f} days)" if time else "positions only",
+        ),
     ]
 
 
