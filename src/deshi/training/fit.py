@@ -35,6 +35,7 @@ from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
 
 STUDENT_FILE = "student.safetensors"
 RUN_FILE = "run.json"
@@ -133,6 +134,8 @@ class _Training:
     def run(self) -> FitResult:
         train = self.cfg.train
         starts, ends = self.split.train_ranges(self.bundle, train.train_targets)
+        if train.train_targets != "train":
+            log.warning("LEAK: train_targets=%s; the validation figures of this run mean nothing", train.train_targets)
         cases = self.split.cases(self.bundle, "validation")
         if not len(cases):
             raise DeshiError(
@@ -169,10 +172,10 @@ class _Training:
         """Train a fresh student, or go on from the phase's last checkpoint."""
         module, data = self._module(starts, ends, cases)
         curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
-        trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], cases is not None)
+        trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), cases is not None)
         last = self.checkpoints / f"{phase}-last.ckpt"
         with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*`isinstance.treespec.*", ".*Checkpoint directory.*"):
+            for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
                 warnings.filterwarnings("ignore", message=message)
             with self._interrupts(trainer):
                 trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
@@ -234,7 +237,7 @@ class _Training:
             return []
         return [best, EarlyStopping(MONITOR, mode="max", patience=self.cfg.train.patience, check_finite=True)]
 
-    def _trainer(self, phase: str, epochs: int, callbacks: list[Callback], validates: bool) -> L.Trainer:
+    def _trainer(self, phase: str, epochs: int, callbacks: list[Callback], steps: int, validates: bool) -> L.Trainer:
         train = self.cfg.train
         accelerator = "cpu" if train.accelerator == "auto" and not torch.cuda.is_available() else train.accelerator
         device = torch.device("cpu" if accelerator == "cpu" else "cuda")
@@ -257,7 +260,7 @@ class _Training:
             callbacks=[*callbacks, last],
             plugins=[SafeCheckpointIO()],
             logger=TensorBoardLogger(self.folder, name="tensorboard", version=phase),
-            log_every_n_steps=50,
+            log_every_n_steps=min(50, steps),
             enable_progress_bar=train.progress,
             enable_model_summary=False,
             default_root_dir=self.folder,
