@@ -1,0 +1,125 @@
+"""The full-ranking protocol: from a scorer and the cases of a split to one exact rank a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from deshi.data.bundle import Bundle
+from deshi.data.sequences import history_batches
+from deshi.data.splits import Cases
+from deshi.evaluate.scorers import Scorer
+from deshi.metrics.beyond import coverage
+from deshi.metrics.ranking import metrics_from_ranks
+from deshi.metrics.ranks import rank_rows
+from deshi.types import ITEM, PAD, USER, DeshiError
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The outcome of :func:`evaluate_ranks`.
+
+    Attributes:
+        ranks: a row a target, in the order of cases: ``case``, ``user``, ``user_id``, ``target``, ``item_id``,
+            ``rank`` (float64, from 1) and ``n_candidates``.
+        top_items: ``(C, K)`` int64, each case's best candidates, ``PAD`` where there are fewer.
+    """
+
+    ranks: pl.DataFrame
+    top_items: Ints
+
+
+def evaluate_ranks(
+    scorer: Scorer,
+    bundle: Bundle,
+    cases: Cases,
+    filter_seen: bool = True,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    top_k: int = 50,
+) -> Ranking:
+    """Rank every target of every case among the whole catalogue.
+
+    Args:
+        scorer: what is evaluated. It gets whole histories.
+        bundle: the data.
+        cases: the questions; all of them are asked.
+        filter_seen: take the items of the whole history out of the candidates (never a case's targets).
+        batch_size: cases scored at a time; the ranks don't depend on it.
+        device: where the scorer computes.
+        top_k: length of ``top_items``.
+
+    Raises:
+        DeshiError: if the scorer's catalogue isn't the bundle's, or its scores can't be ranked.
+    """
+    if scorer.n_items != bundle.n_items:
+        raise DeshiError(
+            f"The scorer knows {scorer.n_items} items, the bundle {bundle.name} has {bundle.n_items}. "
+            f"Evaluate it on the bundle that it was trained on."
+        )
+    ranks = np.full(len(cases.target_rows), np.nan)
+    n_candidates = np.zeros(len(cases), dtype=np.int64)
+    top_items = np.full((len(cases), top_k), PAD, dtype=np.int64)
+    whole = bundle.n_interactions
+    for numbers, batch in history_batches(
+        bundle.items, cases.users, cases.starts, cases.ends, max_length=whole, batch_size=batch_size
+    ):
+        places = _target_places(cases, numbers)
+        real = places != PAD
+        targets = torch.from_numpy(np.where(real, bundle.items[cases.target_rows[places]], PAD).astype(np.int64))
+        batch = batch.to(device)
+        found, counts, best = rank_rows(
+            scorer.scores(batch), targets.to(device), batch.items if filter_seen else None, top_k
+        )
+        ranks[places[real]] = found.cpu().numpy()[real]
+        n_candidates[numbers] = counts.cpu().numpy()
+        top_items[numbers] = best.cpu().numpy()
+    return Ranking(_frame(bundle, cases, ranks, n_candidates), top_items)
+
+
+def summarise(
+    ranks: pl.DataFrame, top_items: Ints, ks: Sequence[int], n_items: int
+) -> dict[str, float | int]:
+    """Every metric at every K over all cases, such as ``ndcg@10`` and ``coverage@10``, and ``n_cases``.
+
+    Args:
+        ranks: of :class:`Ranking`.
+        top_items: of :class:`Ranking`, at least ``max(ks)`` long.
+        ks: the list lengths.
+        n_items: the size of the catalogue.
+    """
+    figures: dict[str, float | int] = {"n_cases": len(top_items)}
+    figures.update(metrics_from_ranks(ranks["rank"].to_numpy(), ks, ranks["case"].to_numpy(), len(top_items)))
+    figures.update({f"coverage@{k}": coverage(top_items, k, n_items) for k in ks})
+    return figures
+
+
+def _target_places(cases: Cases, numbers: Ints) -> Ints:
+    """``(B, T)`` places in ``target_rows`` of the targets of the cases ``numbers``, ``PAD`` on the right."""
+    begins, ends = cases.target_offsets[numbers], cases.target_offsets[numbers + 1]
+    columns = np.arange(int((ends - begins).max()))
+    places: Ints = begins[:, None] + columns
+    return np.where(places < ends[:, None], places, PAD)
+
+
+def _frame(bundle: Bundle, cases: Cases, ranks: NDArray[np.float64], n_candidates: Ints) -> pl.DataFrame:
+    case = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    user, target = cases.users[case], bundle.items[cases.target_rows].astype(np.int64)
+    return pl.DataFrame(
+        {
+            "case": case,
+            "user": user,
+            USER: bundle.users[USER].gather(user),
+            "target": target,
+            ITEM: bundle.vocabulary[ITEM].gather(target),
+            "rank": ranks,
+            "n_candidates": n_candidates[case],
+        }
+    )
