@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from bundles import tiny_bundle
 
+from bundles import tiny_bundle
 from deshi.config import FitConfig, validate
 from deshi.data.splits import LeakWarning
 from deshi.students.layers import Dropout
@@ -211,7 +211,7 @@ def test_checkpoints_hold_any_nesting_and_refuse_other_objects(tmp_path: Path) -
     back = load_tree(path)
     assert back["a"] == tree["a"] and back[3][0] == "x" and back["t"] == 2 and back["e"] == {}
     assert torch.equal(back[3][1], torch.arange(4))
-    with pytest.raises(DeshiError, match="checkpoint.bad is a Path"):
+    with pytest.raises(DeshiError, match="checkpoint.bad is a .*Path"):
         save_tree({"bad": tmp_path}, path)
     assert load_tree(path)["t"] == 2
 

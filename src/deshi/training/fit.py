@@ -35,7 +35,6 @@ from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
 
 STUDENT_FILE = "student.safetensors"
 RUN_FILE = "run.json"
@@ -174,6 +173,7 @@ class _Training:
         curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
         trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), cases is not None)
         last = self.checkpoints / f"{phase}-last.ckpt"
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no hardware lists, no advertisements
         with warnings.catch_warnings():
             for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
                 warnings.filterwarnings("ignore", message=message)
