@@ -75,7 +75,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "fit",
             "train a student on a bundle",
-            "Trains a student on the bundle of a data set, selects the best epoch by NDCG@10 on validation, and leaves\n"
+            "Trains a student on the bundle of a data set, selects the best epoch by NDCG@10 on validation, leaves\n"
             "a run folder runs/fit/TIME_NAME with weights, learning curve, times and the resolved configuration.",
             FitConfig,
             _run_fit,

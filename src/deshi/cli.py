@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deshi import __version__
 from deshi.api import STAGES, Stage, compose, find_stage
 from deshi.types import DeshiError
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(words: list[str]) -> int:
     arguments = read(words)
     if arguments.version:
-        print(f"deshi {__version__}")
+        print(f"deshi {version('deshi')}")
     elif arguments.stage is None:
         print(general_help())
         return 0 if arguments.help else WRONG_USE
@@ -76,7 +76,8 @@ def _run(stage: Stage, arguments: Arguments) -> None:
     from deshi.conf.show import render
 
     config = compose(stage.name, arguments.overrides, {}, arguments.config_dir)
-    print(f"# deshi {stage.name}: resolved configuration\n{render(config)}\n", flush=True)
+    command = " ".join(["deshi", stage.name, *arguments.overrides])
+    print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if not arguments.dry_run:
         _print_result(stage.run(config))
 

@@ -288,6 +288,18 @@ def valid_keys(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[st
                 continue
 
 
+def schema_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The plain defaults of a schema, for interpolations such as ``name=seed_${seed}``; paths depend on their root."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        inner = nested_model(field.annotation)
+        if inner is not None and inner is not PathsConfig and field.annotation is inner:
+            found[name] = schema_defaults(inner)
+        elif inner is None and not field.is_required() and field.default_factory is None:
+            found[name] = list(field.default) if isinstance(field.default, tuple) else field.default
+    return found
+
+
 def nested_model(annotation: Any) -> type[BaseModel] | None:
     """The model inside a field's annotation (``Model`` or ``Model | None``), if any."""
     for candidate in (annotation, *getattr(annotation, "__args__", ())):

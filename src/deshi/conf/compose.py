@@ -13,7 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deshi.conf.groups import stage_groups
 from deshi.conf.overrides import Override, parse
-from deshi.config import LEAVE_ONE_OUT, Config, PathsConfig, StageConfig, find_run, read_saved, resolved, validate
+from deshi.config import (
+    LEAVE_ONE_OUT,
+    Config,
+    PathsConfig,
+    StageConfig,
+    find_run,
+    read_saved,
+    resolved,
+    schema_defaults,
+    validate,
+)
 from deshi.targets import ConfigError, Problem
 
 LOOKED_UP = ("paths", "run", "resume")
@@ -33,7 +43,7 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
         DeshiError: if a run that is named doesn't exist.
     """
     overrides = parse(stage, texts, config_dir)
-    values = _compose(stage, overrides, config_dir)
+    values = _compose(stage, model, overrides, config_dir)
     if stage == "fit" and values.get("resume") is not None:
         values = _resumed(values, overrides)
     if stage == "evaluate":
@@ -43,7 +53,9 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     return config
 
 
-def _compose(stage: str, overrides: Iterable[Override], config_dir: Path | None) -> dict[str, Any]:
+def _compose(
+    stage: str, model: type[StageConfig], overrides: Iterable[Override], config_dir: Path | None
+) -> dict[str, Any]:
     unset = {group for group, choice in stage_groups(stage).items() if choice is None}
     texts = [o.for_hydra for o in overrides if not (o.is_group and o.value is None and o.key in unset)]
     if config_dir is not None:
@@ -51,10 +63,14 @@ def _compose(stage: str, overrides: Iterable[Override], config_dir: Path | None)
     try:
         with initialize_config_module("deshi.conf", version_base="1.3"):
             composed = compose(stage, overrides=texts)
-        values = OmegaConf.to_container(composed, resolve=True)
+        missing = sorted(OmegaConf.missing_keys(composed))
+        values = OmegaConf.to_container(OmegaConf.merge(schema_defaults(model), composed), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         key = str(getattr(error, "full_key", None) or "")
         raise ConfigError([Problem(key, str(error).strip().partition("\n")[0] + ".")]) from error
+    needed = [key for key in missing if stage == "prepare" or not key.startswith("data.source.")]
+    if needed:
+        raise ConfigError([Problem(key, f"is missing: give {key}=VALUE.") for key in needed])
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parent
 
 
 def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:
-    """The choices of a group, by name: its YAML files here and in the user's own folder, which wins."""
+    """The choices of a group, by name: its YAML files in the user's own folder and here, where the latter win."""
     found: dict[str, Path] = {}
-    for root in (ROOT, config_dir):
+    for root in (config_dir, ROOT):
         folder = root / group if root else None
         if folder and folder.is_dir():
             found |= {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
-    return found
+    return dict(sorted(found.items()))
 
 
 @cache
@@ -29,9 +29,10 @@ def stage_groups(stage: str) -> dict[str, str | None]:
 
 
 def description(path: Path) -> str:
-    """What a choice is: the first comment line of its file."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
+    """What a choice is: the first comment of its file that isn't an instruction to Hydra."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = (line.lstrip("# ") for line in lines if line.startswith("#"))
+    return next((comment for comment in comments if not comment.startswith("@")), "")
 
 
 def content(path: Path) -> dict[str, Any]:

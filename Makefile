@@ -1,0 +1,60 @@
+# make quickstart   from a clean clone to a table of results on MovieLens-100K
+# make test         lint, types and every test that isn't slow
+# make test-slow    the slow tests
+# make bench        the benchmarks that need no other library (docs/benchmarks.md has the rest)
+#
+# Each of them installs what it needs into $(VENV) first, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-fast test-slow lint format typecheck bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: $(INSTALLED)
+
+# PyTorch comes first and without the constraints, so that whatever build of it the machine offers is taken.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 14) else \
+	  f"deshi needs Python 3.10 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: $(INSTALLED)
+	$(BIN)/deshi prepare data=ml-100k
+	$(BIN)/deshi fit data=ml-100k experiment=ml-100k
+	$(BIN)/deshi evaluate run=latest with_references=true
+
+test: lint typecheck test-fast
+
+# One thread a process: the tests are small, and $(JOBS) processes share the cores.
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(INSTALLED)
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/prepare_10m.py
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
