@@ -222,7 +222,7 @@ def test_sizes_below_one_are_refused(build: Callable[[], Student], name: str) ->
 
 
 def test_caser_equals_its_definition_window_by_window() -> None:
-    """The shared convolutions must give the paper's numbers: each window convolved and pooled alone."""
+    """The shared convolutions must give the paper's features: each window convolved and pooled alone."""
     student = seeded(Caser).eval()
     items, lengths = histories([6])
     hidden = student(items, lengths)
@@ -231,7 +231,7 @@ def test_caser_equals_its_definition_window_by_window() -> None:
         square = embedded[position : position + student.window]
         found = [F.relu(conv(square.T)).amax(1) for conv in student.horizontal]
         vertical = (square.T @ student.vertical.weight.T + student.vertical.bias).flatten()
-        alone = student.output(F.relu(student.mix(torch.cat([*found, vertical]))))
+        alone = student.norm(student.mix(torch.cat([*found, vertical])))
         torch.testing.assert_close(hidden[0, position], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -245,10 +245,10 @@ def test_caser_sees_its_window_only() -> None:
 
 
 def test_gru4rec_equals_torch_gru() -> None:
-    """One layer of the student is PyTorch's GRU over scaled embeddings, nothing else."""
+    """One layer of the student is PyTorch's GRU over scaled embeddings and a final norm, nothing else."""
     student = GRU4Rec(N_ITEMS, DIM, MAX_LENGTH, hidden=DIM, dropout=0.0)
     items, lengths = histories([5])
     reference = torch.nn.GRU(DIM, DIM, batch_first=True)
     reference.load_state_dict(student.layers[0].state_dict())
     expected = reference(student.items(items) * DIM**0.5)[0]
-    torch.testing.assert_close(student(items, lengths), expected)
+    torch.testing.assert_close(student(items, lengths), F.layer_norm(expected, [DIM]))
