@@ -64,7 +64,7 @@ def read_header(path: Path, label: str, layout: Layout) -> list[str]:
     if layout.names is not None:
         return list(layout.names)
     for _, fields in iterate_rows(path, layout):
-        return [name.strip().removeprefix("\ufeff") for name in fields]
+        return [name.strip() for name in fields]
     raise DeshiError(f"{label} is empty: it has not even a first line with the columns' names.")
 
 
@@ -96,9 +96,10 @@ def _read_fast(path: Path, layout: Layout, header: list[str], used: list[str]) -
 
 def iterate_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """Every row as its first line's number (from 1) and its fields; blank lines are left out."""
+    encoding = "utf-8-sig" if layout.is_utf8 else layout.encoding
     with (
         open_bytes(path) as binary,
-        io.TextIOWrapper(binary, encoding=layout.encoding, errors="replace", newline="") as text,
+        io.TextIOWrapper(binary, encoding=encoding, errors="replace", newline="") as text,
     ):
         if not layout.quoted:
             for number, line in enumerate(text, start=1):

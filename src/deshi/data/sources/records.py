@@ -17,9 +17,9 @@ from deshi.data.sources.files import open_bytes
 from deshi.data.sources.hunt import Hunt
 from deshi.types import DeshiError
 
-_PAIR = re.compile(r"""u?'(\w+)': (u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|[\w.+-]+)(, |}$)""")
-
-
+_PAIR = re.compile(
+    r"""u?'(\w+)':\ (u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|True|False|None|-?(?:0|[1-9]\d*)(?:\.\d+)?)(?:,\ |}\Z)"""
+)
 _CONSTANTS = {"True": True, "False": False, "None": None}
 
 
@@ -100,14 +100,10 @@ def _literal(text: str) -> Any:
         return None
 
 
-def _number(text: str) -> Any:
-    return int(text) if text.isdecimal() else _literal(text)
-
-
 def _flat_literal(text: str) -> dict[str, Any] | None:
     """A dictionary of plain values read pair by pair, or None if the line isn't wholly made of those.
 
-    About five times faster than parsing the whole literal; a string with an escape is still left to Python.
+    About twice as fast as parsing the whole literal; a string with an escape is still left to Python.
     """
     record: dict[str, Any] = {}
     position = 1
@@ -115,11 +111,13 @@ def _flat_literal(text: str) -> dict[str, Any] | None:
         pair = _PAIR.match(text, position)
         if pair is None:
             return None
-        name, value, _ = pair.groups()
+        name, value = pair.groups()
         if value[-1] not in "'\"":
-            record[name] = _CONSTANTS[value] if value in _CONSTANTS else _number(value)
+            record[name] = _CONSTANTS[value] if value in _CONSTANTS else float(value) if "." in value else int(value)
         elif "\\" in value:
             record[name] = _literal(value)
+            if record[name] is None:
+                return None
         else:
             record[name] = value[2:-1] if value[0] == "u" else value[1:-1]
         position = pair.end()

@@ -20,7 +20,7 @@ from deshi.data.sources.times import manifest_unit
 from deshi.types import ITEM, TITLE, DeshiError
 
 CHUNK = 100_000
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@|(password\s*=\s*)(?:'[^']*'|\S+)")
+_PASSWORD = re.compile(r"(://[^:/@]*):.*@|(password\s*=\s*)(?:'[^']*'|\S+)")
 
 
 class SQL:
