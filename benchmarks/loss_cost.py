@@ -1,6 +1,6 @@
 """CPU time of each loss, forward and backward, on one thread: the table of docs/losses.md.
 
-    python benchmarks/loss_cost.py
+python benchmarks/loss_cost.py
 """
 
 from __future__ import annotations
