@@ -123,7 +123,7 @@ class TrainConfig(Closed):
     """How a network is trained."""
 
     max_epochs: int = Field(50, ge=1, description="passes over the training data, at most")
-    batch_positions: int = Field(12800, ge=1, description="positions (events to predict) per batch")
+    batch_positions: int = Field(3200, ge=1, description="positions (events to predict) per batch")
     max_batch_size: int = Field(512, ge=1, description="histories per batch, at most")
     learning_rate: float = Field(1e-3, gt=0, description="AdamW's learning rate")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")

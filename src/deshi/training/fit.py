@@ -169,11 +169,11 @@ class _Training:
         self, phase: str, starts: Ints, ends: Ints, cases: Cases | None, epochs: int, best: KeepBest | None
     ) -> tuple[LearningCurve, L.Trainer]:
         """Train a fresh student, or go on from the phase's last checkpoint."""
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no hardware lists, no advertisements
         module, data = self._module(starts, ends, cases)
         curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
         trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), cases is not None)
         last = self.checkpoints / f"{phase}-last.ckpt"
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no hardware lists, no advertisements
         with warnings.catch_warnings():
             for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
                 warnings.filterwarnings("ignore", message=message)
@@ -217,6 +217,7 @@ class _Training:
             student,
             loss,
             train.learning_rate,
+            train.betas,
             train.weight_decay,
             train.warmup_steps,
             train.schedule,

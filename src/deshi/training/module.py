@@ -26,6 +26,7 @@ class TrainingModule(L.LightningModule):
         student: the network.
         loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar.
         learning_rate: peak rate of AdamW.
+        betas: of AdamW.
         weight_decay: of matrices; biases, norms and embeddings are left alone.
         warmup_steps: steps of linear rise from 0.
         schedule: of the rate after the rise: constant, or cosine or linear down to 1 % at ``total_steps``.
@@ -40,6 +41,7 @@ class TrainingModule(L.LightningModule):
         student: Student,
         loss: nn.Module,
         learning_rate: float,
+        betas: tuple[float, float],
         weight_decay: float,
         warmup_steps: int,
         schedule: Literal["constant", "cosine", "linear"],
@@ -51,6 +53,7 @@ class TrainingModule(L.LightningModule):
         self.student = student
         self.loss = loss
         self.learning_rate = learning_rate
+        self.betas = betas
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.schedule = schedule
@@ -138,7 +141,7 @@ class TrainingModule(L.LightningModule):
         chosen = {id(p) for p in matrices}
         others = [p for p in [*self.student.parameters(), *self.loss.parameters()] if id(p) not in chosen]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 

@@ -1,0 +1,139 @@
+"""Quality of plain students: trains and tests each seed by the command line, prints mean and spread.
+
+    python benchmarks/quality.py ml-100k
+    python benchmarks/quality.py ml-1m amazon-beauty amazon-toys --shared ../shared/data --seeds 0 1 2
+
+Each seed is one ``deshi fit`` with the experiment preset of that name, selected on validation, and one
+``deshi evaluate`` on test; time and peak memory are those of the ``deshi fit`` process. Further ``key=value``
+words go to every ``deshi fit``. The figures land in ``benchmarks/results/NAME.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SHARED = ("ml-1m", "amazon-beauty", "amazon-toys")
+COST_FILE = "benchmark.json"
+SHOWN = ("ndcg@10", "recall@10", "mrr@10", "coverage@10")
+
+
+def main() -> None:
+    options = arguments()
+    for data in options.data:
+        words = data_words(data, options.shared) + [f"paths.root={options.root}"]
+        deshi("prepare", words)
+        results = [one_seed(data, seed, words, options) for seed in options.seeds]
+        summary = {"data": data, "seeds": options.seeds, "overrides": options.overrides, "cores": os.cpu_count()}
+        write(data, summary | {"results": results}, options)
+        show(data, results)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
+    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser.add_argument("--label", default="", help="ends the name of the results file")
+    options = parser.parse_args()
+    options.overrides = [word for word in options.data if "=" in word]
+    options.data = [word for word in options.data if "=" not in word]
+    return options
+
+
+def data_words(data: str, shared: Path) -> list[str]:
+    """The overrides that name a data set: a group of deshi, or a folder of the shared ones."""
+    if data not in SHARED:
+        return [f"data={data}"]
+    folder = (shared / data).resolve()
+    if not folder.is_dir():
+        sys.exit(f"{folder} does not exist: give the folder of the shared data sets with --shared.")
+    return [
+        "data=tabular",
+        f"data.name=shared-{data}",
+        f"data.source.path={folder}/interactions.tsv",
+        "data.source.user=user",
+        "data.source.item=item",
+        "data.source.timestamp=position",
+        "data.source.time_unit=position",
+        f"data.source.items_path={folder}/items.tsv",
+        "data.source.items_id=item",
+        "data.source.items_title=title",
+        "data.source.items_text=[category]",
+        "data.filters.min_user_interactions=1",
+        "data.filters.min_item_interactions=1",
+    ]
+
+
+def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Train and test one seed; a run of that name that is already finished is taken as it is."""
+    name = f"{data}_seed{seed}{options.label}"
+    run = max((options.root / "runs" / "fit").glob(f"*_{name}"), default=None)
+    if run is None or not (run / COST_FILE).exists():
+        overrides = [f"experiment={data}", f"seed={seed}", f"name={name}", "train.progress=false", *options.overrides]
+        wall, peak = deshi("fit", words + overrides)
+        run = max((options.root / "runs" / "fit").glob(f"*_{name}"))
+        cost = {"wall_seconds": round(wall, 1), "peak_gib": round(peak, 2)}
+        (run / COST_FILE).write_text(json.dumps(cost))
+    deshi(
+        "evaluate", [f"run={run}", "part=both", f"with_references={str(seed == options.seeds[0]).lower()}", words[-1]]
+    )
+    tested = max((options.root / "runs" / "evaluate").glob("*"), key=lambda folder: folder.stat().st_mtime)
+    metrics = json.loads((tested / "metrics.json").read_text())
+    record = json.loads((run / "run.json").read_text())
+    return {"seed": seed, "run": record, "metrics": metrics} | json.loads((run / COST_FILE).read_text())
+
+
+def deshi(stage: str, words: list[str]) -> tuple[float, float]:
+    """Run a stage in a process of its own; wall seconds and peak memory in GiB."""
+    print("deshi", stage, *words, flush=True)
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "deshi", stage, *words], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"deshi {stage} failed with status {os.waitstatus_to_exitcode(status)}.")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+def write(data: str, content: dict[str, Any], options: argparse.Namespace) -> None:
+    path = Path(__file__).parent / "results" / f"quality-{data}{options.label}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def show(data: str, results: list[dict[str, Any]]) -> None:
+    """Mean and standard deviation over the seeds, as Markdown rows."""
+    wall = [result["wall_seconds"] for result in results]
+    peak = max(result["peak_gib"] for result in results)
+    print(f"\n{data}: {len(results)} seeds, fit {min(wall):.0f} to {max(wall):.0f} s, peak memory {peak:.2f} GiB")
+    print("| model | part | " + " | ".join(SHOWN) + " |\n" + "| --- " * (len(SHOWN) + 2) + "|")
+    for row in rows(results):
+        print(row)
+
+
+def rows(results: list[dict[str, Any]]) -> list[str]:
+    """A row for each part of the student, mean and standard deviation, and one for each reference ranker."""
+    lines = []
+    for part in ("validation", "test"):
+        cells = []
+        for metric in SHOWN:
+            values = [result["metrics"][f"{part}/{metric}"] for result in results]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        lines.append(f"| {results[0]['run']['student']} | {part} | " + " | ".join(cells) + " |")
+    for name, metrics in results[0]["metrics"]["references"].items():
+        figures = [f"{metrics[f'test/{metric}']:.4f}" for metric in SHOWN]
+        lines.append(f"| {name} | test | " + " | ".join(figures) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
