@@ -57,6 +57,13 @@ def histories(lengths: list[int], seed: int = 1, width: int | None = None) -> tu
 
 @pytest.mark.parametrize("build", STUDENTS.values(), ids=STUDENTS)
 class TestStudentContract:
+    def test_padding_elsewhere_than_lengths_say_is_refused(self, build: Callable[..., Student]) -> None:
+        """Padding inside a history, or items after its end, would silently be read as something else."""
+        student = seeded(build)
+        for row in ([1, PAD, 2], [1, 2, 3]):
+            with pytest.raises(HistoryError, match=r"lengths\[1\]"):
+                student(torch.tensor([[4, 5, PAD], row]), torch.tensor([2, 3 if PAD in row else 2]))
+
     def test_shapes(self, build: Callable[..., Student]) -> None:
         """Callers rely on one hidden state per position and one scoring vector per item."""
         student = seeded(build)

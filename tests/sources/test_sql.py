@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deshi.data.raw import BadRows
-from deshi.data.sources.sql import SQL, _shown
+from deshi.data.sources.sql import SQL, hide_password
 from deshi.types import DeshiError
 
 MOMENT = 1_577_934_245_000
@@ -98,7 +98,7 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dsn", ["postgresql://me:s3:cr@et@host/db", "host=h password=s3:cr@et user=me"])
 def test_password_is_never_shown(dsn: str) -> None:
     """Origins are written to the manifest and errors to the log."""
-    assert "s3" not in _shown(dsn) and "cr@et" not in _shown(dsn) and "me" in _shown(dsn)
+    assert "s3" not in hide_password(dsn) and "cr@et" not in hide_password(dsn) and "me" in hide_password(dsn)
 
 
 def _server_programs() -> Path | None:

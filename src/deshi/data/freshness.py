@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import file_sha256, read_json, write_json
 from deshi.data.raw import FileRecord
-
-PASSWORD = re.compile(r"(://[^/:@\s]*):[^@\s]*@")
+from deshi.data.sources.sql import hide_password
 
 
 def redact(value: Any) -> Any:
     """The same nested value with the passwords of database addresses replaced by ``***``."""
     if isinstance(value, str):
-        return PASSWORD.sub(r"\1:***@", value)
+        return hide_password(value)
     if isinstance(value, Mapping):
         return {key: redact(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -32,9 +30,12 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix.rstrip('.')}: {old} -> {new}"]
 
 
-def is_database(source: Any) -> bool:
+def is_database(source: Mapping[str, Any]) -> bool:
     """Whether a source reads from a database server, whose content can't be checked for changes."""
-    return any("://" in text and not text.startswith(("http", "sqlite")) for text in _strings(source))
+    dsn = source.get("dsn")
+    hidden = dsn is None and "dsn_env" in source
+    addresses = [text for text in _strings(source) if "://" in text and not text.startswith(("http", "sqlite"))]
+    return bool(hidden or addresses or "=" in str(dsn or ""))
 
 
 def sidecar(bundle: Path) -> Path:

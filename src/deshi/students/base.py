@@ -38,6 +38,14 @@ def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
             f"lengths holds {short if short < 1 else long}, expected 1..{items.shape[1]} (the width of items). "
             "A student can't answer an empty history: use a popularity ranking there."
         )
+    inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
+    wrong = ((items >= 0) != inside).any(1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise HistoryError(
+            f"Row {row} of items has its {int((items[row] >= 0).sum())} items and its padding elsewhere than "
+            f"lengths[{row}]={int(lengths[row])} says. Items come first, then -1 up to the row's end."
+        )
 
 
 class Student(nn.Module, ABC):

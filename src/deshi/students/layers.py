@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.types import DeshiError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
 
 class ItemEmbedding(nn.Module):
     """The item table: an embedding whose padding can't be mistaken for an item.
@@ -47,7 +51,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"Dropout got rate={rate}, expected a number in [0, 1).")
+            raise DeshiError(f"Dropout got rate={rate}, expected a number in [0, 1).")
         self.rate = rate
         self._threshold = round(rate * 256)
         self._generator = np.random.Generator(np.random.SFC64(0))
@@ -86,16 +90,24 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"dim={dim} is not a multiple of heads={heads}.")
+            raise DeshiError(
+                f"The attention got dim={dim} and heads={heads}, expected a dim that is a multiple of heads."
+            )
         self.heads = heads
         self.project_in = nn.Linear(dim, 3 * dim)
         self.project_out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, L, dim)`` -> ``(B, L, dim)``."""
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, L, dim)`` -> ``(B, L, dim)``: queries from ``x``, the rest from ``context`` (``x``)."""
         batch, length, dim = x.shape
-        mixed = self.project_in(x).view(batch, length, 3, self.heads, dim // self.heads)
-        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        if context is None:
+            mixed = self.project_in(x)
+        else:
+            weight, bias = self.project_in.weight, self.project_in.bias
+            queries = F.linear(x, weight[:dim], bias[:dim])
+            mixed = torch.cat([queries, F.linear(context, weight[dim:], bias[dim:])], dim=-1)
+        split = mixed.view(batch, length, 3, self.heads, dim // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return cast(Tensor, self.project_out(seen.transpose(1, 2).reshape(batch, length, dim)))
 
@@ -107,7 +119,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(dim, hidden)
         self.contract = nn.Linear(hidden, dim)
-        self.activation = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}[activation]()
+        if activation not in ACTIVATIONS:
+            raise DeshiError(f"The feed-forward got activation={activation!r}, expected {', '.join(ACTIVATIONS)}.")
+        self.activation = ACTIVATIONS[activation]()
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

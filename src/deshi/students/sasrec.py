@@ -15,8 +15,9 @@ class SASRec(Student):
     """SASRec (Kang & McAuley, ICDM 2018, arXiv 1808.09781).
 
     The defaults follow later practice: layer norm before each sub-layer (Xiong et al., arXiv 2002.04745) with a
-    final norm, GELU, and no dropout inside the attention. ``norm="original"`` gives the 2018 program's block:
-    only the query is normalised and added back, then ReLU and a feed-forward as wide as the model.
+    final norm, GELU, and no dropout inside the attention. ``norm="original"`` gives the 2018 program's block: the
+    query alone is normalised and added back, keys and values are not, and the feed-forward adds back its normalised
+    input.
 
     Args:
         n_items: number of items.
@@ -74,6 +75,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, L, dim)`` -> ``(B, L, dim)``."""
         normed = self.attention_norm(x)
-        x = (normed if self.original else x) + self.dropout(self.attention(normed))
+        seen = self.attention(normed, x if self.original else None)
+        x = (normed if self.original else x) + self.dropout(seen)
         normed = self.feed_forward_norm(x)
         return cast(Tensor, (normed if self.original else x) + self.dropout(self.feed_forward(normed)))

@@ -77,11 +77,11 @@ class SQL:
         frame = _ask(dsn, self.query)
         self.columns.check(frame.columns, "The answer of data.source.query")
         interactions = take(convert(frame, self.columns), frame, "data.source.query (row numbers)", 1, log)
-        files = [FileRecord("query", _digest(frame), _shown(dsn))]
+        files = [FileRecord("query", _digest(frame), hide_password(dsn))]
         items = None
         if self.items_query is not None:
             table = _ask(dsn, self.items_query)
-            files.append(FileRecord("items_query", _digest(table), _shown(dsn)))
+            files.append(FileRecord("items_query", _digest(table), hide_password(dsn)))
             items = self._items(table, log)
         unit = manifest_unit(self.columns.unit)
         return RawData(not_empty(interactions, "The answer of data.source.query"), items, unit, files, log.report())
@@ -123,7 +123,7 @@ def _ask(dsn: str, query: str) -> pl.DataFrame:
             while rows := cursor.fetchmany(CHUNK):
                 chunks.append(_frame(rows, names))
         except errors as error:
-            raise DeshiError(f"{_shown(dsn)} refused the query {query!r}: {error}") from error
+            raise DeshiError(f"{hide_password(dsn)} refused the query {query!r}: {error}") from error
     if not chunks:
         return pl.DataFrame(schema={name: pl.String for name in names})
     try:
@@ -157,7 +157,7 @@ def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
         try:
             connection = psycopg.connect(dsn, connect_timeout=10)
         except psycopg.Error as error:
-            raise DeshiError(f"{_shown(dsn)} can't be reached: {error}") from error
+            raise DeshiError(f"{hide_password(dsn)} can't be reached: {error}") from error
         connection.read_only = True
         with connection, connection.cursor(name="deshi") as cursor:
             cursor.itersize = CHUNK
@@ -189,6 +189,6 @@ def _digest(frame: pl.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _shown(dsn: str) -> str:
-    """The address without its password."""
+def hide_password(dsn: str) -> str:
+    """A database address without its password."""
     return _PASSWORD.sub(lambda match: f"{match[1]}:***@" if match[1] else f"{match[2]}***", dsn)
