@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from html import escape
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,6 +64,11 @@ class FitResult:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
         state = "was complete already" if self.reused else f"took {self.seconds:.0f} s"
         return f"{self.folder}: {state}, selected epoch {self.epochs}, {figures}"
+
+    def _repr_html_(self) -> str:
+        """The metrics as a table, for a notebook."""
+        rows = "".join(f"<tr><td>{name}</td><td>{value:.4f}</td></tr>" for name, value in self.metrics.items())
+        return f"<p>{escape(str(self.folder))}, epoch {self.epochs}</p><table>{rows}</table>"
 
 
 def run(cfg: FitConfig) -> FitResult:
