@@ -92,7 +92,7 @@ def test_values_arrive_as_they_were_meant(fit: Any, text: str, value: object) ->
     assert (found.item_drop if "augment" in text else found) == value
 
 
-@pytest.mark.parametrize("folder", ["~/my data", "it's", "a=b,c", "x\\"])
+@pytest.mark.parametrize("folder", ["~/my data", "it's", "a=b,c", "x\\", "SELECT a, b FROM c"])
 def test_paths_need_no_quoting_beyond_the_shells(fit: Any, folder: str) -> None:
     """A path with a space or a tilde is no syntax error."""
     assert fit(f"paths.root={folder}").paths.root == Path(folder).expanduser()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,7 @@ deshi --version"""
 
 INTERRUPTED = 130
 WRONG_USE = 2
+TABLE_WIDTH = 120
 
 
 @dataclass
@@ -79,16 +82,39 @@ def _run(stage: Stage, arguments: Arguments) -> None:
     command = " ".join(["deshi", stage.name, *arguments.overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if not arguments.dry_run:
-        _print_result(stage.run(config))
+        with _log_on_stderr():
+            result = stage.run(config)
+        _print_result(result)
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what deshi logs, warnings marked as such; other libraries stay as they are."""
+    logger, handler = logging.getLogger("deshi"), logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
+        return level + record.getMessage()
 
 
 def _print_result(result: Any) -> None:
-    if hasattr(result, "__rich__") or not hasattr(result, "tables"):
+    if not hasattr(result, "tables"):
         print(result)
         return
     from rich.console import Console
 
-    Console().print(result.tables())
+    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(result.tables())
 
 
 def read(words: Sequence[str]) -> Arguments:

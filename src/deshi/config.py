@@ -98,7 +98,9 @@ class FilterConfig(Closed):
     min_user_interactions: int = Field(1, ge=1, description="keep users with at least this many interactions")
     min_item_interactions: int = Field(1, ge=1, description="keep items with at least this many interactions")
     k_core: bool = Field(True, description="repeat the two minima until nothing changes")
-    min_history: int = Field(1, ge=1, description="at the end, drop users with fewer events (items stay)")
+    min_history: int = Field(
+        1, ge=1, description="at the end, drop users with fewer events (with k_core the minima hold again)"
+    )
 
 
 class DataConfig(Closed):
@@ -132,7 +134,7 @@ class TrainConfig(Closed):
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
     averaging: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes the one measured faster")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     threads: int | None = Field(None, ge=1, description="CPU threads; null leaves it to PyTorch")

@@ -125,7 +125,8 @@ def complete(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str, 
     defaults = {
         name: value for name, value in plain.items() if isinstance(value, bool | int | float | str | list | dict | None)
     }
-    return {TARGET: node[TARGET], **defaults, **node}
+    ordered = {name: node.get(name, defaults.get(name)) for name in known if name in node or name in defaults}
+    return {TARGET: node[TARGET], **ordered, **node}
 
 
 def build(node: Mapping[str, Any], **runtime: Any) -> Any:

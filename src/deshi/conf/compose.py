@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -61,10 +63,11 @@ def _compose(
     if config_dir is not None:
         texts.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
     try:
-        with initialize_config_module("deshi.conf", version_base="1.3"):
+        with _hydra_of_ones_own(), initialize_config_module("deshi.conf", version_base="1.3"):
             composed = compose(stage, overrides=texts)
-        missing = sorted(OmegaConf.missing_keys(composed))
-        values = OmegaConf.to_container(OmegaConf.merge(schema_defaults(model), composed), resolve=True)
+        merged = OmegaConf.merge(schema_defaults(model), composed)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        values = OmegaConf.to_container(merged, resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         key = str(getattr(error, "full_key", None) or "")
         raise ConfigError([Problem(key, str(error).strip().partition("\n")[0] + ".")]) from error
@@ -73,6 +76,17 @@ def _compose(
         raise ConfigError([Problem(key, f"is missing: give {key}=VALUE.") for key in needed])
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+@contextmanager
+def _hydra_of_ones_own() -> Iterator[None]:
+    """Hydra is a singleton: set aside what a notebook may have initialised, and put it back."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def _resumed(values: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:

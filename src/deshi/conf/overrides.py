@@ -88,14 +88,17 @@ def _parse_one(stage: str, given: str, config_dir: Path | None) -> Override | Pr
 def _read(text: str) -> tuple[HydraOverride, str]:
     """Parse by Hydra's grammar; a value that is no literal of it, such as a path with spaces, is a string."""
     parser = OverridesParser.create()
+    key, _, value = text.partition("=")
+    quoted = f"{key}={_quoted(value)}"
     try:
-        return parser.parse_override(text), text
+        parsed = parser.parse_override(text)
     except HydraException:
-        key, _, value = text.partition("=")
         if value[:1] in ("'", '"', "[", "{"):
             raise
-        quoted = f"{key}={_quoted(value)}"
         return parser.parse_override(quoted), quoted
+    if parsed.is_sweep_override() and " " in value:  # prose or SQL with commas, no sweep
+        return parser.parse_override(quoted), quoted
+    return parsed, text
 
 
 def from_python(values: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,133 @@
+"""Every command and every Python example of the documentation runs.
+
+Commands on MovieLens 100K, or on a run, do their work: on a tiny data set in the same format, with a small student and
+one epoch. Commands on other data sets are checked up to the point where the work would start (``--dry-run``), since
+their files aren't here. CONTRIBUTING.md says the same to authors.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import deshi
+from deshi import api
+from deshi.cli import main
+from deshi.conf.overrides import from_python
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+SHORT = ["train.max_epochs=1", "train.progress=false", "train.threads=1", "student.dim=8"]
+NOT_RUN = {"git", "cd", "source", "python", "python3", "pip", "tensorboard", ".venv/bin/pre-commit", ".ci/run"}
+"""Programs whose commands are checked for existing files and options instead."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The commands of a page's bash blocks as words, without comments and environment settings."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words = words[1:]
+            if words:
+                yield words
+
+
+def test_commands_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
+    """A command that this test overlooked would be one that nobody has run."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```bash\n# first\nX=1 deshi fit \\\n  'a=b c'  # why\n\n```\n```python\n1\n```\n```bash\nmake test\n```\n"
+    )
+    assert list(commands(page)) == [["deshi", "fit", "a=b c"], ["make", "test"]]
+    assert blocks(page, "python") == ["1\n"]
+
+
+def adapted(words: list[str], files: Path) -> list[str]:
+    """A deshi command in the form in which a test can run it."""
+    stage, *rest = words
+    if any(word.startswith("-") for word in words):
+        return words
+    data = [word.partition("=")[2] for word in rest if word.startswith("data=")]
+    if data not in ([], ["ml-100k"]):
+        return [*words, "--dry-run"]
+    if stage == "prepare":
+        return [*words, f"data.source.path={files}"]
+    if stage == "fit" and not any(word.startswith("resume=") for word in rest):
+        return [*words, *SHORT]
+    return words
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_movielens: Path) -> Path:
+    """A folder in which ``data=ml-100k`` is prepared and one run has finished."""
+    folder = tmp_path_factory.mktemp("docs")
+    root = f"paths.root={folder}"
+    api.run_stage("prepare", "data=ml-100k", f"data.source.path={tiny_movielens}", root)
+    api.run_stage("fit", "data=ml-100k", *SHORT, root)
+    return folder
+
+
+@pytest.fixture
+def workplace(prepared: Path, tmp_path: Path, tiny_movielens: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to work in, with the Python API adapted as commands are."""
+    folder = tmp_path / "work"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+
+    def run(stage: str, overrides: tuple[str, ...], config_dir: Any, values: dict[str, Any]) -> Any:
+        words = adapted([stage, *overrides, *from_python(values)], tiny_movielens)
+        if words[-1] == "--dry-run":
+            return api.compose(stage, words[1:-1], {}, config_dir)
+        return api.run_stage(*words, config_dir=config_dir)
+
+    monkeypatch.setattr(deshi, "_run", run)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_the_commands_of_a_page_run(
+    page: Path, workplace: Path, tiny_movielens: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other in one folder, as a reader would type them."""
+    for words in commands(page):
+        program, *rest = words
+        if program == "deshi":
+            code = main(adapted(rest, tiny_movielens))
+            assert code == 0, f"{shlex.join(words)}\n{capsys.readouterr().err}"
+        elif program == "make":
+            targets = [word for word in rest if "=" not in word]
+            assert all(f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8") for target in targets), words
+        else:
+            check_named_files(words)
+
+
+def check_named_files(words: list[str]) -> None:
+    """Another program's command: it must be one we know, and scripts and options that it names must exist."""
+    assert words[0] in NOT_RUN, f"test_docs knows no way to check: {shlex.join(words)}"
+    for script in [word for word in words if word.startswith("benchmarks/")]:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        options = [word.partition("=")[0] for word in words if word.startswith("--")]
+        assert all(f'"{option}"' in text for option in options), f"{script} doesn't know all of {options}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_the_python_examples_of_a_page_run(page: Path, workplace: Path) -> None:
+    """The blocks of a page run in one namespace, one after the other."""
+    names: dict[str, Any] = {"__name__": "example"}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)

@@ -1,0 +1,111 @@
+"""Promises of the project's files that no compiler checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import deshi
+
+ROOT = Path(__file__).parents[1]
+TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".sh", ""}
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _project_files() -> list[Path]:
+    """Tracked files, or in an unpacked archive all files outside of hidden folders."""
+    if (ROOT / ".git").exists():
+        done = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True)
+        found = [ROOT / line for line in done.stdout.splitlines()]
+    else:
+        found = [path for path in ROOT.rglob("*") if not any(part.startswith(".") for part in path.parts)]
+    return [path for path in found if path.is_file() and path.suffix in TEXT]
+
+
+def _dependencies() -> set[str]:
+    blocks = re.findall(
+        r"^(?:dependencies|sql|dev) = \[\n(.*?)^\]|^sql = \[(.*?)\]$", _read("pyproject.toml"), re.M | re.S
+    )
+    quoted = re.findall(r'"([A-Za-z0-9_-]+)', "\n".join("".join(block) for block in blocks))
+    return {name.lower().replace("_", "-") for name in quoted} - {"deshi"}
+
+
+def _pins() -> list[tuple[str, str]]:
+    lines = [line for line in _read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    pins = []
+    for line in lines:
+        match = re.fullmatch(r'([a-z0-9-]+)==[^;\s]+(?:; python_version (< "3\.11"|>= "3\.11"))?', line)
+        assert match, f"not a plain pin: {line}"
+        pins.append((match[1], match[2] or "all"))
+    return pins
+
+
+def test_versions_agree() -> None:
+    """The package, the project file and the changelog speak of one version."""
+    assert f'version = "{deshi.__version__}"' in _read("pyproject.toml")
+    assert f"## {deshi.__version__}" in _read("CHANGELOG.md")
+
+
+def test_every_dependency_is_pinned_once_for_every_python() -> None:
+    """An unpinned dependency makes today's installation another one than next month's."""
+    pins = _pins()
+    assert len(set(pins)) == len(pins)
+    ranges = {name: {marker for known, marker in pins if known == name} for name, _ in pins}
+    assert {"torch", "hydra-core", "psycopg", "pytest", "polars"} <= _dependencies()
+    for name in _dependencies():
+        assert ranges.get(name) in ({"all"}, {'< "3.11"', '>= "3.11"'}), name
+
+
+def test_the_data_package_is_not_ignored() -> None:
+    """`data/` in .gitignore once swallowed a source folder of that name: only the root's folders are results."""
+    patterns = _read(".gitignore").splitlines()
+    assert {"/data/", "/runs/", ".venv/"} <= set(patterns)
+    assert not {"data", "data/", "runs", "runs/"} & set(patterns)
+
+
+def test_no_package_host_is_named() -> None:
+    """Where packages come from is the business of the machine that installs them."""
+    hosts = ["pypi" + ".org", "pythonhosted" + ".org", "deb.debian" + ".org", "download.pytorch" + ".org"]
+    named = [
+        f"{path.relative_to(ROOT)}: {host}"
+        for path in _project_files()
+        for host in hosts
+        if host in path.read_text(encoding="utf-8", errors="replace")
+    ]
+    assert named == []
+
+
+def test_nothing_is_pickled() -> None:
+    """A pickle executes what it holds: artifacts are safetensors, npy, parquet, json and yaml."""
+    risky = re.compile(r"^\s*(import|from) pickle|torch\.save\(|allow_pickle=True|weights_only=False|joblib", re.M)
+    files = (ROOT / "src").rglob("*.py")
+    assert [str(path) for path in files if risky.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("target", ["quickstart", "test", "test-slow", "lint", "typecheck", "bench"])
+def test_make_targets_exist(target: str) -> None:
+    """README, CI and habit rely on these names."""
+    done = subprocess.run(["make", "-n", "-C", str(ROOT), target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ci_runs_the_tests() -> None:
+    """The script that continuous integration calls is executable, strict, and ends in `make test`."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text and text.rstrip().splitlines()[-1].startswith("make test")
+
+
+def test_the_licence_is_apache() -> None:
+    """The whole text, as the licence asks for."""
+    text = _read("LICENSE")
+    assert "Apache License" in text and "TERMS AND CONDITIONS" in text and "END OF TERMS" in text
+    assert 'license = "Apache-2.0"' in _read("pyproject.toml")
