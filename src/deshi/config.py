@@ -295,10 +295,10 @@ def schema_defaults(model: type[BaseModel]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         inner = nested_model(field.annotation)
+        if inner is None and not field.is_required() and field.default_factory is None:
+            found[name] = list(field.default) if isinstance(field.default, tuple) else field.default
         if inner is not None and inner is not PathsConfig and field.annotation is inner:
             found[name] = schema_defaults(inner)
-        elif inner is None and not field.is_required() and field.default_factory is None:
-            found[name] = list(field.default) if isinstance(field.default, tuple) else field.default
     return found
 
 
