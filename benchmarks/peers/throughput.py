@@ -171,17 +171,19 @@ def main() -> None:
             build(tool)
         elif not (HERE / f"{tool}_sasrec.py").exists():
             sys.exit(f"Unknown arm {tool!r}, expected deshi, {' or '.join(PEERS)}, as TOOL[:BATCH][@PRECISION].")
+    output = args.output or cache() / "throughput.json"
     report: dict[str, Any] = {"machine": machine(restrict_cores(args.threads)), "data": str(args.data), "runs": []}
     for number in range(args.rounds):
         for arm in args.arms:
             result = run_arm(arm, args)
             report["runs"].append(result)
+            output.write_text(json.dumps(report, indent=2) + "\n")
             line = f"{result['positions_per_second']:,.0f} positions/s ({result['targets']:,} targets"
-            print(f"round {number + 1} {arm}: {line} in {result['seconds']:.1f} s)", file=sys.stderr, flush=True)
+            used = f"in {result['seconds']:.1f} s, {result['cpu_share']:.0%} of the cores)"
+            print(f"round {number + 1} {arm}: {line} {used}", file=sys.stderr, flush=True)
     report["summary"] = summarise(report["runs"])
     report["ratios"] = ratios(report["summary"])
     show(report["summary"], report["ratios"])
-    output = args.output or cache() / "throughput.json"
     output.write_text(json.dumps(report, indent=2) + "\n")
     print(f"\nwrote {output}")
 
