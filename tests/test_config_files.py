@@ -60,4 +60,4 @@ def test_groups_and_their_defaults_exist(stage: str) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_every_file_says_what_it_is(path: Path) -> None:
     """The first comment is the file's line in `deshi STAGE --help`."""
-    assert 10 < len(description(path)) <= 120
+    assert 10 < len(description(path)) <= 140

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -297,7 +297,7 @@ def schema_defaults(model: type[BaseModel]) -> dict[str, Any]:
         inner = nested_model(field.annotation)
         if inner is None and not field.is_required() and field.default_factory is None:
             found[name] = list(field.default) if isinstance(field.default, tuple) else field.default
-        if inner is not None and inner is not PathsConfig and field.annotation is inner:
+        if inner is not None and inner is not PathsConfig and type(None) not in get_args(field.annotation):
             found[name] = schema_defaults(inner)
     return found
 
