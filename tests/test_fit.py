@@ -182,6 +182,13 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
         fit.run(config(tmp_path, resume=str(folder)))
 
 
+def test_bf16_trains_too(root: Path) -> None:
+    """Mixed precision with clipping and averaging learns the ring as fp32 does."""
+    result = fit.run(config(root, {"max_epochs": 12, "precision": "bf16", "averaging": 0.5}))
+    assert result.metrics["validation/ndcg@10"] > 0.6
+    assert json.loads((result.folder / "run.json").read_text())["precision"] == "bf16-mixed"
+
+
 def test_a_missing_bundle_names_the_command_that_makes_it(tmp_path: Path) -> None:
     """No data: the error says how to prepare them."""
     with pytest.raises(DeshiError, match="deshi prepare data=tiny"):

@@ -135,6 +135,16 @@ class TrainingModule(L.LightningModule):
         for name, value in metrics.items():
             self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm, also in bf16, where Lightning would refuse a fused optimizer though nothing is scaled."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a schedule, stepped at every batch."""
         matrices = [p for n, p in self.student.named_parameters() if p.dim() > 1 and not n.startswith("items.")]
