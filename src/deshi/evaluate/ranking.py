@@ -84,9 +84,7 @@ def evaluate_ranks(
     return Ranking(_frame(bundle, cases, ranks, n_candidates), top_items)
 
 
-def summarise(
-    ranks: pl.DataFrame, top_items: Ints, ks: Sequence[int], n_items: int
-) -> dict[str, float | int]:
+def summarise(ranks: pl.DataFrame, top_items: Ints, ks: Sequence[int], n_items: int) -> dict[str, float | int]:
     """Every metric at every K over all cases, such as ``ndcg@10`` and ``coverage@10``, and ``n_cases``.
 
     Args:

@@ -39,7 +39,8 @@ class EASE(ReferenceRanker):
             )
         gram = _gram(user_item_matrix(events))
         gram.diagonal().add_(self.regularisation)
-        inverse = torch.linalg.inv(gram)
+        # LAPACK's result is in column order and symmetric: the transpose is the same matrix in row order.
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).mT.contiguous()
         del gram
         weights = inverse.div_(-inverse.diagonal().clone())
         weights.diagonal().zero_()
@@ -61,6 +62,6 @@ def _gram(matrix: Tensor) -> Tensor:
         dense = torch.zeros(_USERS, n_items)
         dense[users - block * _USERS, items] = 1.0
         places = torch.stack([items, users - block * _USERS])
-        part = torch.sparse_coo_tensor(places, torch.ones(len(items)), (n_items, _USERS))
+        part = torch.sparse_coo_tensor(places, torch.ones(len(items)), (n_items, _USERS), check_invariants=False)
         gram += torch.sparse.mm(part, dense)
     return gram

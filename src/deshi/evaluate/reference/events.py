@@ -63,7 +63,7 @@ def user_item_matrix(events: Events) -> Tensor:
     users, items = events.pairs()
     places = torch.from_numpy(np.stack([users, items]))
     shape = (events.n_users, events.n_items)
-    return torch.sparse_coo_tensor(places, torch.ones(len(users)), shape, is_coalesced=True)
+    return torch.sparse_coo_tensor(places, torch.ones(len(users)), shape, is_coalesced=True, check_invariants=False)
 
 
 def distinct_items(batch: Batch, n_items: int) -> tuple[Tensor, Tensor]:

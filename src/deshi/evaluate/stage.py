@@ -1,0 +1,175 @@
+"""The stage ``evaluate``: exact ranks of a student or a reference ranker on a split, in a run folder of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
+from deshi.config import EvalConfig, EvaluateConfig, save_config
+from deshi.data.splits import Cases
+from deshi.evaluate.ranking import evaluate_ranks, summarise
+from deshi.evaluate.reference import REFERENCES
+from deshi.evaluate.reference.ease import MAX_ITEMS
+from deshi.evaluate.result import EvaluateResult, unbeaten
+from deshi.evaluate.scorers import Scorer, StudentScorer
+from deshi.evaluate.subject import Subject, find_subject, leaked_targets
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One ranker's figures, ranks and times."""
+
+    metrics: dict[str, float]
+    ranks: pl.DataFrame
+    seconds: dict[str, float]
+
+
+def run(cfg: EvaluateConfig) -> EvaluateResult:
+    """Evaluate what ``cfg`` names and write a run folder.
+
+    Raises:
+        DeshiError: if the run, the bundle or a case is missing, the run was trained on other data, or its scores
+            can't be ranked.
+    """
+    subject = find_subject(cfg)
+    parts = {part: _cases(subject, part) for part in (("validation", "test") if cfg.part == "both" else (cfg.part,))}
+    names, notes = _references(cfg, subject.bundle.n_items)
+    measured: dict[str, _Measured] = {}
+    student = _student_name(subject)
+    if student is not None:
+        measured[student] = _measure_student(subject, parts, cfg.eval)
+    for name in names:
+        measured[name] = _measure_reference(name, subject, parts, cfg.eval)
+    main, *others = measured
+    references = {name: measured[name].metrics for name in others}
+    warnings = _leaks(subject, parts)
+    if student is not None:
+        warnings += unbeaten(student, measured[student].metrics, references, cfg.eval.ks)
+    for sentence in warnings:
+        log.warning(sentence)
+    folder = new_run_folder(cfg.paths.runs, "evaluate", f"{subject.bundle.name}_{main}")
+    result = EvaluateResult(
+        folder, main, measured[main].metrics, references, measured[main].ranks, cfg.eval.ks, warnings, notes
+    )
+    _write(cfg, subject, result, measured)
+    return result
+
+
+def _cases(subject: Subject, part: str) -> Cases:
+    cases = subject.split.cases(subject.bundle, part)
+    if not len(cases):
+        raise DeshiError(
+            f"The split {subject.split.name} of {subject.bundle.name} has no {part} case: no user has a {part} event "
+            f"and a history before it. Lower the filters of the data or move the split's boundaries."
+        )
+    return cases
+
+
+def _references(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]:
+    """The reference rankers to evaluate, the named one first, and notes about those left out."""
+    named = [cfg.reference] if cfg.reference else []
+    others = [name for name in REFERENCES if cfg.with_references and name != cfg.reference]
+    if "ease" in others and n_items > MAX_ITEMS:
+        others.remove("ease")
+        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {MAX_ITEMS}."]
+    return [*named, *others], []
+
+
+def _student_name(subject: Subject) -> str | None:
+    return None if subject.record is None else str(subject.record["student"])
+
+
+def _measure_student(subject: Subject, parts: dict[str, Cases], settings: EvalConfig) -> _Measured:
+    if subject.student is None:
+        raise DeshiError("There is no student to evaluate: give run=FOLDER or run=latest.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return _measure(StudentScorer(subject.student, device), subject, parts, settings, device)
+
+
+def _measure_reference(name: str, subject: Subject, parts: dict[str, Cases], settings: EvalConfig) -> _Measured:
+    begin = time.perf_counter()
+    ranker = REFERENCES[name]().fit(subject.bundle, subject.starts, subject.ends)
+    seconds = {"fit": round(time.perf_counter() - begin, 3)}
+    found = _measure(ranker, subject, parts, settings, "cpu")
+    return _Measured(found.metrics, found.ranks, seconds | found.seconds)
+
+
+def _measure(scorer: Scorer, subject: Subject, parts: dict[str, Cases], settings: EvalConfig, device: str) -> _Measured:
+    metrics: dict[str, float] = {}
+    frames: list[pl.DataFrame] = []
+    seconds: dict[str, float] = {}
+    for part, cases in parts.items():
+        begin = time.perf_counter()
+        found = evaluate_ranks(
+            scorer, subject.bundle, cases, settings.filter_seen, settings.batch_size, device, max(settings.ks)
+        )
+        figures = summarise(found.ranks, found.top_items, settings.ks, subject.bundle.n_items)
+        metrics |= {f"{part}/{name}": value for name, value in figures.items()}
+        frames.append(found.ranks.select(pl.lit(part).alias("part"), pl.all()))
+        seconds[part] = round(time.perf_counter() - begin, 3)
+    return _Measured(metrics, pl.concat(frames), seconds)
+
+
+def _leaks(subject: Subject, parts: dict[str, Cases]) -> list[str]:
+    sentences = []
+    for part, cases in parts.items():
+        leaked = leaked_targets(subject, cases)
+        if leaked:
+            sentences.append(
+                f"LEAK: {leaked} of {len(cases.target_rows)} {part} targets were trained on; the {part} figures say "
+                f"nothing about new events."
+            )
+    return sentences
+
+
+def _write(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult, measured: dict[str, _Measured]) -> None:
+    folder = result.folder
+    save_config(folder, cfg)
+    write_json(folder / "environment.json", environment())
+    _write_parquet(folder / "ranks.parquet", result.ranks)
+    for name in result.references:
+        _write_parquet(folder / "references" / f"{name}.parquet", measured[name].ranks)
+    write_json(folder / "time.json", {name: found.seconds for name, found in measured.items()})
+    write_json(folder / RUN_FILE, _record(cfg, subject, result))
+    write_json(folder / "metrics.json", dict(result.metrics) | {"references": dict(result.references)})
+
+
+def _record(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult) -> dict[str, Any]:
+    """What a later comparison must know: the subject, its data and the protocol."""
+    protocol = {
+        "split": subject.split.description,
+        "candidates": "full",
+        "filter_seen": cfg.eval.filter_seen,
+        "ties": "mean rank",
+    }
+    return {
+        "stage": "evaluate",
+        "ranker": result.ranker,
+        "run": None if subject.folder is None else str(subject.folder),
+        "fit": subject.record,
+        "data": subject.bundle.name,
+        "data_fingerprint": subject.bundle.fingerprint,
+        "n_items": subject.bundle.n_items,
+        "part": cfg.part,
+        "protocol": protocol,
+        "protocol_fingerprint": fingerprint([("protocol", protocol)]),
+        "warnings": list(result.warnings),
+        "notes": list(result.notes),
+    }
+
+
+def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    with atomic_file(path) as temporary:
+        frame.write_parquet(temporary)

@@ -1,0 +1,146 @@
+"""The full-ranking protocol: every case is asked, whatever the batches, and the filter sees whole histories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bundles import random_sequences, tiny_bundle
+from deshi.data.bundle import Bundle
+from deshi.data.splits import LeaveOneOut, Ratio
+from deshi.evaluate.ranking import evaluate_ranks, summarise
+from deshi.evaluate.reference import Popularity
+from deshi.evaluate.scorers import StudentScorer
+from deshi.metrics.beyond import coverage
+from deshi.students.sasrec import SASRec
+from deshi.types import PAD, Batch, DeshiError
+
+
+class Fixed:
+    """Scores by a fixed table of users and items."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+        self.n_items = table.shape[1]
+        self.widths: list[int] = []
+
+    def scores(self, batch: Batch) -> Tensor:
+        self.widths.append(batch.items.shape[1])
+        return self.table[batch.users]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return tiny_bundle(tmp_path, [*random_sequences(23, 30, 2, 12), [5, 6, 7, 5]], n_items=30)
+
+
+def table(bundle: Bundle, seed: int = 0) -> Tensor:
+    return torch.randn(bundle.n_users, bundle.n_items, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_case_is_ranked_by_the_definition(bundle: Bundle) -> None:
+    """All users of the split, the last partial batch too, against a loop over one user at a time."""
+    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    scores = table(bundle)
+    found = evaluate_ranks(Fixed(scores), bundle, cases, batch_size=7)
+    assert found.ranks["user"].to_list() == [user for user in range(24) if len(bundle.history(user)) >= 3]
+    for row in found.ranks.iter_rows(named=True):
+        *history, target = bundle.history(row["user"]).tolist()
+        others = set(range(30)) - set(history) - {target}
+        own = scores[row["user"]]
+        assert row["target"] == target and row["item_id"] == f"i{target}" and row["user_id"] == f"u{row['user']}"
+        assert row["rank"] == 1 + sum(bool(own[j] > own[target]) for j in others)
+        assert row["n_candidates"] == len(others) + 1
+
+
+def test_without_the_filter_everything_is_a_candidate(bundle: Bundle) -> None:
+    """filter_seen=false leaves the user's own items in the list."""
+    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    found = evaluate_ranks(Fixed(table(bundle)), bundle, cases, filter_seen=False)
+    assert found.ranks["n_candidates"].unique().to_list() == [30]
+    user, target = found.ranks["user"].to_numpy(), found.ranks["target"].to_numpy()
+    scores = table(bundle).numpy()
+    assert found.ranks["rank"].to_list() == (1 + (scores[user] > scores[user, target][:, None]).sum(1)).tolist()
+
+
+@pytest.mark.parametrize("targets", ["next", "all"])
+def test_batch_size_changes_nothing(bundle: Bundle, targets: str) -> None:
+    """Metrics are over cases, never averages of batches."""
+    cases = Ratio(0.2, 0.4, targets=targets)(bundle).cases(bundle, "test")
+    whole = evaluate_ranks(Fixed(table(bundle)), bundle, cases, batch_size=1000)
+    for size in (1, 5):
+        part = evaluate_ranks(Fixed(table(bundle)), bundle, cases, batch_size=size)
+        assert part.ranks.equals(whole.ranks)
+        assert np.array_equal(part.top_items, whole.top_items)
+
+
+def test_several_targets_get_distinct_ranks(bundle: Bundle) -> None:
+    """With all of a part's items as targets, each has a place of its own and all are asked."""
+    cases = Ratio(0.2, 0.4, targets="all")(bundle).cases(bundle, "test")
+    found = evaluate_ranks(Fixed(table(bundle)), bundle, cases)
+    assert len(found.ranks) == len(cases.target_rows) > len(cases)
+    assert found.ranks.select("case", "rank").is_unique().all()
+    assert summarise(found.ranks, found.top_items, [30], 30)["recall@30"] == 1.0
+
+
+def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:
+    """A student reads its latest items only, but an item seen long ago is still no recommendation."""
+    bundle = tiny_bundle(tmp_path, [[*range(8), 8, 9]], n_items=12)
+    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = SASRec(n_items=12, dim=8, max_length=3)
+    student.train()
+    scorer = StudentScorer(student)
+    found = evaluate_ranks(scorer, bundle, cases)
+    assert found.ranks["n_candidates"].to_list() == [3]
+    assert sorted(found.top_items[0, :3].tolist()) == [9, 10, 11] and (found.top_items[0, 3:] == PAD).all()
+    whole, latest = (
+        Batch(*(torch.tensor(values) for values in ([0], [row], [len(row)], [[PAD] * len(row)], [[PAD] * len(row)])))
+        for row in ([0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7])
+    )
+    assert torch.allclose(scorer.scores(whole), scorer.scores(latest))
+    hidden = student.last_hidden(latest.items, latest.lengths)
+    assert torch.allclose(scorer.scores(latest), hidden @ student.item_table().T)
+
+
+def test_whole_histories_reach_the_scorer(bundle: Bundle) -> None:
+    """Cutting is the scorer's business."""
+    scorer = Fixed(table(bundle))
+    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    evaluate_ranks(scorer, bundle, cases)
+    assert max(scorer.widths) == int((cases.ends - cases.starts).max())
+
+
+def test_another_catalogue_is_refused(bundle: Bundle) -> None:
+    """A scorer of another data set would be ranked on the wrong items."""
+    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    with pytest.raises(DeshiError, match="knows 7 items, the bundle tiny has 30"):
+        evaluate_ranks(Fixed(torch.zeros(24, 7)), bundle, cases)
+
+
+def test_popularity_by_hand(tmp_path: Path) -> None:
+    """Popularity's rank of each test target, counted by hand; ties take the mean."""
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 2, 3, 1], [0, 1, 2]], n_items=5)
+    split = LeaveOneOut()(bundle)
+    ranker = Popularity().fit(bundle, *split.train_ranges(bundle))  # counts: 3, 1, 1, 0, 0
+    found = evaluate_ranks(ranker, bundle, split.cases(bundle, "test"), top_k=2)
+    assert found.ranks["rank"].to_list() == [1.5, 1.0, 1.0]
+    assert found.ranks["n_candidates"].to_list() == [2, 2, 3]
+    figures = summarise(found.ranks, found.top_items, [1, 2], 5)
+    assert figures["hr@1"] == pytest.approx(2 / 3) and figures["mrr@2"] == pytest.approx((1 / 1.5 + 1 + 1) / 3)
+    assert figures["n_cases"] == 3 and figures["coverage@2"] == pytest.approx(4 / 5)
+
+
+def test_coverage() -> None:
+    """Padding is no item, the list's end doesn't count, and no list gives no figure."""
+    lists = np.array([[0, 1, 2], [0, PAD, PAD]])
+    assert coverage(lists, 1, 4) == 0.25
+    assert coverage(lists, 3, 4) == 0.75
+    assert np.isnan(coverage(lists[:0], 1, 4))
+    with pytest.raises(DeshiError, match="coverage at 4"):
+        coverage(lists, 4, 4)

@@ -1,0 +1,157 @@
+"""The stage evaluate, end to end on a tiny data set: a trained run, the reference rankers, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+import deshi
+from deshi.artifacts import read_json, write_json
+from deshi.evaluate.result import EvaluateResult, unbeaten
+from deshi.types import DeshiError
+
+SMALL = (
+    "student.dim=16",
+    "student.max_length=10",
+    "train.max_epochs=2",
+    "train.progress=false",
+    "train.threads=1",
+    "train.precision=fp32",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, config_dir: Path) -> Path:
+    """A folder with the prepared tiny data and one run of two epochs."""
+    folder = tmp_path_factory.mktemp("root")
+    deshi.prepare(f"paths.root={folder}", config_dir=config_dir, data="tiny")
+    deshi.fit(*SMALL, f"paths.root={folder}", config_dir=config_dir, data="tiny")
+    return folder
+
+
+def evaluate(root: Path, *overrides: str, config_dir: Path | None = None) -> EvaluateResult:
+    result: EvaluateResult = deshi.evaluate(f"paths.root={root}", *overrides, config_dir=config_dir)
+    return result
+
+
+@pytest.fixture(scope="module")
+def both(root: Path) -> EvaluateResult:
+    """The run on both parts, beside all reference rankers."""
+    return evaluate(root, "run=latest", "part=both", "with_references=true")
+
+
+def test_validation_figures_are_those_of_training(root: Path, both: EvaluateResult) -> None:
+    """Training's callback and the stage measure the same thing, so a selected epoch's figure must come back."""
+    (run,) = (root / "runs" / "fit").iterdir()
+    fitted = read_json(run / "metrics.json")
+    assert both.metrics["validation/ndcg@10"] == pytest.approx(fitted["validation/ndcg@10"], abs=1e-6)
+
+
+def test_the_run_folder_is_complete(both: EvaluateResult) -> None:
+    """A later comparison reads the folder alone."""
+    names = {path.name for path in both.folder.iterdir()}
+    assert names >= {"config.yaml", "environment.json", "metrics.json", "ranks.parquet", "run.json", "time.json"}
+    assert not [name for name in names if name.endswith(".tmp")]
+    ranks = pl.read_parquet(both.folder / "ranks.parquet")
+    assert ranks.equals(both.ranks) and ranks.height == 120
+    assert ranks.columns == ["part", "case", "user", "user_id", "target", "item_id", "rank", "n_candidates"]
+    saved = read_json(both.folder / "metrics.json")
+    assert saved["test/n_cases"] == 60 and saved["test/recall@10"] == both.metrics["test/recall@10"]
+    assert set(saved["references"]) == {"popularity", "itemknn", "ease", "markov"}
+    assert pl.read_parquet(both.folder / "references" / "ease.parquet").height == 120
+    record = read_json(both.folder / "run.json")
+    assert record["protocol"]["filter_seen"] is True and len(record["protocol_fingerprint"]) == 64
+    assert set(read_json(both.folder / "time.json")["sasrec"]) == {"validation", "test"}
+
+
+def test_metrics_come_from_the_saved_ranks(both: EvaluateResult) -> None:
+    """Anyone can compute the figures again from ranks.parquet."""
+    test = both.ranks.filter(pl.col("part") == "test")
+    assert both.metrics["test/hr@5"] == pytest.approx(float((test["rank"] <= 5).mean()))
+
+
+def test_tables_show_the_figures(both: EvaluateResult) -> None:
+    """Terminal and notebook show the same table, the reference rankers beside the student."""
+    text = str(both)
+    assert f"{both.metrics['test/ndcg@10']:.4f}" in text and f"{both.references['markov']['test/ndcg@10']:.4f}" in text
+    assert "NDCG" in both._repr_html_() and str(both.folder.name) in both._repr_html_()
+
+
+def test_a_student_that_loses_is_reported(both: EvaluateResult) -> None:
+    """Two epochs on a walk that item-to-item transitions predict well can't win, and must be told so."""
+    better = [
+        name for name, figures in both.references.items() if figures["test/ndcg@10"] >= both.metrics["test/ndcg@10"]
+    ]
+    assert "markov" in better
+    for name in better:
+        assert any(f"sasrec does not beat {name} on NDCG@10 (test:" in sentence for sentence in both.warnings)
+    assert "WARNING: sasrec does not beat markov on NDCG@10" in str(both)
+
+
+def test_a_tie_or_nan_does_not_beat() -> None:
+    """Equal figures are no win, and neither is a missing one."""
+    for own in (0.5, float("nan")):
+        assert len(unbeaten("s", {"test/ndcg@5": own}, {"popularity": {"test/ndcg@5": 0.5}}, [5])) == 1
+    assert unbeaten("s", {"test/ndcg@5": 0.6}, {"popularity": {"test/ndcg@5": 0.5}}, [5]) == []
+
+
+def test_a_reference_alone(root: Path, config_dir: Path, both: EvaluateResult) -> None:
+    """The same ranker gives the same figures with and without a run beside it."""
+    alone = evaluate(root, "reference=markov", "data=tiny", config_dir=config_dir)
+    assert alone.ranker == "markov" and not alone.references and not alone.warnings
+    assert alone.metrics["test/ndcg@10"] == both.references["markov"]["test/ndcg@10"]
+
+
+def test_other_data_are_refused(root: Path, tmp_path: Path) -> None:
+    """A run on data with another fingerprint would be ranked on the wrong items; both fingerprints are named."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    manifest = read_json(copy / "data" / "tiny" / "manifest.json")
+    mine = manifest["fingerprint"]
+    write_json(copy / "data" / "tiny" / "manifest.json", manifest | {"fingerprint": "f" * 64})
+    with pytest.raises(DeshiError, match=f"fingerprint {mine}, but .* has fingerprint {'f' * 64}"):
+        evaluate(copy, "run=latest")
+
+
+def test_trained_targets_are_called_a_leak(root: Path) -> None:
+    """Asking a leave-one-out run on an earlier split asks what it has learned by heart."""
+    leaky = evaluate(root, "run=latest", "split=ratio", "split.validation=0.2", "split.test=0.4")
+    assert any(sentence.startswith("LEAK: 60 of 60 test targets were trained on") for sentence in leaky.warnings)
+
+
+def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
+    """NaN weights give NaN scores: an error with their count instead of figures."""
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (weights,) = (copy / "runs" / "fit").glob("*/student.safetensors")
+    save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(DeshiError, match="scores are NaN"):
+        evaluate(copy, "run=latest")
+    done = [sorted(path.name for path in (folder / "runs").glob("evaluate/*")) for folder in (copy, root)]
+    assert done[0] == done[1]
+
+
+def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison goes on without the one reference that can't be computed, and says so."""
+    monkeypatch.setattr("deshi.evaluate.stage.MAX_ITEMS", 10)
+    result = evaluate(root, "run=latest", "with_references=true", "eval.ks=[5]")
+    assert "ease" not in result.references and "ease was left out" in str(result)
+
+
+def test_no_cases_are_refused(root: Path, config_dir: Path) -> None:
+    """A split without a question has no answer; the error says what to change."""
+    folder = root / "short.csv"
+    folder.write_text("user,item,time\n" + "".join(f"u{n},i{t},{t}\n" for n in range(3) for t in range(2)))
+    source = f"data.source={{_target_: deshi.data.sources.tabular.Tabular, path: {folder}}}"
+    overrides = [f"paths.root={root}", "data=tabular", "data.name=short", source, "data.source.user=user"]
+    overrides += ["data.source.item=item", "data.source.timestamp=time", "data.filters.min_history=1"]
+    overrides += ["data.source.time_unit=position"]
+    deshi.prepare(*overrides)
+    with pytest.raises(DeshiError, match="has no test case"):
+        deshi.evaluate(*overrides, "reference=popularity")
