@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,12 @@ def test_stage_help_shows_the_defaults_in_force(capsys: pytest.CaptureFixture[st
     main(["fit", "--help"])
     text = capsys.readouterr().out
     assert "train.max_epochs=50 " in text and " * sasrec " in text and "eval.ks=[1, 5, 10, 20, 50]" in text
+
+
+def test_stage_help_lists_choices_of_ones_own(capsys: pytest.CaptureFixture[str], config_dir: Path) -> None:
+    """A preset that the help doesn't list looks as if it weren't found."""
+    assert main(["prepare", "--config-dir", str(config_dir), "--help"]) == 0
+    assert "tiny             The tiny data set of the tests." in capsys.readouterr().out
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -197,3 +206,25 @@ def test_every_example_of_the_help_is_valid(
     for command, _ in STAGES[stage].examples:
         assert main(command.split()[1:]) == 0, capsys.readouterr().err
     assert len(recorder.configs) == len(STAGES[stage].examples)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_training_can_be_resumed(config_dir: Path, tmp_path: Path) -> None:
+    """The whole way: a signal to the process, exit code 130, the command on stderr, and that command finishes."""
+    deshi = [sys.executable, "-m", "deshi"]
+    common = ["data=tiny", f"paths.root={tmp_path}"]
+    options = ["--config-dir", str(config_dir)]
+    subprocess.run([*deshi, "prepare", *options, *common], check=True, capture_output=True)
+    long = [*deshi, "fit", *options, *common, "train.max_epochs=400", "train.patience=400", "train.progress=false"]
+    process = subprocess.Popen([*long, "train.threads=1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/fit/*/checkpoints/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    command = error.strip().splitlines()[-1].partition("Go on with: ")[2]
+    assert command.startswith("deshi fit resume=")
+    done = subprocess.run([*deshi, *shlex.split(command)[1:]], capture_output=True, text=True)
+    assert done.returncode == 0 and "selected epoch" in done.stdout, done.stderr

@@ -69,7 +69,7 @@ def _main(words: list[str]) -> int:
         print(general_help())
         return 0 if arguments.help else WRONG_USE
     elif arguments.help:
-        print(stage_help(find_stage(arguments.stage)))
+        print(stage_help(find_stage(arguments.stage), arguments.config_dir))
     else:
         _run(find_stage(arguments.stage), arguments)
     return 0
@@ -176,13 +176,13 @@ def general_help() -> str:
     )
 
 
-def stage_help(stage: Stage) -> str:
+def stage_help(stage: Stage, config_dir: Path | None = None) -> str:
     """What ``deshi STAGE --help`` prints: purpose, groups with their choices, keys with defaults, examples."""
     from deshi.conf.show import group_help, key_help
 
     width = max(len(command) for command, _ in stage.examples)
     examples = "\n".join(f"  {command:<{width}}  # {meaning}" for command, meaning in stage.examples)
-    groups = "\n".join(group_help(stage.name))
+    groups = "\n".join(group_help(stage.name, config_dir))
     keys = "\n".join(key_help(stage.name, stage.schema))
     return (
         f"deshi {stage.name}: {stage.summary}\n\n{stage.purpose}\n\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -42,10 +43,10 @@ def _flow(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def group_help(stage: str) -> Iterator[str]:
-    """The groups of a stage: every choice with what it is, the default one starred."""
+def group_help(stage: str, config_dir: Path | None = None) -> Iterator[str]:
+    """The groups of a stage: every choice with what it is, the user's own included, the default one starred."""
     for group, default in stage_groups(stage).items():
-        found = choices(group)
+        found = choices(group, config_dir)
         if group == "paths" or not found:
             continue
         yield f"  {group}=" + ("" if default else "NAME")
