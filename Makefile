@@ -1,7 +1,7 @@
 # make quickstart   from a clean clone to a table of results on MovieLens-100K
 # make test         lint, types and every test that isn't slow
 # make test-slow    the slow tests
-# make bench        the benchmarks that need no other library (docs/benchmarks.md has the rest)
+# make bench        the benchmarks that need neither a download nor another library; docs/benchmarks.md has the rest
 #
 # Each of them installs what it needs into $(VENV) first, once.
 
@@ -55,6 +55,8 @@ typecheck: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prepare_10m.py
+	$(BIN)/python benchmarks/loss_cost.py
+	$(BIN)/python benchmarks/evaluate_speed.py
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
