@@ -4,8 +4,8 @@
     python benchmarks/quality.py ml-1m amazon-beauty amazon-toys --shared ../shared/data --seeds 0 1 2
 
 Each seed is one ``deshi fit`` with the experiment preset of that name, selected on validation, and one
-``deshi evaluate`` on test; time and peak memory are those of the ``deshi fit`` process. Further ``key=value``
-words go to every ``deshi fit``. The figures land in ``benchmarks/results/NAME.json``.
+``deshi evaluate`` on both parts. Times include validation; peak memory is the ``deshi fit`` process's. Further
+``key=value`` words go to every ``deshi fit``. The figures land in ``benchmarks/results/quality-NAME.json``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 SHARED = ("ml-1m", "amazon-beauty", "amazon-toys")
-COST_FILE = "benchmark.json"
+PEAK_FILE = "peak_gib.json"
 SHOWN = ("ndcg@10", "recall@10", "mrr@10", "coverage@10")
 
 
@@ -74,33 +73,38 @@ def data_words(data: str, shared: Path) -> list[str]:
 
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Train and test one seed; a run of that name that is already finished is taken as it is."""
+    """Train and test one seed; an interrupted run of that name is resumed, a finished one taken as it is."""
     name = f"{data}_seed{seed}{options.label}"
-    run = max((options.root / "runs" / "fit").glob(f"*_{name}"), default=None)
-    if run is None or not (run / COST_FILE).exists():
+    root, peak = words[-1], 0.0
+    run = newest(options.root / "runs" / "fit", f"*_{name}")
+    if run is None:
         overrides = [f"experiment={data}", f"seed={seed}", f"name={name}", "train.progress=false", *options.overrides]
-        wall, peak = deshi("fit", words + overrides)
-        run = max((options.root / "runs" / "fit").glob(f"*_{name}"))
-        cost = {"wall_seconds": round(wall, 1), "peak_gib": round(peak, 2)}
-        (run / COST_FILE).write_text(json.dumps(cost))
-    deshi(
-        "evaluate", [f"run={run}", "part=both", f"with_references={str(seed == options.seeds[0]).lower()}", words[-1]]
-    )
-    tested = max((options.root / "runs" / "evaluate").glob("*"), key=lambda folder: folder.stat().st_mtime)
+        peak = deshi("fit", words + overrides)
+    elif not (run / "metrics.json").exists():
+        peak = deshi("fit", [f"resume={run}", root])
+    run = newest(options.root / "runs" / "fit", f"*_{name}") or options.root
+    if not (run / PEAK_FILE).exists():
+        (run / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
+    deshi("evaluate", [f"run={run}", "part=both", f"with_references={str(seed == options.seeds[0]).lower()}", root])
+    tested = newest(options.root / "runs" / "evaluate", "*") or options.root
+    found = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in (("run", run), ("time", run))}
     metrics = json.loads((tested / "metrics.json").read_text())
-    record = json.loads((run / "run.json").read_text())
-    return {"seed": seed, "run": record, "metrics": metrics} | json.loads((run / COST_FILE).read_text())
+    return {"seed": seed, "peak_gib": json.loads((run / PEAK_FILE).read_text()), "metrics": metrics} | found
 
 
-def deshi(stage: str, words: list[str]) -> tuple[float, float]:
-    """Run a stage in a process of its own; wall seconds and peak memory in GiB."""
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The run folder that was made last."""
+    return max(folder.glob(pattern), key=lambda path: path.name, default=None)
+
+
+def deshi(stage: str, words: list[str]) -> float:
+    """Run a stage in a process of its own and return its peak memory in GiB."""
     print("deshi", stage, *words, flush=True)
-    start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "deshi", stage, *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"deshi {stage} failed with status {os.waitstatus_to_exitcode(status)}.")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+    return usage.ru_maxrss / 2**20
 
 
 def write(data: str, content: dict[str, Any], options: argparse.Namespace) -> None:
@@ -111,9 +115,9 @@ def write(data: str, content: dict[str, Any], options: argparse.Namespace) -> No
 
 def show(data: str, results: list[dict[str, Any]]) -> None:
     """Mean and standard deviation over the seeds, as Markdown rows."""
-    wall = [result["wall_seconds"] for result in results]
+    wall = [result["time"]["student_baseline_train_time"] for result in results]
     peak = max(result["peak_gib"] for result in results)
-    print(f"\n{data}: {len(results)} seeds, fit {min(wall):.0f} to {max(wall):.0f} s, peak memory {peak:.2f} GiB")
+    print(f"\n{data}: {len(results)} seeds, training {min(wall):.0f} to {max(wall):.0f} s, peak memory {peak:.2f} GiB")
     print("| model | part | " + " | ".join(SHOWN) + " |\n" + "| --- " * (len(SHOWN) + 2) + "|")
     for row in rows(results):
         print(row)
