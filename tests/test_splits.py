@@ -116,6 +116,14 @@ def test_temporal_all_targets_freeze_the_history_and_are_distinct(tmp_path):
     }
 
 
+def test_temporal_dates_win_over_shares(tmp_path):
+    """The shipped preset holds shares; dates that are given beside them decide."""
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [1, 2, 0, 3]])
+    by_dates = Temporal(validation_start=2000, test_start=3000)(bundle)
+    both = Temporal(validation_start=2000, test_start=3000, validation_share=0.1, test_share=0.1)(bundle)
+    assert both.train_end.tolist() == by_dates.train_end.tolist() == [2, 6]
+
+
 def test_temporal_shares(tmp_path):
     """Shares choose the moments by quantiles of all events; ties at a moment stay together in the later part."""
     bundle = tiny_bundle(
@@ -132,7 +140,7 @@ def test_temporal_shares(tmp_path):
     [
         ({}, "needs either"),
         ({"validation_start": 1}, "needs either"),
-        ({"validation_start": 1, "test_start": 2, "test_share": 0.1}, "needs either"),
+        ({"validation_start": 1, "test_share": 0.1}, "needs either"),
         ({"validation_share": 0.6, "test_share": 0.5}, "sum below 1"),
         ({"validation_start": 1, "test_start": 2, "targets": "some"}, "next, all"),
     ],

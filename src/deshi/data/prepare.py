@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console, Group
 from rich.markup import escape
@@ -22,6 +21,7 @@ from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
+from deshi.targets import build
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
@@ -140,7 +140,7 @@ def _reuse(path: Path, source: Any) -> PrepareResult:
 
 
 def _load(source: Any, cache: Path, bad_rows: BadRows) -> RawData:
-    raw: RawData = instantiate(source, _convert_="all").load(cache, bad_rows)
+    raw: RawData = build(source).load(cache, bad_rows)
     return raw
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from deshi.data.bundle import Bundle
 from deshi.types import DeshiError
 
-TARGETS = ("next", "all")
+Targets = Literal["next", "all"]
+TARGETS = get_args(Targets)
 PARTS = ("validation", "test")
 
 
@@ -140,27 +141,25 @@ class LeaveOneOut:
 class Temporal:
     """Split at two moments for everyone: train before the first, validate up to the second, test from it on.
 
-    Give either both moments (ISO date, UTC unless it says otherwise, or milliseconds) or both shares of the events;
-    events that share a boundary's timestamp go to the later part together.
+    Give both moments (ISO date, UTC unless it says otherwise, or milliseconds) or both shares of the events (moments
+    win); events that share a boundary's timestamp go to the later part together.
     """
 
     validation_start: str | int | None = None
     test_start: str | int | None = None
     validation_share: float | None = None
     test_share: float | None = None
-    targets: str = "next"
+    targets: Targets = "next"
 
     def __post_init__(self) -> None:
         moments = (self.validation_start is not None, self.test_start is not None)
         shares = (self.validation_share is not None, self.test_share is not None)
-        if not (moments == (True, True) and shares == (False, False)) and not (
-            moments == (False, False) and shares == (True, True)
-        ):
+        if moments != (True, True) and not (moments == (False, False) and shares == (True, True)):
             raise DeshiError(
                 "The temporal split needs either validation_start and test_start, or validation_share and test_share; "
                 f"got {self}."
             )
-        if self.validation_share is not None and self.test_share is not None:
+        if moments == (False, False) and self.validation_share is not None and self.test_share is not None:
             _check_shares(self.validation_share, self.test_share)
         _check_targets(self.targets)
 
@@ -188,7 +187,7 @@ class Temporal:
         return split
 
     def _moments(self, timestamps: np.ndarray) -> tuple[int, int]:
-        if self.validation_share is not None and self.test_share is not None:
+        if self.validation_start is None and self.validation_share is not None and self.test_share is not None:
             ordered, size = np.sort(timestamps), len(timestamps)
             shares = (self.validation_share + self.test_share, self.test_share)
             first, second = (int(ordered[min(round(size * (1 - share)), size - 1)]) for share in shares)
@@ -211,7 +210,7 @@ class Ratio:
 
     validation: float = 0.1
     test: float = 0.1
-    targets: str = "next"
+    targets: Targets = "next"
 
     def __post_init__(self) -> None:
         _check_shares(self.validation, self.test)

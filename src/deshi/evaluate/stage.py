@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,6 @@ from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.scorers import Scorer, StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.types import DeshiError
-
-log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 
@@ -57,8 +54,6 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
     warnings = _leaks(subject, parts)
     if student is not None:
         warnings += unbeaten(student, measured[student].metrics, references, cfg.eval.ks)
-    for sentence in warnings:
-        log.warning(sentence)
     folder = new_run_folder(cfg.paths.runs, "evaluate", f"{subject.bundle.name}_{main}")
     result = EvaluateResult(
         folder, main, measured[main].metrics, references, measured[main].ranks, cfg.eval.ks, warnings, notes
