@@ -87,17 +87,29 @@ def test_targets_follow_their_inputs_in_every_batch(mode: str, augmentation: Aug
 def test_item_drop_drops_its_share_and_keeps_two_events() -> None:
     """About 30 % of a long history goes, the order stays, and a two-event history is never emptied."""
     rows, counts = Augmentation(item_drop=0.3).apply(
-        Windows(np.arange(2), np.array([0, 2000]), np.array([2000, 2002])), generator()
+        Windows(np.arange(2), np.array([0, 2000]), np.array([2000, 2002])), 2000, generator()
     )
     assert 0.27 < 1 - counts[0] / 2000 < 0.33
     assert counts[1] == 2 and rows[1, :2].tolist() == [2000, 2001]
     assert (np.diff(rows[0, : counts[0]]) > 0).all()
 
 
+def test_item_drop_still_trains_the_last_positions() -> None:
+    """Windows are taken longer before the drop, so that histories as long as max_length occur, and none longer."""
+    lengths = [
+        int(length)
+        for epoch in range(4)
+        for batch in batches_of([500, 400, 90], 50, epoch=epoch, augmentation=Augmentation(item_drop=0.4))
+        for length in batch.lengths
+    ]
+    assert max(lengths) == 50
+    assert np.mean(np.array(lengths) >= 45) > 0.5
+
+
 def test_reorder_shuffles_within_a_stretch_and_loses_nothing() -> None:
     """The events stay the same, and those that move lie within a fifth of the history."""
     window = Windows(np.zeros(1, np.int64), np.array([0]), np.array([50]))
-    rows, counts = Augmentation(reorder=0.999999).apply(window, generator(3))
+    rows, counts = Augmentation(reorder=0.999999).apply(window, 50, generator(3))
     assert counts.tolist() == [50] and sorted(rows[0]) == list(range(50))
     moved = np.flatnonzero(rows[0] != np.arange(50))
     assert 2 <= len(moved) <= 10 and moved.max() - moved.min() < 10
@@ -107,7 +119,7 @@ def test_crop_keeps_a_connected_half_at_least() -> None:
     """A cropped history is a stretch of consecutive events, half as long or longer."""
     window = Windows(np.zeros(1, np.int64), np.array([10]), np.array([50]))
     for seed in range(20):
-        rows, counts = Augmentation(crop=0.999999).apply(window, generator(seed))
+        rows, counts = Augmentation(crop=0.999999).apply(window, 50, generator(seed))
         kept = rows[0, : counts[0]]
         assert counts[0] >= 20 and (np.diff(kept) == 1).all() and 10 <= kept[0] and kept[-1] < 50
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -86,8 +87,16 @@ class Augmentation:
             if not 0.0 <= value <= 1.0 or (name == "item_drop" and value == 1.0):
                 raise DeshiError(f"augment.{name} is {value}, expected a number from 0 up to below 1.")
 
-    def apply(self, windows: Windows, generator: np.random.Generator) -> tuple[Ints, Ints]:
-        """The events of altered windows.
+    def span(self, max_length: int) -> int:
+        """How many inputs to take so that about ``max_length`` are left after the drop.
+
+        Without it no training history would be as long as those to be continued later, and a student's last
+        positions would never be trained.
+        """
+        return math.ceil(max_length / (1 - self.item_drop))
+
+    def apply(self, windows: Windows, limit: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
+        """The events of altered windows, the latest ``limit`` of each.
 
         Returns:
             rows ``(B, L)`` of flat event positions, ``PAD`` on the right, and counts ``(B,)``, each at least 2.
@@ -103,6 +112,7 @@ class Augmentation:
         if self.item_drop > 0:
             last_two = columns >= lengths[:, None] - 2
             inside &= (generator.random(rows.shape, dtype=np.float32) >= self.item_drop) | last_two
+            inside &= inside[:, ::-1].cumsum(1)[:, ::-1] <= limit
             lengths = inside.sum(1)
         packed = np.full((len(rows), int(lengths.max())), PAD, dtype=np.int64)
         packed[columns[: packed.shape[1]] < lengths[:, None]] = rows[inside]
@@ -184,7 +194,7 @@ class TrainingBatches:
         starts: ``(U,)`` flat position of each user's first training event.
         ends: ``(U,)`` one past each user's last training event.
         max_length: number of inputs of a window at most.
-        batch_positions: positions of a batch at most, padding included.
+        batch_positions: positions of a batch, padding included: at most, or with ``item_drop`` about as many.
         max_batch_size: windows of a batch at most.
         mode: see :func:`make_windows`.
         augmentation: changes of the histories.
@@ -207,14 +217,16 @@ class TrainingBatches:
     ) -> None:
         self._items = items
         self._augmentation = augmentation
+        self._limit = max_length + 1
         self._generator = np.random.Generator(np.random.SFC64([seed, epoch, 1]))
-        self.windows = make_windows(starts, ends, max_length, mode, self._generator)
+        self.windows = make_windows(starts, ends, augmentation.span(max_length), mode, self._generator)
         if not len(self.windows):
             raise DeshiError(
                 "No user has two training events, so there is nothing to train on. "
                 "Lower the filters of the data set or move the split's boundaries."
             )
-        self._batches = bucketed(self.windows.lengths - 1, batch_positions, max_batch_size, self._generator)
+        expected = np.ceil((self.windows.lengths - 1) * (1 - augmentation.item_drop)).astype(np.int64)
+        self._batches = bucketed(expected, batch_positions, max_batch_size, self._generator)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -222,7 +234,7 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[Batch]:
         for members in self._batches:
             part = Windows(self.windows.users[members], self.windows.starts[members], self.windows.ends[members])
-            rows, counts = self._augmentation.apply(part, self._generator)
+            rows, counts = self._augmentation.apply(part, self._limit, self._generator)
             yield gather_batch(self._items, rows, counts, part.users)
 
 
