@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from deshi.types import DeshiError
 
@@ -75,12 +74,6 @@ def read_json(path: Path) -> Any:
         raise DeshiError(f"{path} does not exist. Run the stage that writes it, or check the path.") from error
     except json.JSONDecodeError as error:
         raise DeshiError(f"{path} is not valid JSON ({error}). Delete it and run its stage again.") from error
-
-
-def write_yaml(path: Path, value: Any) -> None:
-    """Write ``value`` (plain dicts, lists and scalars) as YAML in its own key order, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def file_sha256(path: Path) -> str:

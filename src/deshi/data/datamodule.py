@@ -16,12 +16,11 @@ from deshi.data.splits import Cases
 from deshi.types import PAD, Batch
 
 
-def padded_rows(offsets: Ints, values: Ints, chosen: Ints) -> Ints:
-    """Rows ``values[offsets[c]:offsets[c + 1]]`` for ``c`` in ``chosen``, padded on the right with ``PAD``."""
-    starts, counts = offsets[chosen], offsets[chosen + 1] - offsets[chosen]
-    columns = np.arange(int(counts.max(initial=0)))
-    inside = columns < counts[:, None]
-    return np.where(inside, values[np.where(inside, starts[:, None] + columns, 0)], PAD).astype(np.int64)
+def padded_rows(values: np.ndarray[Any, Any], starts: Ints, ends: Ints) -> Ints:
+    """Rows ``values[starts[r]:ends[r]]``, ``(B, L)`` int64, padded on the right with ``PAD``."""
+    places = starts[:, None] + np.arange(int((ends - starts).max(initial=0)))
+    inside = places < ends[:, None]
+    return np.where(inside, values[np.where(inside, places, 0)], PAD).astype(np.int64)
 
 
 class CaseBatches:
@@ -51,19 +50,14 @@ class CaseBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Batch, Tensor, Tensor]]:
         asked, items = self._cases, np.asarray(self._bundle.items)
-        targets = items[asked.target_rows].astype(np.int64)
+        targets, offsets = items[asked.target_rows], asked.target_offsets
         parts = history_batches(items, asked.users, asked.starts, asked.ends, self._max_length, self._batch_size)
         for numbers, batch in parts:
-            wanted = padded_rows(asked.target_offsets, targets, numbers)
-            yield torch.from_numpy(numbers), batch, torch.from_numpy(wanted), self._seen(numbers, items)
-
-    def _seen(self, numbers: Ints, items: np.ndarray[Any, Any]) -> Tensor:
-        if not self._filter_seen:
-            return torch.empty((len(numbers), 0), dtype=torch.int64)
-        starts, counts = self._cases.starts[numbers], (self._cases.ends - self._cases.starts)[numbers]
-        columns = np.arange(int(counts.max()))
-        inside = columns < counts[:, None]
-        return torch.from_numpy(np.where(inside, items[np.where(inside, starts[:, None] + columns, 0)], PAD)).long()
+            wanted = padded_rows(targets, offsets[numbers], offsets[numbers + 1])
+            # without the filter every row is empty
+            ends = asked.ends if self._filter_seen else asked.starts
+            seen = padded_rows(items, asked.starts[numbers], ends[numbers])
+            yield torch.from_numpy(numbers), batch, torch.from_numpy(wanted), torch.from_numpy(seen)
 
 
 class DataModule(L.LightningDataModule):

@@ -287,7 +287,7 @@ class _Training:
             "split": self.split.description,
             "train_targets": cfg.train.train_targets,
             "refit": cfg.train.refit,
-            "selected_on": f"{MONITOR}",
+            "selected_on": MONITOR,
             "selected_epoch": epochs,
             "trained_epochs": len(curve.rows),
             "positions": sum(row["train/positions"] for row in curve.rows),
