@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+import deshi
 from tiny import write_tiny_movielens
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,4 +43,40 @@ def config_dir(tmp_path_factory: pytest.TempPathFactory, tiny_movielens: Path) -
     (folder / "experiment" / "short.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /student: gru4rec\ntrain:\n  max_epochs: 7\n  patience: 5\n"
     )
+    return folder
+
+
+SMALL = (
+    "student.dim=16",
+    "student.max_length=10",
+    "train.max_epochs=2",
+    "train.progress=false",
+    "train.threads=1",
+    "train.precision=fp32",
+)
+"""A student that trains in a second."""
+
+
+@pytest.fixture(scope="session")
+def _finished_root(tmp_path_factory: pytest.TempPathFactory, config_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    root = f"paths.root={folder}"
+    deshi.prepare(root, config_dir=config_dir, data="tiny")
+    for seed in (0, 1):
+        run = deshi.fit(root, *SMALL, f"seed={seed}", f"name=tiny_seed{seed}", config_dir=config_dir, data="tiny")
+        deshi.evaluate(root, f"run={run.folder}", "part=both", f"with_references={str(seed == 0).lower()}")
+    return folder
+
+
+@pytest.fixture
+def finished_root(_finished_root: Path, tmp_path: Path) -> Path:
+    """A folder of one's own with the tiny data, two runs (``*_tiny_seed0`` and 1) and an evaluation of each.
+
+    The paths inside its artifacts are those of the copy.
+    """
+    folder = tmp_path / "root"
+    shutil.copytree(_finished_root, folder)
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".yaml", ".txt"):
+            path.write_text(path.read_text(encoding="utf-8").replace(str(_finished_root), str(folder)), "utf-8")
     return folder

@@ -16,7 +16,8 @@ import pytest
 from deshi.api import STAGES
 from deshi.cli import main
 from deshi.conf.groups import choices, stage_groups
-from deshi.config import FitConfig, save_config
+from deshi.config import save_config
+from deshi.schemas import FitConfig
 from deshi.types import DeshiError
 
 
@@ -130,6 +131,9 @@ def test_dry_run_checks_and_prints_but_does_not_work(stand_in: Any, capsys: pyte
         (["fit", "--config-dir", "/nowhere"], "expected a folder"),
         (["fit", "--config-dir"], "expected a folder"),
         (["evaluate", "run=latest", "paths.root=/nowhere"], "run `deshi fit` first"),
+        (["evaluate", "latest", "paths.root=/nowhere"], "run `deshi fit` first"),
+        (["evaluate", "one", "two"], "works on one run, but got 2: one, two"),
+        (["prepare", "ml-100k"], "got 'ml-100k', expected key=value, e.g. data=ml-100k"),
     ],
 )
 def test_wrong_use_is_explained_without_a_traceback(

@@ -12,17 +12,8 @@ from deshi.api import STAGES, compose
 from deshi.conf.compose import load
 from deshi.conf.overrides import from_python
 from deshi.conf.show import render
-from deshi.config import (
-    EvaluateConfig,
-    FitConfig,
-    PathsConfig,
-    TrainConfig,
-    find_run,
-    load_config,
-    resolved,
-    save_config,
-    validate,
-)
+from deshi.config import find_run, load_config, resolved, save_config, validate
+from deshi.schemas import EvaluateConfig, FitConfig, PathsConfig, TrainConfig
 from deshi.targets import ConfigError
 from deshi.types import DeshiError
 

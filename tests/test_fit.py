@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from bundles import tiny_bundle
-from deshi.config import FitConfig, validate
+from deshi.config import validate
 from deshi.data.splits import LeakWarning
+from deshi.schemas import FitConfig
 from deshi.students.layers import Dropout
 from deshi.training import fit
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights

@@ -9,8 +9,9 @@ import lightning as L
 from arm import Stopwatch, arguments, report, settings_of, step_timer
 
 from deshi.artifacts import new_run_folder
-from deshi.config import FitConfig, PrepareConfig, validate
+from deshi.config import validate
 from deshi.data.prepare import run as prepare
+from deshi.schemas import FitConfig, PrepareConfig
 from deshi.targets import build
 from deshi.training.fit import _Training
 from deshi.types import PAD

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deshi.config import EvaluateConfig, FitConfig, PrepareConfig, StageConfig
+from deshi.schemas import EvaluateConfig, FitConfig, PrepareConfig, StageConfig
 from deshi.targets import nearest
 from deshi.types import DeshiError
 

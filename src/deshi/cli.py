@@ -17,6 +17,7 @@ from deshi.types import DeshiError
 
 USAGE = """\
 deshi STAGE [key=value ...]     run a stage
+deshi STAGE RUN [key=value ...] the same as run=RUN, for a stage that works on a run
 deshi STAGE --help              its groups, keys and examples
 deshi STAGE --dry-run ...       check the configuration, print it and stop
 deshi STAGE --config-dir DIR    take groups of your own from DIR/GROUP/NAME.yaml too
@@ -32,6 +33,7 @@ class Arguments:
     """The command line, taken apart."""
 
     stage: str | None = None
+    runs: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     config_dir: Path | None = None
     help: bool = False
@@ -78,13 +80,31 @@ def _main(words: list[str]) -> int:
 def _run(stage: Stage, arguments: Arguments) -> None:
     from deshi.conf.show import render
 
-    config = compose(stage.name, arguments.overrides, {}, arguments.config_dir)
-    command = " ".join(["deshi", stage.name, *arguments.overrides])
+    overrides = [*_named_runs(stage, arguments.runs), *arguments.overrides]
+    config = compose(stage.name, overrides, {}, arguments.config_dir)
+    command = " ".join(["deshi", stage.name, *overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if not arguments.dry_run:
         with _log_on_stderr():
             result = stage.run(config)
         _print_result(result)
+
+
+def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
+    """Words without a ``=`` as the stage's ``run`` or ``runs``."""
+    from deshi.conf.overrides import from_python
+
+    if not words:
+        return []
+    if "runs" in stage.schema.model_fields:
+        return from_python({"runs": list(words)})
+    if "run" not in stage.schema.model_fields:
+        raise DeshiError(
+            f"deshi {stage.name} got {words[0]!r}, expected key=value, e.g. {stage.examples[0][0].split()[2]}."
+        )
+    if len(words) > 1:
+        raise DeshiError(f"deshi {stage.name} works on one run, but got {len(words)}: {', '.join(words)}.")
+    return from_python({"run": words[0]})
 
 
 @contextmanager
@@ -143,6 +163,8 @@ def read(words: Sequence[str]) -> Arguments:
             )
         elif found.stage is None and "=" not in word:
             found.stage = word
+        elif "=" not in word:
+            found.runs.append(word)
         else:
             found.overrides.append(word)
     if found.stage is None and found.overrides:

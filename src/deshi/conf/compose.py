@@ -15,20 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deshi.conf.groups import stage_groups
 from deshi.conf.overrides import Override, parse
-from deshi.config import (
-    LEAVE_ONE_OUT,
-    Config,
-    PathsConfig,
-    StageConfig,
-    find_run,
-    read_saved,
-    resolved,
-    schema_defaults,
-    validate,
-)
+from deshi.config import Config, find_run, read_saved, resolved, schema_defaults, validate
+from deshi.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
 from deshi.targets import ConfigError, Problem
 
-LOOKED_UP = ("paths", "run", "resume")
+LOOKED_UP = ("paths", "run", "runs", "resume")
 
 
 def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir: Path | None = None) -> Config:
@@ -48,7 +39,7 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     values = _compose(stage, model, overrides, config_dir)
     if stage == "fit" and values.get("resume") is not None:
         values = _resumed(values, overrides)
-    if stage == "evaluate":
+    if model.model_fields.keys() >= {"run", "data", "split"}:
         values = _with_run(values) if values.get("run") is not None else _without_run(values)
     config = validate(model, values, list(texts), known=stage_groups(stage))
     _check_applied(config, overrides)

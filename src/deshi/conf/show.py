@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from deshi.conf.groups import choices, content, description, stage_groups
-from deshi.config import StageConfig, nested_model, resolved
+from deshi.config import nested_model, resolved
+from deshi.schemas import StageConfig
 
 WIDTH = 110
 

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
-from deshi.config import EvalConfig, EvaluateConfig, save_config
+from deshi.config import save_config
 from deshi.data.splits import Cases
 from deshi.evaluate.ranking import evaluate_ranks, summarise
 from deshi.evaluate.reference import REFERENCES
@@ -19,6 +19,7 @@ from deshi.evaluate.reference.ease import MAX_ITEMS
 from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.scorers import Scorer, StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
+from deshi.schemas import EvalConfig, EvaluateConfig
 from deshi.types import DeshiError
 
 RUN_FILE = "run.json"

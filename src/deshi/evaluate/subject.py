@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from deshi.config import DataConfig, EvaluateConfig, FitConfig, find_run, load_config
+from deshi.config import find_run, load_config
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.schemas import DataConfig, EvaluateConfig, FitConfig
 from deshi.students.base import Student
 from deshi.targets import build
 from deshi.training.fit import load_student

@@ -22,11 +22,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from deshi.artifacts import environment, new_run_folder, read_json, write_json
-from deshi.config import FitConfig, find_run, load_config, save_config
+from deshi.config import find_run, load_config, save_config
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import DataModule
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
+from deshi.schemas import FitConfig
 from deshi.students.base import Student
 from deshi.targets import build
 from deshi.training.callbacks import KeepBest, LearningCurve

@@ -1,0 +1,201 @@
+"""The schema of every stage's configuration: what keys there are, what they mean, and what they may hold.
+
+Models are strict (a number written as text is refused) and closed (an unknown key is refused). The defaults stand
+here and nowhere else: the YAML files of ``deshi.conf`` hold only what differs from them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from deshi.targets import TARGET, ConfigError, check_node, complete
+
+RUNTIME: dict[str, tuple[str, ...]] = {"student": ("n_items",), "loss": (), "split": (), "source": ()}
+"""Arguments that deshi supplies when it builds a node of that kind, and a configuration therefore may not."""
+
+
+def _node(kind: str) -> AfterValidator:
+    def check(node: dict[str, Any]) -> dict[str, Any]:
+        problems = check_node(node, RUNTIME[kind])
+        if problems:
+            raise ConfigError(problems)
+        return complete(node, RUNTIME[kind])
+
+    return AfterValidator(check)
+
+
+SourceNode = Annotated[dict[str, Any], _node("source")]
+SplitNode = Annotated[dict[str, Any], _node("split")]
+StudentNode = Annotated[dict[str, Any], _node("student")]
+LossNode = Annotated[dict[str, Any], _node("loss")]
+LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
+
+
+class Closed(BaseModel):
+    """Base of all models: strict types, no unknown keys, no change after the check."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=False)
+
+
+class PathsConfig(Closed):
+    """Where files are; relative paths count from the folder in which the command runs."""
+
+    root: Path = Field(Path("."), strict=False, description="folder under which data and runs lie")
+    data: Path = Field(Path("data"), strict=False, description="data bundles; by default ROOT/data")
+    runs: Path = Field(Path("runs"), strict=False, description="run folders; by default ROOT/runs")
+    cache: Path = Field(
+        Path("~/.cache/deshi"), strict=False, description="downloads; by default $DESHI_CACHE or ~/.cache/deshi"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        root = str(values.get("root") or ".")
+        cache = os.environ.get("DESHI_CACHE") or "~/.cache/deshi"
+        defaults = {
+            "root": root,
+            "data": os.path.join(root, "data"),
+            "runs": os.path.join(root, "runs"),
+            "cache": cache,
+        }
+        return defaults | {key: value for key, value in values.items() if value is not None}
+
+    @field_validator("root", "data", "runs", "cache")
+    @classmethod
+    def _home(cls, path: Path) -> Path:
+        return path.expanduser()
+
+
+class FilterConfig(Closed):
+    """What preparation leaves out, in this order."""
+
+    min_rating: float | None = Field(None, description="keep interactions rated at least this")
+    duplicates: Literal["keep", "first", "last", "error"] = Field(
+        "keep", description="when a user has the same item more than once"
+    )
+    min_user_interactions: int = Field(1, ge=1, description="keep users with at least this many interactions")
+    min_item_interactions: int = Field(1, ge=1, description="keep items with at least this many interactions")
+    k_core: bool = Field(True, description="repeat the two minima until nothing changes")
+    min_history: int = Field(
+        1, ge=1, description="at the end, drop users with fewer events (with k_core the minima hold again)"
+    )
+
+
+class DataConfig(Closed):
+    """A data set: its name, where it comes from and how it is filtered."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the bundle under paths.data")
+    source: SourceNode = Field(description="the reader of the original files")
+    filters: FilterConfig = Field(default_factory=FilterConfig)
+    on_bad_rows: Literal["error", "skip"] = Field("error", description="a malformed row stops, or is counted")
+    max_bad_rows: int = Field(100, ge=0, description="with skip: stop after this many malformed rows")
+
+
+class AugmentConfig(Closed):
+    """Changes to training histories, drawn anew for every epoch; 0 is off."""
+
+    item_drop: float = Field(0.0, ge=0, lt=1, description="probability that an item of a history is left out")
+    crop: float = Field(0.0, ge=0, lt=1, description="probability that a history is cut to a random stretch")
+    reorder: float = Field(0.0, ge=0, lt=1, description="share of a history that is shuffled in place")
+
+
+class TrainConfig(Closed):
+    """How a network is trained."""
+
+    max_epochs: int = Field(50, ge=1, description="passes over the training data, at most")
+    batch_positions: int = Field(3200, ge=1, description="positions (events to predict) per batch")
+    max_batch_size: int = Field(512, ge=1, description="histories per batch, at most")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    betas: tuple[float, float] = Field((0.9, 0.98), strict=False, description="AdamW's betas")
+    warmup_steps: int = Field(100, ge=0, description="steps over which the learning rate rises from 0")
+    schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
+    gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
+    averaging: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
+    patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves it to PyTorch")
+    accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
+    train_targets: Literal["train", "including_validation"] = Field(
+        "train", description="including_validation is a LEAK: it trains on what model selection looks at"
+    )
+    refit: bool = Field(False, description="retrain on train + validation for the selected number of epochs")
+    windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    progress: bool = Field(True, description="show a progress bar")
+    max_minutes: float | None = Field(None, gt=0, description="stop training after this time")
+
+
+class EvalConfig(Closed):
+    """How rankings are measured."""
+
+    ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K")
+    filter_seen: bool = Field(True, description="leave items of the user's history out of the ranking")
+    batch_size: int = Field(512, ge=1, description="histories per batch")
+
+
+class StageConfig(Closed):
+    """What the configurations of all stages share."""
+
+    paths: PathsConfig = Field(default_factory=PathsConfig)
+    _overrides: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def overrides(self) -> list[str]:
+        """The ``key=value`` arguments that this configuration was made with."""
+        return list(self._overrides)
+
+
+class PrepareConfig(StageConfig):
+    """Configuration of ``deshi prepare``."""
+
+    data: DataConfig
+    force: bool = Field(False, description="prepare again even if the bundle is there and up to date")
+
+
+class FitConfig(StageConfig):
+    """Configuration of ``deshi fit``."""
+
+    data: DataConfig
+    split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
+    student: StudentNode
+    loss: LossNode
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_student"
+    )
+    resume: str | None = Field(None, description="a run folder (or its name, or latest) to continue")
+
+
+class EvaluateConfig(StageConfig):
+    """Configuration of ``deshi evaluate``."""
+
+    run: str | None = Field(None, description="a run folder, its name, or latest")
+    reference: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
+        None, description="evaluate a reference ranker instead of a run"
+    )
+    with_references: bool = Field(False, description="evaluate all reference rankers beside the run")
+    part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
+    data: DataConfig | None = Field(None, description="null: the run's")
+    split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> EvaluateConfig:
+        if self.run and self.reference:
+            raise ValueError("got run and reference: give one of them, or run with with_references=true")
+        if not self.run and not (self.reference or self.with_references):
+            raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or reference=popularity")
+        if not self.run and self.data is None:
+            raise ValueError("a reference ranker needs a data set: give data=NAME, e.g. data=ml-100k")
+        return self
