@@ -65,8 +65,16 @@ def test_including_validation_is_a_named_leak(tmp_path):
     with pytest.warns(LeakWarning, match="LEAK"):
         targets = training_targets(bundle, split, train_targets="including_validation")
     assert targets == [[([0], 1), ([0, 1], 2)]]
-    with pytest.raises(DeshiError, match="expected 'train' or 'including_validation'"):
+    with pytest.raises(DeshiError, match="expected one of train, without_last, including_validation"):
         split.train_ranges(bundle, "everything")
+
+
+def test_a_range_that_stops_one_target_short_can_be_reproduced(tmp_path):
+    """Every user loses the last training target, and a history of one event can't become shorter than empty."""
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3, 4], [1]])
+    split = LeaveOneOut()(bundle)
+    assert training_targets(bundle, split) == [[([0], 1), ([0, 1], 2)], []]
+    assert training_targets(bundle, split, train_targets="without_last") == [[([0], 1)], []]
 
 
 def test_refit_ranges_are_the_honest_way_and_silent(tmp_path):

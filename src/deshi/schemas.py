@@ -124,8 +124,10 @@ class TrainConfig(Closed):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     threads: int | None = Field(None, ge=1, description="CPU threads; null leaves it to PyTorch")
     accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
-    train_targets: Literal["train", "including_validation"] = Field(
-        "train", description="including_validation is a LEAK: it trains on what model selection looks at"
+    train_targets: Literal["train", "without_last", "including_validation"] = Field(
+        "train",
+        description="mistakes to reproduce: including_validation, a LEAK, trains on what model selection looks at; "
+        "without_last stops one target short",
     )
     refit: bool = Field(False, description="retrain on train + validation for the selected number of epochs")
     windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")

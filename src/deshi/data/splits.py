@@ -15,6 +15,7 @@ from deshi.types import DeshiError
 Targets = Literal["next", "all"]
 TARGETS = get_args(Targets)
 PARTS = ("validation", "test")
+TRAIN_TARGETS = ("train", "without_last", "including_validation")
 
 
 class LeakWarning(UserWarning):
@@ -70,21 +71,28 @@ class Split:
 
         Args:
             bundle: the bundle that the split was made from.
-            train_targets: ``train``; or ``including_validation``, which trains on the validation targets: a leak that
-                makes the validation figures worthless. It exists to reproduce programs that do so, and warns.
+            train_targets: ``train``; or, to reproduce programs that do so, ``including_validation``, which trains on
+                the validation targets (a leak that makes the validation figures worthless; it warns), or
+                ``without_last``, whose range stops one target short of the training part's end.
+
+        Raises:
+            DeshiError: for any other value.
         """
         self._check(bundle)
+        starts = bundle.offsets[:-1]
         if train_targets == "train":
-            return bundle.offsets[:-1], self.train_end
+            return starts, self.train_end
+        if train_targets == "without_last":
+            return starts, np.maximum(starts, self.train_end - 1)
         if train_targets != "including_validation":
-            raise DeshiError(f"train_targets is {train_targets!r}, expected 'train' or 'including_validation'.")
+            raise DeshiError(f"train_targets is {train_targets!r}, expected one of {', '.join(TRAIN_TARGETS)}.")
         warnings.warn(
             "LEAK: train_targets=including_validation trains on the validation targets. Validation figures mean "
             "nothing and model selection is broken. Use train_targets=train; refit=true learns from the newest events.",
             LeakWarning,
             stacklevel=2,
         )
-        return bundle.offsets[:-1], self.valid_end
+        return starts, self.valid_end
 
     def refit_ranges(self, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
         """Flat ``(starts, ends)`` of training and validation together, for the refit after the selection is done."""

@@ -74,7 +74,7 @@ def leaked_targets(subject: Subject, cases: Cases) -> int:
 def _trained_ranges(fitted: FitConfig, split: Split, bundle: Bundle) -> tuple[Ints, Ints]:
     if fitted.train.refit or fitted.train.train_targets == "including_validation":
         return split.refit_ranges(bundle)
-    return split.train_ranges(bundle)
+    return split.train_ranges(bundle, fitted.train.train_targets)
 
 
 def _load_bundle(data: DataConfig, folders: list[Path]) -> Bundle:

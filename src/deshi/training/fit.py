@@ -140,7 +140,7 @@ class _Training:
     def run(self) -> FitResult:
         train = self.cfg.train
         starts, ends = self.split.train_ranges(self.bundle, train.train_targets)
-        if train.train_targets != "train":
+        if train.train_targets == "including_validation":
             log.warning("LEAK: train_targets=%s; the validation figures of this run mean nothing", train.train_targets)
         cases = self.split.cases(self.bundle, "validation")
         if not len(cases):
