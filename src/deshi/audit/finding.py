@@ -31,99 +31,98 @@ class Check:
     meaning: str
 
 
-CHECKS: dict[str, Check] = {}
+def _checks(severity: Severity, **meanings: str) -> list[Check]:
+    return [Check(key.replace("_", "-"), severity, meaning) for key, meaning in meanings.items()]
+
+
+_ALL = (
+    # the bundle
+    *_checks(
+        "error",
+        bundle_changed="the bundle's files are not those that were prepared",
+        history_unsorted="a history goes back in time",
+        history_shuffled="the histories hold the events in another order than the table of interactions",
+        timestamps_mixed_units="some timestamps are in seconds, others in milliseconds",
+        item_collides_with_padding="an item is read as padding",
+        history_of_another_user="a history holds events of another user",
+        item_out_of_range="an item index lies outside of the vocabulary",
+        vocabulary_shifted="indices name the neighbour of the item that they stand for",
+        vocabulary_permuted="indices name other items than they stand for",
+        item_table_misaligned="titles and texts belong to other items than their rows say",
+    ),
+    # the split, and the batches that reach the model
+    *_checks(
+        "error",
+        validation_target_trained_on="what the model is selected on is among its training targets",
+        test_target_trained_on="what the model is tested on is among its training targets",
+        training_range_short="the last training target of each history is never trained on",
+        target_in_history="the history of a question holds its answer",
+        history_short="the newest event before a target is withheld from the model",
+        duplicate_across_parts="the same event (user, item, time) is trained on and asked for",
+        input_shows_target="a training position's input holds the item that it must predict",
+        target_not_next="training targets are not the items that follow",
+        batch_differs_from_bundle="the batches hold other items or users than the bundle",
+        batch_shuffled="the batches hold histories out of order",
+        padding_in_batch="padding is read or learned as an item, or an item as padding",
+    ),
+    *_checks(
+        "warning",
+        users_not_trained="some users' histories never reach the model in an epoch",
+    ),
+    *_checks(
+        "note",
+        cold_targets="targets that nobody has in the training part, which the model cannot know",
+        future_in_training="training holds events that are later than what is tested",
+        order_of_targets_tied="targets share their timestamp with the event before: their order is arbitrary",
+    ),
+    # the student
+    *_checks(
+        "error",
+        sees_the_future="outputs change when later items change: a missing causal mask",
+        reads_padding="outputs change with the amount of padding",
+        nan_scores="scores are NaN",
+        constant_scores="all items get the same score",
+        item_table_shifted="the model's item table is shifted against the vocabulary",
+        item_table_permuted="the model's item table is in another order than the vocabulary",
+    ),
+    *_checks(
+        "warning",
+        not_deterministic="the same question gets different answers",
+        depends_on_batch="outputs depend on the other users of the batch",
+    ),
+    # the ranks and the figures
+    *_checks(
+        "error",
+        user_evaluated_twice="some cases are counted more than once",
+        user_not_evaluated="some cases are missing",
+        wrong_target="ranks are of other targets than the split's",
+        target_filtered_out="the seen-item filter removes targets from the candidates",
+        candidates_without_target="candidate sets that lack their target",
+        candidates_with_duplicates="candidate sets that hold an item more than once",
+        ties_counted_as_hits="equal scores are ranked in favour of the target",
+        rank_impossible="ranks that no list of that length can have",
+        rank_not_reproduced="the run's own weights give other ranks",
+        averaged_by_batch="figures are means of batch means",
+        last_batch_dropped="figures leave out the last batch",
+        metrics_not_from_ranks="figures do not follow from the stored ranks",
+        metrics_not_reproduced="the run's own weights give other figures than it has recorded",
+        selected_on_test="the model was selected on the test part",
+    ),
+    *_checks(
+        "warning",
+        selected_epoch_not_best="the selected epoch is not the best on validation",
+    ),
+    # what the run was made from
+    *_checks(
+        "error",
+        made_on_another_bundle="a run, knowledge store or checkpoint belongs to another bundle",
+        not_finite="stored weights, scores or embeddings hold NaN or infinity",
+        embeddings_shifted="item embeddings are shifted against the vocabulary",
+    ),
+)
+
+CHECKS: dict[str, Check] = {check.name: check for check in _ALL}
 """Every check by name, in the order of the documentation's table."""
-
-
-def _register(severity: Severity, **meanings: str) -> None:
-    for key, meaning in meanings.items():
-        name = key.replace("_", "-")
-        assert name not in CHECKS, name
-        CHECKS[name] = Check(name, severity, meaning)
-
-
-# the bundle
-_register(
-    "error",
-    bundle_changed="the bundle's files are not those that were prepared",
-    history_unsorted="a history goes back in time",
-    history_shuffled="the histories hold the events in another order than the table of interactions",
-    timestamps_mixed_units="some timestamps are in seconds, others in milliseconds",
-    item_collides_with_padding="an item is read as padding",
-    item_out_of_range="an item index lies outside of the vocabulary",
-    vocabulary_shifted="indices name the neighbour of the item that they stand for",
-    vocabulary_permuted="indices name other items than they stand for",
-    item_table_misaligned="titles and texts belong to other items than their rows say",
-)
-# the split, and the batches that reach the model
-_register(
-    "error",
-    validation_target_trained_on="what the model is selected on is among its training targets",
-    test_target_trained_on="what the model is tested on is among its training targets",
-    training_range_short="the last training target of each history is never trained on",
-    target_in_history="the history of a question holds its answer",
-    history_short="the newest event before a target is withheld from the model",
-    duplicate_across_parts="the same event (user, item, time) is trained on and asked for",
-    input_shows_target="a training position's input holds the item that it must predict",
-    target_not_next="training targets are not the items that follow",
-    batch_differs_from_bundle="the batches hold other items or users than the bundle",
-    batch_shuffled="the batches hold histories out of order",
-    padding_in_batch="padding is read or learned as an item, or an item as padding",
-)
-_register(
-    "warning",
-    users_not_trained="some users' histories never reach the model in an epoch",
-)
-_register(
-    "note",
-    cold_targets="targets that nobody has in the training part, which the model cannot know",
-    future_in_training="training holds events that are later than what is tested",
-    order_of_targets_tied="targets share their timestamp with the event before: their order is arbitrary",
-)
-# the student
-_register(
-    "error",
-    sees_the_future="outputs change when later items change: a missing causal mask",
-    reads_padding="outputs change with the amount of padding",
-    nan_scores="scores are NaN",
-    constant_scores="all items get the same score",
-    item_table_shifted="the model's item table is shifted against the vocabulary",
-    item_table_permuted="the model's item table is in another order than the vocabulary",
-)
-_register(
-    "warning",
-    not_deterministic="the same question gets different answers",
-    depends_on_batch="outputs depend on the other users of the batch",
-)
-# the ranks and the figures
-_register(
-    "error",
-    user_evaluated_twice="some cases are counted more than once",
-    user_not_evaluated="some cases are missing",
-    wrong_target="ranks are of other targets than the split's",
-    target_filtered_out="the seen-item filter removes targets from the candidates",
-    candidates_without_target="candidate sets that lack their target",
-    candidates_with_duplicates="candidate sets that hold an item more than once",
-    ties_counted_as_hits="equal scores are ranked in favour of the target",
-    rank_impossible="ranks that no list of that length can have",
-    rank_not_reproduced="the run's own weights give other ranks",
-    averaged_by_batch="figures are means of batch means",
-    last_batch_dropped="figures leave out the last batch",
-    metrics_not_from_ranks="figures do not follow from the stored ranks",
-    metrics_not_reproduced="the run's own weights give other figures than it has recorded",
-    selected_on_test="the model was selected on the test part",
-)
-_register(
-    "warning",
-    selected_epoch_not_best="the selected epoch is not the best on validation",
-)
-# what the run was made from
-_register(
-    "error",
-    made_on_another_bundle="a run, knowledge store or checkpoint belongs to another bundle",
-    not_finite="stored weights, scores or embeddings hold NaN or infinity",
-    embeddings_shifted="item embeddings are shifted against the vocabulary",
-)
 
 
 @dataclass(frozen=True)
