@@ -119,6 +119,39 @@ _ALL = (
         not_finite="stored weights, scores or embeddings hold NaN or infinity",
         embeddings_shifted="item embeddings are shifted against the vocabulary",
     ),
+    # a pair of files from any tool
+    *_checks(
+        "error",
+        ids_written_differently="the files write the same ids in different ways, such as 1 and 1.0",
+        items_shifted="predicted items are the neighbours, by number, of those that are meant",
+        items_permuted="predicted item ids stand for items in another order of the vocabulary",
+        users_shifted="lists are stored under the neighbouring user's id",
+        users_permuted="lists are stored under user ids in another order",
+        scores_reversed="lists are sorted the wrong way round",
+        predicts_earlier_event="the lists fit an event before the target: the predictions were made too early",
+        too_good="the target is nearly always on top: it was in the input",
+        worse_than_chance="random lists would hit the targets more often",
+        claim_not_reproduced="a figure that was printed elsewhere does not follow from the files",
+    ),
+    *_checks(
+        "warning",
+        malformed_rows="rows that could not be read were left out",
+        unknown_users="predictions for users that the interactions don't have",
+        unknown_items="predicted items that the interactions don't have",
+        events_repeated="the interactions hold the same event more than once",
+        predictions_repeated="lists that name an item more than once",
+        infinite_scores="scores are infinite",
+        ties_around_target="the figures depend on how equal scores are ordered",
+        ranks_not_from_one="ranks don't count from 1",
+        score_and_rank_disagree="scores and ranks order the items differently",
+        seen_items_recommended="lists spend places on items that the user already has",
+        no_better_than_chance="random lists would hit the targets as often",
+        sampled_candidates="the lists are small candidate sets: figures that full ranking can't be compared with",
+    ),
+    *_checks(
+        "note",
+        same_list_for_all="all users get the same list",
+    ),
 )
 
 CHECKS: dict[str, Check] = {check.name: check for check in _ALL}
