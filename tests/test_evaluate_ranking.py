@@ -15,7 +15,6 @@ from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.evaluate.ranking import evaluate_ranks, summarise
 from deshi.evaluate.reference import Popularity
 from deshi.evaluate.scorers import StudentScorer
-from deshi.metrics.beyond import coverage
 from deshi.students.sasrec import SASRec
 from deshi.types import PAD, Batch, DeshiError
 
@@ -134,13 +133,3 @@ def test_popularity_by_hand(tmp_path: Path) -> None:
     figures = summarise(found.ranks, found.top_items, [1, 2], 5)
     assert figures["hr@1"] == pytest.approx(2 / 3) and figures["mrr@2"] == pytest.approx((1 / 1.5 + 1 + 1) / 3)
     assert figures["n_cases"] == 3 and figures["coverage@2"] == pytest.approx(4 / 5)
-
-
-def test_coverage() -> None:
-    """Padding is no item, the list's end doesn't count, and no list gives no figure."""
-    lists = np.array([[0, 1, 2], [0, PAD, PAD]])
-    assert coverage(lists, 1, 4) == 0.25
-    assert coverage(lists, 3, 4) == 0.75
-    assert np.isnan(coverage(lists[:0], 1, 4))
-    with pytest.raises(DeshiError, match="coverage at 4"):
-        coverage(lists, 4, 4)

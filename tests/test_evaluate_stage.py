@@ -74,6 +74,26 @@ def test_metrics_come_from_the_saved_ranks(both: EvaluateResult) -> None:
     assert both.metrics["test/hr@5"] == pytest.approx(float((test["rank"] <= 5).mean()))
 
 
+def test_lists_are_what_the_ranks_say(both: EvaluateResult) -> None:
+    """Who reads lists.parquet sees the target at its rank, no padding and nothing of the history."""
+    lists = pl.read_parquet(both.folder / "lists.parquet")
+    assert lists.schema == {"part": pl.String, "case": pl.Int64, "user": pl.Int64, "items": pl.List(pl.Int64)}
+    rows = both.ranks.join(lists, on=["part", "case", "user"], validate="1:1")
+    assert rows.height == 120 and rows["items"].explode().min() >= 0
+    for row in rows.iter_rows(named=True):
+        assert len(set(row["items"])) == len(row["items"]) == min(50, row["n_candidates"])
+        assert row["rank"] % 1 or row["items"][int(row["rank"]) - 1] == row["target"]
+
+
+def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
+    """At every K for every ranker; diversity only where the ranker has item vectors and a list has a pair."""
+    assert {f"test/{name}@{k}" for name in ("gini", "novelty", "popularity_lift") for k in (1, 10)} <= set(both.metrics)
+    assert "test/ild@10" in both.metrics and "test/ild@1" not in both.metrics
+    assert "test/gini@10" in both.references["ease"] and "test/ild@10" not in both.references["ease"]
+    popularity = both.references["popularity"]
+    assert popularity["test/popularity_lift@1"] > 1 and popularity["test/novelty@1"] < both.metrics["test/novelty@1"]
+
+
 def test_tables_show_the_figures(both: EvaluateResult) -> None:
     """Terminal and notebook show the same table, the reference rankers beside the student."""
     text = str(both)

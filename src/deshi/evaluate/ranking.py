@@ -1,4 +1,4 @@
-"""The full-ranking protocol: from a scorer and the cases of a split to one exact rank a target."""
+"""The ranking pass: from a scorer and the cases of a split to one exact rank a target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from deshi.data.bundle import Bundle
-from deshi.data.sequences import history_batches
+from deshi.data.datamodule import CaseBatches
 from deshi.data.splits import Cases
 from deshi.evaluate.scorers import Scorer
 from deshi.metrics.beyond import coverage
@@ -67,18 +67,12 @@ def evaluate_ranks(
     ranks = np.full(len(cases.target_rows), np.nan)
     n_candidates = np.zeros(len(cases), dtype=np.int64)
     top_items = np.full((len(cases), top_k), PAD, dtype=np.int64)
-    whole = bundle.n_interactions
-    for numbers, batch in history_batches(
-        bundle.items, cases.users, cases.starts, cases.ends, max_length=whole, batch_size=batch_size
-    ):
-        places = _target_places(cases, numbers)
-        real = places != PAD
-        targets = torch.from_numpy(np.where(real, bundle.items[cases.target_rows[places]], PAD).astype(np.int64))
-        batch = batch.to(device)
-        found, counts, best = rank_rows(
-            scorer.scores(batch), targets.to(device), batch.items if filter_seen else None, top_k
-        )
-        ranks[places[real]] = found.cpu().numpy()[real]
+    for asked, batch, targets, seen in CaseBatches(bundle, cases, bundle.n_interactions, batch_size, filter_seen):
+        numbers = asked.numpy()
+        scores = scorer.scores(batch.to(device))
+        found, counts, best = rank_rows(scores, targets.to(device), seen.to(device), top_k)
+        row, column = (targets != PAD).nonzero(as_tuple=True)
+        ranks[cases.target_offsets[numbers[row.numpy()]] + column.numpy()] = found.cpu()[row, column].numpy()
         n_candidates[numbers] = counts.cpu().numpy()
         top_items[numbers] = best.cpu().numpy()
     return Ranking(_frame(bundle, cases, ranks, n_candidates), top_items)
@@ -99,12 +93,13 @@ def summarise(ranks: pl.DataFrame, top_items: Ints, ks: Sequence[int], n_items: 
     return figures
 
 
-def _target_places(cases: Cases, numbers: Ints) -> Ints:
-    """``(B, T)`` places in ``target_rows`` of the targets of the cases ``numbers``, ``PAD`` on the right."""
-    begins, ends = cases.target_offsets[numbers], cases.target_offsets[numbers + 1]
-    columns = np.arange(int((ends - begins).max()))
-    places: Ints = begins[:, None] + columns
-    return np.where(places < ends[:, None], places, PAD)
+def lists_frame(cases: Cases, top_items: Ints) -> pl.DataFrame:
+    """What would be shown, a row a case: ``case``, ``user`` and ``items`` (List[Int64], best first, no padding)."""
+    case = np.repeat(np.arange(len(cases)), top_items.shape[1])
+    items = pl.Series(top_items.reshape(-1)).replace(PAD, None)
+    long = pl.DataFrame({"case": case, "items": items})
+    lists = long.group_by("case", maintain_order=True).agg(pl.col("items").drop_nulls())
+    return lists.select("case", pl.Series("user", cases.users), "items")
 
 
 def _frame(bundle: Bundle, cases: Cases, ranks: NDArray[np.float64], n_candidates: Ints) -> pl.DataFrame:

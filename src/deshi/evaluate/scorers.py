@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.students.base import Student
@@ -39,3 +41,7 @@ class StudentScorer:
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32; the student looks at its latest ``max_length`` items."""
         return self.student.last_hidden(batch.items, batch.lengths).float() @ self._table
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """``(n_items, dim)`` the student's own vectors of the items."""
+        return self._table.T.cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,17 @@ import torch
 from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
 from deshi.config import save_config
 from deshi.data.splits import Cases
-from deshi.evaluate.ranking import evaluate_ranks, summarise
+from deshi.evaluate.measure import Measured, Questions, measure
 from deshi.evaluate.reference import REFERENCES
 from deshi.evaluate.reference.ease import MAX_ITEMS
+from deshi.evaluate.reference.events import training_events
 from deshi.evaluate.result import EvaluateResult, unbeaten
-from deshi.evaluate.scorers import Scorer, StudentScorer
+from deshi.evaluate.scorers import StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
-from deshi.schemas import EvalConfig, EvaluateConfig
+from deshi.schemas import EvaluateConfig
 from deshi.types import DeshiError
 
 RUN_FILE = "run.json"
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One ranker's figures, ranks and times."""
-
-    metrics: dict[str, float]
-    ranks: pl.DataFrame
-    seconds: dict[str, float]
 
 
 def run(cfg: EvaluateConfig) -> EvaluateResult:
@@ -44,12 +36,14 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
     subject = find_subject(cfg)
     parts = {part: _cases(subject, part) for part in (("validation", "test") if cfg.part == "both" else (cfg.part,))}
     names, notes = _references(cfg, subject.bundle.n_items)
-    measured: dict[str, _Measured] = {}
+    counts = training_events(subject.bundle, subject.starts, subject.ends).counts()
+    questions = Questions(subject.bundle, parts, counts, cfg.eval.ks, cfg.eval.filter_seen, cfg.eval.batch_size)
+    measured: dict[str, Measured] = {}
     student = _student_name(subject)
     if student is not None:
-        measured[student] = _measure_student(subject, parts, cfg.eval)
+        measured[student] = _measure_student(subject, questions)
     for name in names:
-        measured[name] = _measure_reference(name, subject, parts, cfg.eval)
+        measured[name] = _measure_reference(name, subject, questions)
     main, *others = measured
     references = {name: measured[name].metrics for name in others}
     warnings = _leaks(subject, parts)
@@ -87,35 +81,20 @@ def _student_name(subject: Subject) -> str | None:
     return None if subject.record is None else str(subject.record["student"])
 
 
-def _measure_student(subject: Subject, parts: dict[str, Cases], settings: EvalConfig) -> _Measured:
+def _measure_student(subject: Subject, questions: Questions) -> Measured:
     if subject.student is None:
         raise DeshiError("There is no student to evaluate: give run=FOLDER or run=latest.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return _measure(StudentScorer(subject.student, device), subject, parts, settings, device)
+    scorer = StudentScorer(subject.student, device)
+    return measure(scorer, questions, device, scorer.item_vectors())
 
 
-def _measure_reference(name: str, subject: Subject, parts: dict[str, Cases], settings: EvalConfig) -> _Measured:
+def _measure_reference(name: str, subject: Subject, questions: Questions) -> Measured:
     begin = time.perf_counter()
     ranker = REFERENCES[name]().fit(subject.bundle, subject.starts, subject.ends)
     seconds = {"fit": round(time.perf_counter() - begin, 3)}
-    found = _measure(ranker, subject, parts, settings, "cpu")
-    return _Measured(found.metrics, found.ranks, seconds | found.seconds)
-
-
-def _measure(scorer: Scorer, subject: Subject, parts: dict[str, Cases], settings: EvalConfig, device: str) -> _Measured:
-    metrics: dict[str, float] = {}
-    frames: list[pl.DataFrame] = []
-    seconds: dict[str, float] = {}
-    for part, cases in parts.items():
-        begin = time.perf_counter()
-        found = evaluate_ranks(
-            scorer, subject.bundle, cases, settings.filter_seen, settings.batch_size, device, max(settings.ks)
-        )
-        figures = summarise(found.ranks, found.top_items, settings.ks, subject.bundle.n_items)
-        metrics |= {f"{part}/{name}": value for name, value in figures.items()}
-        frames.append(found.ranks.select(pl.lit(part).alias("part"), pl.all()))
-        seconds[part] = round(time.perf_counter() - begin, 3)
-    return _Measured(metrics, pl.concat(frames), seconds)
+    found = measure(ranker, questions)
+    return replace(found, seconds=seconds | found.seconds)
 
 
 def _leaks(subject: Subject, parts: dict[str, Cases]) -> list[str]:
@@ -130,11 +109,12 @@ def _leaks(subject: Subject, parts: dict[str, Cases]) -> list[str]:
     return sentences
 
 
-def _write(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult, measured: dict[str, _Measured]) -> None:
+def _write(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult, measured: dict[str, Measured]) -> None:
     folder = result.folder
     save_config(folder, cfg)
     write_json(folder / "environment.json", environment())
     _write_parquet(folder / "ranks.parquet", result.ranks)
+    _write_parquet(folder / "lists.parquet", measured[result.ranker].lists)
     for name in result.references:
         _write_parquet(folder / "references" / f"{name}.parquet", measured[name].ranks)
     write_json(folder / "time.json", {name: found.seconds for name, found in measured.items()})
