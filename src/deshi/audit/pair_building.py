@@ -148,10 +148,8 @@ def build(files: Files, frames: Mapping[str, pl.DataFrame], higher_is_better: bo
     Raises:
         DeshiError: if no user has a target, or no list is for a user with one.
     """
-    users, items = (
-        Catalogue.of(frames["interactions"][role], [frame[role] for key, frame in frames.items() if key[0] != "i"])
-        for role in ROLES
-    )
+    others = [frame for key, frame in frames.items() if key != "interactions"]
+    users, items = (Catalogue.of(frames["interactions"][role], [frame[role] for frame in others]) for role in ROLES)
     events = _events(frames["interactions"], users, items)
     predicted = _predicted(frames["predictions"], users, items, higher_is_better)
     order = np.where(np.isnan(predicted.score), -np.inf, predicted.score)

@@ -272,6 +272,19 @@ class Pair:
         return self.among_history(self.lists.user, self.lists.item)
 
     @cached_property
+    def in_target(self) -> Bools:
+        """``(P,)``: whether a predicted item is a target of its user."""
+        found = np.zeros(len(self.lists.user), dtype=bool)
+        rows = self.lists.rows_of(self.target_user, self.target)
+        found[rows[rows >= 0]] = True
+        return found
+
+    @cached_property
+    def distinct(self) -> Ints:
+        """``(users,)``: how many different items each user's history has."""
+        return np.bincount(self._history_keys // len(self.items), minlength=len(self.users))
+
+    @cached_property
     def _history_keys(self) -> Ints:
         return np.unique(self.history.user * len(self.items) + self.history.item)
 
