@@ -1,0 +1,79 @@
+"""The content of a report: its sections, collected from what earlier stages have left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deshi.evaluate.record import find_evaluations
+from deshi.evaluate.report import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary
+from deshi.evaluate.report.blocks import Section
+from deshi.evaluate.report.context import Context, find_data, title_of
+from deshi.evaluate.report.drawing import Studio
+from deshi.evaluate.report.models import Model, check_metric, models_of
+from deshi.schemas import ReportConfig
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the page shows.
+
+    Attributes:
+        title: its heading.
+        subtitle: data, part, metric and protocol in a line.
+        models: names and colours, for the legend.
+        warnings: what makes the figures doubtful, shown first.
+        sections: in the order of the page.
+    """
+
+    title: str
+    subtitle: str
+    models: Sequence[tuple[str, int]]
+    warnings: Sequence[str]
+    sections: Sequence[Section]
+
+
+def find_models(cfg: ReportConfig) -> list[Model]:
+    """The evaluations that are reported on, checked.
+
+    Raises:
+        DeshiError: if a run isn't there, was not evaluated on the part or by the metric, or the runs can't share a
+            page.
+    """
+    models = models_of(find_evaluations(cfg.paths.runs, cfg.runs), cfg.paths.runs)
+    check_metric(models, cfg.part, cfg.metric)
+    return models
+
+
+def collect(cfg: ReportConfig, models: Sequence[Model], figures: Path) -> Content:
+    """Gather everything; the figures are drawn into the folder ``figures`` on the way."""
+    data, problem = find_data(cfg, models[0])
+    context = Context(
+        models, cfg.part, cfg.metric, cfg.paths.runs, Studio(figures), data, problem, cfg.examples, cfg.examples_seed
+    )
+    protocol = protocol_sentence(models[0])
+    sections = [
+        summary.section(context, protocol),
+        learning.section(context),
+        cutoffs.section(context),
+        slicing.section(context),
+        gaps.section(context),
+        popularity.section(context),
+        examples.section(context),
+        provenance.section(context),
+    ]
+    name = str(models[0].record["data"])
+    subtitle = f"{len(models)} run{'s' if len(models) > 1 else ''}, {cfg.part}, {title_of(cfg.metric)}. {protocol}"
+    colors = [(model.label, model.color) for model in models]
+    return Content(f"Recommenders on {name}", subtitle, colors, summary.warnings_of(context), sections)
+
+
+def protocol_sentence(model: Model) -> str:
+    """The protocol of an evaluation in words."""
+    protocol = model.record["protocol"]
+    split = str(protocol["split"]["name"]).replace("_", "-")
+    candidates = protocol["candidates"]
+    ranked = "the whole catalogue is ranked" if candidates == "full" else f"candidates: {candidates}"
+    seen = "items of the history are left out" if protocol["filter_seen"] else "items of the history stay in"
+    return f"Split {split}, {ranked}, {seen}, ties: {protocol['ties']}."

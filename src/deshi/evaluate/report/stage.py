@@ -1,0 +1,38 @@
+"""The stage ``report``: one HTML file about finished evaluations, and its figures as files."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+from deshi.artifacts import atomic_file, environment, new_run_folder, write_json
+from deshi.config import save_config
+from deshi.evaluate.report.content import collect, find_models
+from deshi.evaluate.report.page import render
+from deshi.evaluate.report.result import ReportResult
+from deshi.schemas import ReportConfig
+
+
+def run(cfg: ReportConfig) -> ReportResult:
+    """Write the report that ``cfg`` asks for.
+
+    Raises:
+        DeshiError: if a run isn't there, was not evaluated as asked, or the runs can't share a page.
+    """
+    models = find_models(cfg)
+    folder = new_run_folder(cfg.paths.runs, "report", str(models[0].record["data"]))
+    content = collect(cfg, models, folder / "figures")
+    page = render(content, version("deshi"), datetime.now(timezone.utc))
+    targets = [folder / "report.html", *([cfg.output] if cfg.output else [])]
+    for target in targets:
+        with atomic_file(target) as path:
+            path.write_text(page, encoding="utf-8")
+    save_config(folder, cfg)
+    write_json(folder / "environment.json", environment())
+    write_json(folder / "run.json", {
+        "stage": "report", "evaluations": [str(model.evaluation.folder) for model in models],
+        "data": models[0].record["data"], "data_fingerprint": models[0].record["data_fingerprint"],
+        "warnings": list(content.warnings),
+    })  # fmt: skip
+    figures = sorted(path.stem for path in (folder / "figures").glob("*.svg"))
+    return ReportResult(folder, targets[-1], figures, content.warnings)
