@@ -12,7 +12,12 @@ from deshi.targets import ConfigError
 
 FILES = sorted(ROOT.rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]
-EXTRA = {"evaluate": ["reference=popularity", "data=tiny"], "fit": ["data=tiny"], "prepare": ["data=tiny"]}
+EXTRA = {
+    "evaluate": ["reference=popularity", "data=tiny"],
+    "fit": ["data=tiny"],
+    "gap": ["run=latest"],
+    "prepare": ["data=tiny"],
+}
 """What a stage needs besides its defaults to have something to do."""
 MISSING = {
     "data/tabular": ["data.source.path=events.csv"],

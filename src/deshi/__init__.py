@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deshi.data.prepare import PrepareResult
+    from deshi.evaluate.compare.result import CompareResult
+    from deshi.evaluate.gap.result import GapResult
+    from deshi.evaluate.report.result import ReportResult
     from deshi.evaluate.stage import EvaluateResult
     from deshi.training.fit import FitResult
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "fit", "prepare"]
+__all__ = ["__version__", "compare", "evaluate", "fit", "gap", "prepare", "report"]
 
 
 def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> PrepareResult:
@@ -55,6 +58,30 @@ def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: An
     Arguments and errors as for :func:`prepare`.
     """
     return _run("evaluate", overrides, config_dir, values)
+
+
+def gap(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> GapResult:
+    """Explain why validation and test of a run differ: ``deshi.gap(run="latest")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("gap", overrides, config_dir, values)
+
+
+def report(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> ReportResult:
+    """One HTML page about finished evaluations: ``deshi.report(runs=["latest"])``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("report", overrides, config_dir, values)
+
+
+def compare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> CompareResult:
+    """Put evaluated runs side by side: ``deshi.compare(runs=["*_ml-100k_*"], baseline="popularity")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("compare", overrides, config_dir, values)
 
 
 def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, values: dict[str, Any]) -> Any:

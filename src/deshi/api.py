@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deshi.schemas import EvaluateConfig, FitConfig, PrepareConfig, StageConfig
+from deshi.schemas import CompareConfig, EvaluateConfig, FitConfig, GapConfig, PrepareConfig, ReportConfig, StageConfig
 from deshi.targets import nearest
 from deshi.types import DeshiError
 
 if TYPE_CHECKING:
     from deshi.data.prepare import PrepareResult
+    from deshi.evaluate.compare.result import CompareResult
+    from deshi.evaluate.gap.result import GapResult
+    from deshi.evaluate.report.result import ReportResult
     from deshi.evaluate.stage import EvaluateResult
     from deshi.training.fit import FitResult
 
@@ -52,6 +55,23 @@ def _run_fit(config: FitConfig) -> FitResult:
 
 def _run_evaluate(config: EvaluateConfig) -> EvaluateResult:
     from deshi.evaluate.stage import run
+
+    return run(config)
+
+
+def _run_gap(config: GapConfig) -> GapResult:
+    from deshi.evaluate.gap.stage import run
+
+    return run(config)
+
+def _run_report(config: ReportConfig) -> ReportResult:
+    from deshi.evaluate.report.stage import run
+
+    return run(config)
+
+
+def _run_compare(config: CompareConfig) -> CompareResult:
+    from deshi.evaluate.compare.stage import run
 
     return run(config)
 
@@ -97,6 +117,43 @@ STAGES: dict[str, Stage] = {
                 ("deshi evaluate run=latest", "the newest run, on its own data and split"),
                 ("deshi evaluate run=latest with_references=true", "beside the reference rankers"),
                 ("deshi evaluate reference=popularity data=ml-100k", "a reference ranker alone"),
+            ),
+        ),
+        Stage(
+            "gap",
+            "explain why validation and test of a run differ",
+            "Asks the run's student about validation, test, the test without the newest event and the last training\n"
+            "targets; tells chance, other users and items (drift) and leaks apart. Trains nothing.",
+            GapConfig,
+            _run_gap,
+            (
+                ("deshi gap latest", "of the newest run"),
+                ("deshi gap latest metric=recall@20 steps=8", "another metric, further back into training"),
+            ),
+        ),
+        Stage(
+            "report",
+            "one HTML page about finished evaluations",
+            "Writes a page that needs no network: intervals, learning curves, slices, validation against test,\n"
+            "popularity, examples with titles, configurations; and every figure as SVG and PNG.",
+            ReportConfig,
+            _run_report,
+            (
+                ("deshi report latest", "the newest evaluation"),
+                ("deshi report latest examples=40 output=report.html", "more examples, and a copy of the page"),
+            ),
+        ),
+        Stage(
+            "compare",
+            "put evaluated runs side by side, with intervals and paired tests",
+            "Joins runs that differ only in the seed, gives every figure a bootstrap interval over users, tests all\n"
+            "pairs by permutation and Wilcoxon with Holm's correction; writes Markdown, CSV, LaTeX, HTML and JSON.",
+            CompareConfig,
+            _run_compare,
+            (
+                ("deshi compare latest", "the newest evaluation alone, with intervals"),
+                ("deshi compare '*_ml-100k_*' metrics=[ndcg@10,mrr@10]", "all evaluations on a data set, by pattern"),
+                ("deshi compare latest with_references=true baseline=popularity", "against a reference ranker"),
             ),
         ),
     )

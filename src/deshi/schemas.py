@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from deshi.targets import TARGET, ConfigError, check_node, complete
 
-RUNTIME: dict[str, tuple[str, ...]] = {"student": ("n_items",), "loss": (), "split": (), "source": ()}
+RUNTIME: dict[str, tuple[str, ...]] = {"student": ("n_items",), "loss": (), "split": (), "source": (), "candidates": ()}
 """Arguments that deshi supplies when it builds a node of that kind, and a configuration therefore may not."""
 
 
@@ -33,6 +33,7 @@ SourceNode = Annotated[dict[str, Any], _node("source")]
 SplitNode = Annotated[dict[str, Any], _node("split")]
 StudentNode = Annotated[dict[str, Any], _node("student")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
+CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
 LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
 
 
@@ -191,6 +192,7 @@ class EvaluateConfig(StageConfig):
     data: DataConfig | None = Field(None, description="null: the run's")
     split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
     eval: EvalConfig = Field(default_factory=EvalConfig)
+    candidates: CandidatesNode | None = Field(None, description="null: the whole catalogue; or a rule for small sets")
 
     @model_validator(mode="after")
     def _something_to_do(self) -> EvaluateConfig:
@@ -201,3 +203,55 @@ class EvaluateConfig(StageConfig):
         if not self.run and self.data is None:
             raise ValueError("a reference ranker needs a data set: give data=NAME, e.g. data=ml-100k")
         return self
+
+
+class ReportConfig(StageConfig):
+    """Configuration of ``deshi report``."""
+
+    runs: list[str] = Field(
+        min_length=1, description="runs of deshi fit or deshi evaluate: folders, names, patterns, or latest"
+    )
+    part: Literal["validation", "test"] = Field("test", description="which targets the page is about")
+    metric: str = Field(
+        "ndcg@10", pattern=r"^(ndcg|recall|hr|mrr|map)@[1-9][0-9]*$", description="the headline metric, with its K"
+    )
+    examples: int = Field(12, ge=0, le=200, description="cases shown with titles, half of them hits")
+    examples_seed: int = Field(0, ge=0, description="of the draw of the examples")
+    output: Path | None = Field(
+        None, strict=False, description="an HTML file to write too, beside the run folder's report.html"
+    )
+
+
+class GapConfig(StageConfig):
+    """Configuration of ``deshi gap``."""
+
+    run: str = Field(description="a run of deshi fit: folder, name, or latest")
+    metric: str = Field("ndcg@10", description="what is explained: ndcg, recall, hr, mrr or map, at any K")
+    steps: int = Field(4, ge=1, le=50, description="training targets that the model is asked about, going back")
+    samples: int = Field(1000, ge=100, description="resamples of the users for the intervals")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
+    seed: int = Field(0, ge=0, description="of the resampling")
+
+
+class CompareConfig(StageConfig):
+    """Configuration of ``deshi compare``."""
+
+    runs: list[str] = Field(
+        min_length=1, description="runs of deshi fit or deshi evaluate: folders, names, patterns, or latest"
+    )
+    part: Literal["validation", "test"] = Field("test", description="which targets are compared on")
+    metrics: list[str] = Field(
+        ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
+    )
+    baseline: str | None = Field(
+        None, description="a model (label, ranker or run) that all others are tested against; null: all pairs"
+    )
+    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None, description="names of the models in their order; null: student and the settings that differ"
+    )
+    with_references: bool = Field(False, description="compare the reference rankers stored with the runs too")
+    each_run: bool = Field(False, description="every run is a model of its own, instead of joining its seeds")
+    samples: int = Field(2000, ge=100, description="resamples of the users for the intervals")
+    permutations: int | None = Field(None, ge=100, description="sign flips of a test; null: as many as are needed")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals; the tests' level is 1 - confidence")
+    seed: int = Field(0, ge=0, description="of the resampling")

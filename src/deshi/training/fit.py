@@ -128,6 +128,21 @@ def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
     return student.eval(), record
 
 
+def load_selected_student(folder: Path) -> Student:
+    """The student that validation selected, before any refit, in evaluation mode.
+
+    Raises:
+        DeshiError: as :func:`load_student`, or if the checkpoints of a refitted run were removed.
+    """
+    student, record = load_student(folder)
+    if record["refit"]:
+        path = folder / "checkpoints" / STUDENT_FILE
+        if not path.is_file():
+            raise DeshiError(f"{path} is missing: the run was refitted, and only that file holds what was selected.")
+        load_weights(student, path)
+    return student.eval()
+
+
 class _Training:
     """One run of the stage, step by step."""
 

@@ -1,0 +1,116 @@
+"""What may differ between validation and test: properties of targets and histories, known from the training events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deshi.data.bundle import Bundle
+from deshi.data.sequences import Ints
+from deshi.data.splits import Cases
+
+Floats = NDArray[np.float64]
+HOUR = 3_600_000
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """One property of every case, of both parts.
+
+    Attributes:
+        name: as shown.
+        note: how it is measured.
+        validation: ``(V,)`` values, NaN where it doesn't exist (an unseen target has no popularity).
+        test: ``(T,)`` values.
+    """
+
+    name: str
+    note: str
+    validation: Floats
+    test: Floats
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the events that were trained on say about items.
+
+    Attributes:
+        bundle: the data.
+        counts: ``(n_items,)`` training events of each item.
+        first: ``(n_items,)`` time of its first training event in milliseconds, NaN without one or without times.
+    """
+
+    bundle: Bundle
+    counts: Ints
+    first: Floats
+
+    @classmethod
+    def of(cls, bundle: Bundle, starts: Ints, ends: Ints) -> Known:
+        """Count the events ``[starts[u], ends[u])`` of every user."""
+        edges = np.zeros(bundle.n_interactions + 1, dtype=np.int64)
+        np.add.at(edges, starts, 1)
+        np.add.at(edges, ends, -1)
+        rows = np.flatnonzero(np.cumsum(edges[:-1]) > 0)
+        items = np.asarray(bundle.items)[rows]
+        first = np.full(bundle.n_items, np.inf)
+        if bundle.time_unit == "ms":
+            np.minimum.at(first, items, np.asarray(bundle.timestamps)[rows].astype(np.float64))
+        return cls(bundle, np.bincount(items, minlength=bundle.n_items), np.where(np.isinf(first), np.nan, first))
+
+
+def covariates(known: Known, validation: Cases, test: Cases) -> list[Covariate]:
+    """All covariates that the data have; those that need times are left out where there are only positions.
+
+    For a case with several targets, a property of the target is its mean over them.
+    """
+    found = [
+        ("target popularity", "training events of the target; an unseen target is a group of its own", _popularity),
+        ("history length", "events before the target", lambda _, cases: (cases.ends - cases.starts).astype(np.float64)),
+    ]
+    if known.bundle.time_unit == "ms":
+        found += [
+            ("target age", "time since the target's first training event", _age),
+            ("time since the previous event", "between the history's last event and the target", _pause),
+            ("time in the user's life", "between the user's first event and the target", _life),
+        ]
+    return [Covariate(name, note, value(known, validation), value(known, test)) for name, note, value in found]
+
+
+def unseen_share(known: Known, cases: Cases) -> float:
+    """The share of targets that have no training event."""
+    return float((known.counts[np.asarray(known.bundle.items)[cases.target_rows]] == 0).mean())
+
+
+def _popularity(known: Known, cases: Cases) -> Floats:
+    counts = known.counts[np.asarray(known.bundle.items)[cases.target_rows]].astype(np.float64)
+    return _mean(np.where(counts > 0, counts, np.nan), cases)
+
+
+def _age(known: Known, cases: Cases) -> Floats:
+    first = known.first[np.asarray(known.bundle.items)[cases.target_rows]]
+    return _mean(known.bundle.timestamps[cases.target_rows] - first, cases)
+
+
+def _pause(known: Known, cases: Cases) -> Floats:
+    return _since(known.bundle, cases, cases.ends - 1)
+
+
+def _life(known: Known, cases: Cases) -> Floats:
+    return _since(known.bundle, cases, cases.starts)
+
+
+def _since(bundle: Bundle, cases: Cases, rows: Ints) -> Floats:
+    """Milliseconds from the events ``rows`` ``(C,)`` to each case's targets."""
+    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    return _mean((bundle.timestamps[cases.target_rows] - bundle.timestamps[rows[owner]]).astype(np.float64), cases)
+
+
+def _mean(values: Floats, cases: Cases) -> Floats:
+    """The mean of the targets' values ``(T,)`` in each case, without NaN; NaN if there is none."""
+    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    real = ~np.isnan(values)
+    sums = np.bincount(owner[real], weights=values[real], minlength=len(cases))
+    sizes = np.bincount(owner[real], minlength=len(cases))
+    return np.where(sizes > 0, sums / np.maximum(sizes, 1), np.nan)

@@ -1,0 +1,167 @@
+"""What the stage ``gap`` hands back: headline, parts, counterfactuals, steps back and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deshi.metrics.significance import Interval
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the gap; all parts, the residue included, add up to it."""
+
+    name: str
+    interval: Interval
+    note: str
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """The test metric under another treatment, and its change against the test metric as measured."""
+
+    name: str
+    test: Interval
+    change: Interval
+
+
+@dataclass(frozen=True)
+class Step:
+    """The metric of the same users at one place of their histories."""
+
+    name: str
+    interval: Interval
+    n_cases: int
+
+
+@dataclass(frozen=True)
+class GapResult:
+    """A gap, explained. Intervals are percentile bootstrap intervals over users.
+
+    Attributes:
+        folder: the run folder that was written.
+        metric: such as ``ndcg@10``.
+        run: the name of the run that was asked.
+        validation: the metric on validation.
+        test: the metric on test, by the student that validation selected.
+        difference: test minus validation.
+        ratio: test over validation.
+        parts: of the difference, the residue last.
+        counterfactuals: other treatments of the newest events.
+        steps: from training targets back to test, oldest first; empty where there are too few users.
+        verdict: ``noise``, ``drift`` or ``suspicious``.
+        sentence: why.
+        notes: what could not be said.
+    """
+
+    folder: Path
+    metric: str
+    run: str
+    validation: Interval
+    test: Interval
+    difference: Interval
+    ratio: Interval
+    parts: Sequence[Part]
+    counterfactuals: Sequence[Counterfactual]
+    steps: Sequence[Step]
+    verdict: str
+    sentence: str
+    notes: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, as written to ``gap.json``."""
+        bounds = {name: [getattr(self, name).low, getattr(self, name).high] for name in ("difference", "ratio")}
+        return {
+            "metric": self.metric,
+            "run": self.run,
+            "validation": self.validation.mean,
+            "test": self.test.mean,
+            "difference": self.difference.mean,
+            "interval": bounds["difference"],
+            "ratio": self.ratio.mean,
+            "ratio_interval": bounds["ratio"],
+            "parts": [_flat(part.name, part.interval) | {"note": part.note} for part in self.parts],
+            "counterfactuals": [asdict(one) for one in self.counterfactuals],
+            "steps": [_flat(step.name, step.interval) | {"n_cases": step.n_cases} for step in self.steps],
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "notes": list(self.notes),
+        }
+
+    def tables(self) -> Group:
+        """The explanation for a rich console."""
+        shown: list[RenderableType] = [self._headline(), self._parts()]
+        if self.counterfactuals:
+            shown.append(self._counterfactuals())
+        if self.steps:
+            shown.append(self._steps())
+        style = "bold red" if self.verdict == "suspicious" else "bold"
+        shown.append(Text(self.sentence, style=style))
+        shown += [Text(note) for note in self.notes]
+        shown.append(Text(f"Written to {self.folder}"))
+        return Group(*shown)
+
+    def _headline(self) -> Table:
+        table = _table(f"{self.metric} of {self.run}", "", "value", "95 % interval over users")
+        rows = {"validation": self.validation, "test": self.test, "test - validation": self.difference}
+        for name, interval in rows.items():
+            table.add_row(name, *_cells(interval, signed=name.startswith("test -")))
+        table.add_row("test / validation", f"{self.ratio.mean:.3f}", f"{self.ratio.low:.3f} to {self.ratio.high:.3f}")
+        return table
+
+    def _parts(self) -> Table:
+        table = _table("Where the difference comes from", "part", "value", "interval", "what differs")
+        for part in self.parts:
+            table.add_row(part.name, *_cells(part.interval, signed=True), part.note)
+        return table
+
+    def _counterfactuals(self) -> Table:
+        table = _table("The newest events", "if", "test", "change", "interval of the change")
+        for one in self.counterfactuals:
+            table.add_row(one.name, f"{one.test.mean:.4f}", *_cells(one.change, signed=True))
+        return table
+
+    def _steps(self) -> Table:
+        table = _table(f"The same {self.steps[0].n_cases:,} users, step by step", "target", "value", "interval", "fall")
+        last: float | None = None
+        for step in self.steps:
+            fall = "" if last is None else f"{step.interval.mean - last:+.4f}"
+            table.add_row(step.name, *_cells(step.interval), fall)
+            last = step.interval.mean
+        return table
+
+    def __str__(self) -> str:
+        """The tables as plain text."""
+        console = Console(file=StringIO(), width=120, color_system=None)
+        with console.capture() as capture:
+            console.print(self.tables())
+        return capture.get().rstrip()
+
+    def _repr_html_(self) -> str:
+        console = Console(record=True, width=120, file=StringIO())
+        console.print(self.tables())
+        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place == 0 or place > 2 else "right")
+    return table
+
+
+def _cells(interval: Interval, signed: bool = False) -> tuple[str, str]:
+    sign = "+" if signed else ""
+    return f"{interval.mean:{sign}.4f}", f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
+
+
+def _flat(name: str, interval: Interval) -> dict[str, Any]:
+    return {"name": name, "value": interval.mean, "interval": [interval.low, interval.high]}
