@@ -22,6 +22,19 @@ def check_alignment(pair: Pair) -> Iterator[Finding]:
         yield from _too_good(pair)
 
 
+def answers(pair: Pair, ranks: Floats, base: Floats) -> bool:
+    """Whether ``ranks`` are far better than ``base`` and no worse than what a popularity or a random list gives.
+
+    Where the base has no hits at all, chance hits of another reading would prove nothing.
+    """
+    lengths = pair.lists.lengths[pair.target_user]
+    popular = popularity_ranks(pair)
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, lengths.max() + 1))])
+    random = float((harmonic[lengths] / pair.items.known).mean())
+    bar = max(2 * random, 0.8 * float(np.where(popular <= lengths, 1 / popular, 0.0).mean()))
+    return far_higher(ranks, base) and float((1 / ranks).mean()) > bar
+
+
 def shifted(catalogue: Catalogue, by: int) -> Ints:
     """For every id the number of the id that is greater by ``by``; :data:`NOTHING` if there is none.
 
@@ -61,7 +74,7 @@ def _mapped(order: Ints, labels: Ints, size: int) -> Ints:
 def _items(pair: Pair) -> Iterator[Finding]:
     ranks = {by: _of_items(pair, shifted(pair.items, by)) for by in SHIFTS}
     best = max(ranks, key=lambda by: float((1 / ranks[by]).mean()))
-    if far_higher(ranks[best], pair.ranks):
+    if answers(pair, ranks[best], pair.ranks):
         yield finding(
             "items-shifted",
             f"The predicted item ids are {abs(best)} too {'high' if best > 0 else 'low'}: the target's id "
@@ -77,7 +90,7 @@ def _items(pair: Pair) -> Iterator[Finding]:
 def _users(pair: Pair) -> Iterator[Finding]:
     ranks = {by: _of_users(pair, shifted(pair.users, by)) for by in SHIFTS}
     best = max(ranks, key=lambda by: float((1 / ranks[by]).mean()))
-    if far_higher(ranks[best], pair.ranks):
+    if answers(pair, ranks[best], pair.ranks) and far_higher(ranks[best], _of_strangers(pair)):
         yield finding(
             "users-shifted",
             f"The lists are stored under user ids that are {abs(best)} too {'high' if best > 0 else 'low'}.",
@@ -94,7 +107,8 @@ def _permuted(pair: Pair, kind: str) -> Iterator[Finding]:
     try_one = _of_items if kind == "item" else _of_users
     ranks = {name: try_one(pair, meant) for name, meant in reorderings(getattr(pair, f"{kind}s")).items()}
     best = max(ranks, key=lambda name: float((1 / ranks[name]).mean()))
-    if far_higher(ranks[best], pair.ranks):
+    strangers = pair.ranks if kind == "item" else _of_strangers(pair)
+    if answers(pair, ranks[best], pair.ranks) and far_higher(ranks[best], strangers):
         yield finding(
             f"{kind}s-permuted",
             f"The {kind} ids of the predictions stand for others: {best}.",
@@ -112,6 +126,13 @@ def _of_users(pair: Pair, meant: Ints) -> Floats:
     return pair.lists.ranks_of(meant[pair.target_user], pair.target)
 
 
+def _of_strangers(pair: Pair) -> Floats:
+    """The targets' ranks in the lists of users far away: what anybody's list hits, as it holds popular items."""
+    far = np.arange(len(pair.users))
+    far[pair.case_user] = np.roll(pair.case_user, len(pair.case_user) // 2)
+    return _of_users(pair, far)
+
+
 def _by_shift(pair: Pair, ranks: dict[int, Floats]) -> str:
     figures = {by: pair.hits(values) for by, values in ranks.items()} | {0: pair.hits(pair.ranks)}
     return ", ".join(f"{by:+d} {figures[by]:.4f}" if by else f"0 {figures[by]:.4f}" for by in sorted(figures))
@@ -119,7 +140,7 @@ def _by_shift(pair: Pair, ranks: dict[int, Floats]) -> str:
 
 def _reversed(pair: Pair) -> Iterator[Finding]:
     ranks = pair.lists.ranks_of(pair.target_user, pair.target, pair.lists.reversed)
-    if far_higher(ranks, pair.ranks):
+    if answers(pair, ranks, pair.ranks):
         by = "score" if pair.predicted.scored else "rank"
         yield finding(
             "scores-reversed",
@@ -146,7 +167,7 @@ def _earlier(pair: Pair) -> Iterator[Finding]:
     ranks = earlier_ranks(pair)
     for place, name in ((1, "second last"), (2, "third last")):
         others = [values for number, values in enumerate(ranks) if number != place]
-        if not all(far_higher(ranks[place], other) for other in others):
+        if not all(answers(pair, ranks[place], other) for other in others):
             continue
         items = pair.history.items_at(pair.history.from_end(pair.case_user, place - 1))
         users = np.flatnonzero((ranks[place] <= pair.head) & (ranks[0] > pair.head))

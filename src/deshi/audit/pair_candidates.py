@@ -19,7 +19,7 @@ def check_candidates(pair: Pair, aligned: bool) -> Iterator[Finding]:
     """Findings about candidates; comparisons with chance only where the lists are known to answer the question."""
     sampled = _sampled(pair)
     yield from _candidate_sets(pair) if sampled else ()
-    left_out = list(_left_out(pair, sampled))
+    left_out = list(_left_out(pair, sampled)) if aligned else []
     yield from left_out
     yield from _seen(pair)
     if aligned and not left_out and not sampled:
@@ -34,12 +34,14 @@ def _sampled(pair: Pair) -> bool:
     lengths = pair.lists.lengths[pair.case_user]
     lengths = lengths[lengths > 0]
     usual = float(np.median(lengths))
-    if usual > 0.25 * pair.items.known or (np.abs(lengths - usual) > 2).mean() > 0.05:
+    if usual > 0.9 * pair.items.known or (np.abs(lengths - usual) > 2).mean() > 0.05:
         return False
     listed = pair.lists.lengths[pair.target_user] > 0
     there = float(np.isfinite(pair.ranks[listed]).mean())
-    # A ranker's best items hold nearly all targets only if it puts them on top.
-    return (there >= 0.995 and pair.hits(pair.ranks[listed], 1) < 0.9) or (there >= 0.4 and _evenly_drawn(pair))
+    # A ranker's short list holds nearly all targets only if it puts them on top.
+    short = usual <= 0.25 * pair.items.known
+    certain = short and there >= 0.995 and pair.hits(pair.ranks[listed], 1) < 0.9
+    return certain or (there >= 0.4 and _evenly_drawn(pair))
 
 
 def _evenly_drawn(pair: Pair) -> bool:
@@ -142,7 +144,7 @@ def without_seen(pair: Pair) -> Floats:
 def _against_chance(pair: Pair) -> Iterator[Finding]:
     """The number of hits against that of random lists: of the whole list or, if that is long, of its head."""
     lengths = pair.lists.lengths[pair.target_user].astype(float)
-    whole = lengths.mean() < 0.5 * pair.items.known
+    whole = lengths.mean() < 0.8 * pair.items.known
     size = lengths if whole else np.minimum(lengths, pair.head)
     pool = pair.items.known - (0 if pair.seen.any() else pair.distinct[pair.target_user])
     expected = float(np.minimum(size / np.maximum(pool, 1), 1.0).sum())

@@ -113,8 +113,7 @@ def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
 def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
     """Usual other ways to a figure, the likeliest first."""
     lists, user, target = pair.lists, pair.target_user, pair.target
-    order = _order_of_lists(pair)
-    yield from _batches(pair, claim, order)
+    yield from _batches(pair, claim)
     for name, values in (("in favour of", lists.best), ("against", lists.worst)):
         value = _mean(pair, claim, lists.ranks_of(user, target, values))
         yield Reading("ties-counted-as-hits", f"with ties counted {name} the target", value)
@@ -129,35 +128,24 @@ def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
         yield Reading("claim-not-reproduced", f"for the {name} event instead of the target", value)
     reverse = lists.ranks_of(user, target, lists.reversed)
     yield Reading("claim-not-reproduced", "with the lists the other way round", _mean(pair, claim, reverse))
-    yield Reading(
-        "claim-not-reproduced", "without the items that users already have", _mean(pair, claim, without_seen(pair))
-    )
+    unseen = _mean(pair, claim, without_seen(pair))
+    yield Reading("claim-not-reproduced", "without the items that users already have", unseen)
     yield from _other_definitions(pair, claim)
 
 
-def _batches(pair: Pair, claim: Claim, order: dict[str, Floats]) -> Iterator[Reading]:
+def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
+    """Means of batch means, and without the last batch, with the users in the order in which the lists name them."""
     grouped = case_ranks(pair.ranks, pair.case, len(pair.case_user))
-    values = METRICS[claim.metric](grouped, claim.k)
-    for name, places in order.items():
-        row = values[places]
-        for size in BATCHES:
-            if size >= len(row) or len(row) % size == 0:
-                continue
-            means = [row[start : start + size].mean() for start in range(0, len(row), size)]
-            yield Reading(
-                "averaged-by-batch",
-                f"as the mean of the means of batches of {size} in the {name}",
-                float(np.mean(means)),
-            )
-            kept = row[: len(row) // size * size]
-            yield Reading("last-batch-dropped", f"without the last batch of {size} in the {name}", float(kept.mean()))
-
-
-def _order_of_lists(pair: Pair) -> dict[str, Floats]:
-    """The cases in the order in which the predictions name their users; those without a list last."""
     first = np.full(len(pair.users), np.iinfo(np.int64).max)
     np.minimum.at(first, pair.predicted.user, pair.predicted.line)
-    return {"order of the predictions": np.argsort(first[pair.case_user], kind="stable")}
+    row = METRICS[claim.metric](grouped, claim.k)[np.argsort(first[pair.case_user], kind="stable")]
+    for size in BATCHES:
+        if size >= len(row) or len(row) % size == 0:
+            continue
+        mean = float(np.mean([row[start : start + size].mean() for start in range(0, len(row), size)]))
+        yield Reading("averaged-by-batch", f"as the mean of the means of batches of {size}", mean)
+        kept = row[: len(row) // size * size]
+        yield Reading("last-batch-dropped", f"without the last batch of {size}", float(kept.mean()))
 
 
 def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:

@@ -72,6 +72,7 @@ def _missing_users(pair: Pair) -> Iterator[Finding]:
         pair.names(missing),
         effect,
         "Export a list for every user with a target; a user without one is a miss, not an exception.",
+        None if len(missing) > 0.01 * len(pair.case_user) else "warning",
     )
 
 
@@ -96,14 +97,18 @@ def _unknown(pair: Pair) -> Iterator[Finding]:
         strange &= ~np.isin(predicted.item, known)
     items = np.unique(predicted.item[strange])
     if len(items):
+        top = pair.lists.item[pair.lists.best <= pair.head]
+        spoiled = float(np.isin(top, items).mean())
         yield finding(
             "unknown-items",
             f"{count(len(items), len(np.unique(predicted.item)), 'items')} of the predictions are not in the "
             "interactions.",
             pair.where_predicted(np.flatnonzero(strange)),
-            f"{count(int(strange.sum()), len(strange), 'rows')} can't hit any target but take a place in a list.",
-            "Check that items are written as original ids, not as indices of the model, and that padding and mask "
-            "tokens are left out.",
+            f"{count(int(strange.sum()), len(strange), 'rows')} can't hit any target; they take "
+            f"{100 * spoiled:.3g} % of the best {pair.head} places.",
+            "Items that nobody has had yet are harmless. Else check that items are written as original ids, not as "
+            "indices of the model, and that padding and mask tokens are left out.",
+            None if spoiled > 0.02 else "note",
         )
 
 

@@ -210,23 +210,23 @@ def _by_role(frame: pl.DataFrame, columns: Mapping[str, str], lines: pl.Series) 
 def _typed(raw: pl.DataFrame) -> pl.DataFrame:
     """The columns in their types with ``reason``, null for a good row."""
     made = {"line": raw["line"]}
-    reason = pl.when(False).then(pl.lit(""))
+    wrong: list[tuple[pl.Expr, str]] = []
     for role in raw.columns[1:]:
         if role in ("user", "item"):
             made[role] = raw[role].cast(pl.String)
             blank = pl.col(role).is_null() | (pl.col(role).str.strip_chars() == "")
-            reason = reason.when(blank).then(pl.lit(f"no {role} id"))
+            wrong.append((blank, f"no {role} id"))
         elif role == "time":
             made[role] = _times(raw[role])
-            reason = reason.when(pl.col(role).is_null()).then(pl.lit("no valid timestamp"))
+            wrong.append((pl.col(role).is_null(), "no valid timestamp"))
         else:
             made[role] = _numbers(raw[role])
             # An empty field is how many tools write NaN, which is a finding and no malformed row.
             made[f"{role}?"] = _given(raw[role])
-            wrong = pl.col(role).is_null() & pl.col(f"{role}?")
-            reason = reason.when(wrong).then(pl.lit(f"{role} is not a number"))
+            wrong.append((pl.col(role).is_null() & pl.col(f"{role}?"), f"{role} is not a number"))
     frame = pl.DataFrame([series.alias(name) for name, series in made.items()])
-    done = frame.with_columns(reason.otherwise(None).alias("reason"))
+    reasons = [pl.when(condition).then(pl.lit(text)) for condition, text in wrong]
+    done = frame.with_columns(pl.coalesce(reasons).alias("reason"))
     numbers = [pl.col(name).fill_null(float("nan")) for name in ("score", "rank") if name in done.columns]
     return done.with_columns(numbers).drop("score?", "rank?", strict=False)
 
