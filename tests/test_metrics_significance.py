@@ -74,11 +74,19 @@ def test_permutation_is_never_zero_and_two_sided() -> None:
 
 def test_many_pairs_are_each_what_they_are_alone() -> None:
     """The shared product over columns is only faster."""
-    values = np.random.default_rng(0).choice([0.0, 0.5, 1.0], (50, 3))
+    values = np.random.default_rng(0).random((50, 3))
     found = permutation_p_values(values, [(0, 1), (2, 1), (0, None)], samples=500, seed=3)
     alone = [paired_permutation(values[:, a], values[:, b], 500, 3) for a, b in [(0, 1), (2, 1)]]
     assert found[:2].tolist() == alone
     assert found[2] == paired_permutation(values[:, 0], np.zeros(50), 500, 3)
+
+
+def test_cases_of_zeros_change_nothing() -> None:
+    """Most users are served by no model at small K; leaving them out is only faster."""
+    values = np.random.default_rng(0).random((50, 2))
+    longer = np.concatenate([values, np.zeros((30, 2))])
+    assert permutation_p_values(longer, [(0, 1)], 500) == permutation_p_values(values, [(0, 1)], 500)
+    assert permutation_p_values(np.zeros((5, 2)), [(0, 1)], 500) == 1.0
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from deshi.types import DeshiError
 
 Floats = NDArray[np.float64]
 
-CELLS = 1 << 22
-"""Cells of a block of resampling weights (samples x cases): 32 MiB of float64."""
+CELLS = 1 << 20
+"""Cells of a block of resampling weights (samples x cases): 8 MiB of float64."""
 
 DECIMALS = 12
 """Differences are rounded to this: equal metrics that were summed in another order must stay ties."""
@@ -105,17 +105,18 @@ def permutation_p_values(
         seed: of the signs.
     """
     checked = _checked(values)
-    # A column of zeros at the end stands for None, which indexes it as -1.
-    padded = np.concatenate([checked, np.zeros((len(checked), 1))], axis=1)
+    # Cases of zeros, such as users whom no model serves, change no sum. None stands for a column of zeros at the end.
+    used = checked[checked.any(axis=1)]
+    padded = np.concatenate([used, np.zeros((len(used), 1))], axis=1)
     first = np.array([one for one, _ in pairs], dtype=np.int64)
     second = np.array([-1 if other is None else other for _, other in pairs], dtype=np.int64)
     totals = padded.sum(axis=0)
     observed = np.abs(totals[first] - totals[second])
     # Metrics take few values: many flips tie with the observed sum, and rounding must not break the ties.
-    bound = observed - 1e-9 * np.maximum(np.abs(padded).sum(axis=0).max(), 1.0)
+    bound = observed - 1e-9 * np.abs(padded).sum(axis=0).max()
     generator, reached = np.random.default_rng(seed), np.zeros(len(pairs), dtype=np.int64)
-    for size in _blocks(samples, len(checked)):
-        sums = 2.0 * (_coins(generator, size, len(checked)) @ padded) - totals
+    for size in _blocks(samples, len(padded)):
+        sums = 2.0 * (_coins(generator, size, len(padded)) @ padded) - totals
         reached += (np.abs(sums[:, first] - sums[:, second]) >= bound).sum(axis=0)
     found: Floats = (reached + 1) / (samples + 1)
     return found
@@ -191,7 +192,7 @@ def _blocks(samples: int, n_cases: int) -> Iterator[int]:
     """Sizes of blocks of samples that add up to ``samples``; they don't change what is drawn."""
     if samples < 1:
         raise DeshiError(f"samples is {samples}, expected a number from 1; intervals need about 1000.")
-    step = max(1, CELLS // n_cases)
+    step = max(1, CELLS // max(1, n_cases))
     for begin in range(0, samples, step):
         yield min(step, samples - begin)
 
