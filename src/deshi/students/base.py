@@ -77,6 +77,10 @@ class Student(nn.Module, ABC):
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Hidden states ``(B, L, dim)`` of checked histories ``(B, L)`` with ``L <= max_length``."""
 
+    def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """The last position's hidden states ``(B, dim)``; a student that can spare work on the others overrides it."""
+        return at_last(self.encode(items, lengths), lengths)
+
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Hidden states after every position.
 
@@ -98,13 +102,18 @@ class Student(nn.Module, ABC):
 
     def last_hidden(self, items: Tensor, lengths: Tensor) -> Tensor:
         """The hidden state ``(B, dim)`` after each history's last item: what ranks the next one."""
-        hidden = self(items, lengths)
-        last = lengths.clamp(max=self.max_length) - 1
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        check_histories(items, lengths, self.n_items)
+        items, lengths = keep_latest(items, lengths, self.max_length)
+        return self.encode_last(items, lengths)
 
     def item_table(self) -> Tensor:
         """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""
         return self.items.table()
+
+
+def at_last(x: Tensor, lengths: Tensor) -> Tensor:
+    """Each row's last real position: ``(B, L, dim)`` -> ``(B, dim)``."""
+    return x[torch.arange(len(x), device=x.device), lengths - 1]
 
 
 def keep_latest(items: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:

@@ -111,6 +111,18 @@ class CausalSelfAttention(nn.Module):
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return cast(Tensor, self.project_out(seen.transpose(1, 2).reshape(batch, length, dim)))
 
+    def last(self, x: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
+        """What :meth:`forward` gives at the last positions, for queries ``(B, dim)`` and context ``(B, L, dim)``."""
+        batch, length, dim = context.shape
+        weight, bias = self.project_in.weight, self.project_in.bias
+        heads = (self.heads, dim // self.heads)
+        query = F.linear(x, weight[:dim], bias[:dim]).view(batch, 1, *heads)
+        mixed = F.linear(context, weight[dim:], bias[dim:]).view(batch, length, 2, *heads)
+        key, value = mixed.permute(2, 0, 3, 1, 4)
+        inside = torch.arange(length, device=x.device) < lengths[:, None]
+        seen = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=inside[:, None, None])
+        return cast(Tensor, self.project_out(seen.reshape(batch, dim)))
+
 
 class FeedForward(nn.Module):
     """Two linear layers with a non-linearity between them, applied at each position alone."""

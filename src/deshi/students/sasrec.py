@@ -7,8 +7,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from deshi.students.base import Student
+from deshi.students.base import Student, at_last
 from deshi.students.layers import CausalSelfAttention, Dropout, FeedForward
+from deshi.types import DeshiError
 
 
 class SASRec(Student):
@@ -44,6 +45,8 @@ class SASRec(Student):
         norm: Literal["pre", "original"] = "pre",
     ) -> None:
         super().__init__(n_items, dim, max_length)
+        if blocks < 1:
+            raise DeshiError(f"SASRec got blocks={blocks}, expected at least 1.")
         self.positions = nn.Parameter(torch.empty(max_length, dim))
         nn.init.normal_(self.positions, std=0.02)
         self.dropout = Dropout(dropout)
@@ -53,11 +56,20 @@ class SASRec(Student):
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`Student.encode`. Positions count from the history's beginning."""
-        x = self.items(items) * self.dim**0.5 + self.positions[: items.shape[1]]
-        x = self.dropout(x)
+        x = self._embed(items)
         for block in self.blocks:
             x = block(x)
         return cast(Tensor, self.norm(x))
+
+    def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Student.encode_last`: the last block computes the last position alone."""
+        x = self._embed(items)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return cast(Tensor, self.norm(cast(Block, self.blocks[-1]).last(x, lengths)))
+
+    def _embed(self, items: Tensor) -> Tensor:
+        return cast(Tensor, self.dropout(self.items(items) * self.dim**0.5 + self.positions[: items.shape[1]]))
 
 
 class Block(nn.Module):
@@ -75,7 +87,16 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, L, dim)`` -> ``(B, L, dim)``."""
         normed = self.attention_norm(x)
-        seen = self.attention(normed, x if self.original else None)
+        return self._join(x, normed, self.attention(normed, x if self.original else None))
+
+    def last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What :meth:`forward` gives at each row's last position: ``(B, L, dim)`` -> ``(B, dim)``."""
+        normed = self.attention_norm(x)
+        own = at_last(normed, lengths)
+        return self._join(at_last(x, lengths), own, self.attention.last(own, x if self.original else normed, lengths))
+
+    def _join(self, x: Tensor, normed: Tensor, seen: Tensor) -> Tensor:
+        """Add what the attention has seen, then the feed-forward."""
         x = (normed if self.original else x) + self.dropout(seen)
         normed = self.feed_forward_norm(x)
         return cast(Tensor, (normed if self.original else x) + self.dropout(self.feed_forward(normed)))
