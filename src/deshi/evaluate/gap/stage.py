@@ -71,7 +71,7 @@ class _Explanation:
         )
         validation, test, difference, ratio = self._headline(answers)
         parts, residue = self._parts(answers)
-        ladder = {name: asker.worth(cases) for name, cases in self._ladder().items()}
+        ladder = self._asked(asker, answers)
         cliff = find_cliff(ladder, self.cfg.samples, self.cfg.confidence, self.cfg.seed)
         explained = sum(part.interval.mean for part in parts)
         verdict, sentence = judge(difference, ratio, residue, explained, cliff, self._leaked())
@@ -128,6 +128,15 @@ class _Explanation:
             shares = [unseen_share(known, cases) for cases in (self.validation, self.test)]
             note += f"; unseen {shares[0]:.1%} and {shares[1]:.1%}"
         return note
+
+    def _asked(self, asker: Asker, answers: _Answers) -> dict[str, Floats]:
+        """The metric of each step's cases; what was answered already isn't asked again."""
+        known = [(self.validation, answers.validation), (self.test, answers.test)]
+        found = {}
+        for name, cases in self._ladder().items():
+            same = [worth for other, worth in known if _same(cases, other)]
+            found[name] = same[0] if same else asker.worth(cases)
+        return found
 
     def _ladder(self) -> dict[str, Cases]:
         for steps in range(self.cfg.steps, 0, -1):
@@ -198,6 +207,11 @@ def _resampled(answers: _Answers, samples: int, seed: int) -> Floats:
         np.add.at(sums[:, 2 + column], places, 1.0)
     means = bootstrap_means(sums, samples, seed)
     return np.stack([_ratios(means[:, 0], means[:, 2]), _ratios(means[:, 1], means[:, 3])], axis=1)
+
+
+def _same(first: Cases, second: Cases) -> bool:
+    pairs = ((first.users, second.users), (first.ends, second.ends), (first.target_rows, second.target_rows))
+    return all(np.array_equal(one, other) for one, other in pairs)
 
 
 def _subset(cases: Cases, keep: NDArray[np.bool_]) -> Cases:
