@@ -220,19 +220,7 @@ class _Training:
     def _module(self, starts: Ints, ends: Ints, cases: Cases | None) -> tuple[TrainingModule, DataModule]:
         cfg, train = self.cfg, self.cfg.train
         student, loss = self._new_student(), build(cfg.loss)
-        data = DataModule(
-            self.bundle,
-            starts,
-            ends,
-            cases,
-            student.max_length,
-            train.batch_positions,
-            train.max_batch_size,
-            train.windows,
-            Augmentation(**train.augment.model_dump()),
-            (cfg.eval.batch_size, cfg.eval.filter_seen),
-            cfg.seed,
-        )
+        data = data_module(cfg, self.bundle, starts, ends, cases, student.max_length)
         if hasattr(loss, "set_counts"):
             loss.set_counts(torch.from_numpy(target_counts(self.bundle, starts, ends)))
         module = TrainingModule(
@@ -311,6 +299,35 @@ class _Training:
             "threads": self.threads,
             "seed": cfg.seed,
         }
+
+
+def data_module(
+    cfg: FitConfig, bundle: Bundle, starts: Ints, ends: Ints, cases: Cases | None, max_length: int
+) -> DataModule:
+    """The batches of a run: what ``deshi fit`` trains on and what ``deshi audit`` looks at.
+
+    Args:
+        cfg: of the run.
+        bundle: its data.
+        starts: ``(U,)`` flat position of each user's first training event.
+        ends: ``(U,)`` one past each user's last training event.
+        cases: the validation cases; None for training without validation.
+        max_length: of the student.
+    """
+    train = cfg.train
+    return DataModule(
+        bundle,
+        starts,
+        ends,
+        cases,
+        max_length,
+        train.batch_positions,
+        train.max_batch_size,
+        train.windows,
+        Augmentation(**train.augment.model_dump()),
+        (cfg.eval.batch_size, cfg.eval.filter_seen),
+        cfg.seed,
+    )
 
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
