@@ -148,7 +148,7 @@ def _reversed(pair: Pair) -> Iterator[Finding]:
             f"{'better' if pair.predicted.scored else 'worse'}.",
             pair.where(np.flatnonzero(ranks <= pair.head)),
             f"{pair.figure(pair.ranks)} as it is, {pair.figure(ranks)} the other way round.",
-            "Set higher_is_better=false if the scores are distances or losses; else turn the sort round."
+            "Set columns.higher_is_better=false if the scores are distances or losses; else turn the sort round."
             if pair.predicted.scored
             else "Count ranks from the best item.",
         )

@@ -11,6 +11,9 @@ from deshi.audit.pair_alignment import popularity_ranks
 from deshi.audit.pair_data import Pair
 from deshi.metrics.ranking import Floats, Ints
 
+MANY = 25
+"""Lists from which on their common properties are no chance."""
+
 ENOUGH = 20.0
 """Hits that random lists must be expected to have before a lack of hits says anything."""
 
@@ -34,14 +37,14 @@ def _sampled(pair: Pair) -> bool:
     lengths = pair.lists.lengths[pair.case_user]
     lengths = lengths[lengths > 0]
     usual = float(np.median(lengths))
-    if usual > 0.9 * pair.items.known or (np.abs(lengths - usual) > 2).mean() > 0.05:
+    if len(lengths) < MANY or usual > 0.9 * pair.items.known or (np.abs(lengths - usual) > 2).mean() > 0.05:
         return False
     listed = pair.lists.lengths[pair.target_user] > 0
     there = float(np.isfinite(pair.ranks[listed]).mean())
     # A ranker's short list holds nearly all targets only if it puts them on top.
     short = usual <= 0.25 * pair.items.known
     certain = short and there >= 0.995 and pair.hits(pair.ranks[listed], 1) < 0.9
-    return certain or (there >= 0.4 and _evenly_drawn(pair))
+    return certain or (there >= 0.4 and len(lengths) >= 2 * MANY and _evenly_drawn(pair))
 
 
 def _evenly_drawn(pair: Pair) -> bool:
@@ -129,7 +132,7 @@ def _seen(pair: Pair) -> Iterator[Finding]:
         ),
         f"{pair.figure(pair.ranks)} as it is, {pair.figure(without)} without them.",
         "Leave out the items of the history before the target, or say that you don't.",
-        None if gain > 0.02 * pair.hits(pair.ranks) else "note",
+        None if gain > 0.05 * pair.hits(pair.ranks) else "note",
     )
 
 

@@ -117,7 +117,7 @@ def _cold(pair: Pair) -> Iterator[Finding]:
         f"{1 - len(cold) / len(pair.target):.4f}; on these targets {pair.figure(pair.ranks[cold])}, on the others "
         f"{pair.figure(np.delete(pair.ranks, cold))}.",
         "Report them as a slice of their own, or leave rare items out before the split.",
-        "warning" if len(cold) > 0.1 * len(pair.target) else None,
+        "warning" if len(cold) > max(5, 0.1 * len(pair.target)) else None,
     )
 
 

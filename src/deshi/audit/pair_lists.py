@@ -254,7 +254,7 @@ def _rank_column(pair: Pair) -> Iterator[Finding]:
             pair.where_predicted(order[rises]),
             f"{pair.figure(pair.ranks)} by score, which the audit goes by; {pair.figure(other)} by rank.",
             "Export one of them, or find out which one the other tool ranks by (lower scores better: "
-            "higher_is_better=false).",
+            "columns.higher_is_better=false).",
         )
 
 

@@ -85,7 +85,7 @@ def read_predictions(path: Path, names: Names, limit: int) -> Table:
         have = _header(path, "predictions")
         raise DeshiError(
             f"{path} has neither a column 'score' nor 'rank'; it has {', '.join(have)}. "
-            f"Give its name: score=COLUMN, or rank=COLUMN."
+            f"Give its name: columns.score=COLUMN, or columns.rank=COLUMN."
         )
     return table
 
@@ -157,7 +157,8 @@ def _check_columns(path: Path, key: str, columns: Mapping[str, str], header: Seq
         elif len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
             hint += "The columns seem to be separated by another sign than the ending promises. "
         raise DeshiError(
-            f"{path} ({key}) has no column {name!r}; it has {', '.join(header)}. {hint}Give its name: {setting}=COLUMN."
+            f"{path} ({key}) has no column {name!r}; it has {', '.join(header)}. "
+            f"{hint}Give its name: columns.{setting}=COLUMN."
         )
 
 
