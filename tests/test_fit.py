@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bundles import tiny_bundle
-from deshi.config import validate
+from deshi.config import load_config, validate
 from deshi.data.splits import LeakWarning
 from deshi.schemas import FitConfig
 from deshi.students.layers import Dropout
@@ -252,6 +252,14 @@ def test_dropout_keeps_the_mean_and_repeats_after_reseeding() -> None:
     assert (first == 0).float().mean() == pytest.approx(77 / 256, abs=0.005)
     assert first.mean() == pytest.approx(1.0, abs=0.01)
     assert torch.equal(layer.eval()(x), x)
+
+
+def test_a_run_measures_its_precision_once(root: Path) -> None:
+    """A resumed run that chose anew, on a busier machine, would not end with the same weights."""
+    folder = fit.run(config(root, {"max_epochs": 1, "precision": "auto"})).folder
+    saved = load_config(folder, FitConfig).train.precision
+    assert saved in ("fp32", "bf16")
+    assert json.loads((folder / "run.json").read_text())["precision"].startswith({"fp32": "32", "bf16": "bf16"}[saved])
 
 
 def test_precision_is_taken_as_asked_and_measured_on_auto() -> None:

@@ -32,7 +32,7 @@ from deshi.students.base import Student
 from deshi.targets import build
 from deshi.training.callbacks import KeepBest, LearningCurve
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
-from deshi.training.hardware import choose_precision, set_threads
+from deshi.training.hardware import choose_precision, set_threads, training_device
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.types import DeshiError
 
@@ -88,6 +88,7 @@ def run(cfg: FitConfig) -> FitResult:
     split: Split = build(cfg.split)(bundle)
     student_name = str(cfg.student["_target_"]).rsplit(".", 1)[-1].lower()
     if folder is None:
+        cfg = _with_measured_precision(cfg)
         folder = new_run_folder(cfg.paths.runs, "fit", cfg.name or f"{cfg.data.name}_{student_name}")
         save_config(folder, cfg)
         write_json(folder / "environment.json", environment())
@@ -250,8 +251,8 @@ class _Training:
 
     def _trainer(self, phase: str, epochs: int, callbacks: list[Callback], steps: int, validates: bool) -> L.Trainer:
         train = self.cfg.train
-        accelerator = "cpu" if train.accelerator == "auto" and not torch.cuda.is_available() else train.accelerator
-        device = torch.device("cpu" if accelerator == "cpu" else "cuda")
+        device = training_device(train.accelerator)
+        accelerator = "cpu" if device.type == "cpu" else train.accelerator
         precision = choose_precision(train.precision, device)
         log.info("%s: %s, %s, %d threads", phase, accelerator, precision, self.threads)
         last = ModelCheckpoint(
@@ -338,6 +339,13 @@ def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
     np.add.at(begins, ends[real], -1)
     inside = np.cumsum(begins[:-1]) > 0
     return np.bincount(np.asarray(bundle.items)[inside], minlength=bundle.n_items)
+
+
+def _with_measured_precision(cfg: FitConfig) -> FitConfig:
+    """``auto`` replaced by what was measured, once for the run: a resumed run must not choose anew."""
+    set_threads(cfg.train.threads)
+    precision = choose_precision(cfg.train.precision, training_device(cfg.train.accelerator))
+    return cfg.model_copy(update={"train": cfg.train.model_copy(update={"precision": precision})})
 
 
 def _resumed_config(cfg: FitConfig, folder: Path) -> FitConfig:

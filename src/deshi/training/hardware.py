@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Literal
 
@@ -20,8 +21,9 @@ def set_threads(threads: int | None) -> int:
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The number format of the matrix products.
 
-    ``auto`` times one product of the size of a loss chunk in both formats and takes bf16 only if it is at least
-    a fifth faster: some CPUs have bf16 instructions and are slower with them. It is bf16 on a GPU that supports it.
+    ``auto`` times a product of the size of a loss chunk in both formats, in turns so that other work on the machine
+    slows both, and takes bf16 only if it is at least a fifth faster: some CPUs have bf16 instructions and are slower
+    with them. It is bf16 on a GPU that supports it.
     """
     if wanted != "auto":
         return wanted
@@ -29,15 +31,19 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if device.type != "cpu":
         return "fp32"
-    return "bf16" if _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32) else "fp32"
+    ratios = [_seconds(torch.bfloat16) / _seconds(torch.float32) for _ in range(13)]
+    return "bf16" if statistics.median(ratios[2:]) < 0.8 else "fp32"
 
 
-def _seconds(dtype: torch.dtype, repeats: int = 7) -> float:
-    """Best time of a (512, 128) by (128, 4096) product, after two to warm up."""
+def training_device(accelerator: str) -> torch.device:
+    """The kind of device that one of Lightning's accelerator names leads to."""
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    return torch.device("cpu" if on_cpu else "cuda")
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    """The time of one (512, 128) by (128, 4096) product."""
     left, right = torch.ones(512, 128, dtype=dtype), torch.ones(128, 4096, dtype=dtype)
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - start)
-    return min(times[2:])
+    start = time.perf_counter()
+    left @ right
+    return time.perf_counter() - start
