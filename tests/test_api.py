@@ -50,10 +50,12 @@ def test_mistakes_are_the_same_errors(config_dir: Path) -> None:
 
 def test_evaluate_is_a_function_before_and_after_its_package_is_imported(configs: list[Any]) -> None:
     """Python puts an imported subpackage in the place of the function of the same name."""
-    importlib.import_module("deshi.evaluate")
-    assert callable(deshi.evaluate)
+    for name in ("deshi.evaluate", "deshi.audit"):
+        importlib.import_module(name)
+    assert callable(deshi.evaluate) and callable(deshi.audit)
     deshi.evaluate(reference="popularity", data="ml-100k")
-    assert configs[0].reference == "popularity"
+    deshi.audit(data="ml-100k")
+    assert configs[0].reference == "popularity" and configs[1].data.name == "ml-100k"
 
 
 def test_an_initialised_hydra_is_left_as_it_was(configs: list[Any], config_dir: Path) -> None:

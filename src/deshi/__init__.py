@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deshi.audit.result import AuditResult
     from deshi.data.prepare import PrepareResult
     from deshi.evaluate.compare.result import CompareResult
     from deshi.evaluate.gap.result import GapResult
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from deshi.training.fit import FitResult
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "evaluate", "fit", "gap", "prepare", "report"]
+__all__ = ["__version__", "audit", "compare", "evaluate", "fit", "gap", "prepare", "report"]
 
 
 def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> PrepareResult:
@@ -60,6 +61,14 @@ def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: An
     return _run("evaluate", overrides, config_dir, values)
 
 
+def audit(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> AuditResult:
+    """Find what makes figures wrong: ``deshi.audit(run="latest")``, ``deshi.audit(data="ml-100k")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("audit", overrides, config_dir, values)
+
+
 def gap(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> GapResult:
     """Explain why validation and test of a run differ: ``deshi.gap(run="latest")``.
 
@@ -90,17 +99,22 @@ def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, 
     return run_stage(stage, *overrides, config_dir=config_dir, **values)
 
 
-class _CallablePackage(ModuleType):
-    """The package ``deshi.evaluate``, callable as the stage of the same name."""
+_PACKAGES: dict[str, Any] = {"audit": audit, "evaluate": evaluate}
+"""Stages whose function and package have one name."""
 
-    __call__ = staticmethod(evaluate)
+
+class _CallablePackage(ModuleType):
+    """The package ``deshi.evaluate`` or ``deshi.audit``, callable as the stage of the same name."""
+
+    def __call__(self, *overrides: str, **values: Any) -> Any:
+        return _PACKAGES[self.__name__.rpartition(".")[2]](*overrides, **values)
 
 
 class _Package(ModuleType):
     """Python puts an imported subpackage in the place of the function of its name: keep it callable."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "evaluate" and isinstance(value, ModuleType):
+        if name in _PACKAGES and isinstance(value, ModuleType):
             value.__class__ = _CallablePackage
         super().__setattr__(name, value)
 

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deshi.schemas import CompareConfig, EvaluateConfig, FitConfig, GapConfig, PrepareConfig, ReportConfig, StageConfig
+from deshi.schemas import (
+    AuditConfig,
+    CompareConfig,
+    EvaluateConfig,
+    FitConfig,
+    GapConfig,
+    PrepareConfig,
+    ReportConfig,
+    StageConfig,
+)
 from deshi.targets import nearest
 from deshi.types import DeshiError
 
 if TYPE_CHECKING:
+    from deshi.audit.result import AuditResult
     from deshi.data.prepare import PrepareResult
     from deshi.evaluate.compare.result import CompareResult
     from deshi.evaluate.gap.result import GapResult
@@ -76,6 +86,12 @@ def _run_compare(config: CompareConfig) -> CompareResult:
     return run(config)
 
 
+def _run_audit(config: AuditConfig) -> AuditResult:
+    from deshi.audit.stage import run
+
+    return run(config)
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -117,6 +133,19 @@ STAGES: dict[str, Stage] = {
                 ("deshi evaluate run=latest", "the newest run, on its own data and split"),
                 ("deshi evaluate run=latest with_references=true", "beside the reference rankers"),
                 ("deshi evaluate reference=popularity data=ml-100k", "a reference ranker alone"),
+            ),
+        ),
+        Stage(
+            "audit",
+            "find what makes figures wrong: leaks, shifts, ties, lost cases",
+            "Checks the bundle, its split, the batches that really reach the model, the student and its ranks, or a\n"
+            "pair of files from any tool. Says what, where, how much and how to mend it; exits with 1 for an error.",
+            AuditConfig,
+            _run_audit,
+            (
+                ("deshi audit latest", "the newest run, with its newest evaluation"),
+                ("deshi audit data=ml-100k", "a data set and its leave-one-out split"),
+                ("deshi audit interactions=events.csv predictions=lists.csv", "files of any tool"),
             ),
         ),
         Stage(

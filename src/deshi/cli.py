@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Returns:
-        0 when the stage has done its work, 2 for an error that the user can mend, 130 after an interruption.
+        0 when the stage has done its work, or what its result says (``exit_code``: ``audit`` says 1 when it has found
+        an error); 2 for an error that the user can mend, 130 after an interruption.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -73,21 +74,23 @@ def _main(words: list[str]) -> int:
     elif arguments.help:
         print(stage_help(find_stage(arguments.stage), arguments.config_dir))
     else:
-        _run(find_stage(arguments.stage), arguments)
+        return _run(find_stage(arguments.stage), arguments)
     return 0
 
 
-def _run(stage: Stage, arguments: Arguments) -> None:
+def _run(stage: Stage, arguments: Arguments) -> int:
     from deshi.conf.show import render
 
     overrides = [*_named_runs(stage, arguments.runs), *arguments.overrides]
     config = compose(stage.name, overrides, {}, arguments.config_dir)
     command = " ".join(["deshi", stage.name, *overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
-    if not arguments.dry_run:
-        with _log_on_stderr():
-            result = stage.run(config)
-        _print_result(result)
+    if arguments.dry_run:
+        return 0
+    with _log_on_stderr():
+        result = stage.run(config)
+    _print_result(result)
+    return int(getattr(result, "exit_code", 0))
 
 
 def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
@@ -148,6 +148,9 @@ class EvalConfig(Closed):
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
+    run_stages: ClassVar[tuple[str, ...]] = ("fit",)
+    """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
+
     paths: PathsConfig = Field(default_factory=PathsConfig)
     _overrides: list[str] = PrivateAttr(default_factory=list)
 
@@ -255,3 +258,50 @@ class CompareConfig(StageConfig):
     permutations: int | None = Field(None, ge=100, description="sign flips of a test; null: as many as are needed")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals; the tests' level is 1 - confidence")
     seed: int = Field(0, ge=0, description="of the resampling")
+
+
+class ColumnsConfig(Closed):
+    """The columns of files that no deshi stage has written."""
+
+    user: str = Field("user_id", description="user ids")
+    item: str = Field("item_id", description="item ids")
+    timestamp: str | None = Field(None, description="times or positions; null: timestamp, if the file has it")
+    score: str | None = Field(None, description="scores; null: score, if the file has it")
+    rank: str | None = Field(None, description="ranks; null: rank, if the file has it")
+    higher_is_better: bool = Field(True, description="whether a greater score means a better item")
+
+
+class AuditConfig(StageConfig):
+    """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
+
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "evaluate")
+
+    run: str | None = Field(None, description="a run of deshi fit or deshi evaluate: folder, name, or latest")
+    data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
+    split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
+    knowledge: Path | None = Field(None, strict=False, description="a knowledge store to hold against the data")
+    max_positions: int = Field(5_000_000, ge=1, description="training positions to look at, at most")
+    interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
+    predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
+    test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
+    train: Path | None = Field(None, strict=False, description="what the model was trained on, to look for leaks")
+    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
+    claimed: str | None = Field(None, description="figures that another tool printed, e.g. 'ndcg@10=0.117 hr@10=0.2'")
+    ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K of files")
+    max_bad_rows: int = Field(100, ge=0, description="malformed rows of a file that are left out")
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> AuditConfig:
+        if (self.interactions is None) != (self.predictions is None):
+            raise ValueError("got one of interactions and predictions: the audit of files needs both")
+        subjects = [self.run is not None or self.data is not None, self.interactions is not None]
+        if sum(subjects) != 1:
+            got = "a run or data and files too: audit one at a time" if all(subjects) else "nothing to audit"
+            raise ValueError(
+                f"{got}: give a run (deshi audit latest), data=NAME, or interactions=FILE predictions=FILE"
+            )
+        if self.interactions is None and (self.test or self.train or self.claimed):
+            raise ValueError("test, train and claimed belong to interactions=FILE predictions=FILE")
+        if self.interactions is not None and self.knowledge is not None:
+            raise ValueError("knowledge belongs to a run or a data set: give one of them")
+        return self

@@ -187,7 +187,7 @@ def _renamed(flat: Flat) -> tuple[Ints, int | None] | None:
     if not len(rows):
         return None
     for shift in (-1, 1):
-        if float((said == names.gather((flat.items + shift) % flat.bundle.n_items)).mean() or 0) > 0.99:
+        if (said == names.gather((flat.items + shift) % flat.bundle.n_items)).to_numpy().mean() > 0.99:
             return rows, shift
     pairs = pl.DataFrame({"said": said, "named": named}).unique()
     renaming = pairs["said"].n_unique() == pairs["named"].n_unique() == pairs.height
@@ -218,7 +218,7 @@ def _item_table(flat: Flat) -> list[Finding]:
         return []
     if table.height != names.height:
         what = f"items.parquet has {table.height:,} rows, the vocabulary {names.height:,} items."
-        rows = np.arange(min(table.height, names.height), max(table.height, names.height))
+        rows: Ints = np.arange(min(table.height, names.height), max(table.height, names.height))
         wrong = len(rows)
     else:
         rows = np.flatnonzero((table[ITEM] != names[ITEM]).to_numpy())

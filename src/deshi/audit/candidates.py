@@ -39,8 +39,10 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         target = int((double["times"] > 1).sum())
         what = f"{count(double.height, rows.height, 'candidate sets')} hold an item more than once, {target:,} of them "
         what += "the target."
-        chance = float((double["times"] / double["size"]).mean() or 0.0)  # type: ignore[operator]
-        effect = f"A random pick hits with {chance:.4f} instead of {float((1 / double['size']).mean() or 0.0):.4f}"  # type: ignore[arg-type]
+        chance = [
+            float((rows / double["size"]).to_numpy().mean()) for rows in (double["times"], double["times"] * 0 + 1)
+        ]
+        effect = f"A random pick hits with {chance[0]:.4f} instead of {chance[1]:.4f}"
         effect += _on(ranks, double)
         mend = "Draw without replacement, from the catalogue without the target and what the user has seen."
         where = (

@@ -42,11 +42,11 @@ def audit_figures(
     grouped = case_ranks(usable["rank"].to_numpy(), usable["case"].to_numpy(), n_cases)
     values = metrics_per_case(grouped, sorted({int(name.rpartition("@")[2]) for name in asked}))
     columns = {name: values[name.partition("/")[2]] for name in asked}
-    wrong = [name for name in asked if not _same(metrics[name], np.nanmean(columns[name]))]
+    wrong = [name for name in asked if not _same(metrics[name], float(np.nanmean(columns[name])))]
     counted = metrics.get(f"{part}/n_cases", n_cases)
     if not wrong and counted == n_cases:
         return []
-    orders = [np.arange(n_cases)]
+    orders: list[NDArray[Any]] = [np.arange(n_cases)]
     if lengths is not None and len(lengths) == n_cases:
         orders.append(np.argsort(-lengths, kind="stable"))
     chosen = {name: columns[name] for name in wrong or asked}

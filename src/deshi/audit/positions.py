@@ -52,8 +52,10 @@ class Positions:
             parts.append(part)
             padded += [(number, row) for row in wrong]
             seen += len(part[0])
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 6
-        return cls(*columns, padded=padded, whole=whole)
+        nothing = (np.zeros(0, dtype=np.int64),) * 6
+        columns = [np.concatenate(column) for column in zip(*(parts or [nothing]), strict=True)]
+        users, items, targets, rows, following, next_items = columns
+        return cls(users, items, targets, rows, following, next_items, padded, whole)
 
 
 def _read(batch: Batch) -> tuple[tuple[Ints, ...], list[int]]:

@@ -145,7 +145,7 @@ def _removed(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
 def _ties(flat: Flat, joined: pl.DataFrame, measured: bool) -> list[Finding]:
     """Ranks that count equal scores for the target; without the model only the extreme case shows: all ranks are 1."""
     if not measured:
-        if joined.height < 20 or not (joined["rank"] == 1).all() or int(joined["candidates"].min() or 0) < 20:
+        if joined.height < 20 or not (joined["rank"] == 1).all() or (joined["candidates"] < 20).any():
             return []
         middle = ((joined["candidates"] + 1) / 2).to_numpy()
         what = f"All {joined.height:,} targets have rank 1: as if every score were the same and ties counted as hits."
@@ -165,7 +165,7 @@ def _ties(flat: Flat, joined: pl.DataFrame, measured: bool) -> list[Finding]:
 def _constant(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     """Every target in the very middle of its list: one score for everything."""
     middle = joined.filter(pl.col("rank") == (pl.col("n_candidates") + 1) / 2)
-    if joined.height < 20 or middle.height < joined.height or int(joined["n_candidates"].min() or 0) < 20:
+    if joined.height < 20 or middle.height < joined.height or (joined["n_candidates"] < 20).any():
         return []
     what = f"All {joined.height:,} targets stand in the very middle of their lists: every item has the same score."
     effect = f"NDCG@{AT} is {ndcg_of(joined['rank'].to_numpy()).mean():.4f}; where ties count for the target it is 1."

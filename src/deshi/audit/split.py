@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,16 @@ Ints = NDArray[Any]
 DAY = 86_400_000
 
 
-def audit_split(bundle: Bundle, split: Split, train_targets: str = "train", filter_seen: bool = True) -> list[Finding]:
+def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[Finding]:
     """Everything about a split that needs no model.
 
     Args:
         bundle: the data.
         split: made from that bundle.
-        train_targets: of the training, see :meth:`Split.train_ranges`.
         filter_seen: of the evaluation; the probes that measure effects rank as it does.
     """
     flat = Flat.of(bundle)
-    starts, ends = _ranges(bundle, split, train_targets)
-    found = _training_range(flat, split, starts, ends, filter_seen)
+    found = _training_range(flat, split, *split.train_ranges(bundle), filter_seen)
     for part in PARTS:
         cases = split.cases(bundle, part)
         if len(cases):
@@ -38,12 +35,6 @@ def audit_split(bundle: Bundle, split: Split, train_targets: str = "train", filt
             found += _cold(flat, split, part, cases)
             found += _tied_order(flat, part, cases)
     return [*found, *_future(flat, split)]
-
-
-def _ranges(bundle: Bundle, split: Split, train_targets: str) -> tuple[Ints, Ints]:
-    with warnings.catch_warnings():  # the audit says it itself, with counts
-        warnings.simplefilter("ignore")
-        return split.train_ranges(bundle, train_targets)
 
 
 def trained_on(bundle: Bundle, split: Split, part: str, wanted: Ints) -> Ints:

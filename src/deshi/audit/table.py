@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,18 +22,12 @@ SEARCHED = 1000
 """Cases that an explanation is tried on."""
 
 
-@dataclass(frozen=True, eq=False)
 class Renamed:
     """A scorer whose items are called otherwise: item ``i`` is read as ``read[i]`` and scored as ``write[i]``."""
 
-    scorer: Scorer
-    read: Tensor
-    write: Tensor
-
-    @property
-    def n_items(self) -> int:
-        """The size of the catalogue."""
-        return self.scorer.n_items
+    def __init__(self, scorer: Scorer, read: Tensor, write: Tensor) -> None:
+        self.scorer, self.read, self.write = scorer, read, write
+        self.n_items = scorer.n_items
 
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` of the renamed items."""

@@ -40,7 +40,7 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     if stage == "fit" and values.get("resume") is not None:
         values = _resumed(values, overrides)
     if model.model_fields.keys() >= {"run", "data", "split"}:
-        values = _with_run(values) if values.get("run") is not None else _without_run(values)
+        values = _with_run(values, model) if values.get("run") is not None else _without_run(values)
     config = validate(model, values, list(texts), known=stage_groups(stage))
     _check_applied(config, overrides)
     return config
@@ -90,9 +90,11 @@ def _resumed(values: dict[str, Any], overrides: Iterable[Override]) -> dict[str,
     return {**read_saved(folder), "resume": str(folder)}
 
 
-def _with_run(values: dict[str, Any]) -> dict[str, Any]:
+def _with_run(values: dict[str, Any], model: type[StageConfig]) -> dict[str, Any]:
     """Data and split of the run that is evaluated, unless they are given."""
-    folder = find_run(_paths(values).runs, "fit", str(values["run"]))
+    runs, name = _paths(values).runs, str(values["run"])
+    named = [stage for stage in model.run_stages if (runs / stage / name).is_dir()]
+    folder = find_run(runs, (*named, *model.run_stages)[0], name)
     saved = read_saved(folder)
     taken = {key: saved.get(key) for key in ("data", "split") if values.get(key) is None}
     return {**values, **taken, "run": str(folder)}
