@@ -13,6 +13,7 @@ from deshi.targets import ConfigError
 FILES = sorted(ROOT.rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]
 EXTRA = {
+    "audit": ["data=tiny"],
     "evaluate": ["reference=popularity", "data=tiny"],
     "fit": ["data=tiny"],
     "gap": ["run=latest"],
