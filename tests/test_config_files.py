@@ -24,6 +24,7 @@ MISSING = {
     "data/tabular": ["data.source.path=events.csv"],
     "data/sql": ["data.source.query=SELECT 1"],
     "data/recbole": ["data.source.path=folder"],
+    "candidates/file": ["candidates.path=sets.csv"],
 }
 """Values that a file leaves to the user (``???``)."""
 
@@ -46,9 +47,11 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
     """`???` is Hydra's mark for it and must never be taken for a value; training doesn't need the source again."""
     choice = name.replace("/", "=")
     key = MISSING[name][0].partition("=")[0]
+    stage, given = ("prepare", []) if name.startswith("data/") else ("evaluate", ["reference=popularity", "data=ml-1m"])
     with pytest.raises(ConfigError, match=f"{key}: is missing: give {key}=VALUE"):
-        compose("prepare", [choice], {})
-    compose("fit", [choice], {})
+        compose(stage, [*given, choice], {})
+    if stage == "prepare":
+        compose("fit", [choice], {})
 
 
 def test_every_stage_has_its_file_and_every_file_its_stage() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -14,8 +14,19 @@ from rich.text import Text
 
 Metrics = Mapping[str, float]
 
-COLUMNS = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
-TITLES = {"ndcg": "NDCG", "recall": "Recall", "hr": "HR", "mrr": "MRR", "map": "MAP", "coverage": "Coverage"}
+COLUMNS = {"ndcg": "NDCG", "recall": "Recall", "hr": "HR", "mrr": "MRR", "map": "MAP"}
+BEYOND = {
+    "coverage@{k}": "Coverage",
+    "gini@{k}": "Gini",
+    "novelty@{k}": "Novelty",
+    "popularity_lift@{k}": "Pop. lift",
+    "ild@{k}": "ILD",
+    "hit_ratio@1": "HitRatio@1",
+    "valid_ratio": "Valid ratio",
+    "hit_ratio_of_all@1": "Product",
+    "ece": "ECE",
+    "log_loss": "Log loss",
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +41,10 @@ class EvaluateResult:
         ranks: a row a target: ``part``, ``case``, ``user``, ``user_id``, ``target``, ``item_id``, ``rank``,
             ``n_candidates``.
         ks: the list lengths.
+        slices: ``ranker``, ``part``, ``slice``, ``value``, ``n_cases`` and the metrics, for every ranker.
         warnings: sentences about what makes the figures doubtful.
         notes: sentences about what was left out.
+        protocol: among what it was ranked, in words.
     """
 
     folder: Path
@@ -40,8 +53,10 @@ class EvaluateResult:
     references: Mapping[str, Metrics]
     ranks: pl.DataFrame = field(repr=False)
     ks: Sequence[int]
+    slices: pl.DataFrame = field(repr=False)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
+    protocol: str = "exact full ranking"
 
     def tables(self) -> Group:
         """The figures for a rich console."""
@@ -50,6 +65,7 @@ class EvaluateResult:
             shown.append(self._by_k(part))
             if self.references:
                 shown.append(self._by_ranker(part))
+            shown += [self._beyond(part), self._by_slice(part)]
         shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.warnings]
         shown += [Text(sentence) for sentence in self.notes]
         shown.append(Text(f"Written to {self.folder}"))
@@ -57,18 +73,43 @@ class EvaluateResult:
 
     def _by_k(self, part: str) -> Table:
         cases = int(self.metrics[f"{part}/n_cases"])
-        table = _table(f"{self.ranker}, {part}, {cases:,} cases, exact full ranking", "K")
+        table = _table(f"{self.ranker}, {part}, {cases:,} cases, {self.protocol}", "K", COLUMNS.values())
         for k in self.ks:
-            table.add_row(str(k), *_figures(self.metrics, part, k))
+            table.add_row(str(k), *_figures(self.metrics, [f"{part}/{name}@{k}" for name in COLUMNS]))
         return table
 
     def _by_ranker(self, part: str) -> Table:
         k = headline_k(self.ks)
-        table = _table(f"Beside the reference rankers, {part}, at {k}", "Ranker")
-        table.add_row(self.ranker, *_figures(self.metrics, part, k), style="bold")
-        for name, metrics in self.references.items():
-            table.add_row(name, *_figures(metrics, part, k))
+        table = _table(f"Beside the reference rankers, {part}, at {k}", "Ranker", COLUMNS.values())
+        self._add_rankers(table, [f"{part}/{name}@{k}" for name in COLUMNS])
         return table
+
+    def _beyond(self, part: str) -> Table:
+        k = headline_k(self.ks)
+        names = {f"{part}/{name.format(k=k)}": title for name, title in BEYOND.items()}
+        rankers = [self.metrics, *self.references.values()]
+        known = [name for name in names if any(name in metrics for metrics in rankers)]
+        title = "Answers and calibration" if "among" in self.protocol else "Beyond accuracy"
+        table = _table(f"{title}, {part}, at {k}", "Ranker", [names[name] for name in known])
+        self._add_rankers(table, known)
+        return table
+
+    def _by_slice(self, part: str) -> Table:
+        metric = f"ndcg@{headline_k(self.ks)}"
+        rankers = [self.ranker, *self.references]
+        table = _table(f"{metric.upper()} by slice, {part}", "Slice", ["Cases", *rankers])
+        own = self.slices.filter(pl.col("part") == part)
+        wide = own.pivot("ranker", index=["slice", "value", "n_cases"], values=metric, maintain_order=True)
+        for row in wide.iter_rows(named=True):
+            cells = [f"{row[name]:.4f}" for name in rankers]
+            table.add_row(f"{row['slice']}: {row['value']}", f"{row['n_cases']:,}", *cells)
+        return table
+
+    def _add_rankers(self, table: Table, names: Sequence[str]) -> None:
+        table.add_row(self.ranker, *_figures(self.metrics, names), style="bold")
+        for ranker, metrics in self.references.items():
+            if any(name in metrics for name in names):
+                table.add_row(ranker, *_figures(metrics, names))
 
     def __str__(self) -> str:
         """The tables as plain text."""
@@ -105,13 +146,13 @@ def unbeaten(ranker: str, metrics: Metrics, references: Mapping[str, Metrics], k
     ]
 
 
-def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(title: str, first: str, others: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column(first)
-    for name in COLUMNS:
-        table.add_column(TITLES[name], justify="right")
+    for name in others:
+        table.add_column(name, justify="right")
     return table
 
 
-def _figures(metrics: Metrics, part: str, k: int) -> list[str]:
-    return [f"{metrics[f'{part}/{name}@{k}']:.4f}" for name in COLUMNS]
+def _figures(metrics: Metrics, names: Sequence[str]) -> list[str]:
+    return [f"{metrics[name]:.4f}" if name in metrics else "-" for name in names]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
 from deshi.config import save_config
 from deshi.data.splits import Cases
-from deshi.evaluate.measure import Measured, Questions, measure
+from deshi.evaluate.candidates import CandidateRule, candidate_sets, candidates_frame
+from deshi.evaluate.measure import Measured, Part, Questions, measure
+from deshi.evaluate.population import population
 from deshi.evaluate.reference import REFERENCES
 from deshi.evaluate.reference.ease import MAX_ITEMS
 from deshi.evaluate.reference.events import training_events
@@ -21,40 +24,96 @@ from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.scorers import StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.schemas import EvaluateConfig
+from deshi.targets import build
 from deshi.types import DeshiError
 
 RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """The questions, and what there is to say about them before anyone answers.
+
+    Attributes:
+        questions: for every ranker.
+        candidates: ``full``, or the description of the candidate sets.
+        population: of each part, as counts.
+        warnings: about what makes the figures doubtful.
+        notes: about what was left out.
+    """
+
+    questions: Questions
+    candidates: str | dict[str, Any]
+    population: dict[str, dict[str, int]]
+    warnings: list[str]
+    notes: list[str]
 
 
 def run(cfg: EvaluateConfig) -> EvaluateResult:
     """Evaluate what ``cfg`` names and write a run folder.
 
     Raises:
-        DeshiError: if the run, the bundle or a case is missing, the run was trained on other data, or its scores
-            can't be ranked.
+        DeshiError: if the run, the bundle or a case is missing, the run was trained on other data, its scores can't be
+            ranked, or the candidate sets don't fit.
     """
     subject = find_subject(cfg)
-    parts = {part: _cases(subject, part) for part in (("validation", "test") if cfg.part == "both" else (cfg.part,))}
-    names, notes = _references(cfg, subject.bundle.n_items)
-    counts = training_events(subject.bundle, subject.starts, subject.ends).counts()
-    questions = Questions(subject.bundle, parts, counts, cfg.eval.ks, cfg.eval.filter_seen, cfg.eval.batch_size)
+    asked = _ask(cfg, subject)
+    names, left_out = _references(cfg, subject.bundle.n_items)
     measured: dict[str, Measured] = {}
     student = _student_name(subject)
     if student is not None:
-        measured[student] = _measure_student(subject, questions)
+        measured[student] = _measure_student(subject, asked.questions)
     for name in names:
-        measured[name] = _measure_reference(name, subject, questions)
+        measured[name] = _measure_reference(name, subject, asked.questions)
     main, *others = measured
     references = {name: measured[name].metrics for name in others}
-    warnings = _leaks(subject, parts)
+    warnings, ks = list(asked.warnings), asked.questions.ks
     if student is not None:
-        warnings += unbeaten(student, measured[student].metrics, references, cfg.eval.ks)
-    folder = new_run_folder(cfg.paths.runs, "evaluate", f"{subject.bundle.name}_{main}")
+        warnings += unbeaten(student, measured[student].metrics, references, ks)
     result = EvaluateResult(
-        folder, main, measured[main].metrics, references, measured[main].ranks, cfg.eval.ks, warnings, notes
+        folder=new_run_folder(cfg.paths.runs, "evaluate", f"{subject.bundle.name}_{main}"),
+        ranker=main,
+        metrics=measured[main].metrics,
+        references=references,
+        ranks=measured[main].ranks,
+        ks=ks,
+        slices=pl.concat(
+            [found.slices.select(pl.lit(name).alias("ranker"), pl.all()) for name, found in measured.items()]
+        ),
+        warnings=warnings,
+        notes=[*asked.notes, *left_out],
+        protocol=_protocol_words(asked),
     )
-    _write(cfg, subject, result, measured)
+    _write(cfg, subject, asked, result, measured)
     return result
+
+
+def _ask(cfg: EvaluateConfig, subject: Subject) -> _Asked:
+    """The questions of the parts that ``cfg`` asks for."""
+    bundle = subject.bundle
+    cases = {part: _cases(subject, part) for part in (("validation", "test") if cfg.part == "both" else (cfg.part,))}
+    counts = training_events(bundle, subject.starts, subject.ends).counts()
+    counted = {part: population(bundle, subject.split, part, own, counts) for part, own in cases.items()}
+    warnings = _leaks(subject, cases)
+    notes = [note for part, own in counted.items() if (note := own.note(part))]
+    questions = Questions(
+        bundle,
+        {part: Part(own) for part, own in cases.items()},
+        counts,
+        cfg.eval.ks,
+        cfg.eval.filter_seen,
+        cfg.eval.batch_size,
+    )
+    description: str | dict[str, Any] = "full"
+    if cfg.candidates is not None:
+        rule: CandidateRule = build(cfg.candidates)
+        sets, description = candidate_sets(rule, bundle, subject.split, cases)
+        ks, left_out = _meaningful_ks(cfg.eval.ks, max(own.shape[1] for own in sets.values()))
+        parts = {part: Part(own, sets[part]) for part, own in cases.items()}
+        questions = replace(questions, parts=parts, ks=ks, one_answer=rule.one_answer)
+        warnings += [rule.caution] if rule.caution else []
+        notes += left_out
+    return _Asked(questions, description, {part: own.plain() for part, own in counted.items()}, warnings, notes)
 
 
 def _cases(subject: Subject, part: str) -> Cases:
@@ -65,6 +124,19 @@ def _cases(subject: Subject, part: str) -> Cases:
             f"and a history before it. Lower the filters of the data or move the split's boundaries."
         )
     return cases
+
+
+def _meaningful_ks(ks: list[int], n_candidates: int) -> tuple[list[int], list[str]]:
+    """The K that a list of ``n_candidates`` can miss a target at, and a note about the others."""
+    kept, trivial = [k for k in ks if k < n_candidates], [k for k in ks if k >= n_candidates]
+    if not kept:
+        raise DeshiError(
+            f"eval.ks is {ks}, but each case has at most {n_candidates} candidates: every target is among the best "
+            f"{min(ks)}. Expected a K below {n_candidates}, e.g. eval.ks=[1]."
+        )
+    if not trivial:
+        return kept, []
+    return kept, [f"K = {', '.join(map(str, trivial))} left out: every target is among the {n_candidates} candidates."]
 
 
 def _references(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]:
@@ -97,7 +169,7 @@ def _measure_reference(name: str, subject: Subject, questions: Questions) -> Mea
     return replace(found, seconds=seconds | found.seconds)
 
 
-def _leaks(subject: Subject, parts: dict[str, Cases]) -> list[str]:
+def _leaks(subject: Subject, parts: Mapping[str, Cases]) -> list[str]:
     sentences = []
     for part, cases in parts.items():
         leaked = leaked_targets(subject, cases)
@@ -109,25 +181,48 @@ def _leaks(subject: Subject, parts: dict[str, Cases]) -> list[str]:
     return sentences
 
 
-def _write(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult, measured: dict[str, Measured]) -> None:
-    folder = result.folder
+def _protocol_words(asked: _Asked) -> str:
+    if isinstance(asked.candidates, str):
+        return "exact full ranking"
+    width = max(part.candidates.shape[1] for part in asked.questions.parts.values() if part.candidates is not None)
+    return f"exact ranks among {width} candidates ({asked.candidates['kind']})"
+
+
+def _write(
+    cfg: EvaluateConfig, subject: Subject, asked: _Asked, result: EvaluateResult, measured: Mapping[str, Measured]
+) -> None:
+    folder, main = result.folder, measured[result.ranker]
     save_config(folder, cfg)
     write_json(folder / "environment.json", environment())
-    _write_parquet(folder / "ranks.parquet", result.ranks)
-    _write_parquet(folder / "lists.parquet", measured[result.ranker].lists)
-    for name in result.references:
-        _write_parquet(folder / "references" / f"{name}.parquet", measured[name].ranks)
+    tables = {"ranks": main.ranks, "lists": main.lists, "slices": result.slices}
+    tables |= {f"references/{name}": measured[name].ranks for name in result.references}
+    if main.calibration.height:
+        tables["calibration"] = main.calibration
+    if not isinstance(asked.candidates, str):
+        tables["candidates"] = _candidates_table(subject, asked.questions)
+    for name, table in tables.items():
+        _write_parquet(folder / f"{name}.parquet", table)
     write_json(folder / "time.json", {name: found.seconds for name, found in measured.items()})
-    write_json(folder / RUN_FILE, _record(cfg, subject, result))
+    write_json(folder / RUN_FILE, _record(cfg, subject, asked, result))
     write_json(folder / "metrics.json", dict(result.metrics) | {"references": dict(result.references)})
 
 
-def _record(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult) -> dict[str, Any]:
+def _candidates_table(subject: Subject, questions: Questions) -> pl.DataFrame:
+    return pl.concat(
+        [
+            candidates_frame(subject.bundle, part.cases, part.candidates).select(pl.lit(name).alias("part"), pl.all())
+            for name, part in questions.parts.items()
+            if part.candidates is not None
+        ]
+    )
+
+
+def _record(cfg: EvaluateConfig, subject: Subject, asked: _Asked, result: EvaluateResult) -> dict[str, Any]:
     """What a later comparison must know: the subject, its data and the protocol."""
     protocol = {
         "split": subject.split.description,
-        "candidates": "full",
-        "filter_seen": cfg.eval.filter_seen,
+        "candidates": asked.candidates,
+        "filter_seen": cfg.eval.filter_seen if asked.candidates == "full" else None,
         "ties": "mean rank",
     }
     return {
@@ -141,6 +236,7 @@ def _record(cfg: EvaluateConfig, subject: Subject, result: EvaluateResult) -> di
         "part": cfg.part,
         "protocol": protocol,
         "protocol_fingerprint": fingerprint([("protocol", protocol)]),
+        "population": asked.population,
         "warnings": list(result.warnings),
         "notes": list(result.notes),
     }

@@ -61,7 +61,7 @@ def exact_ranks_from_hidden(hidden: Tensor, table: Tensor, targets: Tensor, seen
         check_shape("seen", seen, (len(hidden), "S"))
     transposed = table.float().T
     ranks = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
-    for rows in _row_slices(len(hidden)):
+    for rows in row_slices(len(hidden)):
         scores = hidden[rows].float() @ transposed
         ranks[rows] = exact_ranks(scores, targets[rows], None if seen is None else seen[rows])
     return ranks
@@ -92,11 +92,11 @@ def rank_rows(
     ranks = torch.empty(targets.shape, dtype=torch.float64, device=scores.device)
     counts = torch.full((size,), n_items, dtype=torch.int64, device=scores.device)
     best = torch.full((size, top_k), PAD, dtype=torch.int64, device=scores.device)
-    for rows in _row_slices(size):
+    for rows in row_slices(size):
         block = scores[rows]
         _refuse_nan(block)
         if seen is not None and seen.shape[1]:
-            block = _candidates(block, targets[rows], seen[rows])
+            block = candidate_scores(block, targets[rows], seen[rows])
             counts[rows] -= block.isnan().sum(1)
         ranks[rows] = _ranks_among(block, targets[rows])
         if top_k:
@@ -105,10 +105,17 @@ def rank_rows(
     return ranks, counts, best
 
 
-def _candidates(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
-    """A copy of ``scores`` with NaN at every item that isn't a candidate: NaN wins and ties no comparison."""
+def candidate_scores(scores: Tensor, targets: Tensor, seen: Tensor, fill: float = torch.nan) -> Tensor:
+    """A copy of ``scores`` with ``fill`` at every item that isn't a candidate; NaN wins and ties no comparison.
+
+    Args:
+        scores: ``(B, N)`` as in :func:`rank_rows`.
+        targets: ``(B, T)`` as in :func:`rank_rows`.
+        seen: ``(B, S)`` as in :func:`rank_rows`.
+        fill: of what isn't a candidate.
+    """
     wide = torch.nn.functional.pad(scores, (0, 1))  # a spare last column takes the padding
-    wide.scatter_(1, torch.where(seen == PAD, scores.shape[1], seen), torch.nan)
+    wide.scatter_(1, torch.where(seen == PAD, scores.shape[1], seen), fill)
     masked = wide[:, :-1]
     row, column = (targets != PAD).nonzero(as_tuple=True)
     items = targets[row, column]
@@ -132,7 +139,8 @@ def _top_items(masked: Tensor, k: int) -> Tensor:
     return best.indices.masked_fill(best.values == -torch.inf, PAD)
 
 
-def _row_slices(size: int) -> list[slice]:
+def row_slices(size: int) -> list[slice]:
+    """The rows ``0 .. size - 1`` in blocks that are worked on at a time."""
     return [slice(start, start + _ROWS) for start in range(0, size, _ROWS)]
 
 

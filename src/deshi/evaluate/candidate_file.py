@@ -1,0 +1,142 @@
+"""Candidate sets from a file, checked against the cases that they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from deshi.data.bundle import Bundle
+from deshi.data.datamodule import padded_rows
+from deshi.data.splits import Cases
+from deshi.types import ITEM, USER, DeshiError
+
+Ints = NDArray[np.int64]
+
+COLUMN = "candidates"
+
+
+def read_candidates(path: Path, bundle: Bundle, cases: Cases, part: str) -> Ints:
+    """The candidates of every case.
+
+    The file has the columns ``user_id``, ``item_id`` (the target) and ``candidates``, the target among them; ids are
+    those of the data set. In parquet ``candidates`` is a list; in csv its ids are separated by commas or spaces,
+    brackets and quotes around them are ignored. If there is a column ``part``, rows of other parts are left out. Rows
+    that belong to no case are ignored.
+
+    Args:
+        path: ending in ``.parquet`` or ``.csv``.
+        bundle: the data.
+        cases: of one part, each with one target.
+        part: its name.
+
+    Returns:
+        ``(C, W)`` int64 item indices, ``PAD`` on the right of smaller sets.
+
+    Raises:
+        DeshiError: if the file can't be read; for unknown ids, cases without a row or with several, repeated candidates
+            and sets without their target: with counts and the first user.
+    """
+    if (np.diff(cases.target_offsets) != 1).any():
+        raise DeshiError(
+            "Candidate files are for cases with one target, but the split gives several. Use split.targets=next."
+        )
+    frame = _read(path)
+    if "part" in frame.columns:
+        frame = frame.filter(pl.col("part") == part)
+    _check_known(path, bundle, frame)
+    rows = _rows_of_cases(path, bundle, cases, part, frame)
+    long = rows.select("case", USER, ITEM, COLUMN).explode(COLUMN)
+    _check_sets(path, rows, long)
+    vocabulary = bundle.vocabulary.select(pl.col(ITEM).alias(COLUMN), "index")
+    indices = long.join(vocabulary, on=COLUMN, how="left", maintain_order="left")["index"].to_numpy()
+    ends = np.cumsum(rows[COLUMN].list.len().to_numpy().astype(np.int64))
+    return padded_rows(indices, np.concatenate([[0], ends[:-1]]), ends)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    readers = {".parquet": pl.read_parquet, ".csv": lambda file: pl.read_csv(file, infer_schema=False)}
+    if path.suffix not in readers:
+        raise DeshiError(f"candidates.path is {path}, expected a file that ends in .parquet or .csv.")
+    try:
+        frame = readers[path.suffix](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DeshiError(f"{path} can't be read as {path.suffix[1:]}: {error}. Check candidates.path.") from error
+    missing = [name for name in (USER, ITEM, COLUMN) if name not in frame.columns]
+    if missing:
+        raise DeshiError(
+            f"{path} has the columns {', '.join(frame.columns)}, but {', '.join(missing)} is missing: expected "
+            f"{USER}, {ITEM} (the target) and {COLUMN}."
+        )
+    column = pl.col(COLUMN)
+    if frame.schema[COLUMN] == pl.String:
+        column = column.str.replace_all(r"[\[\]()'\"]", " ").str.replace_all(r"[,\s]+", " ").str.strip_chars()
+        column = column.str.split(" ")
+    elif not isinstance(frame.schema[COLUMN], pl.List):
+        raise DeshiError(f"{path} has {COLUMN} of type {frame.schema[COLUMN]}, expected lists of item ids.")
+    return frame.with_columns(pl.col(USER, ITEM).cast(pl.String), column.cast(pl.List(pl.String)))
+
+
+def _check_known(path: Path, bundle: Bundle, frame: pl.DataFrame) -> None:
+    users = frame.filter(~pl.col(USER).is_in(bundle.users[USER].implode()))
+    if users.height:
+        raise DeshiError(
+            f"{path} has {users.height} rows of unknown users, the first is {users[USER][0]!r}. {_ids(bundle)}"
+        )
+    mentioned = pl.concat(
+        [frame.select(USER, ITEM), frame.select(USER, pl.col(COLUMN).alias(ITEM)).explode(ITEM).drop_nulls()]
+    )
+    items = mentioned.filter(~pl.col(ITEM).is_in(bundle.vocabulary[ITEM].implode()))
+    if items.height:
+        raise DeshiError(
+            f"{path} has {items[ITEM].n_unique()} unknown items in {items[USER].n_unique()} users' rows, the first is "
+            f"{items[ITEM][0]!r} at the user {items[USER][0]!r}. {_ids(bundle)}"
+        )
+
+
+def _rows_of_cases(path: Path, bundle: Bundle, cases: Cases, part: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The row of every case, in the order of cases."""
+    twice = frame.filter(pl.struct(USER, ITEM).is_duplicated())
+    if twice.height:
+        raise DeshiError(
+            f"{path} has {twice.height} rows that share user and target with another, the first of the user "
+            f"{twice[USER][0]!r} with the target {twice[ITEM][0]!r}. Expected one row a case."
+        )
+    asked = pl.DataFrame(
+        {
+            "case": np.arange(len(cases)),
+            USER: bundle.users[USER].gather(cases.users),
+            ITEM: bundle.vocabulary[ITEM].gather(bundle.items[cases.target_rows]),
+        }
+    )
+    rows = asked.join(frame.select(USER, ITEM, COLUMN), on=[USER, ITEM], how="left", maintain_order="left")
+    lost = rows.filter(pl.col(COLUMN).is_null())
+    if lost.height:
+        raise DeshiError(
+            f"{path} has no candidates for {lost.height} of {len(cases)} {part} cases, the first is the user "
+            f"{lost[USER][0]!r} with the target {lost[ITEM][0]!r}. Check that it was made for this data and split."
+        )
+    return rows
+
+
+def _check_sets(path: Path, rows: pl.DataFrame, long: pl.DataFrame) -> None:
+    repeated = long.filter(pl.struct("case", COLUMN).is_duplicated())
+    if repeated.height:
+        raise DeshiError(
+            f"{path} repeats candidates in {repeated['case'].n_unique()} of {rows.height} sets, the first is the user "
+            f"{repeated[USER][0]!r} with {repeated[COLUMN][0]!r}. Expected each candidate once: a repeated target "
+            f"would count twice."
+        )
+    without = rows.filter(~pl.col(COLUMN).list.contains(pl.col(ITEM)))
+    if without.height:
+        raise DeshiError(
+            f"{path} leaves the target out of {without.height} of {rows.height} candidate sets, the first is the user "
+            f"{without[USER][0]!r} with the target {without[ITEM][0]!r}. Such a case can't be answered: add the "
+            f"target to its candidates."
+        )
+
+
+def _ids(bundle: Bundle) -> str:
+    return f"Expected the ids of the data set {bundle.name} as it was prepared (filters drop some)."
