@@ -20,7 +20,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         pl.col("candidates").list.contains(pl.col(ITEM)).alias("has_target"),
         pl.col("candidates").list.len().alias("size"),
         pl.col("candidates").list.n_unique().alias("distinct"),
-        pl.col("candidates").list.count_matches(pl.col(ITEM)).alias("times"),
+        _times(candidates),
     )
     without = rows.filter(~pl.col("has_target"))
     double = rows.filter(pl.col("distinct") < pl.col("size"))
@@ -51,6 +51,13 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         )
         found.append(finding("candidates-with-duplicates", what, where, effect, mend))
     return found
+
+
+def _times(candidates: pl.DataFrame) -> pl.Series:
+    """How often each set holds its target."""
+    sets = candidates.select(pl.int_range(pl.len()).alias("row"), ITEM, "candidates").explode("candidates")
+    counted = sets.group_by("row", maintain_order=True).agg((pl.col("candidates") == pl.col(ITEM)).sum().alias("times"))
+    return counted["times"]
 
 
 def _on(ranks: pl.DataFrame | None, affected: pl.DataFrame) -> str:

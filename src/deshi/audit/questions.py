@@ -73,9 +73,11 @@ def asked_once(
             continue
         where = (place(user=flat.bundle.users[USER][int(cases.users[n])], case=n, times=int(times[n]))
                  for n in np.flatnonzero(chosen).tolist())  # fmt: skip
-        effect = f"{who} has NDCG@{AT} {np.nanmean(values):.4f} over all cases once"
-        if times.sum():
-            effect += f", {np.nansum(values * times) / times[~np.isnan(values)].sum():.4f} counted as here"
+        known = ~np.isnan(values)
+        honest = f"{values[known].mean():.4f}" if known.any() else "nowhere"
+        effect = f"{who} has NDCG@{AT} {honest} over {int(known.sum()):,} cases once"
+        if times[known].sum():
+            effect += f", {(values * times)[known].sum() / times[known].sum():.4f} counted as here"
         share = count(int(chosen.sum()), len(cases), f"{part} cases")
         found.append(finding(name, f"{share} {what}.", where, effect + ".", mend))
     return found

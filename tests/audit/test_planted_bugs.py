@@ -1,0 +1,39 @@
+"""The planted-bug suite: every fault of the list, as a small change of a clean pipeline, is found and named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from test_pair_planted import PLANTED
+
+from deshi.audit.finding import CHECKS, SEVERITIES, Finding
+from planted import FAULTS, NAMES, Fault, open_shop
+
+
+@pytest.mark.parametrize("planted", FAULTS, ids=NAMES)
+def test_a_planted_fault_is_named(planted: Fault, tmp_path: Path) -> None:
+    """A fault that the audit overlooks, or reports without place, size and remedy, would be believed."""
+    found, touched = planted.plant(open_shop(tmp_path))
+    named = [one for one in found if one.name == planted.finding]
+    assert named, f"expected {planted.finding}, got {[one.name for one in found]}"
+    one = named[0]
+    assert one.what and one.mend and 1 <= len(one.where) <= 5
+    assert re.search(r"\d", one.effect), one.effect
+    if touched is not None:
+        users = {match for text in one.where for match in re.findall(r"user (u\d+)", text)}
+        assert users and users <= touched, (users, touched)
+
+
+def test_every_check_has_its_planted_fault() -> None:
+    """A check that no fault has ever triggered may be blind; those of a pair of files have a suite of their own."""
+    elsewhere = {"claim-not-reproduced", "malformed-rows"}  # test_pair_claims, test_pair_reading
+    assert set(CHECKS) - {one.finding for one in FAULTS} - {name for _, name in PLANTED} == elsewhere
+
+
+def test_findings_survive_json() -> None:
+    """findings.json is read by other tools and by deshi report."""
+    for severity in SEVERITIES:
+        one = Finding("cold-targets", severity, "what", ("user 1", "user 2"), "0.1", "mend")
+        assert Finding.from_json(one.to_json()) == one
