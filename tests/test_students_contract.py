@@ -21,6 +21,10 @@ from deshi.types import PAD, DeshiError, ShapeError
 N_ITEMS, DIM, MAX_LENGTH = 40, 16, 8
 
 
+def rotary_sasrec(n_items: int, dim: int, max_length: int, dropout: float) -> SASRec:
+    return SASRec(n_items, dim, max_length, heads=2, dropout=dropout, positions="rotary")
+
+
 def original_sasrec(n_items: int, dim: int, max_length: int, dropout: float) -> SASRec:
     return SASRec(
         n_items, dim, max_length, heads=1, feed_forward=1.0, dropout=dropout, activation="relu", norm="original"
@@ -34,6 +38,7 @@ def wide_gru(n_items: int, dim: int, max_length: int, dropout: float) -> GRU4Rec
 STUDENTS: dict[str, Callable[..., Student]] = {
     "sasrec": SASRec,
     "sasrec_original": original_sasrec,
+    "sasrec_rotary": rotary_sasrec,
     "gru4rec": lambda *args, **kwargs: GRU4Rec(*args, hidden=DIM, **kwargs),
     "gru4rec_projected": wide_gru,
     "caser": Caser,

@@ -142,7 +142,7 @@ class EvalConfig(Closed):
 
     ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K")
     filter_seen: bool = Field(True, description="leave items of the user's history out of the ranking")
-    batch_size: int = Field(512, ge=1, description="histories per batch")
+    batch_size: int = Field(128, ge=1, description="histories per batch")
 
 
 class StageConfig(Closed):

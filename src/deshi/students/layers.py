@@ -85,15 +85,23 @@ class CausalSelfAttention(nn.Module):
 
     Right-padded batches need no padding mask: padding comes after every real position. There is no dropout
     inside the attention, so that PyTorch takes its fused kernel.
+
+    Args:
+        dim: width.
+        heads: attention heads; divides ``dim``.
+        rotary: whether queries and keys are turned by their positions, see :func:`rotate`.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, rotary: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise DeshiError(
                 f"The attention got dim={dim} and heads={heads}, expected a dim that is a multiple of heads."
             )
+        if rotary and dim // heads % 2:
+            raise DeshiError(f"Rotary positions got dim={dim} and heads={heads}, expected an even width of each head.")
         self.heads = heads
+        self.rotary = rotary
         self.project_in = nn.Linear(dim, 3 * dim)
         self.project_out = nn.Linear(dim, dim)
 
@@ -108,6 +116,9 @@ class CausalSelfAttention(nn.Module):
             mixed = torch.cat([queries, F.linear(context, weight[dim:], bias[dim:])], dim=-1)
         split = mixed.view(batch, length, 3, self.heads, dim // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            places = torch.arange(length, device=x.device)
+            query, key = rotate(query, places), rotate(key, places)
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return cast(Tensor, self.project_out(seen.transpose(1, 2).reshape(batch, length, dim)))
 
@@ -119,9 +130,33 @@ class CausalSelfAttention(nn.Module):
         query = F.linear(x, weight[:dim], bias[:dim]).view(batch, 1, *heads)
         mixed = F.linear(context, weight[dim:], bias[dim:]).view(batch, length, 2, *heads)
         key, value = mixed.permute(2, 0, 3, 1, 4)
-        inside = torch.arange(length, device=x.device) < lengths[:, None]
-        seen = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=inside[:, None, None])
+        places, query = torch.arange(length, device=x.device), query.transpose(1, 2)
+        if self.rotary:
+            query, key = rotate(query, (lengths - 1)[:, None, None]), rotate(key, places)
+        inside = places < lengths[:, None]
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=inside[:, None, None])
         return cast(Tensor, self.project_out(seen.reshape(batch, dim)))
+
+
+def rotate(x: Tensor, places: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): turn pairs of features by angles that grow with the place.
+
+    The product of a turned query and a turned key depends on the distance of their places alone. Feature ``i`` is
+    paired with feature ``i + W / 2`` and turns by ``place * 10000 ** (-2 i / W)``.
+
+    Args:
+        x: ``(B, heads, L, W)`` with an even ``W``.
+        places: ``(L,)``, or ``(B, 1, L)`` where rows differ.
+
+    Returns:
+        The same shape.
+    """
+    half = x.shape[-1] // 2
+    speed = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = places[..., None] * speed
+    cosine, sine = angle.cos(), angle.sin()
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1).to(x.dtype)
 
 
 class FeedForward(nn.Module):

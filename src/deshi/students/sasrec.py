@@ -30,6 +30,8 @@ class SASRec(Student):
         dropout: rate after the embedding and after each sub-layer.
         activation: of the feed-forward layer.
         norm: ``"pre"`` or ``"original"``.
+        positions: ``"absolute"``, learned and counted from the history's beginning, or ``"rotary"``: inside the
+            attention and relative (arXiv 2104.09864), so that nothing depends on where a long history was cut.
     """
 
     def __init__(
@@ -43,19 +45,24 @@ class SASRec(Student):
         dropout: float = 0.2,
         activation: Literal["relu", "gelu", "silu"] = "gelu",
         norm: Literal["pre", "original"] = "pre",
+        positions: Literal["absolute", "rotary"] = "absolute",
     ) -> None:
         super().__init__(n_items, dim, max_length)
         if blocks < 1:
             raise DeshiError(f"SASRec got blocks={blocks}, expected at least 1.")
-        self.positions = nn.Parameter(torch.empty(max_length, dim))
-        nn.init.normal_(self.positions, std=0.02)
+        if positions not in ("absolute", "rotary"):
+            raise DeshiError(f"SASRec got positions={positions!r}, expected 'absolute' or 'rotary'.")
+        rotary = positions == "rotary"
+        self.positions = None if rotary else nn.Parameter(torch.empty(max_length, dim))
+        if self.positions is not None:
+            nn.init.normal_(self.positions, std=0.02)
         self.dropout = Dropout(dropout)
         hidden = round(dim * feed_forward)
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout, activation, norm) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout, activation, norm, rotary) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode`. Positions count from the history's beginning."""
+        """See :meth:`Student.encode`."""
         x = self._embed(items)
         for block in self.blocks:
             x = block(x)
@@ -69,16 +76,21 @@ class SASRec(Student):
         return cast(Tensor, self.norm(cast(Block, self.blocks[-1]).last(x, lengths)))
 
     def _embed(self, items: Tensor) -> Tensor:
-        return cast(Tensor, self.dropout(self.items(items) * self.dim**0.5 + self.positions[: items.shape[1]]))
+        x = self.items(items) * self.dim**0.5
+        if self.positions is not None:
+            x = x + self.positions[: items.shape[1]]
+        return cast(Tensor, self.dropout(x))
 
 
 class Block(nn.Module):
     """One attention block, see :class:`SASRec`."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, activation: str, norm: str) -> None:
+    def __init__(
+        self, dim: int, heads: int, hidden: int, dropout: float, activation: str, norm: str, rotary: bool
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = CausalSelfAttention(dim, heads)
+        self.attention = CausalSelfAttention(dim, heads, rotary)
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden, activation, dropout)
         self.dropout = Dropout(dropout)
