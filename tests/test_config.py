@@ -71,7 +71,7 @@ def test_the_later_of_two_arguments_wins(fit: Any) -> None:
         ("+train.max_epochs=3", 3),
         ("++train.max_epochs=3", 3),
         ("name=a.b-c", "a.b-c"),
-        ("student.dim=${eval.batch_size}", 512),
+        ("student.dim=${eval.batch_size}", 128),
         ("name=seed_${seed}", "seed_0"),
     ],
 )
