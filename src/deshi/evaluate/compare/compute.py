@@ -191,13 +191,14 @@ def _tests(
 
 
 def _warnings(groups: Sequence[Group]) -> list[str]:
-    """What the evaluations warn of, with the model's label and, if it has several runs, the seed."""
+    """What the evaluations warn of, an entry a run: the model's label and, if it has several runs, the seed first."""
     found = []
     for one in groups:
         for member in one.members if not one.is_added else ():
             name = one.label if len(one.members) == 1 else f"{one.label}, seed {member.seed}"
-            found += [f"{name}: {sentence}" for sentence in member.evaluation.record.get("warnings") or ()]
-    return list(dict.fromkeys(found))
+            sentences = member.evaluation.record.get("warnings") or ()
+            found += [f"{name}: {' '.join(sentences)}"] if sentences else []
+    return found
 
 
 def _seed_notes(groups: Sequence[Group]) -> list[str]:

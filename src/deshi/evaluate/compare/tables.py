@@ -49,7 +49,7 @@ def metric_title(metric: str) -> str:
 
 def sheets(comparison: Comparison) -> list[Sheet]:
     """The table of models by metrics and, if anything was tested, the table of tests."""
-    return [figures_sheet(comparison), *([tests_sheet(comparison)] if comparison.tests else [])]
+    return [figures_sheet(comparison), *([pairs_sheet(comparison)] if comparison.tests else [])]
 
 
 def figures_sheet(comparison: Comparison) -> Sheet:
@@ -75,7 +75,7 @@ def figures_sheet(comparison: Comparison) -> Sheet:
     return Sheet(title, columns, rows, _figures_caption(comparison), n_left=1)
 
 
-def tests_sheet(comparison: Comparison) -> Sheet:
+def pairs_sheet(comparison: Comparison) -> Sheet:
     """A row a pair and metric, corrected p-values."""
     shown = shown_tests(comparison)
     title = "Paired tests over users"
