@@ -14,10 +14,12 @@ FILES = sorted(ROOT.rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]
 EXTRA = {
     "audit": ["data=tiny"],
+    "compare": ["runs=[latest]"],
     "evaluate": ["reference=popularity", "data=tiny"],
     "fit": ["data=tiny"],
     "gap": ["run=latest"],
     "prepare": ["data=tiny"],
+    "report": ["runs=[latest]"],
 }
 """What a stage needs besides its defaults to have something to do."""
 MISSING = {

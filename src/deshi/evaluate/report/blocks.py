@@ -18,32 +18,36 @@ class Text:
 
 @dataclass(frozen=True)
 class Missing:
-    """What can't be shown, and the command that makes it possible."""
+    """What can't be shown, and the commands that make it possible."""
 
     kind: ClassVar[str] = "missing"
     text: str
-    command: str | None = None
+    commands: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """A table's row: its heading, its cells, and the colour of the model that it is about (None without one)."""
+    """A table's row: its heading, its cells, the colour of the model that it is about, and which cells are bold."""
 
     heading: str
     cells: Sequence[str]
     color: int | None = None
-    strong: bool = False
+    bold: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are texts, figures already formatted; the first column holds the rows' headings."""
+    """Cells are texts, figures already formatted; the first column holds the rows' headings.
+
+    ``folded`` hides it at first.
+    """
 
     kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Row]
     numeric: bool = True
+    folded: bool = False
 
 
 @dataclass(frozen=True)

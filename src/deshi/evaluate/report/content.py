@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deshi.evaluate.record import find_evaluations
-from deshi.evaluate.report import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary
+from deshi.evaluate.report import cutoffs, doubts, examples, gaps, learning, popularity, provenance, slicing, summary
 from deshi.evaluate.report.blocks import Section
 from deshi.evaluate.report.context import Context, find_data, title_of
 from deshi.evaluate.report.drawing import Studio
@@ -22,14 +22,14 @@ class Content:
     Attributes:
         title: its heading.
         subtitle: data, part, metric and protocol in a line.
-        models: names and colours, for the legend.
+        models: name, colour and runs of each, for the legend.
         warnings: what makes the figures doubtful, shown first.
         sections: in the order of the page.
     """
 
     title: str
     subtitle: str
-    models: Sequence[tuple[str, int]]
+    models: Sequence[tuple[str, int, Sequence[str]]]
     warnings: Sequence[str]
     sections: Sequence[Section]
 
@@ -65,8 +65,15 @@ def collect(cfg: ReportConfig, models: Sequence[Model], figures: Path) -> Conten
     ]
     name = str(models[0].record["data"])
     subtitle = f"{len(models)} run{'s' if len(models) > 1 else ''}, {cfg.part}, {title_of(cfg.metric)}. {protocol}"
-    colors = [(model.label, model.color) for model in models]
-    return Content(f"Recommenders on {name}", subtitle, colors, summary.warnings_of(context), sections)
+    return Content(f"Recommenders on {name}", subtitle, _legend(models), doubts.warnings_of(context), sections)
+
+
+def _legend(models: Sequence[Model]) -> list[tuple[str, int, list[str]]]:
+    """Models with their runs; a single run stands for itself."""
+    runs: dict[tuple[str, int], list[str]] = {}
+    for model in models:
+        runs.setdefault((model.group, model.color), []).append(model.label)
+    return [(group, color, labels) for (group, color), labels in runs.items()]
 
 
 def protocol_sentence(model: Model) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 from deshi.config import load_config
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.evaluate.report.blocks import Missing
 from deshi.evaluate.report.drawing import Pen, Studio, model_pen, reference_pen
 from deshi.evaluate.report.models import Model, reference_names
 from deshi.schemas import EvaluateConfig, ReportConfig
@@ -63,7 +64,7 @@ class Context:
     @property
     def pens(self) -> dict[str, Pen]:
         """How every model and reference ranker is drawn, by its label."""
-        pens = {model.label: model_pen(model.label, model.color) for model in self.models}
+        pens = {model.label: model_pen(model.label, model.color, model.variant) for model in self.models}
         return pens | {name: reference_pen(name, n) for n, name in enumerate(reference_names(self.models))}
 
     def color(self, label: str) -> int | None:
@@ -74,7 +75,7 @@ class Context:
 def title_of(metric: str) -> str:
     """A metric's name as it is written in texts: ``NDCG@10``, ``Recall@5``."""
     name, _, k = metric.partition("@")
-    written = name.capitalize() if name in ("recall", "coverage", "novelty", "gini") else name.upper()
+    written = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
     return f"{written}@{k}" if k else written
 
 
@@ -86,10 +87,20 @@ def lists_of(model: Model, part: str) -> pl.DataFrame | None:
     return pl.read_parquet(path).filter(pl.col("part") == part).sort("case")
 
 
-def evaluate_command(model: Model, part: str) -> str:
-    """The command that evaluates a model again, with everything that a report can show."""
+def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missing]:
+    """A block with the commands that evaluate ``models`` again, since ``what`` is lacking; none without models."""
+    if not models:
+        return []
+    names = ", ".join(model.label for model in models)
+    evaluations = "evaluation" if len(models) == 1 else "evaluations"
+    return [Missing(f"The {evaluations} of {names} kept no {what}. Made by:", [_command(one, part) for one in models])]
+
+
+def _command(model: Model, part: str) -> str:
+    """Evaluates a model again, the parts that were evaluated before included."""
     subject = model.record["run"] or f"reference={model.record['ranker']} data={model.record['data']}"
-    return f"deshi evaluate {subject} part={part} with_references=true"
+    parts = part if model.evaluation.parts == [part] else "both"
+    return f"deshi evaluate {subject} part={parts} with_references=true"
 
 
 def find_data(cfg: ReportConfig, model: Model) -> tuple[Data | None, str]:

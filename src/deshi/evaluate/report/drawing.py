@@ -16,19 +16,26 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from deshi.artifacts import atomic_file
 from deshi.evaluate.report.blocks import Picture, Table
 
-INK, MUTED, GRID = "#1c2128", "#59636f", "#d5dae1"
+INK, MUTED, GRID, SURFACE = "#1c2128", "#59636f", "#d5dae1", "#fefefe"
 COLORS = ("#0072b2", "#d55e00", "#00916a", "#c0649a", "#b07a00", "#3a96cf")
 """After Okabe and Ito, told apart by the colour-blind; light ones darkened for a white page."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2))
-REFERENCE_MARKERS = ("x", "+", "1", "|")
+OPACITIES = (1.0, 0.72, 0.5)
 
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{color: f"run-{n}" for n, color in enumerate(COLORS)}}
+VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    SURFACE: "card",
+    **{color: f"run-{n}" for n, color in enumerate(COLORS)},
+}
 """Colours that the page may change, for dark screens, by the name of its CSS variable."""
 
 WIDTH, HEIGHT, LEGEND_ROW = 4.8, 2.9, 0.2
@@ -61,29 +68,38 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Pen:
-    """How a ranker is drawn: a model in its colour, a reference in grey, each with its own marker and dash."""
+    """How a ranker is drawn: runs of a model in its colour, told apart by dash; a reference in grey, hollow."""
 
     label: str
     color: str
     marker: str
     dash: Any = "-"
+    hollow: bool = False
+    opacity: float = 1.0
 
     @property
     def line(self) -> dict[str, Any]:
         """Arguments of a line."""
-        return {"label": shortened(self.label), "color": self.color, "marker": self.marker, "linestyle": self.dash}
+        return {"label": shortened(self.label), "linestyle": self.dash, **self.points}
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """Arguments of single points."""
+        face = SURFACE if self.hollow else self.color
+        return {"color": self.color, "marker": self.marker, "markerfacecolor": face}
 
 
-def model_pen(label: str, number: int) -> Pen:
-    """The pen of the model with that place in the palette; after six, the lines are dashed."""
-    lap = number // len(COLORS)
-    dash = "-" if lap == 0 else (0, DASHES[(lap - 1) % len(DASHES)])
-    return Pen(label, COLORS[number % len(COLORS)], MARKERS[(number + lap) % len(MARKERS)], dash)
+def model_pen(label: str, color: int, variant: int = 0) -> Pen:
+    """The pen of a run: ``color`` is its model's place in the palette, ``variant`` its own place in the model."""
+    lap = color // len(COLORS)
+    dash = "-" if variant == 0 else (0, DASHES[(variant - 1) % len(DASHES)])
+    opacity = OPACITIES[variant % len(OPACITIES)]
+    return Pen(label, COLORS[color % len(COLORS)], MARKERS[(color + lap) % len(MARKERS)], dash, opacity=opacity)
 
 
 def reference_pen(label: str, number: int) -> Pen:
     """The pen of a reference ranker."""
-    return Pen(label, MUTED, REFERENCE_MARKERS[number % len(REFERENCE_MARKERS)], (0, DASHES[number % len(DASHES)]))
+    return Pen(label, MUTED, MARKERS[number % len(MARKERS)], (0, DASHES[number % len(DASHES)]), hollow=True)
 
 
 def shortened(label: str, longest: int = 26) -> str:
@@ -144,13 +160,20 @@ def _figure(draw: Callable[[Axes], None], height: float) -> Figure:
     axes = figure.subplots()
     axes.set_facecolor("none")
     draw(axes)
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = _legend(axes)
     if handles:
         columns = 2 if max(map(len, labels)) <= 22 else 1
         rows = math.ceil(len(labels) / columns)
         figure.set_size_inches(WIDTH, height + LEGEND_ROW * rows + 0.1)
         figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.4)
     return figure
+
+
+def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
+    """The entries in the order in which they were drawn, but bars before points."""
+    entries = zip(*axes.get_legend_handles_labels(), strict=True)
+    ordered = sorted(entries, key=lambda entry: not isinstance(entry[0], BarContainer))
+    return [handle for handle, _ in ordered], [label for _, label in ordered]
 
 
 def _svg(figure: Figure) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from deshi.evaluate.report.blocks import Block, Example, Examples, Missing, Recommended, Section, Shown, Text
-from deshi.evaluate.report.context import Context, Data, evaluate_command, lists_of
+from deshi.evaluate.report.context import Context, Data, evaluate_again, lists_of
 from deshi.evaluate.report.models import Model, reference_names, reference_ranks
 from deshi.types import ITEM, TITLE, USER
 
@@ -40,10 +40,7 @@ def section(context: Context) -> Section:
         ranks |= {name: reference_ranks(context.models, name, context.part) for name in _references(context)}
         shower = _Shower(context, context.data, lists, ranks)
         blocks.append(Examples([shower.example(case, bool(hits[case])) for case in drawn.tolist()]))
-    for model in context.models:
-        if model.label not in lists:
-            command = evaluate_command(model, context.part)
-            blocks.append(Missing(f"The evaluation of {model.label} kept no lists.", command))
+    blocks += evaluate_again("lists", [m for m in context.models if m.label not in lists], context.part)
     return Section("examples", "Examples", LEAD, blocks)
 
 

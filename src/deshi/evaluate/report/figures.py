@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from deshi.evaluate.report.drawing import INK, MUTED, Pen, shortened
+from deshi.evaluate.report.drawing import INK, MUTED, SURFACE, Pen, shortened
 
 Floats = NDArray[np.float64]
 Draw = Callable[[Axes], None]
@@ -31,12 +31,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Span:
-    """A value with its interval; ``low`` and ``high`` are NaN without one."""
+    """A value with its interval, and smaller points beside it."""
 
     pen: Pen
     value: float
-    low: float = float("nan")
-    high: float = float("nan")
+    low: float
+    high: float
+    points: Sequence[float] = ()
 
 
 def curves(shown: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[float] | None = None) -> Draw:
@@ -67,11 +68,13 @@ def spans(shown: Sequence[Span], x_label: str, zero_line: bool = False) -> Draw:
     def draw(axes: Axes) -> None:
         for row, span in enumerate(shown):
             axes.plot([span.low, span.high], [row, row], color=span.pen.color, linewidth=2.4, solid_capstyle="butt")
-            axes.plot([span.value], [row], span.pen.marker, color=span.pen.color, markersize=7, markeredgewidth=1.8)
+            axes.plot([span.value], [row], markersize=7.5, markeredgewidth=1.6, **span.pen.points)
+            axes.plot(span.points, [row + 0.28] * len(span.points), ".", color=span.pen.color, markersize=5)
         if zero_line:
             axes.axvline(0, color=INK, linewidth=0.9)
         _rows(axes, [span.pen.label for span in shown])
         axes.set(xlabel=x_label)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         if not zero_line:
             axes.set_xlim(left=0)
 
@@ -87,9 +90,9 @@ def grouped_bars(groups: Sequence[str], shown: Sequence[tuple[Pen, Floats]], x_l
         for number, (pen, values) in enumerate(shown):
             if number < bars:
                 middle = places - 0.4 + thick * (number + 0.5)
-                axes.barh(middle, values, thick * 0.92, color=pen.color, label=shortened(pen.label))
+                axes.barh(middle, values, thick * 0.92, color=pen.color, alpha=pen.opacity, label=shortened(pen.label))
             else:
-                axes.plot(values, places, pen.marker, color=MUTED, markersize=8, markeredgewidth=1.6, label=pen.label)
+                axes.plot(values, places, **pen.line | {"linestyle": "", "markersize": 6, "markeredgewidth": 1.4})
         _rows(axes, list(groups))
         axes.set(xlabel=x_label)
         axes.set_xlim(left=0)
@@ -107,7 +110,7 @@ def stacked_shares(rows: Sequence[str], parts: Sequence[tuple[str, str]], shares
             axes.barh(np.arange(len(rows)), values, 0.66, left=left, color=color, label=name)
             for row in np.flatnonzero(values >= 0.1):
                 place = left[row] + values[row] / 2
-                axes.text(place, row, f"{values[row]:.0%}", ha="center", va="center", color="white", fontsize=9)
+                axes.text(place, row, f"{values[row]:.0%}", ha="center", va="center", color=SURFACE, fontsize=9)
             left += values
         _rows(axes, list(rows))
         axes.set(xlim=(0, 1), xlabel="share")
@@ -129,14 +132,16 @@ def slopes(shown: Sequence[tuple[Pen, float, float]], names: tuple[str, str], y_
     return draw
 
 
-def against_diagonal(shown: Sequence[Curve], x_label: str, y_label: str, above: bool) -> Draw:
-    """Lines between 0 and 1 beside the diagonal; ``above`` tells where it comes in the drawing order."""
+def against_diagonal(shown: Sequence[Curve], x_label: str, y_label: str) -> Draw:
+    """Lines beside the diagonal, from 0 to the largest value shown."""
+    end = max(max(*curve.x, *curve.y) for curve in shown)
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=3 if above else 1)
+        axes.plot([0, end], [0, end], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
         for curve in shown:
-            axes.plot(curve.x, curve.y, **curve.pen.line | ({"markersize": 0} if len(curve.x) > 15 else {}))
+            axes.plot(curve.x, curve.y, **curve.pen.line | ({"markersize": 0} if len(curve.x) > 20 else {}))
         axes.set(xlabel=x_label, ylabel=y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
 
     return draw
 
@@ -147,7 +152,7 @@ def rows_height(count: int, least: int = 3) -> float:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), [shortened(name, 24) for name in names])
+    axes.set_yticks(np.arange(len(names)), [shortened(name, 28) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)

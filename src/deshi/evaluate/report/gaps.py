@@ -7,7 +7,7 @@ from typing import Any
 
 from deshi.artifacts import read_json
 from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table, Text
-from deshi.evaluate.report.context import Context, evaluate_command, title_of
+from deshi.evaluate.report.context import Context, evaluate_again, title_of
 from deshi.evaluate.report.drawing import Pen
 from deshi.evaluate.report.figures import Span, rows_height, slopes, spans
 from deshi.evaluate.report.models import Model, reference_figure, reference_names
@@ -25,12 +25,19 @@ def section(context: Context) -> Section:
     pairs = _pairs(context)
     if pairs:
         blocks.append(Pictures([_picture(context, pairs)]))
+    lacking: list[Model] = []
     for model in context.models:
         found = _newest(context.runs, model)
         if found is not None:
             blocks += _explained(context, model, found)
-        else:
-            blocks.append(_command(context, model, model.label in pairs))
+        elif model.record["run"]:
+            lacking.append(model)
+    if lacking:
+        commands = [f"deshi gap {model.name}" for model in lacking]
+        blocks.append(Missing("Why the two figures differ is explained by:", commands))
+    single = [model for model in context.models if model.label not in pairs]
+    other = "validation" if context.part == "test" else "test"
+    blocks += evaluate_again(f"{other} figures", single, "both")
     return Section("gap", "Validation against test", LEAD, blocks)
 
 
@@ -76,9 +83,9 @@ def _explained(context: Context, model: Model, folder: Path) -> list[Block]:
     low, high = gap["interval"]
     said = (
         f"{title_of(gap['metric'])} is {gap['validation']:.4f} on validation and {gap['test']:.4f} on test: "
-        f"{gap['difference']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, ratio {gap['ratio']:.3f}."
+        f"{gap['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, ratio {gap['ratio']:.3f}."
     )
-    blocks: list[Block] = [Text(f"{model.label}: {gap['verdict']}. {gap['sentence']}", "verdict"), Text(said)]
+    blocks: list[Block] = [Text(f"{model.label}. {gap['sentence']}", "verdict"), Text(said)]
     if gap["parts"]:
         blocks.append(Pictures([_parts(context, model, gap)]))
     return blocks
@@ -100,14 +107,6 @@ def _parts(context: Context, model: Model, gap: dict[str, Any]) -> Picture:
     return context.studio.picture(
         f"gap-parts-{model.color}", title,
         f"The parts of the difference between test and validation in {title_of(gap['metric'])}, with intervals.",
-        spans(shown, f"share of the difference in {title_of(gap['metric'])}", zero_line=True),
+        spans(shown, f"part of the difference in {title_of(gap['metric'])}", zero_line=True),
         Table(title, ["part", "value", "interval", "note"], rows, numeric=False), rows_height(len(shown)),
     )  # fmt: skip
-
-
-def _command(context: Context, model: Model, both: bool) -> Missing:
-    if not model.record["run"]:
-        return Missing(f"{model.label} is a reference ranker: nothing was selected on validation.")
-    if both:
-        return Missing(f"Why the two figures of {model.label} differ is explained by:", f"deshi gap {model.name}")
-    return Missing(f"{model.label} was evaluated on {context.part} only.", evaluate_command(model, "both"))

@@ -12,8 +12,8 @@ from deshi.evaluate.report.models import Model
 
 LEAD = (
     "The loss on the training data and the metric that the best epoch is selected by, after each epoch. A ring marks "
-    "the selected epoch. A curve that still rises at its end was stopped too early; a validation metric that falls while "
-    "the loss falls is overfitting. Losses of different kinds have different scales."
+    "the selected epoch. A curve that still rises at its end was stopped too early; a validation metric that falls "
+    "while the loss falls is overfitting. Losses of different kinds have different scales."
 )
 
 

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from deshi.evaluate.compare.models import group, labelled
+from deshi.evaluate.compare.pairing import check_measured_alike
 from deshi.evaluate.record import Evaluation
-from deshi.metrics.ranking import METRICS, case_ranks
+from deshi.metrics.ranking import METRICS
 from deshi.types import DeshiError
-
-Floats = NDArray[np.float64]
 
 _STAMP = re.compile(r"^\d{8}-\d{6}_")
 
@@ -28,13 +26,17 @@ class Model:
 
     Attributes:
         label: unique on the page.
-        color: its place in the palette.
+        group: the label of what it is compared as: runs that differ only in the seed are one model.
+        color: its group's place in the palette.
+        variant: its place in the group.
         evaluation: the figures.
         fitted: the folder of the run that was evaluated, None if there is none or it is gone.
     """
 
     label: str
+    group: str
     color: int
+    variant: int
     evaluation: Evaluation
     fitted: Path | None
 
@@ -54,17 +56,20 @@ class Model:
 
 
 def models_of(evaluations: Sequence[Evaluation], runs: Path) -> list[Model]:
-    """Name and colour the evaluations, in their order.
+    """Name and colour the evaluations; of evaluations of one run, only the newest is taken.
 
     Raises:
-        DeshiError: if they are about different data or protocols, naming what differs.
+        DeshiError: if they were not measured alike, naming what differs.
     """
-    _check_comparable(evaluations)
-    labels = _labels(evaluations)
-    return [
-        Model(label, color, one, _fitted(one, runs))
-        for color, (label, one) in enumerate(zip(labels, evaluations, strict=True))
+    check_measured_alike(evaluations)
+    groups = labelled(group(evaluations)[0])
+    found = [
+        (one.label, color, variant, member.evaluation)
+        for color, one in enumerate(groups)
+        for variant, member in enumerate(one.members)
     ]
+    labels = _labels([evaluation for *_, evaluation in found])
+    return [Model(label, *one, _fitted(one[-1], runs)) for label, one in zip(labels, found, strict=True)]
 
 
 def reference_names(models: Sequence[Model]) -> list[str]:
@@ -88,14 +93,6 @@ def reference_ranks(models: Sequence[Model], name: str, part: str) -> pl.DataFra
         if f"{part}/n_cases" in model.evaluation.references.get(name, {}):
             return model.evaluation.reference_ranks(name, part)
     raise DeshiError(f"No evaluation has {name} on {part}. Run: deshi evaluate {models[0].name} with_references=true")
-
-
-def per_case(ranks: pl.DataFrame, metric: str) -> Floats:
-    """``(C,)``: a metric such as ``ndcg@10`` of every case that has a target, from the frame of ranks."""
-    name, _, k = metric.partition("@")
-    grouped = case_ranks(ranks["rank"].to_numpy(), ranks["case"].to_numpy())
-    values = METRICS[name](grouped, int(k))
-    return values[grouped.sizes > 0]
 
 
 def cut_offs(model: Model, part: str, name: str) -> list[int]:
@@ -138,15 +135,3 @@ def _fitted(one: Evaluation, runs: Path) -> Path | None:
     recorded = Path(one.record["run"])
     places = (recorded, runs / "fit" / recorded.name, one.folder.parents[1] / "fit" / recorded.name)
     return next((place for place in places if (place / "config.yaml").is_file()), None)
-
-
-def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
-    for key, name in (("data_fingerprint", "data"), ("protocol_fingerprint", "protocol")):
-        first, *others = evaluations
-        for other in others:
-            if other.record[key] != first.record[key]:
-                raise DeshiError(
-                    f"{first.folder.name} and {other.folder.name} were evaluated on different {name}: "
-                    f"{first.record[name]} and {other.record[name]} (fingerprints {first.record[key][:12]} and "
-                    f"{other.record[key][:12]}). One page can't show both: make a report of each."
-                )

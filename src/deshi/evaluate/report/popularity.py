@@ -6,23 +6,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.evaluate.reference.events import training_events
-from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table
-from deshi.evaluate.report.context import Context, Data, evaluate_command, lists_of, title_of
+from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table, Text
+from deshi.evaluate.report.context import Context, Data, evaluate_again, lists_of, title_of
 from deshi.evaluate.report.drawing import COLORS, MUTED, Pen
 from deshi.evaluate.report.figures import Curve, against_diagonal, rows_height, stacked_shares
-from deshi.metrics.beyond import beyond_accuracy
+from deshi.evaluate.slices import popularity_groups
+from deshi.metrics.beyond import beyond_accuracy, coverage
 from deshi.types import PAD
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-SHARES = {"head": 0.5, "torso": 0.3, "tail": 0.2}
-"""Shares of the training events: the most popular items that make up half of them are the head, and so on."""
+GROUPS = {"head": COLORS[0], "torso": COLORS[2], "tail": COLORS[1], "cold": MUTED}
 
 LEAD = (
-    "Items are grouped by how often they occur in the training events: the most popular ones, which make up half of "
-    "all events, are the head; those of the next 30 % the torso; the rest the tail. A model whose bar has more head "
-    "than the users' histories and the truth recommends what is popular rather than what fits."
+    "Items are grouped by how often they occur in the training events. The head is the fewest popular items that "
+    "together make up 20% of the events, the tail the least popular that make up 20%, the torso what lies between; "
+    "cold items have no training event. A model with more head than the users' histories and the truth recommends what "
+    "is popular rather than what fits."
+)
+READING = (
+    "Coverage: the share of items that anyone is shown. Gini: 0 if all items are shown equally often, towards 1 if few "
+    "take every place. Novelty: mean self-information of the items in bits. Popularity lift: how many times as popular "
+    "as the users' own histories."
 )
 POINTS = 200
 
@@ -37,11 +43,8 @@ def section(context: Context) -> Section:
     counts = training_events(context.data.bundle, *context.data.split.train_ranges(context.data.bundle)).counts()
     blocks.append(Pictures([_groups(context, context.data, counts, lists), *_exposure(context, counts, lists)]))
     if lists:
-        blocks.append(_table(context, context.data, counts, lists))
-    for model in context.models:
-        if model.label not in lists:
-            command = evaluate_command(model, context.part)
-            blocks.append(Missing(f"The evaluation of {model.label} kept no lists.", command))
+        blocks += [_table(context, context.data, counts, lists), Text(READING, "note")]
+    blocks += evaluate_again("lists", [m for m in context.models if m.label not in lists], context.part)
     return Section("popularity", "Popularity", LEAD, blocks)
 
 
@@ -57,40 +60,33 @@ def _lists(context: Context, label: str) -> Ints | None:
     return found
 
 
-def groups_of(counts: Ints) -> Ints:
-    """``(n_items,)`` the group of every item: 0 head, 1 torso, 2 tail; items of equal count by their index."""
-    order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]
-    edges = np.cumsum(list(SHARES.values()))[:-1] * counts.sum()
-    groups = np.empty(len(counts), dtype=np.int64)
-    groups[order] = np.searchsorted(edges, before, side="right")
-    return groups
-
-
 def _groups(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) -> Picture:
-    groups, cases = groups_of(counts), data.cases
-    inside = np.zeros(data.bundle.n_interactions + 1, dtype=np.int64)
-    np.add.at(inside, cases.starts, 1)
-    np.add.at(inside, cases.ends, -1)
-    history = np.asarray(data.bundle.items)[np.cumsum(inside[:-1]) > 0]
-    shown: dict[str, Ints] = {"histories": history, "truth": np.asarray(data.bundle.items)[cases.target_rows]}
+    named = popularity_groups(counts).tolist()
+    names = [name for name in GROUPS if name in named]
+    groups = np.array([names.index(name) for name in named])
+    shown = {"histories": _history_items(data), "truth": np.asarray(data.bundle.items)[data.cases.target_rows]}
     shown |= {label: found[found != PAD] for label, found in lists.items()}
-    shares = np.array([np.bincount(groups[items], minlength=3) / max(len(items), 1) for items in shown.values()])
-    sizes = np.bincount(groups, minlength=3)
-    parts = [
-        (f"{name} ({size:,} items)", color)
-        for name, size, color in zip(SHARES, sizes, (COLORS[0], COLORS[2], COLORS[1]), strict=True)
-    ]
+    held = [np.bincount(groups[items], minlength=len(names)) / max(len(items), 1) for items in shown.values()]
+    parts = [(f"{name} ({named.count(name):,} items)", GROUPS[name]) for name in names]
     rows = [
         Row(label, [f"{share:.1%}" for share in row], context.color(label))
-        for label, row in zip(shown, shares, strict=True)
+        for label, row in zip(shown, held, strict=True)
     ]
     title = f"Popularity of what is recommended, first {context.k}"
     return context.studio.picture(
         "popularity-groups", title,
-        "Shares of head, torso and tail items in the histories, among the true next items, and in each model's lists.",
-        stacked_shares(list(shown), parts, shares), Table(title, ["items of", *SHARES], rows), rows_height(len(shown)),
+        f"Shares of {', '.join(names)} items in the histories, among the true next items, and in the lists.",
+        stacked_shares(list(shown), parts, np.array(held)), Table(title, ["items of", *names], rows),
+        rows_height(len(shown)),
     )  # fmt: skip
+
+
+def _history_items(data: Data) -> Ints:
+    """The items of all events that precede a target."""
+    edges = np.zeros(data.bundle.n_interactions + 1, dtype=np.int64)
+    np.add.at(edges, data.cases.starts, 1)
+    np.add.at(edges, data.cases.ends, -1)
+    return np.asarray(data.bundle.items)[np.cumsum(edges[:-1]) > 0]
 
 
 def _exposure(context: Context, counts: Ints, lists: dict[str, Ints]) -> list[Picture]:
@@ -106,7 +102,7 @@ def _exposure(context: Context, counts: Ints, lists: dict[str, Ints]) -> list[Pi
         "popularity-exposure", "How recommendations are spread over the catalogue",
         "Lorenz curves: the share of all recommendations that the least recommended share of items gets. On the "
         "diagonal all items would be shown equally often; a curve at the bottom is a few items taking every place.",
-        against_diagonal([*shown, events], "share of items, rarest first", "share of recommendations", above=False),
+        against_diagonal([*shown, events], "share of items, rarest first", "share of recommendations"),
     )  # fmt: skip
     return [picture]
 
@@ -122,7 +118,10 @@ def _table(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) -
     sums = np.concatenate([[0], np.cumsum(counts[np.asarray(data.bundle.items)])])
     cases, k = data.cases, context.k
     popularity = (sums[cases.ends] - sums[cases.starts]) / (cases.ends - cases.starts)
-    found = {label: beyond_accuracy(items, [k], counts, popularity) for label, items in lists.items()}
+    found = {
+        label: beyond_accuracy(items, [k], counts, popularity) | {f"coverage@{k}": coverage(items, k, len(counts))}
+        for label, items in lists.items()
+    }
     names = ("coverage", "gini", "novelty", "popularity_lift")
     rows = [
         Row(
@@ -132,9 +131,5 @@ def _table(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) -
         )
         for label, figures in found.items()
     ]
-    columns = ["run", *(title_of(f"{name}@{k}").replace("_", " ") for name in names)]
-    return Table(
-        f"Beyond accuracy on {context.part}: coverage is the share of items that anyone is shown, Gini 0 is equal "
-        f"exposure, novelty is in bits, popularity lift 1 is as popular as the users' histories",
-        columns, rows,
-    )  # fmt: skip
+    columns = ["run", *(title_of(f"{name}@{k}") for name in names)]
+    return Table(f"Beyond accuracy at {k}, {context.part}", columns, rows)

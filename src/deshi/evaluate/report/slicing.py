@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table
-from deshi.evaluate.report.context import Context, evaluate_command, title_of
+from deshi.evaluate.report.blocks import Block, Picture, Pictures, Row, Section, Table
+from deshi.evaluate.report.context import Context, evaluate_again, title_of
 from deshi.evaluate.report.figures import Curve, against_diagonal, grouped_bars, rows_height
 from deshi.evaluate.report.models import Model, reference_names
 
 SLICES_FILE, CALIBRATION_FILE = "slices.parquet", "calibration.parquet"
 LEAD = (
     "The metric for parts of the cases, with their number n. Small parts jump about: a difference between bars over a "
-    "few dozen cases says little. Crosses are reference rankers. Calibration compares the probability that a model "
+    "few dozen cases says little. Grey points are reference rankers. Calibration compares the probability that a model "
     "gives to its first item with how often that item is right: on the diagonal they agree, below it the model is "
     "too sure of itself."
 )
@@ -30,15 +30,9 @@ def section(context: Context) -> Section:
     curves = {m.label: frame for m in context.models if (frame := _read(m, CALIBRATION_FILE, context)) is not None}
     if curves:
         blocks.append(Pictures([_calibration(context, curves)]))
-    for model in context.models:
-        lacking = [what for what, found in (("slices", frames), ("calibration", curves)) if model.label not in found]
-        if lacking and not (lacking == ["calibration"] and model.record["run"] is None):
-            command = evaluate_command(model, context.part)
-            blocks.append(
-                Missing(
-                    f"The evaluation of {model.label} has no {' and no '.join(lacking)} on {context.part}.", command
-                )
-            )
+    students = [model for model in context.models if model.record["run"]]
+    blocks += evaluate_again("slices", [m for m in context.models if m.label not in frames], context.part)
+    blocks += evaluate_again("calibration", [m for m in students if m.label not in curves], context.part)
     return Section("slices", "Slices and calibration", LEAD, blocks)
 
 
@@ -74,7 +68,7 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     return context.studio.picture(
         f"slices-{_plain(name)}", title, f"{title} on {context.part}; n is the number of cases of a slice.",
         grouped_bars(groups, shown, title_of(column), bars), Table(title, ["ranker", *groups], rows),
-        rows_height(len(groups) * max(2, bars) // 2),
+        rows_height(len(groups) * max(3, bars + 1) // 2),
     )  # fmt: skip
 
 
@@ -103,7 +97,7 @@ def _calibration(context: Context, curves: dict[str, pl.DataFrame]) -> Picture:
     return context.studio.picture(
         "calibration", "Calibration",
         f"Mean probability of the first item against how often it is right, in bins of cases of {context.part}.",
-        against_diagonal(shown, "confidence", "accuracy", above=False),
+        against_diagonal(shown, "confidence", "accuracy"),
         Table("Calibration by bin", ["run", "confidence", "accuracy", "cases"], rows),
     )  # fmt: skip
 

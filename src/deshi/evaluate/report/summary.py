@@ -4,151 +4,155 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deshi.evaluate.report.blocks import Block, Cards, Picture, Pictures, Row, Section, Table
+from deshi.evaluate.compare.comparison import Comparison, Model
+from deshi.evaluate.compare.compute import compare_evaluations
+from deshi.evaluate.compare.tables import Sheet, sheets
+from deshi.evaluate.report.blocks import Block, Cards, Picture, Pictures, Row, Section, Table, Text
 from deshi.evaluate.report.context import Context, title_of
+from deshi.evaluate.report.drawing import Pen, model_pen, reference_pen
 from deshi.evaluate.report.figures import Span, rows_height, spans
-from deshi.evaluate.report.models import (
-    Model,
-    per_case,
-    reference_figure,
-    reference_names,
-    reference_ranks,
-)
-from deshi.evaluate.result import unbeaten
-from deshi.metrics.significance import Interval, bootstrap_interval
+from deshi.evaluate.report.models import reference_figure, reference_names
 
 SHOWN = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
-
-
-def warnings_of(context: Context) -> list[str]:
-    """Everything that makes the figures doubtful, the worst first, each sentence with the models it is about."""
-    by_sentence: dict[str, list[str]] = {}
-    for model in context.models:
-        for sentence in [*_leak(model), *_recorded(model)]:
-            by_sentence.setdefault(sentence, []).append(model.label)
-    several = len(context.models) > 1
-    found = [f"{', '.join(labels)}: {text}" if several else text for text, labels in by_sentence.items()]
-    return sorted(found, key=lambda text: "LEAK" not in text) + _not_beating(context)
+MOST_ROWS = 12
+"""A longer table of tests is folded."""
 
 
 def section(context: Context, protocol: str) -> Section:
-    """Headline figures, intervals, and the table of all rankers."""
-    intervals = _intervals(context)
+    """Headline figures, intervals, paired tests, and the table of all runs."""
+    comparison = compare_evaluations(
+        [model.evaluation for model in context.models],
+        part=context.part, metrics=[context.metric], with_references=True,
+    )  # fmt: skip
     lead = (
-        f"How well the true next item is ranked on {context.part}. {protocol} "
-        f"Intervals are 95 % percentile bootstrap intervals over cases; they say how the figure would vary with other "
-        f"users, not with other seeds."
+        f"How well the true next item is ranked on {context.part}. {protocol} Intervals and tests say how sure a "
+        f"figure is with regard to other users; the spread over seeds is shown where there are several."
     )
-    blocks: list[Block] = [_cards(context, intervals), Pictures([_forest(context, intervals)]), _table(context)]
+    blocks: list[Block] = [_cards(context, comparison)]
+    blocks.append(Pictures([_forest(context, comparison), *_differences(context, comparison)]))
+    figures, *tests = sheets(comparison)
+    blocks += [_table_of(context, figures), Text(figures.caption, "note")]
+    blocks += [Text(note, "note") for note in comparison.notes]
+    blocks.append(_runs(context))
+    for sheet in tests:
+        blocks += [_table_of(context, sheet), Text(sheet.caption, "note")]
     return Section("summary", "Summary", lead, blocks)
 
 
-def _leak(model: Model) -> list[str]:
-    fit = model.record.get("fit") or {}
-    if fit.get("train_targets") != "including_validation":
-        return []
-    return ["LEAK: trained on the validation targets. Validation figures and the selection by them mean nothing."]
+def _pens(context: Context, comparison: Comparison) -> dict[str, Pen]:
+    """Of models and references, by the comparison's labels."""
+    colors = {model.group: model.color for model in context.models}
+    references = reference_names(context.models)
+    pens = {}
+    for model in comparison.models:
+        if model.label in colors:
+            pens[model.label] = model_pen(model.label, colors[model.label])
+        else:
+            number = references.index(model.ranker) if model.ranker in references else 0
+            pens[model.label] = reference_pen(model.label, number)
+    return pens
 
 
-def _recorded(model: Model) -> list[str]:
-    """The evaluation's own warnings but those about references, which :func:`_not_beating` says for all at once."""
-    evaluation, record = model.evaluation, model.record
-    ks = sorted({int(key.partition("@")[2]) for key in evaluation.metrics if "@" in key})
-    said = set(unbeaten(record["ranker"], evaluation.metrics, evaluation.references, ks))
-    return [sentence for sentence in record["warnings"] if sentence not in said]
-
-
-def _not_beating(context: Context) -> list[str]:
-    part, metric = context.part, context.metric
-    found = []
-    for model in context.models:
-        own = model.evaluation.metrics[f"{part}/{metric}"]
-        others = {
-            name: reference_figure(context.models, name, part, metric) for name in reference_names(context.models)
-        }
-        better = [f"{name} ({value:.4f})" for name, value in others.items() if value is not None and not own > value]
-        if better:
-            found.append(f"{model.label} ({own:.4f}) does not beat {', '.join(better)} on {title_of(metric)}, {part}.")
-    return found
-
-
-def _intervals(context: Context) -> dict[str, Interval]:
-    """The metric of every ranker with its interval, by label."""
-    ranks = {model.label: model.evaluation.ranks(context.part) for model in context.models}
-    for name in _measured_references(context):
-        ranks[name] = reference_ranks(context.models, name, context.part)
-    return {label: bootstrap_interval(per_case(frame, context.metric)) for label, frame in ranks.items()}
-
-
-def _measured_references(context: Context) -> list[str]:
-    names = reference_names(context.models)
-    return [n for n in names if reference_figure(context.models, n, context.part, context.metric) is not None]
-
-
-def _cards(context: Context, intervals: dict[str, Interval]) -> Cards:
-    models = [model.label for model in context.models]
-    references = [label for label in intervals if label not in models]
-    cards = [_best("Best run", models, intervals)]
+def _cards(context: Context, comparison: Comparison) -> Cards:
+    metric = title_of(context.metric)
+    trained = [model for model in comparison.models if not model.reference]
+    references = [model for model in comparison.models if model.reference]
+    cards = [_best(f"Best model, {metric}", trained, comparison)] if trained else []
     if references:
-        cards.append(_best("Best reference", references, intervals))
+        cards.append(_best(f"Best reference, {metric}", references, comparison))
     cases = int(context.models[0].evaluation.metrics[f"{context.part}/n_cases"])
     cards.append(("Cases", f"{cases:,}", f"asked on {context.part}"))
     if context.data is not None:
         counts = context.data.bundle.manifest["counts"]
         remark = f"{counts['users']:,} users, {counts['interactions']:,} events"
-        cards.append(("Catalogue", f"{counts['items']:,} items", remark))
+        cards.append(("Items", f"{counts['items']:,}", remark))
     return Cards(cards)
 
 
-def _best(title: str, labels: Sequence[str], intervals: dict[str, Interval]) -> tuple[str, str, str]:
-    label = max(labels, key=lambda name: intervals[name].mean)
-    one = intervals[label]
+def _best(title: str, models: Sequence[Model], comparison: Comparison) -> tuple[str, str, str]:
+    (metric,) = comparison.metrics
+    label = max((model.label for model in models), key=lambda name: comparison.figures[name][metric].mean)
+    one = comparison.figures[label][metric]
     return title, f"{one.mean:.4f}", f"{label}, {one.low:.4f} to {one.high:.4f}"
 
 
-def _forest(context: Context, intervals: dict[str, Interval]) -> Picture:
-    title = f"{title_of(context.metric)} on {context.part}"
-    order = sorted(intervals, key=lambda label: -intervals[label].mean)
-    shown = [Span(context.pens[label], *_bounds(intervals[label])) for label in order]
-    rows = [
-        Row(label, [f"{one.mean:.4f}", f"{one.low:.4f}", f"{one.high:.4f}"], context.color(label))
-        for label, one in ((label, intervals[label]) for label in order)
-    ]
+def _forest(context: Context, comparison: Comparison) -> Picture:
+    (metric,) = comparison.metrics
+    pens, figures = _pens(context, comparison), {label: each[metric] for label, each in comparison.figures.items()}
+    order = sorted(figures, key=lambda label: -figures[label].mean)
+    shown = []
+    for label in order:
+        one = figures[label]
+        points = one.by_seed if len(one.by_seed) > 1 else ()
+        shown.append(Span(pens[label], one.mean, one.low, one.high, points))
+    title = f"{title_of(metric)} on {context.part}"
+    seeds = " Small points are single seeds." if any(span.points for span in shown) else ""
     return context.studio.picture(
         "summary", title,
-        f"{title} of every ranker with its 95 % interval over cases, the best on top; reference rankers are grey.",
-        spans(shown, title_of(context.metric)),
-        Table(title, ["ranker", "mean", "low", "high"], rows), rows_height(len(shown)),
+        f"Mean and {_percent(comparison)} interval over users, the best on top; reference rankers are grey.{seeds}",
+        spans(shown, title_of(metric)), height=rows_height(len(shown)),
     )  # fmt: skip
 
 
-def _bounds(one: Interval) -> tuple[float, float, float]:
-    return one.mean, one.low, one.high
+def _differences(context: Context, comparison: Comparison) -> list[Picture]:
+    """Every model against the best one; intervals of paired differences are narrower than the figures' own."""
+    (metric,) = comparison.metrics
+    anchor, pens = comparison.compared_with(metric), _pens(context, comparison)
+    shown = []
+    for test in comparison.tests:
+        if test.second == anchor:
+            shown.append(Span(pens[test.first], test.difference, test.low, test.high))
+        elif test.first == anchor:
+            shown.append(Span(pens[test.second], -test.difference, -test.high, -test.low))
+    if not shown:
+        return []
+    shown.sort(key=lambda span: -span.value)
+    title = f"Difference to {anchor}, the best"
+    picture = context.studio.picture(
+        "summary-differences", title,
+        f"Mean difference in {title_of(metric)} for the same users, with its {_percent(comparison)} interval. An "
+        f"interval that reaches 0 is no proof of a difference.",
+        spans(shown, f"difference in {title_of(metric)}", zero_line=True), height=rows_height(len(shown)),
+    )  # fmt: skip
+    return [picture]
 
 
-def _table(context: Context) -> Table:
+def _percent(comparison: Comparison) -> str:
+    return f"{100 * comparison.confidence:.4g}%"
+
+
+def _table_of(context: Context, sheet: Sheet) -> Table:
+    """A table of the comparison without the column that names the one metric."""
+    colors = {model.group: model.color for model in context.models}
+    kept = [number for number, name in enumerate(sheet.columns) if name != "Metric" and number]
+    rows = []
+    for cells in sheet.rows:
+        texts = [f"{cells[number].text} {cells[number].detail}".strip() for number in kept]
+        bold = [place for place, number in enumerate(kept) if cells[number].bold]
+        rows.append(Row(cells[0].text, texts, colors.get(cells[0].text), bold))
+    columns = [sheet.columns[0], *(sheet.columns[number] for number in kept)]
+    return Table(sheet.title, columns, rows, folded=len(rows) > MOST_ROWS)
+
+
+def _runs(context: Context) -> Table:
+    """Every run by itself, on all metrics; the best of a column is bold."""
     part, k = context.part, context.k
     figures = {model.label: dict(model.evaluation.metrics) for model in context.models}
-    for name in _measured_references(context):
-        figures[name] = {
-            f"{part}/{metric}@{k}": value
-            for metric in SHOWN
-            if (value := reference_figure(context.models, name, part, f"{metric}@{k}")) is not None
-        }
+    for name in reference_names(context.models):
+        found = {metric: reference_figure(context.models, name, part, f"{metric}@{k}") for metric in SHOWN}
+        figures[name] = {f"{part}/{metric}@{k}": value for metric, value in found.items() if value is not None}
     keys = [f"{part}/{metric}@{k}" for metric in SHOWN]
-    hit_rates = [one.get(f"{part}/hr@{k}") == one.get(f"{part}/recall@{k}") for one in figures.values()]
-    if all(hit_rates):  # one target a case: HR is Recall
-        keys.remove(f"{part}/hr@{k}")
-    best = {key: max(one.get(key, float("-inf")) for one in figures.values()) for key in keys}
+    if all(one.get(f"{part}/hr@{k}") == one.get(f"{part}/recall@{k}") for one in figures.values()):
+        keys.remove(f"{part}/hr@{k}")  # one target a case: HR is Recall
+    best = {key: max(one.get(key, -1.0) for one in figures.values()) for key in keys}
     rows = [
-        Row(label, [_figure(one.get(key), best[key]) for key in keys], context.color(label))
+        Row(
+            label,
+            [f"{one[key]:.4f}" if key in one else "" for key in keys],
+            context.color(label),
+            [place for place, key in enumerate(keys) if one.get(key) == best[key]],
+        )
         for label, one in figures.items()
     ]
     columns = ["ranker", *(title_of(key.partition("/")[2]) for key in keys)]
-    return Table(f"Every ranker on {part} at {k}; * is the best of a column", columns, rows)
-
-
-def _figure(value: float | None, best: float) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}{'*' if value == best else ''}"
+    return Table(f"Every run and reference ranker at {k}, {part}", columns, rows)
