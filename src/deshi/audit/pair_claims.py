@@ -150,8 +150,10 @@ def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
 
 def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
     check = "claim-not-reproduced"
+    # With one target a case recall is HR and MAP is MRR.
+    single = {"recall": "hr", "map": "mrr"} if len(pair.case) == len(pair.case_user) else {}
     for name in METRICS:
-        if name != claim.metric and not (pair.case_user.shape == pair.case.shape and {name, claim.metric} <= SAME):
+        if name not in single and name != single.get(claim.metric, claim.metric):
             yield Reading(check, f"as {name}@{claim.k}", _mean(pair, Claim(name, claim.k, 0, 0), pair.ranks))
     for k in sorted({*OTHER_KS, claim.k - 1, claim.k + 1} - {claim.k, 0}):
         yield Reading(check, f"at K={k}", _mean(pair, Claim(claim.metric, k, 0, 0), pair.ranks))
@@ -164,10 +166,6 @@ def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
     if claim.metric == "ndcg":
         gains = np.where(pair.ranks <= claim.k, 1 / np.log(1 + pair.ranks), 0.0)
         yield Reading(check, "with natural logarithms and no division by the ideal", float(gains.mean()))
-
-
-SAME = {"hr", "recall"}
-"""Metrics that are the same with one target a case."""
 
 
 def _mean(pair: Pair, claim: Claim, ranks: Floats, keep: Bools | None = None) -> float:

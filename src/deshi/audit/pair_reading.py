@@ -178,7 +178,10 @@ def _rows(path: Path, header: list[str], columns: Mapping[str, str]) -> tuple[pl
             raise_if_empty=False, new_columns=header,
         )  # fmt: skip
     except (pl.exceptions.PolarsError, OSError):
-        return _rows_slowly(path, header, columns)
+        try:
+            return _rows_slowly(path, header, columns)
+        except (OSError, EOFError) as error:
+            raise DeshiError(f"{path} can't be read ({error}). Write it again.") from error
     if frame.columns != header:
         return _rows_slowly(path, header, columns)
     lines = pl.int_range(2, frame.height + 2, dtype=pl.Int64, eager=True)

@@ -1,0 +1,118 @@
+"""An outsider's files are read as they come, or refused with a sentence that helps."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from deshi.audit.pair import audit_pair
+from deshi.audit.pair_reading import Names, read_events, read_predictions
+from deshi.types import DeshiError
+
+EVENTS = "user_id,item_id,timestamp\n1,10,1\n1,11,2\n1,12,3\n2,11,1\n2,10,2\n2,13,3\n"
+LISTS = "user_id,item_id,score\n1,12,0.9\n1,13,0.1\n2,12,0.8\n2,13,0.7\n"
+
+
+def _written(folder: Path, events: str = EVENTS, lists: str = LISTS) -> tuple[Path, Path]:
+    (folder / "events.csv").write_text(events)
+    (folder / "lists.csv").write_text(lists)
+    return folder / "events.csv", folder / "lists.csv"
+
+
+def test_all_formats_give_the_same(tmp_path: Path) -> None:
+    """The format is the other tool's choice."""
+    events, lists = _written(tmp_path)
+    expected = audit_pair(events, lists).metrics
+    for number, path in enumerate((events, lists)):
+        (tmp_path / f"{number}.tsv").write_text(path.read_text().replace(",", "\t"))
+        (tmp_path / f"{number}.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+        pl.read_csv(path).write_parquet(tmp_path / f"{number}.parquet")
+        (tmp_path / f"bom{number}.csv").write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    for name in ("{}.tsv", "{}.csv.gz", "{}.parquet", "bom{}.csv"):
+        assert audit_pair(tmp_path / name.format(0), tmp_path / name.format(1)).metrics == expected, name
+
+
+def test_columns_may_have_other_names_and_lower_scores_be_better(tmp_path: Path) -> None:
+    """Nobody should have to rewrite a file to have it audited."""
+    events, lists = _written(
+        tmp_path,
+        EVENTS.replace("user_id,item_id,timestamp", "uid,movie,when"),
+        "movie,uid,loss\n12,1,0.1\n13,1,0.9\n12,2,0.2\n13,2,0.1\n",
+    )
+    names = Names("uid", "movie", "when", "loss", higher_is_better=False)
+    assert audit_pair(events, lists, names=names).metrics["hr@1"].mean == 1
+
+
+def test_dates_are_times(tmp_path: Path) -> None:
+    """Many logs write dates, with and without a time of day."""
+    days = EVENTS
+    for day in "321":
+        days = days.replace(f",{day}\n", f",2024-01-0{day} 10:00:00\n")
+    events, lists = _written(tmp_path, days)
+    assert read_events(events, "interactions", Names(), 0).frame["time"].is_sorted() is False
+    assert audit_pair(events, lists).metrics["hr@1"].mean == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("events", "lists", "words"),
+    [
+        (EVENTS.replace("user_id", "userid"), LISTS, ["no column 'user_id'", "userid, item_id", "columns.user="]),
+        (EVENTS.replace("user_id", "userid"), LISTS, ["Did you mean 'userid'?"]),
+        (EVENTS.partition("\n")[2], LISTS, ["first line seems to be data"]),
+        (EVENTS.replace(",", ";"), LISTS, ["separated by another sign"]),
+        ("", LISTS, ["interactions", "is empty"]),
+        ("user_id,item_id\n", LISTS, ["is empty", "no rows"]),
+        (EVENTS, LISTS.replace("score", "value"), ["neither a column 'score' nor 'rank'", "columns.score="]),
+        (EVENTS, LISTS.replace("0.", "x"), ["4 malformed rows of 4", "line 2: score is not a number", "1,12,x9"]),
+        (EVENTS, LISTS + "1\n" * 5, ["malformed rows", "line 6: no item id"]),
+        (EVENTS, LISTS + "1,14,0.1,7\n" * 5, ["malformed rows", "line 6: 4 columns, expected 3"]),
+        (EVENTS, LISTS.replace("1,1", "7,1").replace("2,1", "8,1"), ["None of the 2 users", "'7', '8'", "'1', '2'"]),
+        ("user_id,item_id\n1,2\n2,3\n", LISTS, ["No user", "at least two events"]),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_refused_with_a_hint(events: str, lists: str, words: list[str], tmp_path: Path) -> None:
+    """The first minute decides whether a tool is tried a second time."""
+    paths = _written(tmp_path, events, lists)
+    with pytest.raises(DeshiError) as caught:
+        audit_pair(*paths, max_bad_rows=3)
+    assert [word for word in words if word not in str(caught.value)] == [], caught.value
+
+
+def test_missing_and_strange_files_are_refused(tmp_path: Path) -> None:
+    """A path with a slip gets the nearest file, an unknown ending the known ones."""
+    events, lists = _written(tmp_path)
+    with pytest.raises(DeshiError, match=r"no such file. Did you mean .*events.csv"):
+        audit_pair(tmp_path / "event.csv", lists)
+    (tmp_path / "lists.xlsx").write_text("PK")
+    with pytest.raises(DeshiError, match=r"'.xlsx' is unknown, expected .csv"):
+        audit_pair(events, tmp_path / "lists.xlsx")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DeshiError, match="can't be read as parquet"):
+        audit_pair(events, tmp_path / "broken.parquet")
+    (tmp_path / "broken.csv.gz").write_bytes(gzip.compress(LISTS.encode())[:30])
+    with pytest.raises(DeshiError, match=r"can't be read|malformed"):
+        audit_pair(events, tmp_path / "broken.csv.gz")
+
+
+def test_a_few_malformed_rows_are_left_out_and_told_with_their_lines(tmp_path: Path) -> None:
+    """One broken row in a million is no reason to stop, and none to be silent."""
+    events, lists = _written(tmp_path, EVENTS + "\n,12,4\n3,,5\n3,12,soon\n", LISTS + "2,14,high\n")
+    result = audit_pair(events, lists)
+    found = {one.what.split()[0].rpartition("/")[2]: one for one in result.findings if one.name == "malformed-rows"}
+    assert [text.split(": ")[:2] for text in found["events.csv"].where] == [
+        ["events.csv line 9", "no user id"],
+        ["events.csv line 10", "no item id"],
+        ["events.csv line 11", "no valid timestamp"],
+    ]
+    assert found["lists.csv"].where == ("lists.csv line 6: score is not a number: '2,14,high'",)
+
+
+def test_empty_scores_are_nan(tmp_path: Path) -> None:
+    """Pandas writes NaN as an empty field: that is a fault of the model and no malformed row."""
+    _, lists = _written(tmp_path, EVENTS, LISTS.replace("0.1", ""))
+    table = read_predictions(lists, Names(), 0)
+    assert table.bad == 0
+    assert table.frame["score"].is_nan().to_list() == [False, True, False, False]
