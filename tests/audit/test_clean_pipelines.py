@@ -1,0 +1,189 @@
+"""Clean pipelines of all sources, splits, students and losses, without one false alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deshi
+from bundles import random_sequences, tiny_bundle
+from deshi.audit.batches import audit_batches
+from deshi.audit.bundle import audit_bundle
+from deshi.audit.candidates import audit_candidates
+from deshi.audit.figures import audit_figures
+from deshi.audit.finding import Finding
+from deshi.audit.provenance import audit_embeddings
+from deshi.audit.questions import audit_questions
+from deshi.audit.ranks import audit_ranks
+from deshi.audit.recompute import recompute
+from deshi.audit.split import audit_split
+from deshi.audit.student import audit_student
+from deshi.audit.table import audit_table
+from deshi.data.bundle import Bundle
+from deshi.data.datamodule import CaseBatches
+from deshi.data.sequences import Augmentation, TrainingBatches
+from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
+from deshi.evaluate.ranking import evaluate_ranks, summarise
+from deshi.evaluate.reference import REFERENCES
+from deshi.evaluate.scorers import StudentScorer
+from deshi.students.caser import Caser
+from deshi.students.gru4rec import GRU4Rec
+from deshi.students.sasrec import SASRec
+from planted import Shop, candidate_sets, open_shop, ranked
+from shops import SOURCES
+
+SPLITS = {
+    "leave-one-out": LeaveOneOut(),
+    "temporal next": Temporal(validation_share=0.2, test_share=0.2),
+    "temporal all": Temporal(validation_share=0.2, test_share=0.2, targets="all"),
+    "ratio next": Ratio(0.2, 0.2),
+    "ratio all": Ratio(0.2, 0.2, targets="all"),
+}
+
+
+def alarms(found: list[Finding]) -> list[str]:
+    """What a clean pipeline must not raise: everything above a note."""
+    return [f"{one.name}: {one.what}" for one in found if one.severity != "note"]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """The shop, prepared from the format of every source."""
+    root = tmp_path_factory.mktemp("shops")
+    opened = {}
+    for name, source in SOURCES.items():
+        (root / name).mkdir()
+        result = deshi.prepare(f"paths.root={root / name}", *source.write(root / name))
+        opened[name] = result.bundle
+    return opened
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_bundles_of_all_sources_are_clean(name: str, bundles: dict[str, Bundle]) -> None:
+    """An alarm about a bundle that deshi itself has prepared would teach people to ignore alarms."""
+    assert audit_bundle(bundles[name]) == []
+
+
+@pytest.mark.parametrize("rule", SPLITS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_splits_batches_and_ranks_are_clean(name: str, rule: str, bundles: dict[str, Bundle]) -> None:
+    """Every split of every source: the split, what is trained on, what is asked, a ranker's ranks and figures."""
+    if rule.startswith("temporal") and not SOURCES[name].timed:
+        pytest.skip("a split by time needs times")
+    bundle = bundles[name]
+    split: Split = SPLITS[rule](bundle)
+    found = audit_split(bundle, split)
+    found += audit_batches(bundle, split, _epoch(bundle, split))
+    scorer = REFERENCES["popularity"]().fit(bundle, *split.train_ranges(bundle))
+    for part in ("validation", "test"):
+        cases = split.cases(bundle, part)
+        found += audit_questions(bundle, split, cases, CaseBatches(bundle, cases, 4, 7, True), part)
+        ranking = evaluate_ranks(scorer, bundle, cases)
+        figures = summarise(ranking.ranks, ranking.top_items, [1, 10], bundle.n_items)
+        found += audit_ranks(ranking.ranks, bundle, split, part, honest=recompute(scorer, bundle, cases))
+        found += audit_figures({f"{part}/{key}": value for key, value in figures.items()}, ranking.ranks, part)
+    assert alarms(found) == []
+
+
+def _epoch(bundle: Bundle, split: Split, mode: str = "all", changes: Augmentation | None = None) -> TrainingBatches:
+    starts, ends = split.train_ranges(bundle)
+    return TrainingBatches(
+        np.asarray(bundle.items),
+        starts,
+        ends,
+        4,
+        50,
+        16,
+        mode,
+        changes or Augmentation(),
+        seed=1,
+        epoch=0,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [Augmentation(item_drop=0.5), Augmentation(crop=0.9), Augmentation(reorder=0.9), Augmentation(0.3, 0.5, 0.5)],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["last", "all", "random"])
+def test_augmentation_and_windows_are_no_faults(mode: str, changes: Augmentation, bundles: dict[str, Bundle]) -> None:
+    """What the configuration asks for must not be reported as a shuffled, short or shifted batch."""
+    bundle = bundles["recbole"]
+    split = LeaveOneOut()(bundle)
+    assert alarms(audit_batches(bundle, split, _epoch(bundle, split, mode, changes), changes, windows=mode)) == []
+
+
+def test_a_refit_may_train_on_validation(bundles: dict[str, Bundle]) -> None:
+    """The honest way to learn from the newest events must not be called a leak."""
+    bundle = bundles["sql"]
+    split = LeaveOneOut()(bundle)
+    starts, ends = split.refit_ranges(bundle)
+    batches = TrainingBatches(np.asarray(bundle.items), starts, ends, 4, 50, 16, "all", Augmentation(), seed=1, epoch=0)
+    assert alarms(audit_batches(bundle, split, batches, refit=True)) == []
+
+
+@pytest.mark.parametrize("build", [SASRec, GRU4Rec, Caser, lambda *a: SASRec(*a, norm="original")], ids=range(4))
+def test_students_are_clean(build: type[SASRec], bundles: dict[str, Bundle]) -> None:
+    """Untrained weights are the noisiest there are: neither probes nor shifts may raise an alarm on them."""
+    bundle = bundles["movielens"]
+    split = LeaveOneOut()(bundle)
+    torch.manual_seed(0)
+    student = build(bundle.n_items, 16, 8)
+    cases = split.cases(bundle, "validation")
+    found = audit_student(student, bundle, cases)
+    values = evaluate_ranks(StudentScorer(student), bundle, cases)
+    recorded = float(summarise(values.ranks, values.top_items, [10], bundle.n_items)["ndcg@10"])
+    assert alarms(found + audit_table(StudentScorer(student), bundle, cases, recorded)) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_histories_without_any_order_raise_no_alarm(seed: int, tmp_path: Path) -> None:
+    """Where there is nothing to learn, chance alone must not look like a shift of embeddings or of items."""
+    bundle = tiny_bundle(tmp_path, random_sequences(150, 60, 4, 12, seed))
+    split = LeaveOneOut()(bundle)
+    embeddings = np.random.default_rng(seed).normal(size=(60, 8))
+    scorer = StudentScorer(SASRec(60, 8, 8))
+    found = audit_embeddings(embeddings, bundle) + audit_table(scorer, bundle, split.cases(bundle, "validation"))
+    assert alarms(found) == []
+
+
+def test_the_shop_of_the_planted_faults_is_clean(tmp_path: Path) -> None:
+    """Each planted fault must be what raises its alarm, not the shop."""
+    shop: Shop = open_shop(tmp_path)
+    found = audit_bundle(shop.bundle) + audit_split(shop.bundle, shop.split)
+    found += audit_batches(shop.bundle, shop.split, shop.batches()) + audit_student(
+        shop.student, shop.bundle, shop.cases
+    )
+    found += audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
+    found += ranked(shop, shop.ranks()) + audit_candidates(candidate_sets(shop), shop.ranks())
+    assert alarms(found) == []
+
+
+RUNS = {
+    "sasrec, softmax": ["student=sasrec"],
+    "gru4rec, bce, temporal, dropped items": [
+        "student=gru4rec", "loss=bce", "split=temporal", "split.validation_share=0.2", "split.test_share=0.2",
+        "train.augment.item_drop=0.3",
+    ],
+    "caser, gbce, ratio, refit": ["student=caser", "loss=gbce", "split=ratio", "train.refit=true"],
+    "original sasrec, sampled softmax, averaged": [
+        "student=sasrec-original", "loss=sampled_softmax", "train.averaging=0.9", "train.windows=last",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS)
+def test_runs_are_clean(overrides: list[str], bundles: dict[str, Bundle]) -> None:
+    """A run that deshi has trained and evaluated, from its batches to its figures."""
+    bundle = bundles["table"]
+    root = f"paths.root={bundle.path.parents[1]}"
+    small = ["student.dim=8", "student.max_length=8", "train.max_epochs=2", "train.progress=false", "train.threads=1"]
+    fitted = deshi.fit(root, "data=tabular", "data.source.path=unused", "data.name=table", *small, *overrides)
+    deshi.evaluate(root, f"run={fitted.folder}")
+    result = deshi.audit(root, run=str(fitted.folder))
+    assert alarms(list(result.findings)) == [] and result.exit_code == 0
+    assert {"training batches", "recorded figure", "ranks and figures, test"} <= {one.what for one in result.checked}
