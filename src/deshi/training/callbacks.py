@@ -13,6 +13,7 @@ import polars as pl
 
 from deshi.artifacts import atomic_file
 from deshi.training.checkpoint import save_weights
+from deshi.training.hardware import release_memory
 from deshi.training.module import MONITOR, TrainingModule
 
 
@@ -46,6 +47,18 @@ class KeepBest(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a resumed run's state."""
         self.best, self.epochs = state_dict["best"], state_dict["epochs"]
+
+
+class ReleaseMemory(L.Callback):
+    """Gives freed memory back before every epoch's training and validation."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before training."""
+        release_memory()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before validation."""
+        release_memory()
 
 
 class LearningCurve(L.Callback):

@@ -30,7 +30,7 @@ from deshi.data.splits import Cases, Split
 from deshi.schemas import FitConfig
 from deshi.students.base import Student
 from deshi.targets import build
-from deshi.training.callbacks import KeepBest, LearningCurve
+from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
 from deshi.training.hardware import choose_precision, set_threads, training_device
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
@@ -269,7 +269,7 @@ class _Training:
             limit_val_batches=None if validates else 0,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
-            callbacks=[*callbacks, last],
+            callbacks=[*callbacks, last, ReleaseMemory()],
             plugins=[SafeCheckpointIO()],
             logger=TensorBoardLogger(self.folder, name="tensorboard", version=phase),
             log_every_n_steps=min(50, steps),
