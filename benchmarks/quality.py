@@ -5,7 +5,8 @@
 
 Each seed is one ``deshi fit`` with the experiment preset of that name, selected on validation, and one
 ``deshi evaluate`` on both parts. Times include validation; peak memory is the ``deshi fit`` process's. Further
-``key=value`` words go to every ``deshi fit``. The figures land in ``benchmarks/results/quality-NAME.json``.
+``key=value`` words go to every ``deshi fit``. The figures land in ``benchmarks/results/quality-NAME.json``, beside
+those of other seeds that were measured before: remove the file to begin anew after a change of a preset.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ def main() -> None:
         words = data_words(data, options.shared) + [f"paths.root={options.root}"]
         deshi("prepare", words)
         results = [one_seed(data, seed, words, options) for seed in options.seeds]
-        summary = {"data": data, "seeds": options.seeds, "overrides": options.overrides, "cores": os.cpu_count()}
-        write(data, summary | {"results": results}, options)
-        show(data, results)
+        show(data, write(data, results, options))
 
 
 def arguments() -> argparse.Namespace:
@@ -107,10 +106,17 @@ def deshi(stage: str, words: list[str]) -> float:
     return usage.ru_maxrss / 2**20
 
 
-def write(data: str, content: dict[str, Any], options: argparse.Namespace) -> None:
+def write(data: str, results: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Put the results into the file, beside those of other seeds that it holds, and return all of them."""
     path = Path(__file__).parent / "results" / f"quality-{data}{options.label}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = known.get("overrides") == options.overrides
+    by_seed = {result["seed"]: result for result in [*(known["results"] if same else []), *results]}
+    merged = [by_seed[seed] for seed in sorted(by_seed)]
+    summary = {"data": data, "seeds": sorted(by_seed), "overrides": options.overrides, "cores": os.cpu_count()}
+    path.write_text(json.dumps(summary | {"results": merged}, indent=1, sort_keys=True) + "\n")
+    return merged
 
 
 def show(data: str, results: list[dict[str, Any]]) -> None:
