@@ -55,6 +55,7 @@ def test_the_run_folder_is_complete(both: EvaluateResult) -> None:
     """A later comparison reads the folder alone."""
     names = {path.name for path in both.folder.iterdir()}
     assert names >= {"config.yaml", "environment.json", "metrics.json", "ranks.parquet", "run.json", "time.json"}
+    assert names >= {"lists.parquet", "slices.parquet", "calibration.parquet"} and "candidates.parquet" not in names
     assert not [name for name in names if name.endswith(".tmp")]
     ranks = pl.read_parquet(both.folder / "ranks.parquet")
     assert ranks.equals(both.ranks) and ranks.height == 120
@@ -94,6 +95,28 @@ def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
     assert popularity["test/popularity_lift@1"] > 1 and popularity["test/novelty@1"] < both.metrics["test/novelty@1"]
 
 
+def test_slices_of_every_ranker_are_kept(both: EvaluateResult) -> None:
+    """The same cases for all, each once in a slice of its kind, and their mean is the figure of the whole."""
+    slices = pl.read_parquet(both.folder / "slices.parquet")
+    assert slices.columns[:5] == ["ranker", "part", "slice", "value", "n_cases"] and slices.equals(both.slices)
+    assert set(slices["ranker"]) == {both.ranker, *both.references} and slices["n_cases"].min() > 0
+    for (ranker, _), own in slices.filter(pl.col("part") == "test").group_by("ranker", "slice"):
+        metrics = both.metrics if ranker == both.ranker else both.references[str(ranker)]
+        mean = float((own["n_cases"] * own["ndcg@10"]).sum()) / 60
+        assert own["n_cases"].sum() == 60 and mean == pytest.approx(metrics["test/ndcg@10"])
+    assert "target popularity: head" in str(both)
+
+
+def test_calibration_of_the_student(both: EvaluateResult) -> None:
+    """The bins hold all cases and their error is the figure; reference scores are no logits."""
+    bins = pl.read_parquet(both.folder / "calibration.parquet").filter(pl.col("part") == "test")
+    assert bins.columns == ["part", "bin", "confidence", "accuracy", "n_cases"] and bins["n_cases"].sum() == 60
+    apart = (bins["confidence"] - bins["accuracy"]).abs() * bins["n_cases"]
+    assert both.metrics["test/ece"] == pytest.approx(float(apart.sum()) / 60)
+    assert 0 < both.metrics["test/log_loss"] < 10 and "test/ece" not in both.references["popularity"]
+    assert "Log loss" in str(both)
+
+
 def test_tables_show_the_figures(both: EvaluateResult) -> None:
     """Terminal and notebook show the same table, the reference rankers beside the student."""
     text = str(both)
@@ -124,6 +147,46 @@ def test_a_reference_alone(root: Path, config_dir: Path, both: EvaluateResult) -
     alone = evaluate(root, "reference=markov", "data=tiny", config_dir=config_dir)
     assert alone.ranker == "markov" and not alone.references and not alone.warnings
     assert alone.metrics["test/ndcg@10"] == both.references["markov"]["test/ndcg@10"]
+
+
+def test_llaras_protocol(root: Path) -> None:
+    """HitRatio@1 among 20, every answer of a scorer valid; what can't miss is left out and said."""
+    found = evaluate(root, "run=latest", "candidates=llara", "with_references=true")
+    assert set(found.ranks["n_candidates"]) == {20} and "among 20 candidates (llara)" in str(found)
+    assert found.metrics["test/hit_ratio@1"] == found.metrics["test/hr@1"] == found.metrics["test/hit_ratio_of_all@1"]
+    assert found.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in found.metrics
+    assert "test/hr@20" not in found.metrics and "K = 20, 50 left out" in str(found)
+    sets = pl.read_parquet(found.folder / "candidates.parquet")
+    assert sets.columns == ["part", "case", "user_id", "item_id", "candidates"]
+    assert sets["candidates"].dtype == pl.List(pl.String) and set(sets["candidates"].list.len()) == {20}
+    best = pl.read_parquet(found.folder / "lists.parquet")
+    assert set(best["items"].list.len()) == {10}
+
+
+def test_candidates_are_the_same_for_every_run(root: Path, config_dir: Path, tmp_path: Path) -> None:
+    """Rankers of one run, of other runs and of other parts answer the same questions; another seed asks others."""
+    first = evaluate(root, "run=latest", "candidates=llara")
+    other = evaluate(root, "reference=markov", "data=tiny", "candidates=llara", "part=both", config_dir=config_dir)
+    seed = evaluate(root, "run=latest", "candidates=llara", "candidates.seed=1")
+    sets = [pl.read_parquet(one.folder / "candidates.parquet") for one in (first, other, seed)]
+    assert sets[0].equals(sets[1].filter(pl.col("part") == "test")) and not sets[0].equals(sets[2])
+    records = [read_json(one.folder / "run.json") for one in (first, other, seed)]
+    prints = [record["protocol_fingerprint"] for record in records]
+    assert prints[0] == prints[1] != prints[2]
+    assert records[0]["protocol"]["candidates"]["kind"] == "llara"
+    again = evaluate(root, "run=latest", "candidates=file", f"candidates.path={first.folder / 'candidates.parquet'}")
+    assert again.ranks.equals(first.ranks) and again.metrics["test/hit_ratio@1"] == first.metrics["test/hr@1"]
+    assert "sha256" in read_json(again.folder / "run.json")["protocol"]["candidates"]
+
+
+def test_sampled_metrics_come_with_a_warning(root: Path) -> None:
+    """Whoever reads the figures later must meet it too."""
+    found = evaluate(root, "run=latest", "candidates=sampled", "candidates.n=15", "candidates.sampling=popularity")
+    (warning,) = read_json(found.folder / "run.json")["warnings"]
+    assert "SAMPLED METRICS" in warning and "Krichene and Rendle 2020" in warning and "SAMPLED" in str(found)
+    assert "test/hit_ratio@1" not in found.metrics
+    with pytest.raises(DeshiError, match="at most 20 candidates"):
+        evaluate(root, "run=latest", "candidates=llara", "eval.ks=[20,50]")
 
 
 def test_other_data_are_refused(root: Path, tmp_path: Path) -> None:

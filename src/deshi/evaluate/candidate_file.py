@@ -116,7 +116,7 @@ def _rows_of_cases(path: Path, bundle: Bundle, cases: Cases, part: str, frame: p
     if lost.height:
         raise DeshiError(
             f"{path} has no candidates for {lost.height} of {len(cases)} {part} cases, the first is the user "
-            f"{lost[USER][0]!r} with the target {lost[ITEM][0]!r}. Check that it was made for this data and split."
+            f"{lost[USER][0]!r} with the target {lost[ITEM][0]!r}. Was it made for this data, split and part?"
         )
     return rows
 

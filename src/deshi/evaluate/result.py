@@ -65,7 +65,7 @@ class EvaluateResult:
             shown.append(self._by_k(part))
             if self.references:
                 shown.append(self._by_ranker(part))
-            shown += [self._beyond(part), self._by_slice(part)]
+            shown += [*self._beyond(part), self._by_slice(part)]
         shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.warnings]
         shown += [Text(sentence) for sentence in self.notes]
         shown.append(Text(f"Written to {self.folder}"))
@@ -84,15 +84,18 @@ class EvaluateResult:
         self._add_rankers(table, [f"{part}/{name}@{k}" for name in COLUMNS])
         return table
 
-    def _beyond(self, part: str) -> Table:
+    def _beyond(self, part: str) -> list[Table]:
         k = headline_k(self.ks)
         names = {f"{part}/{name.format(k=k)}": title for name, title in BEYOND.items()}
         rankers = [self.metrics, *self.references.values()]
         known = [name for name in names if any(name in metrics for metrics in rankers)]
-        title = "Answers and calibration" if "among" in self.protocol else "Beyond accuracy"
-        table = _table(f"{title}, {part}, at {k}", "Ranker", [names[name] for name in known])
+        if not known:
+            return []
+        full = f"{part}/coverage@{k}" in known
+        title = f"Beyond accuracy, {part}, at {k}" if full else f"Answers and calibration, {part}"
+        table = _table(title, "Ranker", [names[name] for name in known])
         self._add_rankers(table, known)
-        return table
+        return [table]
 
     def _by_slice(self, part: str) -> Table:
         metric = f"ndcg@{headline_k(self.ks)}"
