@@ -81,6 +81,12 @@ def protocol_sentence(model: Model) -> str:
     protocol = model.record["protocol"]
     split = str(protocol["split"]["name"]).replace("_", "-")
     candidates = protocol["candidates"]
-    ranked = "the whole catalogue is ranked" if candidates == "full" else f"candidates: {candidates}"
-    seen = "items of the history are left out" if protocol["filter_seen"] else "items of the history stay in"
-    return f"Split {split}, {ranked}, {seen}, ties: {protocol['ties']}."
+    if candidates == "full":
+        ranked = "the whole catalogue is ranked"
+    else:
+        ranked = "only small candidate sets are ranked"
+        if isinstance(candidates, dict):
+            rule = ", ".join(f"{key} {value}" for key, value in candidates.items() if key != "sha256")
+            ranked = f"{ranked} ({rule})"
+    seen = {True: ", items of the history are left out", False: ", items of the history stay in"}
+    return f"Split {split}, {ranked}{seen.get(protocol['filter_seen'], '')}, ties: {protocol['ties']}."

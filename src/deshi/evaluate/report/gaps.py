@@ -105,7 +105,7 @@ def _parts(context: Context, model: Model, gap: dict[str, Any]) -> Picture:
     ]
     title = f"What the difference of {model.label} is made of"
     return context.studio.picture(
-        f"gap-parts-{model.color}", title,
+        f"gap-parts-{model.label}", title,
         f"The parts of the difference between test and validation in {title_of(gap['metric'])}, with intervals.",
         spans(shown, f"part of the difference in {title_of(gap['metric'])}", zero_line=True),
         Table(title, ["part", "value", "interval", "note"], rows, numeric=False), rows_height(len(shown)),

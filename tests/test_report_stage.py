@@ -1,0 +1,224 @@
+"""The stage report, end to end on two tiny runs: what the page says, keeps to, and asks for where it lacks something."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import deshi
+from deshi.artifacts import read_json, write_json
+from deshi.evaluate.report.result import ReportResult
+from deshi.types import DeshiError
+from html_checks import Page
+
+SECTIONS = ["summary", "learning", "cutoffs", "slices", "gap", "popularity", "examples", "provenance"]
+
+
+def report(root: Path, *overrides: str, runs: Sequence[str] = ("*_tiny_*",)) -> ReportResult:
+    return deshi.report(f"paths.root={root}", *overrides, runs=list(runs))
+
+
+def page_of(root: Path, *overrides: str, runs: Sequence[str] = ("*_tiny_*",)) -> str:
+    return report(root, *overrides, runs=runs).page.read_text(encoding="utf-8")
+
+
+def evaluations(root: Path) -> list[Path]:
+    return sorted((root / "runs" / "evaluate").iterdir())
+
+
+def test_the_page_is_whole_and_valid(finished_root: Path) -> None:
+    """What a browser would repair silently looks different in the next browser."""
+    page = Page(page_of(finished_root))
+    assert page.problems == []
+    assert len(page.ids) == len(set(page.ids))
+    assert page.headings[0] == 1 and page.headings.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in zip(page.headings, page.headings[1:], strict=False))
+    assert set(SECTIONS) <= set(page.ids)
+
+
+def test_the_page_loads_nothing(finished_root: Path) -> None:
+    """It is read where there is no network, and it must tell nobody that it is read."""
+    text = page_of(finished_root)
+    page = Page(text)
+    assert [link for link in page.links if not link.startswith("#")] == []
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert "url(" not in re.sub(r"url\(#[\w.-]+\)", "", text) and "@import" not in text
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+
+
+def test_figures_are_files_too(finished_root: Path) -> None:
+    """A paper takes the SVG, a slide the PNG."""
+    result = report(finished_root)
+    expected = {"summary", "summary-differences", "learning-loss", "learning-validation", "cutoffs-ndcg", "gap"}
+    expected |= {"calibration", "popularity-groups", "popularity-exposure", "slices-history-length"}
+    assert expected <= set(result.figures)
+    for name in result.figures:
+        assert (result.folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<text" in (result.folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def test_the_same_input_gives_the_same_bytes(finished_root: Path) -> None:
+    """A report that changes by itself can't be compared with yesterday's."""
+    results = [report(finished_root) for _ in range(2)]
+    pages = [re.sub(r"<time.*?</time>", "", one.page.read_text(encoding="utf-8")) for one in results]
+    assert pages[0] == pages[1]
+    for name in results[0].figures:
+        for ending in ("svg", "png"):
+            first, second = ((one.folder / "figures" / f"{name}.{ending}").read_bytes() for one in results)
+            assert first == second, f"{name}.{ending}"
+
+
+def test_titles_are_text(finished_root: Path) -> None:
+    """Titles come from strangers; one that is markup must be shown, never obeyed."""
+    path = finished_root / "data" / "tiny" / "items.parquet"
+    evil = "<script>alert(1)</script>\"'{{ 7 * 7 }}"
+    pl.read_parquet(path).with_columns(pl.lit(evil).alias("title")).write_parquet(path)
+    text = page_of(finished_root)
+    assert "script" not in Page(text).tags and evil in Page(text).text
+
+
+def test_an_item_without_a_title_shows_its_id(finished_root: Path) -> None:
+    """Many data sets have no titles."""
+    path = finished_root / "data" / "tiny" / "items.parquet"
+    table = pl.read_parquet(path).with_columns(
+        pl.lit(None, pl.String).alias("title"), ("thing-" + pl.col("item_id")).alias("item_id")
+    )
+    table.write_parquet(path)
+    assert "thing-" in Page(page_of(finished_root)).text
+
+
+def test_the_summary_agrees_with_the_evaluations(finished_root: Path) -> None:
+    """A report with other figures than metrics.json would be a second truth."""
+    text = Page(page_of(finished_root)).text
+    metrics = [read_json(folder / "metrics.json") for folder in evaluations(finished_root)]
+    for one in [*metrics, *metrics[0]["references"].values()]:
+        assert f"{one['test/ndcg@10']:.4f}" in text
+    mean = sum(one["test/ndcg@10"] for one in metrics) / 2
+    assert f"{mean:.4f} ±" in text, "two seeds of one configuration are one model"
+
+
+def test_seeds_are_what_differs(finished_root: Path) -> None:
+    """A reader must see at once that only the seed was changed."""
+    text = page_of(finished_root)
+    table = text[text.index("settings that differ") :]
+    table = table[: table.index("</table>")]
+    assert "seed" in table and "name" in table and "learning_rate" not in table
+
+
+def test_an_unbeaten_reference_and_a_leak_are_on_top(finished_root: Path) -> None:
+    """What makes figures worthless is read first or too late."""
+    path = evaluations(finished_root)[1] / "run.json"
+    record = read_json(path)
+    record["fit"]["train_targets"] = "including_validation"
+    write_json(path, record)
+    metrics = read_json(evaluations(finished_root)[0] / "metrics.json")
+    metrics["references"]["markov"]["test/ndcg@10"] = 0.9999
+    write_json(evaluations(finished_root)[0] / "metrics.json", metrics)
+    result = report(finished_root)
+    assert result.warnings[0].startswith("tiny_seed1: LEAK")
+    assert any("does not beat" in warning and "markov (0.9999)" in warning for warning in result.warnings)
+    text = result.page.read_text(encoding="utf-8")
+    assert text.index("LEAK") < text.index("<main>")
+
+
+def test_what_is_missing_comes_with_its_command(finished_root: Path) -> None:
+    """Evaluations of older versions and of other people lack things; the page says how to get them."""
+    first, second = evaluations(finished_root)
+    for name in ("lists", "slices", "calibration"):
+        for folder in (first, second):
+            (folder / f"{name}.parquet").unlink()
+    text = Page(page_of(finished_root)).text
+    run = read_json(first / "run.json")["run"]
+    for name in ("lists", "slices", "calibration"):
+        assert f"kept no {name}. Made by: deshi evaluate {run} part=both with_references=true" in text
+    assert f"deshi gap {run}" in text
+
+
+def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
+    """Runs are deleted when the disk is full, evaluations stay."""
+    fitted = read_json(evaluations(finished_root)[1] / "run.json")["run"]
+    for path in sorted(Path(fitted).rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    text = Page(page_of(finished_root, runs=[str(evaluations(finished_root)[1])])).text
+    assert f"The run of tiny_seed1 is no longer at {fitted}" in text
+
+
+def test_a_bundle_that_is_gone_leaves_a_report(finished_root: Path) -> None:
+    """The figures don't need the data; titles and popularity do."""
+    (finished_root / "data" / "tiny" / "manifest.json").unlink()
+    assert "Run: deshi prepare data=tiny" in Page(page_of(finished_root)).text
+
+
+def test_an_explained_gap_is_shown(finished_root: Path) -> None:
+    """What `deshi gap` has found belongs beside the figures that it explains."""
+    fitted = read_json(evaluations(finished_root)[0] / "run.json")["run"]
+    found = deshi.gap(f"paths.root={finished_root}", run=fitted)
+    result = report(finished_root)
+    assert found.sentence in Page(result.page.read_text(encoding="utf-8")).text
+    assert "gap-parts-tiny_seed0" in result.figures
+
+
+def test_passwords_are_left_out(finished_root: Path) -> None:
+    """A report is sent around; the address of a database stands in the configuration."""
+    fitted = Path(read_json(evaluations(finished_root)[0] / "run.json")["run"])
+    path = fitted / "config.yaml"
+    path.write_text(path.read_text().replace("version: 100k", "dsn: postgresql://reader:secret@db/shop"))
+    text = page_of(finished_root)
+    assert "secret" not in text and "reader:***@db" in text
+
+
+def test_one_run_and_another_part_and_metric(finished_root: Path) -> None:
+    """The common case is one run; validation is what one looks at while still working on the model."""
+    result = report(
+        finished_root, "part=validation", "metric=recall@5", "examples=0", "output=" + str(finished_root / "x.html"),
+        runs=["latest"],
+    )  # fmt: skip
+    text = Page(result.page.read_text(encoding="utf-8")).text
+    assert result.page == finished_root / "x.html" and (result.folder / "report.html").is_file()
+    assert "Recall@5 on validation" in text and "None were asked for" in text and "One run" in text
+    assert read_json(result.folder / "run.json")["stage"] == "report"
+
+
+def test_candidate_sets_are_said_loudly(finished_root: Path, config_dir: Path) -> None:
+    """Figures among a few candidates look splendid beside those of full ranking."""
+    fitted = read_json(evaluations(finished_root)[0] / "run.json")["run"]
+    found = deshi.evaluate(
+        f"paths.root={finished_root}", "candidates=sampled", "candidates.n=5", "eval.ks=[1,3]", run=fitted
+    )
+    result = report(finished_root, "metric=ndcg@3", runs=[str(found.folder)])
+    assert any("SAMPLED" in warning for warning in result.warnings)
+    assert "small candidate sets" in Page(result.page.read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["metric=ndcg@7"], "metric is 'ndcg@7', but .* at 1, 5, 10, 20"),
+        (["metric=coverage@10"], "metric: got"),
+        (["examples=-1"], "examples: got -1"),
+        (["part=train"], "part: got"),
+    ],
+)
+def test_wrong_questions_are_refused(finished_root: Path, overrides: list[str], message: str) -> None:
+    """Before any work, with what there is."""
+    with pytest.raises(DeshiError, match=message):
+        report(finished_root, *overrides)
+    assert not (finished_root / "runs" / "report").exists()
+
+
+def test_other_data_are_refused(finished_root: Path) -> None:
+    """Figures of different data on one page would be compared by every reader."""
+    path = evaluations(finished_root)[1] / "run.json"
+    write_json(path, read_json(path) | {"data_fingerprint": "f" * 64})
+    with pytest.raises(DeshiError, match="data_fingerprint"):
+        report(finished_root)
+
+
+def test_the_result_tells_where_the_page_is(finished_root: Path) -> None:
+    """In a terminal and in a notebook."""
+    result = report(finished_root)
+    assert str(result.page) in str(result) and str(result.page) in result._repr_html_()
