@@ -101,9 +101,9 @@ def workplace(prepared: Path, tmp_path: Path, tiny_movielens: Path, monkeypatch:
 def test_the_commands_of_a_page_run(
     page: Path, workplace: Path, tiny_movielens: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One after the other in one folder, as a reader would type them, beside the YAML files that the page shows."""
-    for name, content in re.findall(
-        r"`(\S+\.yaml)`:\n\n```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M
+    """One after the other in one folder, as a reader would type them, beside the files that the page shows."""
+    for name, _, content in re.findall(
+        r"`(\S+\.(yaml|csv))`:\n\n```\2\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M
     ):
         (workplace / name).parent.mkdir(parents=True, exist_ok=True)
         (workplace / name).write_text(content, encoding="utf-8")

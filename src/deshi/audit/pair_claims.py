@@ -94,11 +94,13 @@ def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
         near = min(readings, key=lambda reading: abs(reading.value - claim.value))
         check = fitting[0].check if fitting else "claim-not-reproduced"
         # With few digits or many readings a fit can be chance: all of them are told.
-        explained = (
-            "It is what one gets " + ", or ".join(f"{reading.how} ({reading.value:.5f})" for reading in fitting[:4])
-            if fitting
-            else f"No usual reading gives it; the nearest is {near.value:.5f} {near.how}"
-        )
+        if fitting:
+            told = ", or ".join(f"{reading.how} ({reading.value:.5f})" for reading in fitting[:4])
+            explained = f"It is what one gets {told}"
+        elif abs(near.value - claim.value) < 0.9 * abs(own - claim.value):
+            explained = f"No usual reading gives it; the nearest is {near.value:.5f} {near.how}"
+        else:
+            explained = "No usual reading comes nearer"
         severity: Severity | None = None if check != "cold-targets" else "error"
         yield finding(
             check,
