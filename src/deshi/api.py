@@ -132,6 +132,7 @@ STAGES: dict[str, Stage] = {
             (
                 ("deshi evaluate run=latest", "the newest run, on its own data and split"),
                 ("deshi evaluate run=latest with_references=true", "beside the reference rankers"),
+                ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
                 ("deshi evaluate reference=popularity data=ml-100k", "a reference ranker alone"),
             ),
         ),
