@@ -1,8 +1,9 @@
-"""The stage report, end to end on two tiny runs: what the page says, keeps to, and asks for where it lacks something."""
+"""The stage report, end to end on two tiny runs: what the page says, keeps to, and asks for where something lacks."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +12,36 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json, write_json
+from deshi.evaluate.report.blocks import Picture, Table
+from deshi.evaluate.report.drawing import Studio
 from deshi.evaluate.report.result import ReportResult
 from deshi.types import DeshiError
 from html_checks import Page
 
 SECTIONS = ["summary", "learning", "cutoffs", "slices", "gap", "popularity", "examples", "provenance"]
+
+
+@pytest.fixture(scope="module")
+def finished(_finished_root: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
+    """The report of both runs, for tests that only look at it."""
+    root = tmp_path_factory.mktemp("report") / "root"
+    shutil.copytree(_finished_root, root)
+    return report(root)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure is drawn: what is drawn is tested once, and drawing takes most of a report's time."""
+
+    def picture(
+        studio: Studio, name: str, title: str, description: str, draw: object, numbers: Table | None = None,
+        height: float = 1.0,
+    ) -> Picture:  # fmt: skip
+        studio.folder.mkdir(exist_ok=True)
+        (studio.folder / f"{name}.svg").touch()
+        return Picture(name, title, description, "", numbers)
+
+    monkeypatch.setattr(Studio, "picture", picture)
 
 
 def report(root: Path, *overrides: str, runs: Sequence[str] = ("*_tiny_*",)) -> ReportResult:
@@ -30,9 +56,9 @@ def evaluations(root: Path) -> list[Path]:
     return sorted((root / "runs" / "evaluate").iterdir())
 
 
-def test_the_page_is_whole_and_valid(finished_root: Path) -> None:
+def test_the_page_is_whole_and_valid(finished: ReportResult) -> None:
     """What a browser would repair silently looks different in the next browser."""
-    page = Page(page_of(finished_root))
+    page = Page(finished.page.read_text(encoding="utf-8"))
     assert page.problems == []
     assert len(page.ids) == len(set(page.ids))
     assert page.headings[0] == 1 and page.headings.count(1) == 1
@@ -40,9 +66,9 @@ def test_the_page_is_whole_and_valid(finished_root: Path) -> None:
     assert set(SECTIONS) <= set(page.ids)
 
 
-def test_the_page_loads_nothing(finished_root: Path) -> None:
+def test_the_page_loads_nothing(finished: ReportResult) -> None:
     """It is read where there is no network, and it must tell nobody that it is read."""
-    text = page_of(finished_root)
+    text = finished.page.read_text(encoding="utf-8")
     page = Page(text)
     assert [link for link in page.links if not link.startswith("#")] == []
     assert {link[1:] for link in page.links} <= set(page.ids)
@@ -50,28 +76,28 @@ def test_the_page_loads_nothing(finished_root: Path) -> None:
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
 
 
-def test_figures_are_files_too(finished_root: Path) -> None:
+def test_figures_are_files_too(finished: ReportResult) -> None:
     """A paper takes the SVG, a slide the PNG."""
-    result = report(finished_root)
     expected = {"summary", "summary-differences", "learning-loss", "learning-validation", "cutoffs-ndcg", "gap"}
     expected |= {"calibration", "popularity-groups", "popularity-exposure", "slices-history-length"}
-    assert expected <= set(result.figures)
-    for name in result.figures:
-        assert (result.folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<text" in (result.folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert expected <= set(finished.figures)
+    for name in finished.figures:
+        assert (finished.folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<text" in (finished.folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
 
 
-def test_the_same_input_gives_the_same_bytes(finished_root: Path) -> None:
+def test_the_same_input_gives_the_same_bytes(finished: ReportResult) -> None:
     """A report that changes by itself can't be compared with yesterday's."""
-    results = [report(finished_root) for _ in range(2)]
-    pages = [re.sub(r"<time.*?</time>", "", one.page.read_text(encoding="utf-8")) for one in results]
+    again = report(finished.folder.parents[2])
+    pages = [re.sub(r"<time.*?</time>", "", one.page.read_text(encoding="utf-8")) for one in (finished, again)]
     assert pages[0] == pages[1]
-    for name in results[0].figures:
+    for name in finished.figures:
         for ending in ("svg", "png"):
-            first, second = ((one.folder / "figures" / f"{name}.{ending}").read_bytes() for one in results)
+            first, second = ((one.folder / "figures" / f"{name}.{ending}").read_bytes() for one in (finished, again))
             assert first == second, f"{name}.{ending}"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_titles_are_text(finished_root: Path) -> None:
     """Titles come from strangers; one that is markup must be shown, never obeyed."""
     path = finished_root / "data" / "tiny" / "items.parquet"
@@ -81,6 +107,7 @@ def test_titles_are_text(finished_root: Path) -> None:
     assert "script" not in Page(text).tags and evil in Page(text).text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_item_without_a_title_shows_its_id(finished_root: Path) -> None:
     """Many data sets have no titles."""
     path = finished_root / "data" / "tiny" / "items.parquet"
@@ -91,6 +118,7 @@ def test_an_item_without_a_title_shows_its_id(finished_root: Path) -> None:
     assert "thing-" in Page(page_of(finished_root)).text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_summary_agrees_with_the_evaluations(finished_root: Path) -> None:
     """A report with other figures than metrics.json would be a second truth."""
     text = Page(page_of(finished_root)).text
@@ -101,6 +129,7 @@ def test_the_summary_agrees_with_the_evaluations(finished_root: Path) -> None:
     assert f"{mean:.4f} ±" in text, "two seeds of one configuration are one model"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_are_what_differs(finished_root: Path) -> None:
     """A reader must see at once that only the seed was changed."""
     text = page_of(finished_root)
@@ -109,6 +138,7 @@ def test_seeds_are_what_differs(finished_root: Path) -> None:
     assert "seed" in table and "name" in table and "learning_rate" not in table
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_unbeaten_reference_and_a_leak_are_on_top(finished_root: Path) -> None:
     """What makes figures worthless is read first or too late."""
     path = evaluations(finished_root)[1] / "run.json"
@@ -125,6 +155,7 @@ def test_an_unbeaten_reference_and_a_leak_are_on_top(finished_root: Path) -> Non
     assert text.index("LEAK") < text.index("<main>")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_missing_comes_with_its_command(finished_root: Path) -> None:
     """Evaluations of older versions and of other people lack things; the page says how to get them."""
     first, second = evaluations(finished_root)
@@ -138,6 +169,7 @@ def test_what_is_missing_comes_with_its_command(finished_root: Path) -> None:
     assert f"deshi gap {run}" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     """Runs are deleted when the disk is full, evaluations stay."""
     fitted = read_json(evaluations(finished_root)[1] / "run.json")["run"]
@@ -147,12 +179,14 @@ def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     assert f"The run of tiny_seed1 is no longer at {fitted}" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_bundle_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     """The figures don't need the data; titles and popularity do."""
     (finished_root / "data" / "tiny" / "manifest.json").unlink()
     assert "Run: deshi prepare data=tiny" in Page(page_of(finished_root)).text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_explained_gap_is_shown(finished_root: Path) -> None:
     """What `deshi gap` has found belongs beside the figures that it explains."""
     fitted = read_json(evaluations(finished_root)[0] / "run.json")["run"]
@@ -162,6 +196,7 @@ def test_an_explained_gap_is_shown(finished_root: Path) -> None:
     assert "gap-parts-tiny_seed0" in result.figures
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_passwords_are_left_out(finished_root: Path) -> None:
     """A report is sent around; the address of a database stands in the configuration."""
     fitted = Path(read_json(evaluations(finished_root)[0] / "run.json")["run"])
@@ -171,6 +206,7 @@ def test_passwords_are_left_out(finished_root: Path) -> None:
     assert "secret" not in text and "reader:***@db" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_run_and_another_part_and_metric(finished_root: Path) -> None:
     """The common case is one run; validation is what one looks at while still working on the model."""
     result = report(
@@ -183,6 +219,7 @@ def test_one_run_and_another_part_and_metric(finished_root: Path) -> None:
     assert read_json(result.folder / "run.json")["stage"] == "report"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_candidate_sets_are_said_loudly(finished_root: Path, config_dir: Path) -> None:
     """Figures among a few candidates look splendid beside those of full ranking."""
     fitted = read_json(evaluations(finished_root)[0] / "run.json")["run"]
@@ -203,6 +240,7 @@ def test_candidate_sets_are_said_loudly(finished_root: Path, config_dir: Path) -
         (["part=train"], "part: got"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_wrong_questions_are_refused(finished_root: Path, overrides: list[str], message: str) -> None:
     """Before any work, with what there is."""
     with pytest.raises(DeshiError, match=message):
@@ -210,6 +248,7 @@ def test_wrong_questions_are_refused(finished_root: Path, overrides: list[str], 
     assert not (finished_root / "runs" / "report").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_data_are_refused(finished_root: Path) -> None:
     """Figures of different data on one page would be compared by every reader."""
     path = evaluations(finished_root)[1] / "run.json"
@@ -218,7 +257,6 @@ def test_other_data_are_refused(finished_root: Path) -> None:
         report(finished_root)
 
 
-def test_the_result_tells_where_the_page_is(finished_root: Path) -> None:
+def test_the_result_tells_where_the_page_is(finished: ReportResult) -> None:
     """In a terminal and in a notebook."""
-    result = report(finished_root)
-    assert str(result.page) in str(result) and str(result.page) in result._repr_html_()
+    assert str(finished.page) in str(finished) and str(finished.page) in finished._repr_html_()
