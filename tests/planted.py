@@ -524,7 +524,7 @@ def _(shop: Shop) -> Planted:
 
 @fault("reads-padding", "the state is read in the last column, padding or not")
 def _(shop: Shop) -> Planted:
-    return probed(shop, Changed(ITEMS, lambda states, items, lengths: states.mean(1))), None
+    return probed(shop, Changed(ITEMS, lambda states, items, lengths: states[:, -1])), None
 
 
 @fault("depends-on-batch", "normalised over the users of the batch")
@@ -670,8 +670,8 @@ def _(shop: Shop) -> Planted:
 
 @fault("rank-not-reproduced", "ranks of other weights")
 def _(shop: Shop) -> Planted:
-    turned = shop.ranks().with_columns(pl.col("rank").reverse())
-    return ranked(shop, turned), None
+    worse = shop.ranks().with_columns((3 * pl.col("rank")).clip(upper_bound=20.0).alias("rank"))
+    return ranked(shop, worse), None
 
 
 @fault("nan-scores", "NaN ranks, left out of the mean")

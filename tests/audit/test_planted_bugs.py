@@ -10,6 +10,7 @@ from test_pair_planted import PLANTED
 
 from deshi.audit.finding import CHECKS, SEVERITIES, Finding
 from planted import FAULTS, NAMES, Fault, open_shop
+from planted_table import PAGE, descriptions, head
 
 
 @pytest.mark.parametrize("planted", FAULTS, ids=NAMES)
@@ -30,6 +31,15 @@ def test_every_check_has_its_planted_fault() -> None:
     """A check that no fault has ever triggered may be blind; those of a pair of files have a suite of their own."""
     elsewhere = {"claim-not-reproduced", "malformed-rows"}  # test_pair_claims, test_pair_reading
     assert set(CHECKS) - {one.finding for one in FAULTS} - {name for _, name in PLANTED} == elsewhere
+
+
+def test_the_documentation_lists_every_check() -> None:
+    """A finding that nobody can look up is half a finding; `python tests/planted_table.py` writes the table anew."""
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == list(CHECKS)
+    assert [
+        row for row, parts in zip(rows, descriptions().items(), strict=True) if not row.startswith(head(*parts))
+    ] == []
 
 
 def test_findings_survive_json() -> None:

@@ -83,7 +83,7 @@ def _changed(flat: Flat) -> list[Finding]:
     if not changed:
         return []
     what = f"{count(len(changed), len(files), 'files')} do not have the sha256 of the manifest."
-    effect = f"{len(changed)} files changed after preparation: figures from before and after do not compare."
+    effect = f"Figures from before and after the change of {len(changed)} files do not compare."
     return [finding("bundle-changed", what, changed, effect, AGAIN)]
 
 

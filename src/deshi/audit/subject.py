@@ -11,7 +11,7 @@ from deshi.config import CONFIG_FILE, load_config
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.evaluate.record import Evaluation, evaluations_of, load_evaluation
-from deshi.schemas import AuditConfig, DataConfig, EvaluateConfig, FitConfig, PathsConfig
+from deshi.schemas import LEAVE_ONE_OUT, AuditConfig, DataConfig, EvaluateConfig, FitConfig, PathsConfig
 from deshi.targets import build
 from deshi.training.fit import RUN_FILE
 from deshi.types import DeshiError
@@ -65,7 +65,7 @@ def find_subject(cfg: AuditConfig) -> Subject:
         if cfg.data is None:
             raise DeshiError("There is nothing to audit: give a run, or data=NAME, e.g. data=ml-100k.")
         bundle = _bundle(cfg.data, [cfg.paths])
-        return Subject(bundle.name, bundle, build(cfg.split)(bundle))
+        return Subject(bundle.name, bundle, build(cfg.split or LEAVE_ONE_OUT)(bundle))
     folder = Path(cfg.run)
     return _of_evaluation(cfg, folder) if _stage(folder) == "evaluate" else _of_fit(cfg, folder)
 
@@ -120,7 +120,7 @@ def _fitted(folder: Path) -> Fitted:
 
 
 def _split_of(evaluation: Evaluation, bundle: Bundle) -> Split:
-    split: Split = build(load_config(evaluation.folder, EvaluateConfig).split)(bundle)
+    split: Split = build(load_config(evaluation.folder, EvaluateConfig).split or LEAVE_ONE_OUT)(bundle)
     return split
 
 
