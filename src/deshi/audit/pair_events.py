@@ -60,15 +60,13 @@ def _tied(pair: Pair) -> Iterator[Finding]:
     tied = np.flatnonzero(events.time[last] == events.time[previous])
     if not len(tied):
         return
-    other = pair.ranks.copy()
-    swapped = pair.lists.ranks_of(pair.case_user[tied], events.items_at(previous[tied]))
-    other[tied] = swapped
     yield finding(
         "order-of-targets-tied",
         f"{count(len(tied), len(pair.case_user), 'targets')} have the same timestamp as the event before; "
         "the audit takes the later line as the last event.",
         pair.where(tied),
-        f"{pair.figure(pair.ranks)} as it is, {pair.figure(other)} if the other event of each tie were the target.",
+        f"{pair.figure(pair.ranks[tied])} on these targets, {pair.figure(np.delete(pair.ranks, tied))} on the others; "
+        "another tie rule would ask for other items.",
         "Keep the original order of the rows on equal timestamps, and use the same tie rule in every tool; "
         "or give the targets: test=FILE.",
     )
