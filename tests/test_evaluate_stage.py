@@ -152,7 +152,7 @@ def test_a_reference_alone(root: Path, config_dir: Path, both: EvaluateResult) -
 def test_llaras_protocol(root: Path) -> None:
     """HitRatio@1 among 20, every answer of a scorer valid; what can't miss is left out and said."""
     found = evaluate(root, "run=latest", "candidates=llara", "with_references=true")
-    assert set(found.ranks["n_candidates"]) == {20} and "among 20 candidates (llara)" in str(found)
+    assert set(found.ranks["n_candidates"]) == {20} and "exact ranks among 20 candidates (llara)" in str(found)
     assert found.metrics["test/hit_ratio@1"] == found.metrics["test/hr@1"] == found.metrics["test/hit_ratio_of_all@1"]
     assert found.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in found.metrics
     assert "test/hr@20" not in found.metrics and "K = 20, 50 left out" in str(found)

@@ -25,7 +25,7 @@ from deshi.evaluate.scorers import StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.schemas import EvaluateConfig
 from deshi.targets import build
-from deshi.types import DeshiError
+from deshi.types import PAD, DeshiError
 
 RUN_FILE = "run.json"
 
@@ -184,8 +184,10 @@ def _leaks(subject: Subject, parts: Mapping[str, Cases]) -> list[str]:
 def _protocol_words(asked: _Asked) -> str:
     if isinstance(asked.candidates, str):
         return "exact full ranking"
-    width = max(part.candidates.shape[1] for part in asked.questions.parts.values() if part.candidates is not None)
-    return f"exact ranks among {width} candidates ({asked.candidates['kind']})"
+    sizes = [(own.candidates != PAD).sum(1) for own in asked.questions.parts.values() if own.candidates is not None]
+    smallest, largest = min(int(one.min()) for one in sizes), max(int(one.max()) for one in sizes)
+    among = f"{largest}" if smallest == largest else f"{smallest} to {largest}"
+    return f"exact ranks among {among} candidates ({asked.candidates['kind']})"
 
 
 def _write(
