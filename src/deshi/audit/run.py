@@ -26,7 +26,7 @@ from deshi.audit.selection import audit_selection, read_curve
 from deshi.audit.split import audit_split
 from deshi.audit.student import audit_student
 from deshi.audit.subject import Fitted, Subject
-from deshi.audit.table import audit_table
+from deshi.audit.table import audit_table, reproduced
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
 from deshi.evaluate.record import Evaluation
@@ -130,12 +130,15 @@ def _recorded(subject: Subject, fitted: Fitted, student: Student, cases: Cases) 
     bundle, seen = subject.bundle, fitted.cfg.eval.filter_seen
     scorer, recorded = StudentScorer(student), fitted.metrics.get(MONITOR)
     test = subject.split.cases(bundle, "test")
-    parts = {"validation": cases, "test": test} if len(test) else {}
-    figures = {part: ndcg_per_case(scorer, bundle, asked, seen) for part, asked in parts.items()}
-    selection = audit_selection(fitted.record, read_curve(fitted.folder), recorded, figures or None)
+    figures = {"validation": ndcg_per_case(scorer, bundle, cases, seen)}
+    lost = recorded is not None and not reproduced(recorded, figures["validation"])
+    if lost and len(test):
+        figures["test"] = ndcg_per_case(scorer, bundle, test, seen)
+    measured = figures if "test" in figures else None
+    selection = audit_selection(fitted.record, read_curve(fitted.folder), recorded, measured)
     if any(one.name == "selected-on-test" for one in selection):
         return selection
-    return selection + audit_table(scorer, bundle, cases, recorded, seen)
+    return selection + audit_table(scorer, bundle, cases, recorded, seen, figures["validation"])
 
 
 def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> Iterator[Step]:

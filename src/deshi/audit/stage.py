@@ -39,8 +39,11 @@ def run(cfg: AuditConfig) -> AuditResult:
     folder = new_run_folder(cfg.paths.runs, "audit", subject.name)
     result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes)
     fitted = subject.fitted
-    record: dict[str, Any] = {"run": str(fitted.folder) if fitted else None, "data_fingerprint": subject.bundle.fingerprint}
-    record["evaluations"] = [str(one.folder) for one, _ in subject.evaluations]
+    record: dict[str, Any] = {
+        "run": str(fitted.folder) if fitted else None,
+        "data_fingerprint": subject.bundle.fingerprint,
+        "evaluations": [str(one.folder) for one, _ in subject.evaluations],
+    }
     _write(cfg, result, record)
     return result
 
