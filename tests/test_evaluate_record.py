@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import deshi
 from deshi.evaluate.record import evaluations_of, find_evaluations, load_evaluation
 from deshi.types import DeshiError
 
@@ -48,6 +49,17 @@ def test_a_second_evaluation_is_the_newest(finished_root: Path) -> None:
     shutil.copytree(old.folder.with_name("19990101-000000_tiny_sasrec"), new)
     assert [one.folder for one in evaluations_of(runs, fitted)][-1] == new
     assert find_evaluations(runs, [fitted.name])[0].folder == new
+
+
+def test_a_run_stands_for_its_full_ranking(finished_root: Path) -> None:
+    """A later evaluation among 20 candidates must not take the place of the one among all items."""
+    runs = finished_root / "runs"
+    fitted = next((runs / "fit").glob("*_tiny_seed1"))
+    (full,) = evaluations_of(runs, fitted)
+    later = deshi.evaluate(f"paths.root={finished_root}", f"run={fitted}", "candidates=llara")
+    assert find_evaluations(runs, [fitted.name])[0].folder == full.folder
+    (full.folder / "metrics.json").unlink()
+    assert find_evaluations(runs, [fitted.name])[0].folder == later.folder
 
 
 def test_what_is_missing_comes_with_a_command(finished_root: Path) -> None:

@@ -56,7 +56,8 @@ class Evaluation:
 
     def _of_part(self, path: Path, part: str) -> pl.DataFrame:
         if part not in self.parts:
-            subject = f"run={self.record['run']}" if self.record["run"] else f"reference={self.record['ranker']}"
+            alone = f"reference={self.record['ranker']} data={self.record['data']}"
+            subject = f"run={self.record['run']}" if self.record["run"] else alone
             raise DeshiError(
                 f"{self.folder} has {' and '.join(self.parts)} ranks, but {part} is asked for. "
                 f"Run: deshi evaluate {subject} part=both"
@@ -87,7 +88,8 @@ def find_evaluations(runs: Path, texts: Sequence[str]) -> list[Evaluation]:
     """The evaluations that ``texts`` name, each once, in the order of their first mention.
 
     A text is an evaluation's folder or name under ``runs/evaluate``, ``latest``, a pattern of such names
-    (``*_ml-100k_*``), or a run of ``deshi fit`` (folder or name), which stands for its newest evaluation.
+    (``*_ml-100k_*``), or a run of ``deshi fit`` (folder or name), which stands for its newest evaluation: among all
+    items if there is one, else among candidate sets.
 
     Raises:
         DeshiError: if a text names nothing, or a run that was not evaluated yet.
@@ -114,10 +116,11 @@ def _folders(runs: Path, text: str) -> list[Path]:
     fitted = _fit_folder(runs, text)
     if fitted is None:
         return [find_run(runs, "evaluate", text)]
-    found = [one.folder for one in evaluations_of(runs, fitted)]
+    found = evaluations_of(runs, fitted)
     if not found:
         raise DeshiError(f"The run {fitted} was not evaluated yet. Run: deshi evaluate run={fitted}")
-    return found[-1:]
+    whole = [one for one in found if one.record["protocol"]["candidates"] == "full"]
+    return [(whole or found)[-1].folder]
 
 
 def _fit_folder(runs: Path, text: str) -> Path | None:
