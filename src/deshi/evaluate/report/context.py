@@ -14,7 +14,7 @@ from deshi.data.splits import Cases, LeaveOneOut, Split
 from deshi.evaluate.report.blocks import Missing
 from deshi.evaluate.report.drawing import Pen, Studio, model_pen, reference_pen
 from deshi.evaluate.report.models import Model, reference_names
-from deshi.schemas import EvaluateConfig, ReportConfig
+from deshi.schemas import EvaluateConfig, FitConfig, ReportConfig
 from deshi.targets import build
 from deshi.types import DeshiError
 
@@ -115,6 +115,8 @@ def _load_data(cfg: ReportConfig, model: Model) -> Data:
     saved = load_config(model.evaluation.folder, EvaluateConfig)
     name = str(model.record["data"])
     places = [cfg.paths.data / name, saved.paths.data / name]
+    if model.fitted is not None:
+        places.append(load_config(model.fitted, FitConfig).paths.data / name)
     bundle = Bundle.load(next((place for place in places if (place / "manifest.json").is_file()), places[0]))
     if bundle.fingerprint != model.record["data_fingerprint"]:
         raise DeshiError(

@@ -51,7 +51,7 @@ def curves(shown: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[f
                 place = ([curve.x[curve.mark]], [curve.y[curve.mark]])
                 axes.plot(*place, "o", color=curve.pen.color, fillstyle="none", markersize=11, markeredgewidth=1.6)
         if ticks is None:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         else:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(FixedLocator(list(ticks)))

@@ -127,7 +127,7 @@ def _table_of(context: Context, sheet: Sheet) -> Table:
     kept = [number for number, name in enumerate(sheet.columns) if name != "Metric" and number]
     rows = []
     for cells in sheet.rows:
-        texts = [f"{cells[number].text} {cells[number].detail}".strip() for number in kept]
+        texts = [f"{cells[number].text}\n{cells[number].detail}".strip() for number in kept]
         bold = [place for place, number in enumerate(kept) if cells[number].bold]
         rows.append(Row(cells[0].text, texts, colors.get(cells[0].text), bold))
     columns = [sheet.columns[0], *(sheet.columns[number] for number in kept)]
