@@ -19,8 +19,6 @@ from deshi.types import DeshiError
 
 FIELDS = {name: stage.schema.model_fields for name, stage in STAGES.items()}
 WITH_TRAIN = [name for name, known in FIELDS.items() if "train" in known and known["train"].annotation is TrainConfig]
-    name for name, fields in FIELDS.items() if "train" in fields and fields["train"].annotation is TrainConfig
-]
 
 
 @pytest.fixture

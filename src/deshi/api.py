@@ -74,6 +74,7 @@ def _run_gap(config: GapConfig) -> GapResult:
 
     return run(config)
 
+
 def _run_report(config: ReportConfig) -> ReportResult:
     from deshi.evaluate.report.stage import run
 
