@@ -116,11 +116,11 @@ def _folders(runs: Path, text: str) -> list[Path]:
     fitted = _fit_folder(runs, text)
     if fitted is None:
         return [find_run(runs, "evaluate", text)]
-    found = evaluations_of(runs, fitted)
-    if not found:
+    evaluations = evaluations_of(runs, fitted)
+    if not evaluations:
         raise DeshiError(f"The run {fitted} was not evaluated yet. Run: deshi evaluate run={fitted}")
-    whole = [one for one in found if one.record["protocol"]["candidates"] == "full"]
-    return [(whole or found)[-1].folder]
+    whole = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
+    return [(whole or evaluations)[-1].folder]
 
 
 def _fit_folder(runs: Path, text: str) -> Path | None:
