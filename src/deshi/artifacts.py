@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -123,13 +123,12 @@ def _git_commit() -> str | None:
 
 
 def new_run_folder(root: Path, stage: str, name: str) -> Path:
-    """Make ``root/stage/<UTC timestamp>_<name>``; a second run in the same second gets a numbered suffix."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    for attempt in range(1000):
-        folder = root / stage / (f"{stamp}_{name}" + (f"_{attempt}" if attempt else ""))
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise DeshiError(f"No free run folder under {root / stage} for {stamp}_{name}: remove old runs there.")
+    """Make ``root/stage/<UTC timestamp>_<name>``, no two in a second: names sort in the order of their making."""
+    while True:
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        folder = root / stage / f"{stamp}_{name}"
+        if not any((root / stage).glob(f"{stamp}_*")):
+            with suppress(FileExistsError):  # another process was quicker: the next second is ours
+                folder.mkdir(parents=True)
+                return folder
+        time.sleep(0.05)
