@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import deshi
-from tiny import write_tiny_movielens
+from tiny import SMALL, write_tiny_movielens
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -44,17 +44,6 @@ def config_dir(tmp_path_factory: pytest.TempPathFactory, tiny_movielens: Path) -
         "# @package _global_\ndefaults:\n  - override /student: gru4rec\ntrain:\n  max_epochs: 7\n  patience: 5\n"
     )
     return folder
-
-
-SMALL = (
-    "student.dim=16",
-    "student.max_length=10",
-    "train.max_epochs=2",
-    "train.progress=false",
-    "train.threads=1",
-    "train.precision=fp32",
-)
-"""A student that trains in a second."""
 
 
 @pytest.fixture(scope="session")

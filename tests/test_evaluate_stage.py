@@ -13,15 +13,7 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.types import DeshiError
-
-SMALL = (
-    "student.dim=16",
-    "student.max_length=10",
-    "train.max_epochs=2",
-    "train.progress=false",
-    "train.threads=1",
-    "train.precision=fp32",
-)
+from tiny import SMALL
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,16 @@ import numpy as np
 
 USERS, ITEMS, LENGTH = 60, 40, 14
 
+SMALL = (
+    "student.dim=16",
+    "student.max_length=10",
+    "train.max_epochs=2",
+    "train.progress=false",
+    "train.threads=1",
+    "train.precision=fp32",
+)
+"""A student that trains in a second."""
+
 
 def write_tiny_movielens(folder: Path) -> Path:
     """Write ``u.data`` and ``u.item``: users who walk through the items, each at a pace of their own."""

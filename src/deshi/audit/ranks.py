@@ -60,7 +60,7 @@ def audit_ranks(
 
 def _expected(flat: Flat, cases: Cases, filter_seen: bool) -> pl.DataFrame:
     """A row a target: case, whether the history holds it, and how many candidates there must be."""
-    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    owner = cases.owners
     targets = flat.items[cases.target_rows].astype(np.int64)
     n_items = flat.bundle.n_items
     lengths = cases.ends - cases.starts

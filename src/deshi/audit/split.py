@@ -40,7 +40,7 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
 def trained_on(bundle: Bundle, split: Split, part: str, wanted: Ints) -> Ints:
     """``(C,)`` bool: which cases of a part have a target among the flat positions that ``wanted`` ``(E,)`` marks."""
     cases = split.cases(bundle, part)
-    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    owner = cases.owners
     return np.bincount(owner[wanted[cases.target_rows]], minlength=len(cases)) > 0
 
 
@@ -136,7 +136,7 @@ def _duplicates(flat: Flat, split: Split, part: str, cases: Cases, filter_seen: 
     twice = _again(flat, cases)
     if not twice.any():
         return []
-    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    owner = cases.owners
     affected = np.bincount(owner[twice], minlength=len(cases)) > 0
     ranker = markov(flat.bundle, flat.bundle.offsets[:-1], split.train_end)
     figures = [
@@ -168,7 +168,7 @@ def _again(flat: Flat, cases: Cases) -> Ints:
     # in an unsorted history the twin may come later; only one inside the history is an answer that was given away
     twin = np.full(len(order), -1)
     twin[order[1:]] = np.where(same[1:], order[:-1], -1)
-    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    owner = cases.owners
     rows = cases.target_rows
     return seen[rows] & (twin[rows] >= cases.starts[owner]) & (twin[rows] < cases.ends[owner])
 

@@ -44,6 +44,11 @@ class Cases:
         """Number of cases."""
         return len(self.users)
 
+    @property
+    def owners(self) -> np.ndarray:
+        """``(T,)`` int64, the case that each target belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
+
 
 @dataclass(frozen=True)
 class Split:

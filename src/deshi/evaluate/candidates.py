@@ -232,7 +232,7 @@ def draw_candidates(bundle: Bundle, cases: Cases, part: str, n: int, seed: int, 
 
 def candidates_frame(bundle: Bundle, cases: Cases, sets: Ints) -> pl.DataFrame:
     """The sets to keep: a row a target with ``case``, ``user_id``, ``item_id`` and ``candidates`` (List[String])."""
-    case = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    case = cases.owners
     ids = bundle.vocabulary[ITEM]
     real = sets != PAD
     flat = pl.DataFrame({"case": np.repeat(np.arange(len(sets)), real.sum(1)), "candidates": ids.gather(sets[real])})

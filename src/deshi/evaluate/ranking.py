@@ -143,7 +143,7 @@ def lists_frame(cases: Cases, top_items: Ints) -> pl.DataFrame:
 
 
 def _frame(bundle: Bundle, cases: Cases, ranks: NDArray[np.float64], n_candidates: Ints) -> pl.DataFrame:
-    case = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    case = cases.owners
     user, target = cases.users[case], bundle.items[cases.target_rows].astype(np.int64)
     return pl.DataFrame(
         {

@@ -42,7 +42,7 @@ class Metric:
 
     def per_case(self, ranks: Floats, cases: Cases) -> Floats:
         """``(C,)``: the metric of each case from the ranks ``(T,)`` of all targets."""
-        owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+        owner = cases.owners
         return METRICS[self.name](case_ranks(ranks, owner, len(cases)), self.k)
 
 

@@ -103,13 +103,13 @@ def _life(known: Known, cases: Cases) -> Floats:
 
 def _since(bundle: Bundle, cases: Cases, rows: Ints) -> Floats:
     """Milliseconds from the events ``rows`` ``(C,)`` to each case's targets."""
-    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    owner = cases.owners
     return _mean((bundle.timestamps[cases.target_rows] - bundle.timestamps[rows[owner]]).astype(np.float64), cases)
 
 
 def _mean(values: Floats, cases: Cases) -> Floats:
     """The mean of the targets' values ``(T,)`` in each case, without NaN; NaN if there is none."""
-    owner = np.repeat(np.arange(len(cases)), np.diff(cases.target_offsets))
+    owner = cases.owners
     real = ~np.isnan(values)
     sums = np.bincount(owner[real], weights=values[real], minlength=len(cases))
     sizes = np.bincount(owner[real], minlength=len(cases))
