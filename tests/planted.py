@@ -38,9 +38,9 @@ from deshi.data.datamodule import CaseBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import Cases, LeaveOneOut, Split
 from deshi.evaluate.ranking import evaluate_ranks, summarise
-from deshi.evaluate.scorers import StudentScorer
 from deshi.students.base import Student
 from deshi.students.sasrec import SASRec
+from deshi.students.scorers import StudentScorer
 from deshi.types import PAD, Batch
 
 USERS, ITEMS, LENGTH = 90, 40, 9

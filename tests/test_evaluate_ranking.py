@@ -14,8 +14,8 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.evaluate.ranking import evaluate_ranks, summarise
 from deshi.evaluate.reference import Popularity
-from deshi.evaluate.scorers import StudentScorer
 from deshi.students.sasrec import SASRec
+from deshi.students.scorers import StudentScorer
 from deshi.types import PAD, Batch, DeshiError
 
 

@@ -28,10 +28,10 @@ from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
 from deshi.evaluate.ranking import evaluate_ranks, summarise
 from deshi.evaluate.reference import REFERENCES
-from deshi.evaluate.scorers import StudentScorer
 from deshi.students.caser import Caser
 from deshi.students.gru4rec import GRU4Rec
 from deshi.students.sasrec import SASRec
+from deshi.students.scorers import StudentScorer
 from planted import Shop, candidate_sets, open_shop, ranked
 from shops import SOURCES
 

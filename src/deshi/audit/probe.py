@@ -13,8 +13,8 @@ from deshi.data.splits import Cases
 from deshi.evaluate.ranking import evaluate_ranks
 from deshi.evaluate.reference.events import Events
 from deshi.evaluate.reference.markov import Markov
-from deshi.evaluate.scorers import Scorer
 from deshi.metrics.ranking import case_ranks, metrics_per_case
+from deshi.students.scorers import Scorer
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -11,8 +11,8 @@ from deshi.data.bundle import Bundle
 from deshi.data.datamodule import padded_rows
 from deshi.data.sequences import history_batches
 from deshi.data.splits import Cases
-from deshi.evaluate.scorers import Scorer
 from deshi.metrics.ranks import rank_rows
+from deshi.students.scorers import Scorer
 from deshi.types import PAD
 
 

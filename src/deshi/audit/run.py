@@ -30,8 +30,8 @@ from deshi.audit.table import audit_table, reproduced
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
 from deshi.evaluate.record import Evaluation
-from deshi.evaluate.scorers import StudentScorer
 from deshi.students.base import Student
+from deshi.students.scorers import StudentScorer
 from deshi.training.fit import STUDENT_FILE, data_module, load_selected_student, load_student
 from deshi.training.module import MONITOR
 

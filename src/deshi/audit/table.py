@@ -14,7 +14,7 @@ from deshi.audit.finding import Finding, finding, place
 from deshi.audit.probe import AT, Floats, ndcg_per_case, sample_cases
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Cases
-from deshi.evaluate.scorers import Scorer
+from deshi.students.scorers import Scorer
 from deshi.types import ITEM, PAD, Batch
 
 Ints = NDArray[Any]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Cases
 from deshi.evaluate.ranking import Ranking, evaluate_ranks, lists_frame, summarise
-from deshi.evaluate.scorers import Scorer
 from deshi.evaluate.slices import slice_frame
 from deshi.metrics.answers import ratios
 from deshi.metrics.beyond import beyond_accuracy
 from deshi.metrics.calibration import Reliability, reliability
+from deshi.students.scorers import Scorer
 
 Ints = NDArray[np.int64]
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
 from deshi.data.splits import Cases
-from deshi.evaluate.scorers import Scorer
 from deshi.metrics.beyond import coverage
 from deshi.metrics.calibration import softmax_of_rows
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
+from deshi.students.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
 
 Ints = NDArray[np.int64]

@@ -21,9 +21,9 @@ from deshi.evaluate.reference import REFERENCES
 from deshi.evaluate.reference.ease import MAX_ITEMS
 from deshi.evaluate.reference.events import training_events
 from deshi.evaluate.result import EvaluateResult, unbeaten
-from deshi.evaluate.scorers import StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.schemas import EvaluateConfig
+from deshi.students.scorers import StudentScorer
 from deshi.targets import build
 from deshi.types import PAD, DeshiError
 

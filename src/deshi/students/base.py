@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from deshi.students.layers import ItemEmbedding
-from deshi.types import DeshiError, check_shape
+from deshi.types import PAD, Batch, DeshiError, check_shape
 
 
 class HistoryError(DeshiError, ValueError):
@@ -48,7 +49,37 @@ def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
         )
 
 
-class Student(nn.Module, ABC):
+class Recommender(nn.Module, ABC):
+    """What deshi trains, student or teacher: it gives a training batch a loss and a history's next items scores.
+
+    Attributes:
+        n_items: number of items in the vocabulary.
+        max_length: number of latest items that it looks at; longer histories lose their beginning.
+    """
+
+    n_items: int
+    max_length: int
+
+    @abstractmethod
+    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+        """The mean loss over the batch's targets, a scalar.
+
+        Args:
+            batch: histories of at most ``max_length`` items with their targets.
+            loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``.
+        """
+
+    @abstractmethod
+    def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``(B, n_items)`` in fp32 of every item as the next one, higher is better.
+
+        Args:
+            items: ``(B, L)`` int64 item indices, oldest first, padded on the right with ``-1``, however long.
+            lengths: ``(B,)`` int64, the real length of each row, at least 1.
+        """
+
+
+class Student(Recommender):
     """A small sequential recommender.
 
     It reads histories and writes one hidden state per position; the score of an item after a position is the
@@ -105,6 +136,18 @@ class Student(nn.Module, ABC):
         check_histories(items, lengths, self.n_items)
         items, lengths = keep_latest(items, lengths, self.max_length)
         return self.encode_last(items, lengths)
+
+    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+        """The mean loss over all positions that have a target."""
+        hidden = self(batch.items, batch.lengths)
+        real = batch.targets != PAD
+        return cast(Tensor, loss(hidden[real], self.item_table(), batch.targets[real]))
+
+    def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``(B, n_items)``: the last hidden state times the item table, in fp32."""
+        hidden = self.last_hidden(items, lengths).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return hidden @ self.item_table().float().T
 
     def item_table(self) -> Tensor:
         """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""

@@ -32,7 +32,7 @@ from deshi.students.base import Student
 from deshi.targets import build
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
-from deshi.training.hardware import choose_precision, set_threads, training_device
+from deshi.training.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.types import DeshiError
 
@@ -78,6 +78,7 @@ def run(cfg: FitConfig) -> FitResult:
     Raises:
         DeshiError: if the bundle is missing or another than the interrupted run's, or the training diverges.
     """
+    limit_kernel_cache()
     folder = None
     if cfg.resume is not None:
         folder = find_run(cfg.paths.runs, "fit", cfg.resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import statistics
 import sys
 import time
@@ -41,6 +42,16 @@ def training_device(accelerator: str) -> torch.device:
     """The kind of device that one of Lightning's accelerator names leads to."""
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     return torch.device("cpu" if on_cpu else "cuda")
+
+
+def limit_kernel_cache() -> None:
+    """Let oneDNN keep the kernels of 16 shapes instead of 1,024, unless the environment says otherwise.
+
+    Batches come in ever other shapes, so that kept kernels, each with its scratch memory, cost gigabytes and save
+    nothing (``benchmarks/memory.py``). oneDNN reads the limit once, at its first product: call this before.
+    """
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, "16")
 
 
 def release_memory() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.students.base import Student
+from deshi.students.base import Recommender
 from deshi.students.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
 
@@ -23,7 +23,7 @@ class TrainingModule(L.LightningModule):
     """Trains a student at every position that has a target.
 
     Args:
-        student: the network.
+        student: the network, a student or a teacher.
         loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar.
         learning_rate: peak rate of AdamW.
         betas: of AdamW.
@@ -38,7 +38,7 @@ class TrainingModule(L.LightningModule):
 
     def __init__(
         self,
-        student: Student,
+        student: Recommender,
         loss: nn.Module,
         learning_rate: float,
         betas: tuple[float, float],
@@ -59,7 +59,7 @@ class TrainingModule(L.LightningModule):
         self.schedule = schedule
         self.total_steps = total_steps
         self.averaging = averaging
-        self.averaged: Student | None = copy.deepcopy(student).requires_grad_(False) if averaging else None
+        self.averaged: Recommender | None = copy.deepcopy(student).requires_grad_(False) if averaging else None
         self.seed = seed
         self._ranks: list[Tensor] = []
         self._cases: list[Tensor] = []
@@ -76,12 +76,9 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss over the batch's targets."""
-        hidden = self.student(batch.items, batch.lengths)
-        real = batch.targets != PAD
-        targets = batch.targets[real]
-        value: Tensor = self.loss(hidden[real], self.student.item_table(), targets)
+        value = self.student.training_loss(batch, self.loss)
         self._losses.append(value.detach())
-        self._weights.append(len(targets))
+        self._weights.append(int((batch.targets != PAD).sum()))
         self.log("train/loss", value.detach(), prog_bar=True, on_step=True, on_epoch=False)
         return value
 
@@ -113,17 +110,14 @@ class TrainingModule(L.LightningModule):
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.student.parameters()), 1 - decay)
 
     @property
-    def result(self) -> Student:
+    def result(self) -> Recommender:
         """The student to evaluate and keep: the averaged one if weights are averaged."""
         return self.student if self.averaged is None else self.averaged
 
     def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
         cases, histories, targets, seen = batch
-        student = self.result
-        hidden = student.last_hidden(histories.items, histories.lengths).float()
-        with torch.autocast(hidden.device.type, enabled=False):
-            ranks, _, _ = rank_rows(hidden @ student.item_table().float().T, targets, seen)
+        ranks, _, _ = rank_rows(self.result.next_scores(histories.items, histories.lengths), targets, seen)
         real = targets != PAD
         self._ranks.append(ranks[real].cpu())
         self._cases.append(cases[:, None].expand_as(targets)[real].cpu())
@@ -147,9 +141,10 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a schedule, stepped at every batch."""
-        matrices = [p for n, p in self.student.named_parameters() if p.dim() > 1 and not n.startswith("items.")]
+        trained = [(name, p) for name, p in self.student.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in trained if p.dim() > 1 and not name.startswith("items.")]
         chosen = {id(p) for p in matrices}
-        others = [p for p in [*self.student.parameters(), *self.loss.parameters()] if id(p) not in chosen]
+        others = [p for p in [*(p for _, p in trained), *self.loss.parameters()] if id(p) not in chosen]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)

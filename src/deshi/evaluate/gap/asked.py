@@ -11,8 +11,8 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases, Split
 from deshi.evaluate.ranking import evaluate_ranks
-from deshi.evaluate.scorers import Scorer
 from deshi.metrics.ranking import METRICS, case_ranks
+from deshi.students.scorers import Scorer
 from deshi.types import DeshiError
 
 Floats = NDArray[np.float64]

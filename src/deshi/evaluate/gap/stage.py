@@ -17,11 +17,11 @@ from deshi.evaluate.gap.covariates import Covariate, Known, covariates, unseen_s
 from deshi.evaluate.gap.decomposition import decompose, design
 from deshi.evaluate.gap.result import Counterfactual, GapResult, Part, Step
 from deshi.evaluate.gap.verdict import find_cliff, judge
-from deshi.evaluate.scorers import StudentScorer
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.schemas import EvaluateConfig, FitConfig, GapConfig
 from deshi.students.base import Student
+from deshi.students.scorers import StudentScorer
 from deshi.training.fit import load_selected_student
 from deshi.types import DeshiError
 
