@@ -1,0 +1,138 @@
+"""The histories that a store is about: a bundle's own, or altered ones made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deshi.artifacts import fingerprint
+from deshi.data.bundle import Bundle
+from deshi.types import DeshiError
+
+Ints = NDArray[np.int64]
+ARRAYS = {"offsets": np.int64, "items": np.int32, "users": np.int64, "sources": np.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Sequences of items as CSR arrays: sequence ``s`` is ``items[offsets[s]:offsets[s + 1]]``, oldest first.
+
+    Attributes:
+        name: of the data.
+        data_fingerprint: of the bundle.
+        n_items: number of items in the vocabulary.
+        offsets: ``(S + 1,)`` int64, flat positions.
+        items: ``(R,)`` int32, item indices.
+        users: ``(S,)`` int64, the user index of each sequence.
+        sources: ``(R,)`` int64, each event's flat position in the bundle; None for the bundle's own histories.
+    """
+
+    name: str
+    data_fingerprint: str
+    n_items: int
+    offsets: NDArray[np.int64] = field(repr=False)
+    items: NDArray[np.int32] = field(repr=False)
+    users: Ints = field(repr=False)
+    sources: Ints | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Histories:
+        """The bundle's own histories: sequence ``u`` is user ``u``'s."""
+        users = np.arange(bundle.n_users, dtype=np.int64)
+        return cls(bundle.name, bundle.fingerprint, bundle.n_items, bundle.offsets, bundle.items, users)
+
+    @property
+    def n_interactions(self) -> int:
+        """Number of events ``R``."""
+        return len(self.items)
+
+    @property
+    def altered(self) -> bool:
+        """Whether these are other histories than the bundle's."""
+        return self.sources is not None
+
+    @property
+    def kind(self) -> str:
+        """``bundle`` or ``altered``, as a store's manifest says it."""
+        return "altered" if self.altered else "bundle"
+
+    def content(self) -> str:
+        """A sha256 over what a ranking depends on; of the bundle's own histories its fingerprint."""
+        if self.sources is None:
+            return self.data_fingerprint
+        arrays = [(name, np.asarray(getattr(self, name))) for name in ARRAYS]
+        return fingerprint([("data", self.data_fingerprint), *arrays])
+
+    def owners(self, rows: Ints) -> Ints:
+        """The sequence ``(M,)`` that each flat position ``(M,)`` lies in."""
+        return np.asarray(np.searchsorted(self.offsets, rows, side="right") - 1, dtype=np.int64)
+
+    def first_seen(self) -> FirstSeen:
+        """Where each item of each sequence occurs first."""
+        return FirstSeen(self)
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the arrays of altered histories into ``folder/sequences``; returns the files' names."""
+        (folder / "sequences").mkdir(exist_ok=True)
+        for name, dtype in ARRAYS.items():
+            array = np.asarray(getattr(self, name)).astype(dtype, copy=False)
+            np.save(folder / "sequences" / f"{name}.npy", array, allow_pickle=False)
+        return [f"sequences/{name}.npy" for name in ARRAYS]
+
+    @classmethod
+    def load(cls, folder: Path, manifest: dict[str, Any]) -> Histories:
+        """Map the altered histories of a store.
+
+        Raises:
+            DeshiError: if a file is missing, damaged or doesn't fit the others.
+        """
+        arrays = {name: _array(folder / "sequences" / f"{name}.npy") for name in ARRAYS}
+        offsets, events = arrays["offsets"], len(arrays["items"])
+        shapes = {"offsets": (len(arrays["users"]) + 1,), "sources": (events,), "items": (events,)}
+        for name, wanted in shapes.items():
+            if arrays[name].shape != wanted or arrays[name].dtype != ARRAYS[name]:
+                got = f"{arrays[name].dtype}{arrays[name].shape}"
+                raise DeshiError(f"{folder}/sequences/{name}.npy is {got}, expected {wanted}. Write the store again.")
+        if offsets[0] != 0 or offsets[-1] != events or (np.diff(offsets) < 1).any():
+            raise DeshiError(f"{folder}/sequences/offsets.npy doesn't rise from 0 to {events}. Write the store again.")
+        return cls(manifest["data"], manifest["data_fingerprint"], manifest["n_items"], **arrays)
+
+
+class FirstSeen:
+    """Answers where an item occurred first in a sequence.
+
+    Args:
+        histories: the sequences; memory is 16 bytes an event.
+    """
+
+    def __init__(self, histories: Histories) -> None:
+        self._n_items = histories.n_items
+        self._histories = histories
+        owners = np.repeat(np.arange(len(histories.users)), np.diff(histories.offsets))
+        self._keys, self._rows = np.unique(owners * self._n_items + histories.items, return_index=True)
+
+    def had(self, rows: Ints, items: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether ``items`` ``(M,)`` or ``(M, K)`` occur in the history up to and including ``rows`` ``(M,)``."""
+        owners = self._histories.owners(rows)
+        if items.ndim == 2:
+            owners, rows = owners[:, None], rows[:, None]
+        keys = owners * self._n_items + items
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.asarray((self._keys[places] == keys) & (self._rows[places] <= rows) & (items >= 0))
+
+
+def expand(starts: Ints, stops: Ints) -> Ints:
+    """All flat positions of the ranges ``starts[i] .. stops[i] - 1``, one range after the other."""
+    lengths = np.maximum(stops - starts, 0)
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DeshiError(f"{path} can't be read ({error}). Write the store again.") from error
