@@ -7,6 +7,7 @@ weight (Q4_1): the log and ``LoadedLLM.origin`` say which of the two it is.
 
 from __future__ import annotations
 
+import functools
 import logging
 import statistics
 import time
@@ -132,15 +133,30 @@ class LLM:
         model.eval().requires_grad_(False)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        sha256 = None if self.random else files.sha256
-        identity = {"name": self.name, "sha256": sha256, "layers": self.layers, "dtype": str(dtype).split(".")[1]}
-        identity |= {"four_bit": True} if self.four_bit else {}
-        identity |= {"random_seed": self.seed} if self.random else {}
+        identity = self._identity(files, dtype)
         log.info(
             "%s: %.0f M parameters%s in %s on %s, loaded in %.1f s", self.name, model.num_parameters() / 1e6,
             " (random)" if self.random else "", identity["dtype"], device, time.perf_counter() - start,
         )  # fmt: skip
-        return LoadedLLM(model, tokenizer, self.name, files.origin, sha256, identity)
+        return LoadedLLM(model, tokenizer, self.name, files.origin, identity["sha256"], identity)
+
+    def identity(self, cache: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """What decides the answers of the model that :meth:`load` would give, without reading its weights.
+
+        Raises:
+            DeshiError: as :meth:`load`.
+        """
+        return self._identity(find_model(self.name, cache), choose_dtype(self.dtype, torch.device(device)))
+
+    def _identity(self, files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "sha256": None if self.random else files.sha256,
+            "layers": self.layers,
+            "dtype": str(dtype).removeprefix("torch."),
+            "four_bit": self.four_bit,
+            "random_seed": self.seed if self.random else None,
+        }
 
     def _check(self, device: torch.device) -> None:
         if self.four_bit and device.type != "cuda":
@@ -200,6 +216,7 @@ class LLM:
             config.layer_types = config.layer_types[: self.layers]
 
 
+@functools.lru_cache
 def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
     """The number format: as wanted, or by what the device is good at.
 

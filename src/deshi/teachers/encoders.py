@@ -1,0 +1,163 @@
+"""Encoders: from texts to vectors, by a sentence encoder or by the hidden states of a causal LM.
+
+The default sentence encoder is all-MiniLM-L6-v2 (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; Wang et
+al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from deshi.teachers.llm import LLM
+from deshi.teachers.models import extra, find_model, quiet
+from deshi.types import DeshiError
+
+Forward = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedEncoder:
+    """An encoder that is ready to work.
+
+    Attributes:
+        tokenizer: of transformers; pads on the right.
+        forward: from token ids and attention mask, ``(B, L)`` both, to vectors ``(B, D)`` float32.
+        device: where ``forward`` expects its input.
+    """
+
+    tokenizer: Any
+    forward: Forward
+    device: torch.device
+
+
+class Encoder(Protocol):
+    """A configuration node that names an encoder.
+
+    Attributes:
+        max_tokens: longer texts are cut.
+        batch_tokens: how many tokens, padding included, go through the model at once.
+    """
+
+    @property
+    def max_tokens(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """See the class."""
+        ...
+
+    def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
+        """All that decides the vectors, as JSON-able values, without loading the weights."""
+        ...
+
+    def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
+        """Load the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """A bidirectional encoder in the hub's layout (BERT and its like), in fp32.
+
+    Attributes:
+        name: a name on the Hugging Face hub or a local folder.
+        pooling: ``mean`` over the real tokens, or ``cls``, the first one.
+        normalize: scale every vector to length one.
+        max_tokens: longer texts are cut.
+        batch_tokens: how many tokens, padding included, go through the model at once.
+    """
+
+    name: str = "sentence-transformers/all-MiniLM-L6-v2"
+    pooling: Literal["mean", "cls"] = "mean"
+    normalize: bool = True
+    max_tokens: int = 256
+    batch_tokens: int = 8192
+
+    def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
+        """All that decides the vectors, without loading the weights."""
+        return {
+            "name": self.name,
+            "sha256": find_model(self.name, cache).sha256,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "max_tokens": self.max_tokens,
+        }
+
+    def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
+        """Load the model.
+
+        Raises:
+            DeshiError: if no place has it, or weights are missing in its files.
+        """
+        transformers = extra("transformers")
+        folder = find_model(self.name, cache).path
+        if folder.is_file():
+            raise DeshiError(f"{folder} is a GGUF file: a sentence encoder needs a folder. Use a CausalEncoder.")
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model, report = transformers.AutoModel.from_pretrained(
+                folder, output_loading_info=True, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))  # pooler: not used
+        if missing:
+            raise DeshiError(f"The weights of {self.name} in {folder} lack {missing[:5]}. The files are incomplete.")
+        model.to(device).eval().requires_grad_(False)
+
+        def forward(tokens: Tensor, mask: Tensor) -> Tensor:
+            states = model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            pooled = states[:, 0] if self.pooling == "cls" else mean_of_real(states, mask)
+            return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
+
+        return LoadedEncoder(tokenizer, forward, device)
+
+
+@dataclass(frozen=True)
+class CausalEncoder:
+    """The last layer's hidden states of a causal LM.
+
+    Attributes:
+        llm: the model.
+        pooling: ``mean`` over the real tokens, or ``last``, the only one that has seen the whole text.
+        max_tokens: longer texts are cut.
+        batch_tokens: how many tokens, padding included, go through the model at once.
+    """
+
+    llm: LLM = field(default_factory=LLM)
+    pooling: Literal["mean", "last"] = "mean"
+    max_tokens: int = 128
+    batch_tokens: int = 4096
+
+    def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
+        """All that decides the vectors, without loading the weights."""
+        return self.llm.identity(cache, device) | {"pooling": self.pooling, "max_tokens": self.max_tokens}
+
+    def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
+        """Load the model; errors as :meth:`deshi.teachers.llm.LLM.load`."""
+        loaded = self.llm.load(cache, device)
+        loaded.tokenizer.padding_side = "right"
+        pool = last_real if self.pooling == "last" else mean_of_real
+
+        def forward(tokens: Tensor, mask: Tensor) -> Tensor:
+            return pool(loaded.hidden(loaded.embed_tokens(tokens), mask).float(), mask)
+
+        return LoadedEncoder(loaded.tokenizer, forward, device)
+
+
+def mean_of_real(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean of ``(B, L, D)`` over the positions where ``mask`` ``(B, L)`` is 1; zeros where there are none."""
+    weights = mask.unsqueeze(2).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def last_real(states: Tensor, mask: Tensor) -> Tensor:
+    """The state ``(B, D)`` at the last position where ``mask`` is 1, padding being on the right."""
+    last = (mask.sum(dim=1) - 1).clamp(min=0)
+    return states[torch.arange(len(states), device=states.device), last]

@@ -1,0 +1,65 @@
+"""A vector for every item from its text: template, encoder, transform."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deshi.data.bundle import Bundle
+from deshi.teachers.embedding import embed
+from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
+from deshi.teachers.item_text import item_texts
+from deshi.teachers.whitening import pca, whiten
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+_TRANSFORMS: dict[str, Callable[[Tensor, int | None], Tensor]] = {"pca": pca, "whiten": whiten}
+
+
+@dataclass(frozen=True)
+class ItemEmbeddings:
+    """The items' text embeddings of a bundle.
+
+    The transform is fitted on the vectors of the whole catalogue, each item once: it sees no interaction.
+
+    Attributes:
+        encoder: a :class:`SentenceEncoder` or a :class:`CausalEncoder`.
+        template: the text of an item, over the item table's columns (:class:`deshi.teachers.item_text.Template`).
+        transform: ``none``, ``pca`` (mean zero, uncorrelated) or ``whiten`` (covariance identity as well).
+        dim: numbers kept per item, largest variance first; null keeps all. Needs a transform.
+        permute: deal the texts out to other items by this seed, an ablation; null doesn't.
+    """
+
+    encoder: SentenceEncoder | CausalEncoder = field(default_factory=SentenceEncoder)
+    template: str = "{title}"
+    transform: Literal["none", "pca", "whiten"] = "none"
+    dim: int | None = None
+    permute: int | None = None
+
+    def __call__(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor:
+        """Compute the vectors, or take them from the cache.
+
+        Returns:
+            ``(n_items, D)`` float32 on the CPU, in index order; ``D`` is ``dim`` or the encoder's width.
+
+        Raises:
+            DeshiError: for an unknown field, a ``dim`` that can't be, or an encoder that can't be had.
+        """
+        if self.transform == "none" and self.dim is not None:
+            raise DeshiError(f"dim is {self.dim}, but transform is none: set transform=pca or whiten, or dim=null.")
+        texts = item_texts(bundle.item_table(), self.template, self.permute)
+        vectors = embed(texts.texts, self.encoder, cache, device)
+        if self.transform == "none":
+            return vectors
+        result = _TRANSFORMS[self.transform](vectors, self.dim)
+        empty = int((result == 0).all(dim=0).sum())
+        if empty:
+            log.warning("%d of %d columns are zero: the texts span fewer directions", empty, result.shape[1])
+        return result
