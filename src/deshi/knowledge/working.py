@@ -161,7 +161,8 @@ class WorkingFolder:
             write_json(self.path / TIME, seconds | {"rows_per_second": round(rows / max(self._seconds, 1e-9), 3)})
             write_json(self.path / MANIFEST, manifest)
         self._lock.release()
-        (self.path / LOCK).unlink(missing_ok=True)
+        for left in (self.path / LOCK, *self.path.glob(".*.tmp")):  # a kill while a file was replaced leaves these
+            left.unlink(missing_ok=True)
         replace_folder(self.path, self._target)
         (self._target / STATE).unlink()  # not before: without it the folder would count as half made
 
