@@ -1,0 +1,280 @@
+"""iLoRA: a language model that recommends, with LoRA experts mixed for each user by a student's view of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deshi.students.base import Student, check_histories, keep_latest
+from deshi.students.layers import Dropout
+from deshi.teachers.base import Resources
+from deshi.teachers.ilora_answers import (
+    Answers,
+    answer_log_likelihood,
+    answer_loss,
+    check_candidates,
+    draw_candidates,
+    match_answer,
+    write_answers,
+)
+from deshi.teachers.ilora_network import InstanceLLM, Prompted, mixtures
+from deshi.teachers.instance_lora import InstanceLora
+from deshi.teachers.llm import LLM
+from deshi.teachers.prompts import ItemTokens, Prompt, item_titles
+from deshi.types import PAD, Batch, DeshiError
+
+TOKENS = 16_384
+"""Tokens, padding included, that the language model reads at once."""
+
+PREFIXES = 4
+"""Beginnings of each history that a training step with ``prompt.mode=per_prefix`` takes, drawn anew at every step."""
+
+
+class ILoRA(Student):
+    """iLoRA (Kong et al., NeurIPS 2024, arXiv 2408.10159), https://github.com/AkaliKong/iLoRA.
+
+    A frozen language model reads a history; the items' embeddings in the prompt and the gate over the LoRA experts come
+    from a frozen, finished student. Trained are the experts, the gate, the projector and the head. Beside the paper's
+    answer, a title among candidates, it has a dense one: the hidden state after an item ranks the whole catalogue.
+
+    Deviations: by default the gate follows the history *token by token* (``lora.gate=prefix``): an item's tokens are
+    mixed by the student's state after that item. The paper has one mixture for a prompt, that of the whole history;
+    in a causal pass that would tell early positions the future, so ``lora.gate=history`` needs ``per_prefix``. The
+    projector's output has the size of token embeddings. The paper's curriculum (titles first, embeddings later) and its
+    separate learning rate for the gate are left out.
+
+    Args:
+        n_items: number of items.
+        resources: data, cache and runs.
+        llm: the language model.
+        student: name of the finished run of ``deshi fit`` on the same data whose student stands for the histories.
+        prompt: how histories are written.
+        lora: the experts and their gate.
+        max_length: number of latest items read; at most the student's.
+        head: the items' scoring vectors: a trainable ``table`` that begins as the student's, or ``projected``: the
+            projected embeddings of the prompt, through one linear layer.
+        objective: ``dense``: the loss over the catalogue; ``generate``: the title among candidates, token by token;
+            ``both``: their sum. After ``generate`` alone the dense ranking is that of untrained weights.
+        dropout: rate on projected embeddings and before the head.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        resources: Resources,
+        llm: LLM,
+        student: str,
+        prompt: Prompt | None = None,
+        lora: InstanceLora | None = None,
+        max_length: int = 100,
+        head: Literal["table", "projected"] = "table",
+        objective: Literal["dense", "generate", "both"] = "dense",
+        dropout: float = 0.1,
+    ) -> None:
+        prompt, lora = prompt or Prompt(), lora or InstanceLora()
+        known, _ = resources.load_student(student)
+        _check(n_items, known, student, prompt, lora, max_length)
+        super().__init__(n_items, known.dim, max_length)
+        loaded = llm.load(resources.cache, resources.device)
+        tokens = ItemTokens(prompt, loaded.tokenizer, item_titles(resources.bundle.item_table()))
+        self.prompt, self.objective = prompt, objective
+        self.network = InstanceLLM(loaded, known, tokens, lora, dropout)
+        self._check_context(loaded.model.config)
+        self.head = Head(self.network.width, known.dim, dropout)
+        self.align = nn.Linear(self.network.width, known.dim) if head == "projected" else None
+        if head == "projected":
+            del self.items
+        else:
+            with torch.no_grad():
+                self.items.weight[1:] = known.item_table()
+        if objective == "generate":
+            for part in (self.head, *((self.align,) if self.align is not None else (self.items,))):
+                part.requires_grad_(False)
+        self.draws = Draws()
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Student.encode`."""
+        inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
+        hidden = self.encode_at(items, lengths, inside)
+        return hidden.new_zeros(*items.shape, self.dim).masked_scatter(inside[..., None], hidden)
+
+    def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Student.encode_last`: one prompt a history, whatever the mode."""
+        columns = torch.arange(items.shape[1], device=items.device)
+        return self.encode_at(items, lengths, columns == (lengths - 1)[:, None])
+
+    def encode_at(self, items: Tensor, lengths: Tensor, where: Tensor) -> Tensor:
+        """Hidden states ``(P, dim)`` after the marked positions of ``where`` ``(B, L)``, in row-major order."""
+        prompted = self.network.prompt(self.network.tokens.histories(items), items, lengths)
+        states = self._causal(prompted, where) if self.prompt.mode == "causal" else self._prefixes(prompted, where)
+        return cast(Tensor, self.head(states.float()))
+
+    def item_table(self) -> Tensor:
+        """See :meth:`Student.item_table`."""
+        if self.align is None:
+            return super().item_table()
+        every = torch.arange(self.n_items, device=self.align.weight.device)
+        return cast(Tensor, self.align(self.network.project(every)))
+
+    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+        """The loss that ``objective`` names; with ``per_prefix`` over some of each history's positions."""
+        terms = [] if self.objective == "generate" else [self._dense_loss(batch, loss)]
+        if self.objective != "dense":
+            terms.append(self._title_loss(batch))
+        return torch.stack(terms).sum()
+
+    def answer_candidates(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Answers:
+        """Write the title of one candidate for each history, greedily: the paper's protocol.
+
+        Args:
+            items: ``(B, L)`` histories, however long.
+            lengths: ``(B,)``.
+            candidates: ``(B, C)`` item indices, ``PAD`` on the right.
+        """
+        prompted = self._question(items, lengths, candidates)
+        tokens = self.network.tokens
+        limit = int(tokens.size(tokens.answer(candidates[candidates >= 0])).max())
+        texts = write_answers(self.network, prompted, limit)
+        named = [[tokens.titles[item] for item in row if item >= 0] for row in candidates.tolist()]
+        chosen = [match_answer(text, titles) for text, titles in zip(texts, named, strict=True)]
+        return Answers(texts, torch.tensor(chosen, dtype=torch.long))
+
+    def candidate_log_likelihood(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Tensor:
+        """How likely each candidate's title is as the answer, ``(B, C)`` in nats: the choice that is always valid."""
+        return answer_log_likelihood(self.network, self._question(items, lengths, candidates), candidates)
+
+    def _question(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Prompted:
+        check_histories(items, lengths, self.n_items)
+        check_candidates(candidates, len(items), self.n_items)
+        items, lengths = keep_latest(items, lengths, self.max_length)
+        with torch.no_grad():
+            return self.network.prompt(self.network.tokens.questions(items, candidates), items, lengths)
+
+    def _dense_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+        where = batch.targets != PAD
+        if self.prompt.mode == "per_prefix":
+            where = self.draws.some(where, PREFIXES)
+        check_histories(batch.items, batch.lengths, self.n_items)
+        hidden = self.encode_at(batch.items, batch.lengths, where)
+        return cast(Tensor, loss(hidden, self.item_table(), batch.targets[where]))
+
+    def _title_loss(self, batch: Batch) -> Tensor:
+        """One position of each history: the next item's title among candidates."""
+        where = self.draws.some(batch.targets != PAD, 1)
+        rows, columns = where.nonzero(as_tuple=True)
+        targets, lengths = batch.targets[where], columns + 1
+        inside = torch.arange(batch.items.shape[1], device=where.device) < lengths[:, None]
+        items = batch.items[rows].masked_fill(~inside, PAD)
+        sets = [
+            draw_candidates(history, target, self.n_items, self.prompt.candidates, self.draws.generator)
+            for history, target in zip(items.cpu().numpy(), targets.tolist(), strict=True)
+        ]
+        width = max(map(len, sets))
+        padded = np.stack([np.pad(one, (0, width - len(one)), constant_values=PAD) for one in sets])
+        segments = self.network.tokens.questions(items, torch.from_numpy(padded).to(items.device), targets)
+        return answer_loss(self.network, self.network.prompt(segments, items, lengths))
+
+    def _causal(self, prompted: Prompted, where: Tensor) -> Tensor:
+        """One pass over each prompt; an item's state is that of its last token."""
+        ends, width = prompted.layout.ends[:, 1:], prompted.layout.tokens.shape[1]
+        size, found = max(1, TOKENS // width), []
+        for start in range(0, len(ends), size):
+            rows = slice(start, start + size)
+            states = self.network.states(prompted.embedded[rows], prompted.mixtures(rows, width))
+            at, column = where[rows].nonzero(as_tuple=True)
+            found.append(states[at, ends[rows][at, column]])
+        return torch.cat(found)
+
+    def _prefixes(self, prompted: Prompted, where: Tensor) -> Tensor:
+        """A prompt for every marked position, which ends with its item."""
+        rows, columns = where.nonzero(as_tuple=True)
+        ends = prompted.layout.ends[rows, columns + 1]
+        order = ends.argsort()
+        parts, found = list(_chunks(order, (ends[order] + 1).tolist())), []
+        for part in parts:
+            width = int(ends[part[-1]]) + 1
+            if self.network.scope == "history":
+                read = (columns[part] + 1)[:, None].expand(-1, width)
+            else:
+                read = prompted.read[rows[part], :width]
+            mixed = None if prompted.gates is None else mixtures(prompted.gates[rows[part]], read)
+            states = self.network.states(prompted.embedded[rows[part], :width], mixed)
+            found.append(states[torch.arange(len(part), device=ends.device), ends[part]])
+        return torch.cat(found)[torch.cat(parts).argsort()]
+
+    def _check_context(self, config: object) -> None:
+        """Refuse histories that could be longer than what the language model was made for."""
+        context = getattr(config, "max_position_embeddings", None)
+        tokens = self.network.tokens
+        needed = self.max_length * tokens.longest + int(tokens.size(torch.tensor([tokens.instruction])))
+        if context is not None and needed > context:
+            raise DeshiError(
+                f"{self.max_length} items of up to {tokens.longest} tokens make prompts of up to {needed} tokens, but "
+                f"the language model reads {context}. Lower teacher.max_length or teacher.prompt.title_tokens."
+            )
+
+
+class Head(nn.Module):
+    """From a language model's hidden states ``(P, H)`` to scoring vectors ``(P, dim)``.
+
+    It ends with a norm, as the students whose item table it meets do, so that the logits have their size at once.
+    """
+
+    def __init__(self, width: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(width)
+        self.dropout = Dropout(dropout)
+        self.linear = nn.Linear(width, dim)
+        self.after = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(P, H)`` -> ``(P, dim)``."""
+        return cast(Tensor, self.after(self.linear(self.dropout(self.before(x)))))
+
+
+class Draws(Dropout):
+    """Random choices in training that begin anew with the masks: see :func:`deshi.students.layers.reseed_dropout`."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """What is drawn from."""
+        return self._generator
+
+    def some(self, where: Tensor, count: int) -> Tensor:
+        """At most ``count`` of the marked columns of each row of ``where`` ``(B, L)``, at random."""
+        noise = torch.from_numpy(self.generator.random(where.shape)).to(where.device).masked_fill(~where, 2.0)
+        rank = noise.argsort(dim=1).argsort(dim=1)
+        return where & (rank < count)
+
+
+def _chunks(order: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+    """Cut ``order``, sorted by rising ``sizes``, so that a part, padded to its longest, has at most ``TOKENS``."""
+    start = 0
+    for stop in range(1, len(sizes) + 1):
+        if stop == len(sizes) or (stop + 1 - start) * sizes[stop] > TOKENS:
+            yield order[start:stop]
+            start = stop
+
+
+def _check(n_items: int, known: Student, name: str, prompt: Prompt, lora: InstanceLora, max_length: int) -> None:
+    if known.n_items != n_items:
+        raise DeshiError(
+            f"The student {name} knows {known.n_items} items, but the data have {n_items}. Train it on these data."
+        )
+    if max_length > known.max_length:
+        raise DeshiError(
+            f"teacher.max_length is {max_length}, but the student {name} reads {known.max_length} items, and the gate "
+            "needs its state after each. Lower it, or train the student with a larger student.max_length."
+        )
+    if lora.gate == "history" and prompt.mode == "causal":
+        raise DeshiError(
+            "teacher.lora.gate=history mixes the experts by the whole history, which in a causal pass would tell early "
+            "positions the future. Use teacher.lora.gate=prefix, or teacher.prompt.mode=per_prefix."
+        )

@@ -1,0 +1,203 @@
+"""Histories as prompts: an instruction and, for every item, its title, a place for its embedding, or both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from deshi.types import ITEM, PAD, TEXT, TITLE, DeshiError
+
+log = logging.getLogger(__name__)
+
+_PLACEHOLDER = -1
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a history is written for a language model.
+
+    Attributes:
+        item: what stands for an item: its ``title``, one token whose ``embedding`` comes from elsewhere, or ``hybrid``:
+            the title and then the embedding.
+        mode: ``causal``: one prompt a history, which answers after every item; ``per_prefix``: a prompt for every
+            beginning of a history, which answers at its end.
+        instruction: the prompt's beginning.
+        query: what comes between a history and the candidates to choose from.
+        cue: what comes between the candidates and the answer.
+        title_tokens: longer titles lose their end.
+        candidates: titles to choose from in training, the right one included.
+        permute_titles: every item gets another item's title (an ablation: what titles say is then worth nothing).
+    """
+
+    item: Literal["title", "embedding", "hybrid"] = "embedding"
+    mode: Literal["causal", "per_prefix"] = "causal"
+    instruction: str = "A user chose these items, the latest one last:"
+    query: str = "\nThe next item is one of these:"
+    cue: str = "\nThe next item is:"
+    title_tokens: int = 32
+    candidates: int = 20
+    permute_titles: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("title_tokens", 1), ("candidates", 2)):
+            if getattr(self, name) < least:
+                raise DeshiError(f"prompt.{name} is {getattr(self, name)}, expected at least {least}.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Prompts as tokens, padded on the right.
+
+    Attributes:
+        tokens: ``(B, T)`` token ids, 0 for embeddings and padding.
+        embedded: ``(B, T)`` the item whose embedding stands there, ``PAD`` elsewhere.
+        places: ``(B, T)`` number of the segment that the token belongs to, ``PAD`` for padding.
+        ends: ``(B, S)`` column of each segment's last token; that of the last segment where there are fewer.
+    """
+
+    tokens: Tensor
+    embedded: Tensor
+    places: Tensor
+    ends: Tensor
+
+
+def item_titles(table: pl.DataFrame) -> list[str]:
+    """A name for every item: its title, else its text, else its id; the latter two are counted in the log.
+
+    Args:
+        table: the bundle's items, in index order.
+    """
+    columns = [table[name].to_list() if name in table.columns else [None] * len(table) for name in (TITLE, TEXT)]
+    titles, counts = [], {"text": 0, "id": 0}
+    for title, text, item in zip(*columns, table[ITEM].to_list(), strict=True):
+        found = [(" ".join(value.split()), kind) for value, kind in ((title, ""), (text, "text")) if value]
+        name, kind = next((pair for pair in found if pair[0]), (f"item {item}", "id"))
+        titles.append(name)
+        if kind:
+            counts[kind] += 1
+    if any(counts.values()):
+        log.warning("of %d items, %d have no title but a text, %d go by their id", len(titles), *counts.values())
+    return titles
+
+
+class ItemTokens(nn.Module):
+    """Every piece of text that a prompt is put together from, tokenised once.
+
+    A prompt is a row of *segments*. Segment ``i`` is item ``i`` in a history, ``candidate(i)`` and ``answer(i)`` are
+    the item as a candidate and as the answer, and there are :attr:`instruction`, :attr:`query` and :attr:`cue`.
+
+    Args:
+        prompt: the form.
+        tokenizer: of transformers.
+        titles: of all items, in index order.
+
+    Attributes:
+        titles: as the prompts have them.
+        stop: the token that ends an answer.
+    """
+
+    flat: Tensor
+    offsets: Tensor
+
+    def __init__(self, prompt: Prompt, tokenizer: Any, titles: Sequence[str]) -> None:
+        super().__init__()
+        self.n_items = len(titles)
+        self.titles = list(titles)
+        if prompt.permute_titles:
+            order = np.random.default_rng(0).permutation(self.n_items)
+            self.titles = [titles[number] for number in order]
+        self.stop = int(tokenizer.eos_token_id)
+        named = _tokenised(tokenizer, (f" {title}" for title in self.titles), prompt.title_tokens)
+        hole = [_PLACEHOLDER]
+        line = tokenizer.encode("\n", add_special_tokens=False)
+        tail = line if prompt.item == "title" else hole
+        history = [hole if prompt.item == "embedding" else [*title, *tail] for title in named]
+        texts = [tokenizer.encode(text, add_special_tokens=False) for text in (prompt.query, prompt.cue)]
+        fixed = [tokenizer.encode(prompt.instruction), *texts]
+        segments = [*history, *([*t, *tail] for t in named), *([*t, self.stop] for t in named), *fixed]
+        sizes = torch.tensor([len(segment) for segment in segments])
+        self.longest = int(sizes[: self.n_items].max())
+        flat = torch.tensor([token for segment in segments for token in segment])
+        self.register_buffer("flat", flat, persistent=False)
+        self.register_buffer(
+            "offsets", torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)]), persistent=False
+        )
+
+    @property
+    def instruction(self) -> int:
+        """The segment every prompt begins with."""
+        return 3 * self.n_items
+
+    @property
+    def query(self) -> int:
+        """The segment before the candidates."""
+        return 3 * self.n_items + 1
+
+    @property
+    def cue(self) -> int:
+        """The segment before the answer."""
+        return 3 * self.n_items + 2
+
+    def candidate(self, items: Tensor) -> Tensor:
+        """Segments of items as candidates; ``PAD`` stays."""
+        return torch.where(items < 0, PAD, items + self.n_items)
+
+    def answer(self, items: Tensor) -> Tensor:
+        """Segments of items as answers, with the token that ends them; ``PAD`` stays."""
+        return torch.where(items < 0, PAD, items + 2 * self.n_items)
+
+    def size(self, segments: Tensor) -> Tensor:
+        """Number of tokens of each segment."""
+        return self.offsets[segments + 1] - self.offsets[segments]
+
+    def histories(self, items: Tensor) -> Tensor:
+        """Prompts of histories ``(B, L)`` as segments ``(B, 1 + L)``."""
+        return torch.cat([items.new_full((len(items), 1), self.instruction), items], dim=1)
+
+    def questions(self, items: Tensor, candidates: Tensor, answers: Tensor | None = None) -> Tensor:
+        """Prompts that ask for one of a few candidates, as segments.
+
+        Args:
+            items: ``(B, L)`` histories.
+            candidates: ``(B, C)`` items, ``PAD`` on the right.
+            answers: ``(B,)`` items to end the prompts with.
+
+        Returns:
+            ``(B, L + C + 3)``, or one more column with answers; padding stands on the right.
+        """
+        fixed = items.new_tensor([self.query, self.cue]).expand(len(items), 2)
+        parts = [self.histories(items), fixed[:, :1], self.candidate(candidates), fixed[:, 1:]]
+        parts += [] if answers is None else [self.answer(answers)[:, None]]
+        segments = torch.cat(parts, dim=1)
+        return segments.gather(1, (segments < 0).to(torch.int8).argsort(dim=1, stable=True))
+
+    def lay_out(self, segments: Tensor) -> Layout:
+        """The tokens of prompts given as segments ``(B, S)``, padded on the right with ``PAD``."""
+        rows, columns = (segments >= 0).nonzero(as_tuple=True)
+        chosen = segments[rows, columns]
+        sizes = self.size(chosen)
+        lengths = torch.zeros_like(segments)
+        lengths[rows, columns] = sizes
+        ends = lengths.cumsum(1) - 1
+        owner = torch.arange(len(chosen), device=segments.device).repeat_interleave(sizes)
+        within = torch.arange(len(owner), device=segments.device) - (sizes.cumsum(0) - sizes)[owner]
+        row, column = rows[owner], (ends[rows, columns] - sizes + 1)[owner] + within
+        ids, items = self.flat[self.offsets[chosen][owner] + within], chosen[owner] % self.n_items
+        shape = (len(segments), int(ends.max()) + 1)
+        tokens, embedded, places = (segments.new_full(shape, filler) for filler in (0, PAD, PAD))
+        tokens[row, column] = ids.clamp(min=0)
+        embedded[row, column] = torch.where(ids == _PLACEHOLDER, items, PAD)
+        places[row, column] = columns[owner]
+        return Layout(tokens, embedded, places, ends)
+
+
+def _tokenised(tokenizer: Any, texts: Iterable[str], limit: int) -> list[list[int]]:
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [tokens[:limit] for tokens in found]
