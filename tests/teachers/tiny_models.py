@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
-WORDS = "[PAD] [UNK] [BOS] [EOS] the a of star wars trek toy story heat crime space robot love war film unknown item".split()
+WORDS = [
+    "[PAD]", "[UNK]", "[BOS]", "[EOS]", "the", "a", "of", "star", "wars", "trek", "toy", "story", "heat", "crime",
+    "space", "robot", "love", "war", "film", "unknown", "item",
+]  # fmt: skip
 
 
 def tiny_tokenizer() -> Any:

@@ -71,7 +71,7 @@ def _shards(
         if vectors is None:
             loaded = loaded or encoder.load(cache, device)
             progress = progress or _Progress(texts, first)
-            vectors, tokens = _encode(shard, loaded, encoder)
+            vectors, tokens = encode(shard, loaded, encoder)
             if not vectors.isfinite().all():
                 raise DeshiError("The encoder gave numbers that are not finite (fp16 overflows): use bf16 or fp32.")
             _write(path, vectors)
@@ -98,8 +98,8 @@ class _Progress:
         )  # fmt: skip
 
 
-def _encode(texts: Sequence[str], loaded: LoadedEncoder, encoder: Encoder) -> tuple[Tensor, int]:
-    """The vectors of ``texts`` in their order, and how many tokens they have."""
+def encode(texts: Sequence[str], loaded: LoadedEncoder, encoder: Encoder) -> tuple[Tensor, int]:
+    """The vectors ``(N, D)`` float32 of ``texts`` in their order, without any cache, and how many tokens they have."""
     tokens = loaded.tokenizer(list(texts), truncation=True, max_length=encoder.max_tokens)["input_ids"]
     lengths = [max(len(row), 1) for row in tokens]
     vectors: list[Tensor] = []

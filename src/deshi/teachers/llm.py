@@ -128,8 +128,7 @@ class LLM:
         start = time.perf_counter()
         model, tokenizer = self._read(files, dtype, device)
         if self.gradient_checkpointing:
-            model.config.use_cache = False
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _checkpoint_activations(model)
         model.eval().requires_grad_(False)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -239,6 +238,15 @@ def _seconds(dtype: torch.dtype) -> float:
     start = time.perf_counter()
     torch.nn.functional.linear(left, right)
     return time.perf_counter() - start
+
+
+def _checkpoint_activations(model: Any) -> None:
+    model.config.use_cache = False
+    how = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(how)
+    else:  # its name before transformers 5.23
+        model.gradient_checkpointing_enable(how)
 
 
 def _random_model(config: Any, seed: int, dtype: torch.dtype) -> Any:
