@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from safetensors.torch import load_file, save_file
 from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, TinyLLM, tiny_teacher
 from torch.nn import functional as F
 
+from deshi.api import compose
 from deshi.losses.softmax import Softmax
 from deshi.students.layers import reseed_dropout
+from deshi.targets import build
 from deshi.teachers.ilora import ILoRA
 from deshi.teachers.instance_lora import InstanceLora, is_adapter
+from deshi.teachers.llm import LLM
 from deshi.teachers.prompts import Prompt
 from deshi.types import PAD, Batch, DeshiError
 
@@ -285,3 +289,37 @@ def test_lengths_that_cannot_be_read_are_refused(options: dict[str, Any], messag
     """The gate needs the student's state after every item, and no model reads more than it was made for."""
     with pytest.raises(DeshiError, match=message):
         tiny_teacher(tmp_path, **options)
+
+
+def test_the_configuration_holds_the_defaults(config_dir: Path) -> None:
+    """A saved run pins what the YAML file says; a default that differs in the code would be another teacher."""
+    node = compose("teach", ["data=tiny", "teacher=ilora", "teacher.student=somewhere"], {}, config_dir).teacher
+    wanted = inspect.signature(ILoRA).parameters
+    for name in ("max_length", "head", "objective", "dropout"):
+        assert node[name] == wanted[name].default
+    for name, default in (("prompt", Prompt()), ("lora", InstanceLora()), ("llm", LLM())):
+        assert build(node[name]) == default
+
+
+@pytest.mark.slow
+def test_with_the_real_smollm2(model_cache: Path, tmp_path: Path) -> None:
+    """What holds for a random Llama must hold for the model that users get: equality, learning, a small checkpoint."""
+    llm = LLM(dtype="fp32")
+    options: dict[str, Any] = {"llm": llm, "cache": model_cache, "stirred": False}
+    teacher = tiny_teacher(tmp_path, Prompt(item="hybrid", candidates=4), objective="both", **options)
+    before = {name: p.detach().clone() for name, p in teacher.named_parameters() if not p.requires_grad}
+    first = train(teacher, training_batch([5, 4]), steps=1, rate=0.002)
+    assert train(teacher, training_batch([5, 4]), steps=12, rate=0.002) < 0.8 * first
+    assert all(torch.equal(teacher.get_parameter(name), old) for name, old in before.items())
+    save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
+    assert (tmp_path / "teacher.safetensors").stat().st_size < 10e6
+
+    items, lengths = histories([5, 2])
+    prefix = tiny_teacher(tmp_path, Prompt(item="hybrid", mode="per_prefix"), **options).eval()
+    prefix.load_state_dict(load_file(tmp_path / "teacher.safetensors"))
+    real = items >= 0
+    torch.testing.assert_close(prefix(items, lengths)[real], teacher(items, lengths)[real], atol=2e-3, rtol=2e-3)
+    candidates = torch.tensor([[1, 2, 3], [4, 5, PAD]])
+    answers = teacher.answer_candidates(items, lengths, candidates)
+    assert all(answers.texts) and answers.chosen.shape == (2,)
+    assert torch.isfinite(teacher.candidate_log_likelihood(items, lengths, candidates)[candidates >= 0]).all()

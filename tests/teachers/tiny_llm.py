@@ -18,7 +18,7 @@ from deshi.students.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora import ILoRA
 from deshi.teachers.instance_lora import InstanceLora, lora_layers
-from deshi.teachers.llm import LoadedLLM
+from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.prompts import Prompt
 
 N_ITEMS, DIM, MAX_LENGTH, WIDTH = 24, 8, 6, 32
@@ -89,7 +89,8 @@ def tiny_teacher(
     tmp_path: Path,
     prompt: Prompt | None = None,
     lora: InstanceLora | None = None,
-    llm: TinyLLM | None = None,
+    llm: TinyLLM | LLM | None = None,
+    cache: Path | None = None,
     seed: int = 0,
     stirred: bool = True,
     **options: Any,
@@ -97,7 +98,7 @@ def tiny_teacher(
     """A teacher on a tiny data set; ``stirred``: its adapters already do something (LoRA begins with updates of 0)."""
     path = tmp_path / "tiny"
     bundle = Bundle.load(path) if path.exists() else tiny_bundle(tmp_path, [[0, 1, 2]], n_items=N_ITEMS, items=ITEMS)
-    sources = Resources(bundle, tmp_path, lambda name: (tiny_sasrec(), {}), torch.device("cpu"))
+    sources = Resources(bundle, cache or tmp_path, lambda name: (tiny_sasrec(), {}), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options = {"max_length": MAX_LENGTH, "dropout": 0.0} | options
