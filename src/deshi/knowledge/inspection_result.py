@@ -131,7 +131,7 @@ class Inspection:
         return next(part for part in self.parts if part.name == name)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, without the examples' rows of the manifest's request."""
+        """JSON-able; of the manifest the teacher alone."""
         return {
             "path": str(self.path),
             "teacher": self.manifest["teacher"],
@@ -160,6 +160,7 @@ class Inspection:
     def _facts(self) -> Table:
         told, whole = self.manifest, self.manifest["n_rows"]
         table = _table(f"Knowledge store {self.path.name}", "", "")
+        table.show_header = False
         about = "the bundle's histories" if told["sequences"] == "bundle" else "altered histories"
         share = self.covered / whole
         seen = "left out" if told["filter_seen"] else "listed"
@@ -286,7 +287,7 @@ def _title(metric: str) -> str:
 
 
 def _cell(interval: Interval) -> str:
-    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]".replace("[", "\\[")
+    return f"{interval.mean:.4f}\n[{interval.low:.4f}, {interval.high:.4f}]".replace("[", "\\[")
 
 
 def _number(value: float, style: str) -> str:
