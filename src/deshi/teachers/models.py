@@ -220,11 +220,14 @@ def _hub_folder(name: str, local_only: bool) -> Path | str:
 
 
 def _is_complete(folder: Path) -> bool:
+    """Whether a snapshot has its configuration and all files of its weights: a download may have broken off."""
+    if not (folder / "config.json").is_file():
+        return False
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return all((folder / shard).is_file() for shard in shards)
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return any(folder.glob("*.safetensors"))
 
 
 def _unpacked(name: str, mirror: Mirror, cache: Path) -> Path:
