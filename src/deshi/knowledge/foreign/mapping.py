@@ -1,0 +1,177 @@
+"""Which of the bundle's items a foreign number or title stands for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deshi.data.bundle import Bundle
+from deshi.types import ITEM, PAD, TITLE, DeshiError
+
+Ints = NDArray[np.int64]
+
+AMBIGUOUS = -2
+"""What a title that several items have stands for."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemMapping:
+    """Foreign item numbers and the bundle's indices.
+
+    Attributes:
+        ids: ``(F,)`` int64 foreign numbers, rising.
+        indices: ``(F,)`` int64 item indices, each at most once.
+        report: counts of what was left out and why, for the log and the manifest.
+    """
+
+    ids: Ints
+    indices: Ints
+    report: dict[str, int | list[str]] = field(default_factory=dict)
+
+    def to_bundle(self, foreign: np.ndarray) -> Ints:
+        """Item indices of foreign numbers of any shape, ``PAD`` for those without an item in the bundle."""
+        return _look_up(self.ids, self.indices, foreign)
+
+    def to_foreign(self, items: np.ndarray) -> Ints:
+        """Foreign numbers of item indices of any shape, ``PAD`` for those without a foreign number."""
+        order = np.argsort(self.indices)
+        return _look_up(self.indices[order], self.ids[order], items)
+
+    def describe(self) -> str:
+        """The report in one line."""
+        return ", ".join(f"{name} {count}" for name, count in self.report.items() if isinstance(count, int))
+
+
+def _look_up(keys: Ints, values: Ints, wanted: np.ndarray) -> Ints:
+    wanted = np.asarray(wanted, dtype=np.int64)
+    if not len(keys):
+        return np.full(wanted.shape, PAD, dtype=np.int64)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where((keys[places] == wanted) & (wanted >= 0), values[places], PAD)
+
+
+def map_by_index(bundle: Bundle, id_base: int = 0) -> ItemMapping:
+    """The numbering of deshi's own exports: foreign number = item index + ``id_base``."""
+    indices = np.arange(bundle.n_items, dtype=np.int64)
+    return ItemMapping(indices + id_base, indices, {"items": bundle.n_items, "matched": bundle.n_items})
+
+
+def map_by_id(foreign: Mapping[int, str], bundle: Bundle) -> ItemMapping:
+    """Match foreign numbers by the item ids that they stand for.
+
+    Args:
+        foreign: from each foreign number to the item id of the data set (``asin``, MovieLens id, ...).
+        bundle: the data.
+
+    Raises:
+        DeshiError: if two foreign numbers have one item id, or no id is in the bundle.
+    """
+    index = dict(zip(bundle.vocabulary[ITEM].to_list(), range(bundle.n_items), strict=True))
+    numbers = sorted(foreign)
+    found = np.array([index.get(str(foreign[number]), PAD) for number in numbers], dtype=np.int64)
+    known = found != PAD
+    if len(np.unique(found[known])) != known.sum():
+        raise DeshiError(f"{known.sum()} foreign numbers have item ids of the bundle, expected each id once. Check it.")
+    return _mapping(np.array(numbers, dtype=np.int64), found, bundle, {"unknown": int((~known).sum())}, "item ids")
+
+
+def plain_title(title: str) -> str:
+    """A title without quotes and surplus spaces, in lower case: what programs change on the way."""
+    return " ".join(title.replace('"', " ").split()).casefold()
+
+
+def map_by_title(
+    foreign: Mapping[int, str], bundle: Bundle, normalise: Callable[[str], str] = plain_title
+) -> ItemMapping:
+    """Match foreign numbers by title. A title that two items have on either side matches none of them.
+
+    Args:
+        foreign: from each foreign number to its title.
+        bundle: the data, with titles.
+        normalise: applied to both sides' titles before they are compared.
+
+    Returns:
+        the mapping; its report counts ``unknown`` foreign titles, and the items left out because of ``duplicates`` of
+        the bundle (``duplicate_titles`` has examples) or of the foreign side (``foreign_duplicates``).
+
+    Raises:
+        DeshiError: if the bundle has no titles, or no title matches.
+    """
+    here = _groups(enumerate(bundle.item_table()[TITLE].to_list()), normalise)
+    there = _groups(foreign.items(), normalise)
+    numbers: list[int] = []
+    indices: list[int] = []
+    examples: list[str] = []
+    counts = {"unknown": 0, "duplicates": 0, "foreign_duplicates": 0}
+    for title, members in there.items():
+        matches = here.get(title, [])
+        if len(matches) == len(members) == 1:
+            numbers.append(members[0])
+            indices.append(matches[0])
+            continue
+        reason = "unknown" if not matches else "duplicates" if len(matches) > 1 else "foreign_duplicates"
+        counts[reason] += len(members)
+        if reason != "unknown" and len(examples) < 10:
+            examples.append(title)
+    order = np.argsort(numbers) if numbers else np.empty(0, dtype=np.int64)
+    ids, found = np.array(numbers, dtype=np.int64)[order], np.array(indices, dtype=np.int64)[order]
+    mapping = _mapping(ids, found, bundle, counts, "titles")
+    mapping.report["duplicate_titles"] = examples
+    return mapping
+
+
+def _groups(pairs: object, normalise: Callable[[str], str]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, title in pairs:  # type: ignore[attr-defined]
+        if title is not None and (text := normalise(str(title))):
+            groups[text].append(int(number))
+    return groups
+
+
+def _mapping(ids: Ints, indices: Ints, bundle: Bundle, counts: Mapping[str, int], what: str) -> ItemMapping:
+    known = indices != PAD
+    if not known.any():
+        raise DeshiError(
+            f"None of the foreign {what} is in the bundle {bundle.name} ({bundle.n_items} items; {dict(counts)}). "
+            "Check that both are the same data set, and how ids and titles are written in each."
+        )
+    matched = int(known.sum())
+    report = {"items": bundle.n_items, "matched": matched, "without": bundle.n_items - matched, **counts}
+    return ItemMapping(ids[known], indices[known], dict(report))
+
+
+class Titles:
+    """Foreign numbers by title, for formats that hold titles instead of numbers.
+
+    Args:
+        titles: from each number to its title.
+        normalise: applied to titles and to what is looked up.
+
+    Attributes:
+        unknown: how many lookups found no title.
+        ambiguous: how many lookups found a title of several items; they are answered by :data:`AMBIGUOUS`.
+    """
+
+    def __init__(self, titles: Mapping[int, str], normalise: Callable[[str], str] = plain_title) -> None:
+        self.normalise = normalise
+        self._groups = _groups(titles.items(), normalise)
+        self.unknown = self.ambiguous = 0
+
+    @property
+    def duplicates(self) -> int:
+        """How many numbers share their title with another."""
+        return sum(len(members) for members in self._groups.values() if len(members) > 1)
+
+    def __contains__(self, title: str) -> bool:
+        return self.normalise(title) in self._groups
+
+    def number(self, title: str) -> int:
+        """The number of a title, ``PAD`` if no item has it, :data:`AMBIGUOUS` if several do; counted."""
+        members = self._groups.get(self.normalise(title), [])
+        self.unknown += not members
+        self.ambiguous += len(members) > 1
+        return members[0] if len(members) == 1 else AMBIGUOUS if members else PAD

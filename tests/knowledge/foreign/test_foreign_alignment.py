@@ -1,0 +1,188 @@
+"""Foreign rows find the event that they were made after, and nothing is guessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bundles import tiny_bundle
+from deshi.data.bundle import Bundle
+from deshi.knowledge.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
+from deshi.knowledge.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
+from deshi.types import PAD, DeshiError
+
+SEQUENCES = [[0, 1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 0, 1, 2, 3, 5], [0, 3]]
+
+
+def lists(histories: list[list[int]], nexts: list[int] | None, window: int | None = None) -> ForeignLists:
+    """Lists ``[0, 1]`` with distances after the given histories."""
+    rows = len(histories)
+    return ForeignLists(
+        np.tile([0, 1], (rows, 1)), np.tile([0.5, 2.0], (rows, 1)), False,
+        np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64),
+        np.array([item for history in histories for item in history], dtype=np.int64),
+        None if nexts is None else np.array(nexts), window, "teacher.txt",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return tiny_bundle(tmp_path, SEQUENCES, n_items=6)
+
+
+def test_a_row_is_the_position_of_its_last_event(bundle: Bundle) -> None:
+    """Row r is the ranking after the events up to and including r: off by one, and every list teaches the past."""
+    found = align_rows(lists([[0, 1], [2, 3, 4], [5]], [2, 1, 0], window=10), bundle, map_by_index(bundle))
+    assert found.rows.tolist() == [1, 8, 10]
+    assert found.report.matched == 3 and found.report.unmatched == 0
+
+
+def test_distances_become_scores(bundle: Bundle) -> None:
+    """The store's scores are higher for better items."""
+    found = align_rows(lists([[0, 1]], [2]), bundle, map_by_index(bundle))
+    assert found.scores is not None and found.scores.tolist() == [[-0.5, -2.0]] and found.scores.dtype == np.float32
+    up = align_rows(replace(lists([[0, 1]], [2]), higher_is_better=True), bundle, map_by_index(bundle))
+    assert up.scores is not None and up.scores.tolist() == [[0.5, 2.0]]
+
+
+def test_only_a_history_of_the_windows_length_may_be_cut(bundle: Bundle) -> None:
+    """(1, 2, 3) is the end of a longer history, so a program that pads to ten would have shown more of it."""
+    cut = lists([[1, 2, 3], [0, 1]], [4, 2], window=3)
+    assert align_rows(cut, bundle, map_by_index(bundle)).rows.tolist() == [3, 1]
+    whole = align_rows(replace(cut, window=10), bundle, map_by_index(bundle))
+    assert whole.rows.tolist() == [PAD, 1] and whole.report.unmatched == 1
+    assert align_rows(replace(cut, window=None), bundle, map_by_index(bundle)).rows.tolist() == [PAD, 1]
+
+
+def test_ambiguous_rows_are_left_out(bundle: Bundle) -> None:
+    """(2, 3) and (1, 2, 3) end in two users' histories; only the next item can tell which it is."""
+    two = lists([[1, 2, 3], [0, 1]], None, window=3)
+    found = align_rows(two, bundle, map_by_index(bundle))
+    assert found.rows.tolist() == [PAD, 1] and found.report.ambiguous == 1
+    assert (found.items[0] == PAD).all() and found.scores is not None and (found.scores[0] == 0).all()
+    told = align_rows(lists([[1, 2, 3], [1, 2, 3]], [4, 5], window=3), bundle, map_by_index(bundle))
+    assert told.rows.tolist() == [3, 14]
+
+
+def test_a_last_event_has_no_next_item(bundle: Bundle) -> None:
+    """The next user's first item must not be taken for what follows a user's last one."""
+    with pytest.raises(DeshiError, match=r"teacher\.txt fits nowhere.*1 unmatched"):
+        align_rows(lists([[2, 3, 4, 1]], [5]), bundle, map_by_index(bundle))
+    assert align_rows(lists([[2, 3, 4, 1]], None), bundle, map_by_index(bundle)).rows.tolist() == [9]
+
+
+def test_every_row_is_counted_once(bundle: Bundle) -> None:
+    """The counts are what tells a user that half the teacher's rows were lost, and why."""
+    many = lists([[0, 1], [], [99, 1], [0, 1], [4, 4], [1, 2, 3], [0]], [2, 0, 2, 2, 4, 99, 3], window=3)
+    report = align_rows(many, bundle, map_by_index(bundle)).report
+    assert (report.matched, report.empty, report.unknown, report.repeated, report.unmatched) == (2, 1, 2, 1, 1)
+    assert report.rows == 7 == sum(
+        (report.matched, report.empty, report.unknown, report.unmatched, report.ambiguous, report.repeated)
+    )  # fmt: skip
+    assert "2 of 7 rows aligned" in report.describe()
+
+
+def test_list_entries_without_an_item_are_left_out(bundle: Bundle) -> None:
+    """A teacher may list items that the bundle has filtered out: the others move up in their order."""
+    items, scores = np.array([[99, 4, 98, 3]]), np.array([[0.1, 0.2, 0.3, 0.4]])
+    found = align_rows(replace(lists([[0, 1]], [2]), items=items, scores=scores), bundle, map_by_index(bundle))
+    assert found.items.tolist() == [[4, 3, PAD, PAD]] and found.report.unlisted == 2
+    assert found.scores is not None and np.allclose(found.scores, [[-0.2, -0.4, 0, 0]])
+
+
+def test_aligned_gives_what_a_store_wants(bundle: Bundle) -> None:
+    """Rows in rising order without gaps, ready to be written."""
+    rows, items, scores = align_rows(
+        lists([[5], [3, 3], [0, 1]], [0, 1, 2], window=9), bundle, map_by_index(bundle)
+    ).aligned()
+    assert rows.tolist() == [1, 10] and items.shape == (2, 2) and scores is not None and scores.shape == (2, 2)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=8), min_size=1, max_size=6), st.integers(1, 5))
+def test_alignment_is_what_a_plain_search_finds(
+    tmp_path_factory: pytest.TempPathFactory, sequences: list[list[int]], window: int
+) -> None:
+    """Hashing and sorting must give what looking at every event gives, with repeated items and all."""
+    bundle = tiny_bundle(tmp_path_factory.mktemp("data"), sequences, n_items=4)
+    events = [(user, place) for user, history in enumerate(sequences) for place in range(len(history) - 1)]
+    if not events:
+        return
+    seen = [sequences[user][: place + 1][-window:] for user, place in events]
+    nexts = [sequences[user][place + 1] for user, place in events]
+    keys = [(tuple(history), following) for history, following in zip(seen, nexts, strict=True)]
+    expected = [
+        bundle.offsets[user] + place if keys.count(key) == 1 else PAD
+        for (user, place), key in zip(events, keys, strict=True)
+    ]
+    if all(row == PAD for row in expected):
+        with pytest.raises(DeshiError):
+            align_rows(lists(seen, nexts, window), bundle, map_by_index(bundle))
+        return
+    assert align_rows(lists(seen, nexts, window), bundle, map_by_index(bundle)).rows.tolist() == expected
+
+
+def with_titles(tmp_path: Path, titles: list[str | None]) -> Bundle:
+    table = pl.DataFrame({"item_id": [f"i{item}" for item in range(len(titles))], "title": titles})
+    return tiny_bundle(tmp_path, [list(range(len(titles)))], items=table)
+
+
+def test_duplicate_titles_are_counted_and_left_out(tmp_path: Path) -> None:
+    """Two items with one title can't be told apart: picking one would teach the wrong item silently."""
+    bundle = with_titles(tmp_path, ["A", "B", "b ", None, "C", "D"])
+    mapping = map_by_title({10: "a", 11: '"B"', 12: "C", 13: "c", 14: "E", 15: "D"}, bundle)
+    assert mapping.to_bundle(np.array([[10, 15], [11, 12]])).tolist() == [[0, 5], [PAD, PAD]]
+    assert mapping.report == {
+        "items": 6, "matched": 2, "without": 4, "unknown": 1, "duplicates": 1, "foreign_duplicates": 2,
+        "duplicate_titles": ["b", "c"],
+    }  # fmt: skip
+    assert "duplicates 1" in mapping.describe()
+    with pytest.raises(DeshiError, match="None of the foreign titles"):
+        map_by_title({0: "Z"}, bundle)
+
+
+def test_titles_answer_with_a_number_or_say_why_not(tmp_path: Path) -> None:
+    """The formats that hold titles count what they couldn't tell."""
+    names = Titles({3: "A", 4: "B", 5: "b"})
+    assert [names.number(text) for text in (' "a"', "B", "x")] == [3, AMBIGUOUS, PAD]
+    assert (names.ambiguous, names.unknown, names.duplicates) == (1, 1, 2) and "A " in names
+
+
+def test_ids_map_both_ways(bundle: Bundle) -> None:
+    """Item ids are the safest bridge; two numbers for one id are an error, unknown ids are counted."""
+    mapping = map_by_id({7: "i3", 2: "i0", 9: "nothing"}, bundle)
+    assert mapping.to_bundle(np.array([7, 2, 9, PAD, 5])).tolist() == [3, 0, PAD, PAD, PAD]
+    assert mapping.to_foreign(np.array([3, 0, 1, PAD])).tolist() == [7, 2, PAD, PAD]
+    assert mapping.report["unknown"] == 1 and mapping.report["without"] == 4
+    with pytest.raises(DeshiError, match="expected each id once"):
+        map_by_id({1: "i3", 2: "i3"}, bundle)
+    assert map_by_index(bundle, id_base=1).to_bundle(np.array([0, 1, 6, 7])).tolist() == [PAD, 0, 5, PAD]
+
+
+def test_embeddings_go_to_their_items(bundle: Bundle) -> None:
+    """Rows come in the foreign order; items without one are refused unless that is allowed, with the counts."""
+    vectors = ForeignEmbeddings(np.arange(12.0).reshape(6, 2), np.array([6, 5, 4, 3, 2, 1]), "vectors.npy")
+    table = align_embeddings(vectors, bundle, map_by_index(bundle, id_base=1))
+    assert table.tolist() == [[10, 11], [8, 9], [6, 7], [4, 5], [2, 3], [0, 1]] and str(table.dtype) == "torch.float32"
+    with pytest.raises(DeshiError, match=r"vectors\.npy has vectors for 5 of 6 items.*1 of its 6 rows"):
+        align_embeddings(vectors, bundle, map_by_index(bundle))
+    assert align_embeddings(vectors, bundle, map_by_index(bundle), missing="zeros")[0].tolist() == [0, 0]
+    assert align_embeddings(vectors, bundle, map_by_index(bundle), missing="mean")[0].tolist() == [6, 7]
+
+
+def test_bad_embeddings_are_refused(bundle: Bundle) -> None:
+    """A NaN in a table poisons every gradient; two vectors of an item mean that the numbering is wrong."""
+    matrix = np.ones((6, 2))
+    matrix[2, 1] = np.nan
+    with pytest.raises(DeshiError, match="1 of 6 vectors hold NaN"):
+        align_embeddings(ForeignEmbeddings(matrix, np.arange(6), "v"), bundle, map_by_index(bundle))
+    with pytest.raises(DeshiError, match="6 vectors for 5 items"):
+        align_embeddings(
+            ForeignEmbeddings(np.ones((6, 2)), np.array([0, 0, 1, 2, 3, 4]), "v"), bundle, map_by_index(bundle)
+        )
