@@ -127,6 +127,18 @@ def test_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(teacher(items, lengths), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["causal", "per_prefix"])
+def test_the_fused_attention_changes_nothing(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short prompts on a CPU are read without it, long ones with it: that is speed alone."""
+    items, lengths = histories([6, 4, 1, 5])
+    plain = tiny_teacher(tmp_path, Prompt(item="hybrid", mode=mode))
+    monkeypatch.setattr("deshi.teachers.ilora.EAGER", 0)
+    fused = tiny_teacher(tmp_path, Prompt(item="hybrid", mode=mode))
+    kinds = [teacher.network.llm.config._attn_implementation for teacher in (plain, fused)]
+    assert kinds == ["eager", "sdpa"]
+    torch.testing.assert_close(plain(items, lengths), fused(items, lengths), atol=1e-5, rtol=1e-5)
+
+
 def test_two_users_get_two_adapters(tmp_path: Path) -> None:
     """That is the paper's point: the student's view of a history decides how the experts are mixed."""
     gates = tiny_teacher(tmp_path).network.gates(*histories([6, 6]))
