@@ -15,6 +15,7 @@ from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.knowledge.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
 from deshi.knowledge.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
+from deshi.knowledge.foreign.matching import SEVERAL, UNMATCHED, contained
 from deshi.types import PAD, DeshiError
 
 SEQUENCES = [[0, 1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 0, 1, 2, 3, 5], [0, 3]]
@@ -104,7 +105,7 @@ def test_aligned_gives_what_a_store_wants(bundle: Bundle) -> None:
     assert rows.tolist() == [1, 10] and items.shape == (2, 2) and scores is not None and scores.shape == (2, 2)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=8), min_size=1, max_size=6), st.integers(1, 5))
 def test_alignment_is_what_a_plain_search_finds(
     tmp_path_factory: pytest.TempPathFactory, sequences: list[list[int]], window: int
@@ -126,6 +127,50 @@ def test_alignment_is_what_a_plain_search_finds(
             align_rows(lists(seen, nexts, window), bundle, map_by_index(bundle))
         return
     assert align_rows(lists(seen, nexts, window), bundle, map_by_index(bundle)).rows.tolist() == expected
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=7), min_size=1, max_size=5), st.integers(0, 10**6))
+def test_containment_is_what_a_plain_search_finds(
+    tmp_path_factory: pytest.TempPathFactory, sequences: list[list[int]], seed: int
+) -> None:
+    """The inverted lists must give what asking every user gives, ties in time included."""
+    times = [[1000 * (place // 2) for place in range(len(history))] for history in sequences]
+    bundle = tiny_bundle(tmp_path_factory.mktemp("data"), sequences, times, n_items=6)
+    random = np.random.default_rng(seed)
+    histories = random.integers(0, 6, (8, 2)).tolist()
+    nexts = random.integers(0, 6, 8).tolist()
+    expected = [containing(sequences, times, bundle.offsets, *row) for row in zip(histories, nexts, strict=True)]
+    found = contained(np.array(histories), np.array(nexts), bundle, cut=False)
+    assert found.tolist() == expected
+
+
+def containing(
+    sequences: list[list[int]], times: list[list[int]], offsets: np.ndarray, history: list[int], following: int
+) -> int:
+    """The same by looking at every user."""
+    places, doubtful = [], False
+    for user, items in enumerate(sequences):
+        if following not in items or items.index(following) == 0 or following in history:
+            continue
+        place = items.index(following)
+        if all(item in items and times[user][items.index(item)] <= times[user][place] for item in history):
+            places.append(int(offsets[user]) + place - 1)
+            doubtful |= items.count(following) > 1
+    return SEVERAL if len(places) > 1 or doubtful else places[0] if places else UNMATCHED
+
+
+def test_filtered_and_reordered_histories_are_found_when_asked(tmp_path: Path) -> None:
+    """LLaRA's MovieLens frames leave out ratings below 3 and order ties otherwise: no history stands event by event."""
+    sequences = [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 1, 3]]
+    times = [[0, 0, 0, 1000, 2000, 2000], [0, 1, 2, 3, 4, 5]]
+    bundle = tiny_bundle(tmp_path, sequences, times, n_items=10)
+    foreign = lists([[2, 0, 5], [9, 6]], [4, 1], window=3)
+    with pytest.raises(DeshiError, match="how=contained"):
+        align_rows(foreign, bundle, map_by_index(bundle))
+    assert align_rows(foreign, bundle, map_by_index(bundle), how="contained").rows.tolist() == [3, 9]
+    with pytest.raises(DeshiError, match="no next items"):
+        align_rows(replace(foreign, next_items=None), bundle, map_by_index(bundle), how="contained")
 
 
 def with_titles(tmp_path: Path, titles: list[str | None]) -> Bundle:

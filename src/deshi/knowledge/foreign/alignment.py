@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
+from deshi.knowledge.foreign import matching
 from deshi.knowledge.foreign.mapping import Ints, ItemMapping
+from deshi.knowledge.foreign.matching import SEVERAL, UNMATCHED
 from deshi.types import PAD, DeshiError
 
 
@@ -124,14 +126,25 @@ class Alignment:
         return self.rows[kept], self.items[kept], None if self.scores is None else self.scores[kept]
 
 
-def align_rows(lists: ForeignLists, bundle: Bundle, mapping: ItemMapping) -> Alignment:
+def align_rows(
+    lists: ForeignLists, bundle: Bundle, mapping: ItemMapping, how: Literal["exact", "contained"] = "exact"
+) -> Alignment:
     """Find the event after which each foreign list was made: by history and next item, in one user's sequence.
 
-    A history shorter than ``lists.window`` must be a user's whole history up to that event; one of that length may be
-    its end. Nothing is guessed: a row that fits nowhere or at two events is left out and counted.
+    Nothing is guessed: a row that fits nowhere or at two events is left out and counted.
+
+    Args:
+        lists: the foreign lists.
+        bundle: the data.
+        mapping: from foreign numbers to item indices.
+        how: ``exact``: the history stands in the bundle event by event. A history shorter than ``lists.window`` must be
+            a user's whole history up to that event; one of that length may be its end. ``contained``: for data that
+            were filtered or ordered (ties in time) otherwise: exactly one user has all items of the history not later
+            than the next item, and the row is the event before that. The student's history there is another than the
+            teacher's was.
 
     Raises:
-        DeshiError: if no row can be aligned, with the counts of the reasons.
+        DeshiError: if no row can be aligned, with the counts of the reasons; or for ``contained`` without next items.
     """
     history = mapping.to_bundle(lists.history)
     following = None if lists.next_items is None else mapping.to_bundle(lists.next_items)
@@ -142,11 +155,12 @@ def align_rows(lists: ForeignLists, bundle: Bundle, mapping: ItemMapping) -> Ali
         unknown |= following == PAD
     unknown &= lengths > 0
     found = np.full(len(lists), UNMATCHED, dtype=np.int64)
+    search = matching.exact if how == "exact" else matching.contained
     for length in np.unique(lengths[(lengths > 0) & ~unknown]):
         chosen = np.flatnonzero((lengths == length) & ~unknown)
         windows = history[lists.offsets[chosen][:, None] + np.arange(length)]
         nexts = None if following is None else following[chosen]
-        found[chosen] = _positions(windows, nexts, bundle, cut=lists.window == length)
+        found[chosen] = search(windows, nexts, bundle, cut=lists.window == length)
     rows, repeated = _first_of_each(found)
     items, scores, unlisted = _lists(lists, mapping, rows)
     report = AlignmentReport(
@@ -162,54 +176,10 @@ def align_rows(lists: ForeignLists, bundle: Bundle, mapping: ItemMapping) -> Ali
     if not report.matched:
         raise DeshiError(
             f"{lists.source} fits nowhere in the bundle {bundle.name}: {report.describe()}. Check the item mapping "
-            f"({mapping.describe()}), the order of ties in time, the filters, and window={lists.window}."
+            f"({mapping.describe()}), the filters, the order of ties in time (how=contained allows for both), and "
+            f"window={lists.window}."
         )
     return Alignment(rows, items, scores, report)
-
-
-UNMATCHED, SEVERAL = -1, -2
-
-
-def _positions(windows: Ints, following: Ints | None, bundle: Bundle, cut: bool) -> Ints:
-    """The one event at which each window ends, ``UNMATCHED`` or ``SEVERAL``. All windows have one length."""
-    length = windows.shape[1]
-    events = np.asarray(bundle.items, dtype=np.int64)
-    sizes = np.diff(bundle.offsets)
-    starts, stops = np.repeat(bundle.offsets[:-1], sizes), np.repeat(bundle.offsets[1:], sizes)
-    first = np.arange(len(events)) - length + 1
-    possible = (first >= starts) if cut else (first == starts)
-    if following is not None:
-        possible &= np.arange(1, len(events) + 1) < stops
-    places = np.flatnonzero(possible)
-    there = (
-        np.column_stack([events[places[:, None] + shift] for shift in range(1 - length, 1)]) if len(places) else None
-    )
-    if there is None:
-        return np.full(len(windows), UNMATCHED, dtype=np.int64)
-    if following is not None:
-        there, windows = np.column_stack([there, events[places + 1]]), np.column_stack([windows, following])
-    return _match(windows, there, places)
-
-
-def _match(wanted: Ints, there: Ints, places: Ints) -> Ints:
-    """The place of each wanted row among the rows that are there; equal hashes are checked entry by entry."""
-    keys, asked = _hashes(there), _hashes(wanted)
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    left, right = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
-    candidate = order[np.minimum(left, len(order) - 1)]
-    equal = (right > left) & (there[candidate] == wanted).all(axis=1)
-    # several equal hashes are several places, or a collision: either way nothing may be guessed
-    return np.where(right - left > 1, SEVERAL, np.where(equal, places[candidate], UNMATCHED))
-
-
-def _hashes(rows: Ints) -> np.ndarray:
-    """A 64-bit hash of each row: a sum with odd multipliers, mixed so that order matters."""
-    total = np.zeros(len(rows), dtype=np.uint64)
-    for column in rows.T:
-        total = (total ^ (column.astype(np.uint64) + np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
-        total ^= total >> np.uint64(29)
-    return total
 
 
 def _first_of_each(found: Ints) -> tuple[Ints, int]:
