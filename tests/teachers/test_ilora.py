@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, TinyLLM, tiny_teacher
 from torch.nn import functional as F
 
 from deshi.api import compose
+from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.losses.softmax import Softmax
 from deshi.students.layers import reseed_dropout
 from deshi.targets import build
@@ -159,6 +161,18 @@ def test_training_moves_the_gate_but_neither_model_nor_student(tmp_path: Path) -
         assert moved != frozen, name
 
 
+@pytest.mark.parametrize("objective", ["both", "dense"])
+@pytest.mark.parametrize("mode", ["causal", "per_prefix"])
+def test_reads_the_trainers_own_batches(mode: str, objective: str, tmp_path: Path) -> None:
+    """The trainer's batches come straight from the mapped arrays, as int32."""
+    items = np.arange(20, dtype=np.int32)
+    ranges = np.array([0, 8]), np.array([8, 13])
+    batches = TrainingBatches(items, *ranges, MAX_LENGTH, 100, 10, "all", Augmentation(item_drop=0.2), 0, 0)
+    teacher = tiny_teacher(tmp_path, Prompt(mode=mode, candidates=4), objective=objective).train()
+    for batch in batches:
+        assert torch.isfinite(teacher.training_loss(batch, Softmax()))
+
+
 def test_frozen_parts_stay_in_evaluation_mode(tmp_path: Path) -> None:
     """The student's dropout would make a user's gate and embeddings differ from step to step."""
     teacher = tiny_teacher(tmp_path, lora=InstanceLora(dropout=0.5)).train()
@@ -202,7 +216,7 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_of_the_llm(tmp_path: Pa
     other.load_state_dict(state)
     assert torch.equal(teacher(*inputs), other(*inputs))
     assert {name.split(".")[1] for name in state if name.startswith("network.")} == {
-        "llm", "student", "projector", "gate",
+        "llm", "student", "projector", "gate", "mark",
     }  # fmt: skip
     assert all(is_adapter(name) for name in state if name.startswith("network.llm."))
     adapter = next(name for name in state if is_adapter(name))
@@ -211,6 +225,14 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_of_the_llm(tmp_path: Pa
             other.load_state_dict({name: tensor for name, tensor in state.items() if name != lost})
     with pytest.raises(RuntimeError, match="Unexpected key"):
         other.load_state_dict(state | {"network.llm.nothing": torch.zeros(1)})
+
+
+def test_a_checkpoint_knows_its_language_model(tmp_path: Path) -> None:
+    """Another model of the same shape would take the adapters and answer nonsense; another number format may."""
+    state = tiny_teacher(tmp_path).state_dict()
+    with pytest.raises(DeshiError, match="another language model"):
+        tiny_teacher(tmp_path, llm=TinyLLM(seed=5)).load_state_dict(state)
+    tiny_teacher(tmp_path, llm=TinyLLM(dtype=torch.bfloat16)).load_state_dict(state)
 
 
 def test_inside_another_module_the_checkpoint_is_small_too(tmp_path: Path) -> None:

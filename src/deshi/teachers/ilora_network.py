@@ -15,6 +15,7 @@ from deshi.students.layers import Dropout
 from deshi.teachers.instance_lora import InstanceLora, inject, is_adapter, lora_layers
 from deshi.teachers.llm import LoadedLLM
 from deshi.teachers.prompts import ItemTokens, Layout
+from deshi.types import DeshiError
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class InstanceLLM(nn.Module):
     """A frozen language model with instance-wise experts, gated by a frozen student.
 
     Its ``state_dict`` holds the experts, the gate, the projector and the student, not the language model: that one is
-    loaded anew and must be the same. A copy by ``copy.deepcopy`` shares the frozen weights of the language model.
+    loaded anew and must be the same, which is checked by a few token embeddings. A copy by ``copy.deepcopy`` shares the
+    frozen weights of the language model.
 
     Args:
         loaded: the language model; the experts are put into it.
@@ -81,8 +83,11 @@ class InstanceLLM(nn.Module):
 
     Attributes:
         llm: the causal LM of transformers.
+        mark: a few of its token embeddings, kept in checkpoints.
         student: as given; it stays in evaluation mode.
     """
+
+    mark: Tensor
 
     def __init__(
         self, loaded: LoadedLLM, student: Student, tokens: ItemTokens, lora: InstanceLora, dropout: float
@@ -97,6 +102,7 @@ class InstanceLLM(nn.Module):
         self.dropout = Dropout(dropout)
         self.gate = nn.Linear(student.dim, lora.experts, bias=False) if lora.gated else None
         self.experts = inject(self.llm, lora) if lora.rank else None
+        self.register_buffer("mark", self._mark())
         self.register_state_dict_post_hook(_leave_out_llm)
         self.register_load_state_dict_post_hook(_expect_no_llm)
 
@@ -109,6 +115,12 @@ class InstanceLLM(nn.Module):
     def width(self) -> int:
         """Of the language model's hidden states."""
         return self.token_embedding.embedding_dim
+
+    def _mark(self) -> Tensor:
+        """A few token embeddings, by which a language model is recognised whatever its number format."""
+        weight = self.token_embedding.weight
+        rows = torch.linspace(0, len(weight) - 1, 8, device=weight.device).long()
+        return weight.detach()[rows, :8].float()
 
     def train(self, mode: bool = True) -> InstanceLLM:
         """As :meth:`torch.nn.Module.train`, but what is frozen stays in evaluation mode."""
@@ -200,6 +212,13 @@ def _leave_out_llm(module: nn.Module, state: dict[str, Any], prefix: str, _: Any
 
 def _expect_no_llm(module: nn.Module, incompatible: Any) -> None:
     """The loading side of :func:`_leave_out_llm`: what it leaves out isn't missing; all else is."""
-    frozen = {f"llm.{name}" for name in cast(InstanceLLM, module).llm.state_dict() if not is_adapter(name)}
+    network = cast(InstanceLLM, module)
+    frozen = {f"llm.{name}" for name in network.llm.state_dict() if not is_adapter(name)}
     missing = incompatible.missing_keys
     missing[:] = [key for key in missing if key[key.find("llm.") :] not in frozen]
+    own = network._mark()
+    if not torch.allclose(network.mark.to(own), own, atol=1e-3, rtol=2e-2):
+        raise DeshiError(
+            "The weights were trained with another language model than the one that was loaded, expected the same: "
+            "its token embeddings differ. Compare teacher.llm with the run's config.yaml."
+        )

@@ -180,6 +180,7 @@ class ItemTokens(nn.Module):
 
     def lay_out(self, segments: Tensor) -> Layout:
         """The tokens of prompts given as segments ``(B, S)``, padded on the right with ``PAD``."""
+        segments = segments.long()
         rows, columns = (segments >= 0).nonzero(as_tuple=True)
         chosen = segments[rows, columns]
         sizes = self.size(chosen)
