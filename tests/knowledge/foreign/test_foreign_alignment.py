@@ -16,6 +16,8 @@ from deshi.data.bundle import Bundle
 from deshi.knowledge.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
 from deshi.knowledge.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
 from deshi.knowledge.foreign.matching import SEVERAL, UNMATCHED, contained
+from deshi.knowledge.store import Knowledge
+from deshi.knowledge.writer import write_lists
 from deshi.types import PAD, DeshiError
 
 SEQUENCES = [[0, 1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 0, 1, 2, 3, 5], [0, 3]]
@@ -97,12 +99,21 @@ def test_list_entries_without_an_item_are_left_out(bundle: Bundle) -> None:
     assert found.scores is not None and np.allclose(found.scores, [[-0.2, -0.4, 0, 0]])
 
 
-def test_aligned_gives_what_a_store_wants(bundle: Bundle) -> None:
-    """Rows in rising order without gaps, ready to be written."""
-    rows, items, scores = align_rows(
-        lists([[5], [3, 3], [0, 1]], [0, 1, 2], window=9), bundle, map_by_index(bundle)
-    ).aligned()
-    assert rows.tolist() == [1, 10] and items.shape == (2, 2) and scores is not None and scores.shape == (2, 2)
+def test_aligned_rows_become_a_store(tmp_path: Path, bundle: Bundle) -> None:
+    """Rows in rising order, empty lists left out, scores that fall: what write_lists takes as it is."""
+    foreign = lists([[5], [3, 3], [0, 1], [0, 1, 2]], [0, 1, 2, 3], window=9)
+    foreign = replace(foreign, items=np.array([[0, 1], [0, 1], [99, 1], [99, 98]]))
+    found = align_rows(foreign, bundle, map_by_index(bundle))
+    assert found.report.listless == 1 and found.report.matched == 3
+    rows, items, scores = found.aligned()
+    assert (
+        rows.tolist() == [1, 10] and items.tolist() == [[1, PAD], [0, 1]] and scores.tolist() == [[-2, 0], [-0.5, -2]]
+    )
+    write_lists(rows, items, scores, bundle, tmp_path / "k", meta={"name": "t"}, score_kind=found.score_kind)
+    store = Knowledge.load(tmp_path / "k", bundle, check=True)
+    assert np.flatnonzero(store.covered).tolist() == [1, 10]
+    unscored = align_rows(replace(foreign, scores=None), bundle, map_by_index(bundle))
+    assert unscored.score_kind == "reciprocal_rank" and unscored.aligned()[2].tolist() == [[1, 0], [1, 0.5]]
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

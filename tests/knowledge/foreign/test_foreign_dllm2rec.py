@@ -214,6 +214,10 @@ def test_csv_holds_text_and_never_code(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("seq,len_seq,next\n\"__import__('os').system('touch x')\",2,3\n")
     with pytest.raises(DeshiError, match="expected a list of numbers"):
         read_sequences(tmp_path / "f.csv", ITEMS)
+    for broken in ("[1, 2", "[1] [2]", "[" * 100_000):
+        (tmp_path / "f.csv").write_text(f'seq,len_seq,next\n"{broken}",2,3\n')
+        with pytest.raises(DeshiError, match="expected a list of numbers"):
+            read_sequences(tmp_path / "f.csv", ITEMS)
     (tmp_path / "f.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DeshiError, match="expected seq, len_seq, next"):
         read_sequences(tmp_path / "f.csv", ITEMS)

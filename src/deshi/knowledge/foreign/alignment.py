@@ -85,6 +85,7 @@ class AlignmentReport:
         ambiguous: whose history (and next item) is in the bundle more than once.
         repeated: found at the event of an earlier row; the earlier one is kept.
         unlisted: (not rows) entries of the matched lists that have no item in the bundle; they are left out.
+        listless: (of the matched) without any item in their list.
     """
 
     rows: int
@@ -95,12 +96,16 @@ class AlignmentReport:
     ambiguous: int
     repeated: int
     unlisted: int
+    listless: int
 
     def describe(self) -> str:
         """The counts in one sentence."""
         lost = {name: getattr(self, name) for name in ("empty", "unknown", "unmatched", "ambiguous", "repeated")}
         reasons = ", ".join(f"{count} {name}" for name, count in lost.items() if count) or "none lost"
-        return f"{self.matched} of {self.rows} rows aligned ({reasons}); {self.unlisted} list entries without an item"
+        return (
+            f"{self.matched} of {self.rows} rows aligned ({reasons}), {self.listless} of them with an empty list; "
+            f"{self.unlisted} list entries have no item in the bundle"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +124,22 @@ class Alignment:
     scores: np.ndarray | None = field(repr=False)
     report: AlignmentReport
 
-    def aligned(self) -> tuple[Ints, Ints, np.ndarray | None]:
-        """Rows, items and scores of the aligned rows only, by rising row."""
-        kept = np.flatnonzero(self.rows != PAD)
+    @property
+    def score_kind(self) -> Literal["score", "reciprocal_rank"]:
+        """What :meth:`aligned`'s scores are, in the store's words."""
+        return "score" if self.scores is not None else "reciprocal_rank"
+
+    def aligned(self) -> tuple[Ints, Ints, np.ndarray]:
+        """Rows, items and scores of the aligned rows with at least one item, by rising row: what a store is written of.
+
+        Where no scores are known, they are the reciprocal ranks.
+        """
+        kept = np.flatnonzero((self.rows != PAD) & (self.items[:, 0] != PAD))
         kept = kept[np.argsort(self.rows[kept])]
-        return self.rows[kept], self.items[kept], None if self.scores is None else self.scores[kept]
+        items = self.items[kept]
+        ranks = np.float32(1) / np.arange(1, items.shape[1] + 1, dtype=np.float32)
+        scores = np.where(items == PAD, np.float32(0), ranks) if self.scores is None else self.scores[kept]
+        return self.rows[kept], items, scores
 
 
 def align_rows(
@@ -172,6 +188,7 @@ def align_rows(
         ambiguous=int((found == SEVERAL).sum()),
         repeated=repeated,
         unlisted=unlisted,
+        listless=int(((rows != PAD) & (items[:, 0] == PAD)).sum()),
     )
     if not report.matched:
         raise DeshiError(

@@ -133,8 +133,7 @@ def _numbers(values: list[Any], name: str, path: Path) -> Ints:
 
 def _matrix(column: np.ndarray, path: Path) -> tuple[Ints, bool]:
     """``(M, L)`` histories, and whether they were pairs with ratings; CSV files hold them as text."""
-    rows = [json.loads(row) if isinstance(row, str) else row for row in _checked_text(column, path)]
-    lists = [_list(row, path) for row in rows]
+    lists = [_list(_parsed(row, path), path) for row in column.tolist()]
     sizes = {len(row) for row in lists}
     if len(sizes) != 1 or not 1 <= min(sizes) <= LONGEST:
         raise DeshiError(
@@ -152,12 +151,16 @@ def _list(row: Any, path: Path) -> list[Any]:
     return list(found)
 
 
-def _checked_text(column: np.ndarray, path: Path) -> list[Any]:
-    rows = column.tolist()
-    bad = [row for row in rows if isinstance(row, str) and not set(row) <= set("0123456789-,. []")]
-    if bad:
-        raise DeshiError(f"{path}: a history reads {bad[0][:60]!a}, expected a list of numbers such as [3, 1, 2].")
-    return rows
+def _parsed(row: Any, path: Path) -> Any:
+    """A history that CSV holds as text, as a list of numbers; nothing else is read."""
+    if not isinstance(row, str):
+        return row
+    try:
+        if set(row) <= set("0123456789-,. []"):
+            return json.loads(row)
+    except (ValueError, RecursionError):
+        pass
+    raise DeshiError(f"{path}: a history reads {row[:60]!a}, expected a list of numbers such as [3, 1, 2].")
 
 
 def _check_padding(real: np.ndarray, lengths: Ints, side: str, pad: int, table: Ints, path: Path) -> list[str]:

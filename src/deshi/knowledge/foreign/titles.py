@@ -130,7 +130,7 @@ def read_json_object(path: Path | str) -> dict[str, object]:
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DeshiError(f"{path} can't be read ({error}), expected a JSON object.") from error
     if not isinstance(found, dict):
         raise DeshiError(f"{path} holds a {type(found).__name__}, expected a JSON object.")

@@ -46,7 +46,16 @@ def read_pickle(path: Path | str, limit: int = LIMIT) -> Any:
         return Decoder().decode(described)
     except DeshiError as error:
         raise machine.error(str(error)) from error
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         raise machine.error(f"it describes no sensible data ({type(error).__name__}: {error})") from error
 
 
