@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
     parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
     parser.add_argument("--label", default="", help="ends the name of the results file")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     options.overrides = [word for word in options.data if "=" in word]
     options.data = [word for word in options.data if "=" not in word]
     return options

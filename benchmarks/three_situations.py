@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
     parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
     parser.add_argument("--metric", default="recall@10", help="what deshi gap explains")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def situation(name: str, own: list[str], words: list[str], options: argparse.Namespace) -> dict[str, Any]:

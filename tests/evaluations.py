@@ -78,6 +78,6 @@ def write_evaluation(
     for reference, its_ranks in (references or {}).items():
         frame_of(its_ranks).write_parquet(folder / "references" / f"{reference}.parquet")
     write_json(folder / "run.json", {**record, **changes})
-    measured = {f"{part}/n_cases": frame.height for part in frame["part"].unique()}
+    measured = {f"{part}/n_cases": own["case"].n_unique() for (part,), own in frame.group_by("part")}
     write_json(folder / "metrics.json", {**measured, "references": {name: {} for name in references or {}}})
     return load_evaluation(folder)

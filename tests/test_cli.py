@@ -124,7 +124,7 @@ def test_dry_run_checks_and_prints_but_does_not_work(stand_in: Any, capsys: pyte
     ("words", "expected"),
     [
         (["fti"], "There is no stage 'fti'. Did you mean fit?"),
-        (["launch"], "The stages are prepare, fit, evaluate"),
+        (["launch"], "The stages are prepare, fit, teach"),
         (["fit", "--max-epochs=3"], "settings are written key=value, e.g. max_epochs=3"),
         (["data=ml-100k"], "no stage"),
         (["fit", "train.max_epoch=3"], "Nearest valid keys: train.max_epochs"),

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 import deshi
-from deshi.artifacts import read_json
+from deshi.artifacts import read_json, write_json
 from deshi.evaluate.compare.compute import compare_evaluations
 from deshi.evaluate.compare.result import CompareResult
-from deshi.evaluate.record import Evaluation
+from deshi.evaluate.record import Evaluation, load_evaluation
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
@@ -168,6 +168,51 @@ def test_other_data_and_protocols_are_refused_field_by_field(tmp_path: Path) -> 
         compare_evaluations([first, *more])
     with pytest.raises(DeshiError, match="protocol_fingerprint: 1111"):
         compare_evaluations([first, write_evaluation(tmp_path, "F", [1, 2], SASREC, protocol_fingerprint="2" * 64)])
+
+
+def test_candidate_sets_beside_the_whole_catalogue_are_one_difference(tmp_path: Path) -> None:
+    """Whoever follows the docs has both kinds of evaluations of a run, and must see at once which one to leave out."""
+    llara = {"kind": "llara", "n": 20, "seed": 0, "sha256": {"test": "a" * 64}}
+    runs = [
+        write_evaluation(tmp_path, "A", [1, 2], SASREC),
+        write_evaluation(tmp_path, "B", [1, 2], GRU, protocol={**PROTOCOL, "candidates": llara}),
+    ]
+    with pytest.raises(DeshiError) as caught:
+        compare_evaluations(runs)
+    lines = str(caught.value).splitlines()
+    assert lines[1:-1] == ["  protocol.candidates: full in A, kind=llara n=20 seed=0 in B"]
+    assert lines[-1].startswith("Name only those that were measured alike")
+    other = {**PROTOCOL, "candidates": {**llara, "sha256": {"test": "b" * 64}}}
+    with pytest.raises(DeshiError, match=r"protocol.candidates.sha256.test: a{16} in B, b{16} in C"):
+        compare_evaluations([runs[1], write_evaluation(tmp_path, "C", [1, 2], GRU, protocol=other)])
+
+
+def test_damaged_ranks_are_refused_by_name(tmp_path: Path) -> None:
+    """A file that was cut, or that holds NaN, must not be blamed on the other run or averaged over."""
+    first = write_evaluation(tmp_path, "A", [1, 2, 3], SASREC)
+    for name, frame in (("cut", frame_of([1, 2])), ("nan", frame_of([1, float("nan"), 3])), ("none", frame_of([]))):
+        other = write_evaluation(tmp_path, name, [1, 2, 3], GRU)
+        frame.write_parquet(other.folder / "ranks.parquet")
+        with pytest.raises(DeshiError, match=rf"ranks of sasrec in .*{name} are damaged"):
+            compare_evaluations([first, other])
+    frame_of([1, 2, 3]).drop("rank").write_parquet(other.folder / "ranks.parquet")
+    with pytest.raises(DeshiError, match="lacks rank"):
+        compare_evaluations([first, other])
+
+
+def test_references_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) -> None:
+    """A sentence a seed, part and reference buries the warning that matters."""
+    runs = []
+    for seed, own in enumerate((0.1, 0.3)):
+        said = [f"sasrec does not beat pop on NDCG@10 (test: {own:.4f} against 0.5000).", "LEAK: all of it."]
+        runs.append(write_evaluation(tmp_path, str(seed), [1, 2], SASREC, seed=seed, warnings=said))
+    for one, own in zip(runs, (0.1, 0.3), strict=True):
+        figures = {"test/ndcg@10": own, "test/n_cases": 2}
+        beside = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
+        write_json(one.folder / "metrics.json", {**figures, "references": beside})
+    found = compare_evaluations([load_evaluation(one.folder) for one in runs])
+    assert found.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
+    assert found.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(found.warnings) == 3
 
 
 def test_a_renamed_data_folder_is_no_other_data(tmp_path: Path) -> None:

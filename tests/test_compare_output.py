@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -110,6 +112,17 @@ def test_latex_is_balanced_and_escaped(nasty: Comparison) -> None:
     rows = [line for line in code.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {4, 8}
     assert [code.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [2, 2, 2]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_latex_compiles(nasty: Comparison, tmp_path: Path) -> None:
+    """What looks right to a regular expression may still stop a manuscript; booktabs' rules are lines here."""
+    rules = "".join(rf"\newcommand{{\{name}}}{{\hline}}" for name in ("toprule", "midrule", "bottomrule"))
+    text = rf"\documentclass{{article}}{rules}\begin{{document}}{latex(nasty)}\end{{document}}"
+    (tmp_path / "table.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0 and (tmp_path / "table.pdf").is_file(), done.stdout[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ EXTRA = {
     "evaluate": ["reference=popularity", "data=tiny"],
     "fit": ["data=tiny"],
     "gap": ["run=latest"],
+    "know": ["action=inspect", "store=lists"],
     "prepare": ["data=tiny"],
     "report": ["runs=[latest]"],
+    "teach": ["data=tiny"],
 }
 """What a stage needs besides its defaults to have something to do."""
 MISSING = {
@@ -27,6 +29,11 @@ MISSING = {
     "data/sql": ["data.source.query=SELECT 1"],
     "data/recbole": ["data.source.path=folder"],
     "candidates/file": ["candidates.path=sets.csv"],
+    "teacher/ensemble": ["teacher.members=[latest,latest]"],
+    "teacher/ilora": ["teacher.student=latest"],
+    "teacher/files": ["teacher.path=lists.csv"],
+    "teacher/files-vectors": ["teacher.path=vectors.npy"],
+    "teacher/files-matrix": ["teacher.path=scores.npy", "teacher.users=users.txt", "teacher.items=items.txt"],
 }
 """Values that a file leaves to the user (``???``)."""
 
@@ -49,7 +56,8 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
     """`???` is Hydra's mark for it and must never be taken for a value; training doesn't need the source again."""
     choice = name.replace("/", "=")
     key = MISSING[name][0].partition("=")[0]
-    stage, given = ("prepare", []) if name.startswith("data/") else ("evaluate", ["reference=popularity", "data=ml-1m"])
+    stages = {"data": ("prepare", []), "teacher": ("teach", [])}
+    stage, given = stages.get(name.partition("/")[0], ("evaluate", ["reference=popularity", "data=ml-1m"]))
     with pytest.raises(ConfigError, match=f"{key}: is missing: give {key}=VALUE"):
         compose(stage, [*given, choice], {})
     if stage == "prepare":

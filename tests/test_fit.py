@@ -20,6 +20,8 @@ from deshi.training import fit
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights
 from deshi.training.hardware import choose_precision
 from deshi.training.module import TrainingModule
+from deshi.training.runs import load_student
+from deshi.training.trainer import target_counts
 from deshi.types import DeshiError
 
 SASREC = {"_target_": "deshi.students.sasrec.SASRec", "dim": 16, "max_length": 12, "heads": 2}
@@ -51,7 +53,7 @@ def config(root: Path, train: dict[str, Any] | None = None, **other: Any) -> Fit
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    student, _ = fit.load_student(folder)
+    student, _ = load_student(folder)
     return student.state_dict()
 
 
@@ -111,7 +113,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(root: Path, monkeypatch:
             fit.run(config(root, settings, loss=node, name="cut"))
     cut = max((root / "runs" / "fit").glob("*_cut*"))
     with pytest.raises(DeshiError, match="isn't finished"):
-        fit.load_student(cut)
+        load_student(cut)
     result = fit.run(config(root, resume=str(cut)))
     assert result.folder == cut
     assert same(weights(whole), weights(cut))
@@ -208,7 +210,7 @@ def test_target_counts_leave_out_each_range_s_first_event(tmp_path: Path) -> Non
     """Counts for the sampled losses: written out for two users, the second with a single training event."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 1, 2, 3], [2, 0, 1]], n_items=5)
     starts, ends = np.array([0, 5]), np.array([3, 6])
-    assert fit.target_counts(bundle, starts, ends).tolist() == [0, 2, 0, 0, 0]
+    assert target_counts(bundle, starts, ends).tolist() == [0, 2, 0, 0, 0]
 
 
 def test_checkpoints_hold_any_nesting_and_refuse_other_objects(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ class Successor:
 def test_a_metric_is_read_or_refused() -> None:
     """A misspelt metric must not be explained as another."""
     assert str(Metric.parse("recall@20")) == "recall@20"
-    for wrong in ("ndcg", "ndcg@", "ndcg@0", "precision@10", "ndcg@-1"):
-        with pytest.raises(DeshiError, match="expected one of ndcg"):
+    for wrong in ("ndcg", "ndcg@", "ndcg@0", "precision@10", "ndcg@-1", "ndcg@²"):
+        with pytest.raises(DeshiError, match="expected NAME@K"):
             Metric.parse(wrong)
 
 

@@ -10,12 +10,14 @@ from scipy import stats
 
 from deshi.metrics import significance
 from deshi.metrics.significance import (
+    Interval,
     bootstrap_interval,
     bootstrap_means,
     effect_size,
     holm,
     paired_permutation,
     percentile_bounds,
+    percentile_interval,
     permutation_p_values,
     wilcoxon,
     wins_ties_losses,
@@ -187,3 +189,10 @@ def test_what_cannot_be_tested_is_refused(call: object, message: str) -> None:
     """NaN that spreads through a mean would be printed as a figure."""
     with pytest.raises(DeshiError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_an_interval_leaves_out_what_does_not_exist() -> None:
+    """A ratio over zero hits exists in some resamples only."""
+    drawn = np.array([np.nan, 1.0, 2.0, 3.0, np.inf])
+    assert percentile_interval(2.0, drawn, 0.5) == Interval(2.0, 1.5, 2.5)
+    assert np.isnan(percentile_interval(2.0, np.array([np.nan]), 0.5).low)

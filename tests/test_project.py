@@ -31,7 +31,7 @@ def _project_files() -> list[Path]:
 
 def _dependencies() -> set[str]:
     blocks = re.findall(
-        r"^(?:dependencies|sql|dev) = \[\n(.*?)^\]|^sql = \[(.*?)\]$", _read("pyproject.toml"), re.M | re.S
+        r"^(?:dependencies|dev) = \[\n(.*?)^\]|^(?:llm|sql) = \[(.*?)\]$", _read("pyproject.toml"), re.M | re.S
     )
     quoted = re.findall(r'"([A-Za-z0-9_-]+)', "\n".join("".join(block) for block in blocks))
     return {name.lower().replace("_", "-") for name in quoted} - {"deshi"}
@@ -58,7 +58,7 @@ def test_every_dependency_is_pinned_once_for_every_python() -> None:
     pins = _pins()
     assert len(set(pins)) == len(pins)
     ranges = {name: {marker for known, marker in pins if known == name} for name, _ in pins}
-    assert {"torch", "hydra-core", "psycopg", "pytest", "polars"} <= _dependencies()
+    assert {"torch", "hydra-core", "psycopg", "pytest", "polars", "transformers"} <= _dependencies()
     for name in _dependencies():
         assert ranges.get(name) in ({"all"}, {'< "3.11"', '>= "3.11"'}), name
 

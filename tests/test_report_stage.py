@@ -238,6 +238,7 @@ def test_candidate_sets_are_said_loudly(finished_root: Path, config_dir: Path) -
         (["metric=coverage@10"], "metric: got"),
         (["examples=-1"], "examples: got -1"),
         (["part=train"], "part: got"),
+        (["output=."], "output=.* is a folder, expected a file"),
     ],
 )
 @pytest.mark.usefixtures("undrawn")
@@ -246,6 +247,26 @@ def test_wrong_questions_are_refused(finished_root: Path, overrides: list[str], 
     with pytest.raises(DeshiError, match=message):
         report(finished_root, *overrides)
     assert not (finished_root / "runs" / "report").exists()
+
+
+@pytest.mark.parametrize("name", ["lists.parquet", "slices.parquet", "calibration.parquet", "ranks.parquet"])
+@pytest.mark.usefixtures("undrawn")
+def test_damaged_files_are_named(finished_root: Path, name: str) -> None:
+    """A page without a section, or a traceback, would hide which file it is."""
+    (evaluations(finished_root)[0] / name).write_text("damaged")
+    with pytest.raises(DeshiError, match=f"{name} can't be read.*deshi evaluate again"):
+        report(finished_root)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_learning_curve_is_named_and_an_unfinished_run_is_gone(finished_root: Path) -> None:
+    """The curve is of the run, not of the evaluation; a run that is trained again has no record yet."""
+    run = Path(read_json(evaluations(finished_root)[0] / "run.json")["run"])
+    (run / "epochs.csv").write_text("a,b\n")
+    with pytest.raises(DeshiError, match="epochs.csv has the columns a, b, expected epoch"):
+        report(finished_root)
+    (run / "run.json").unlink()
+    assert "is no longer at" in Page(page_of(finished_root)).text
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -13,11 +13,11 @@ from deshi.config import validate
 from deshi.data.prepare import run as prepare
 from deshi.schemas import FitConfig, PrepareConfig
 from deshi.targets import build
-from deshi.training.fit import _Training
+from deshi.training.trainer import Training
 from deshi.types import PAD
 
 
-class TimedTraining(_Training):
+class TimedTraining(Training):
     """The stage's own training with one more callback, and no validation."""
 
     timer: L.Callback

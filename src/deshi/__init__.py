@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from deshi.evaluate.gap.result import GapResult
     from deshi.evaluate.report.result import ReportResult
     from deshi.evaluate.stage import EvaluateResult
+    from deshi.knowledge.inspection_result import Inspection
     from deshi.training.fit import FitResult
+    from deshi.training.know import KnowResult
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "audit", "compare", "evaluate", "fit", "gap", "prepare", "report"]
+__all__ = ["__version__", "audit", "compare", "evaluate", "fit", "gap", "know", "prepare", "report", "teach"]
 
 
 def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> PrepareResult:
@@ -51,6 +53,22 @@ def fit(*overrides: str, config_dir: str | Path | None = None, **values: Any) ->
     Arguments and errors as for :func:`prepare`.
     """
     return _run("fit", overrides, config_dir, values)
+
+
+def teach(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
+    """Make a teacher: ``deshi.teach(teacher="text", data="ml-100k")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("teach", overrides, config_dir, values)
+
+
+def know(action: str, *overrides: str, config_dir: str | Path | None = None, **values: Any) -> KnowResult | Inspection:
+    """What a teacher knows, on disk: ``deshi.know("export", run="latest")``, ``deshi.know("inspect", store="NAME")``.
+
+    Other arguments and errors as for :func:`prepare`.
+    """
+    return _run("know", overrides, config_dir, {"action": action, **values})
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> EvaluateResult:

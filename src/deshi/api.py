@@ -13,9 +13,11 @@ from deshi.schemas import (
     EvaluateConfig,
     FitConfig,
     GapConfig,
+    KnowConfig,
     PrepareConfig,
     ReportConfig,
     StageConfig,
+    TeachConfig,
 )
 from deshi.targets import nearest
 from deshi.types import DeshiError
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from deshi.evaluate.gap.result import GapResult
     from deshi.evaluate.report.result import ReportResult
     from deshi.evaluate.stage import EvaluateResult
+    from deshi.knowledge.inspection_result import Inspection
     from deshi.training.fit import FitResult
+    from deshi.training.know import KnowResult
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,18 @@ def _run_prepare(config: PrepareConfig) -> PrepareResult:
 
 def _run_fit(config: FitConfig) -> FitResult:
     from deshi.training.fit import run
+
+    return run(config)
+
+
+def _run_teach(config: TeachConfig) -> FitResult:
+    from deshi.training.teach import run
+
+    return run(config)
+
+
+def _run_know(config: KnowConfig) -> KnowResult | Inspection:
+    from deshi.training.know import run
 
     return run(config)
 
@@ -121,6 +137,34 @@ STAGES: dict[str, Stage] = {
                 ("deshi fit data=ml-100k student=gru4rec train.max_epochs=3", "three epochs of another student"),
                 ("deshi fit data=ml-100k student.dim=64 train.augment.item_drop=0.3", "narrower, with augmentation"),
                 ("deshi fit resume=latest", "go on with an interrupted run"),
+            ),
+        ),
+        Stage(
+            "teach",
+            "make a teacher: train a network, or weigh an ensemble",
+            "Trains a teacher by the same machinery as a student, with cross_fit one for each fold of the users, or\n"
+            "chooses the weights of an ensemble of runs on validation; leaves a run folder runs/teach/TIME_NAME.",
+            TeachConfig,
+            _run_teach,
+            (
+                ("deshi teach data=ml-100k", "a sequence model over text embeddings of the titles"),
+                ("deshi teach teacher=ensemble teacher.members=[RUN,RUN]", "the weighted scores of finished runs"),
+                ("deshi teach cross_fit=4", "each user answered by a teacher that has not seen that user"),
+            ),
+        ),
+        Stage(
+            "know",
+            "write down what a teacher knows, look into it, take it from elsewhere",
+            "export: a finished run ranks the next item after every event of the data and writes the lists, in shards\n"
+            "that survive a kill, to knowledge/STORE. inspect: coverage, agreement with the truth, the memorisation\n"
+            "gap. import: lists of other programs.",
+            KnowConfig,
+            _run_know,
+            (
+                ("deshi know export latest k=100", "the newest run's 100 best items after every event"),
+                ("deshi know export latest positions=last:20+held_out", "fewer rows"),
+                ("deshi know export latest augment.item_drop=0.3 copies=2", "after altered histories instead"),
+                ("deshi know inspect STORE", "what the store holds"),
             ),
         ),
         Stage(

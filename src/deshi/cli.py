@@ -94,11 +94,16 @@ def _run(stage: Stage, arguments: Arguments) -> int:
 
 
 def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
-    """Words without a ``=`` as the stage's ``run`` or ``runs``."""
+    """Words without a ``=`` as the stage's ``run`` or ``runs``, or its ``action`` and what that works on."""
     from deshi.conf.overrides import from_python
 
     if not words:
         return []
+    if "action" in stage.schema.model_fields:
+        names = ("action", "run" if words[0] == "export" else "store")
+        if len(words) > len(names):
+            raise DeshiError(f"deshi {stage.name} {words[0]} works on one {names[1]}, but got {', '.join(words[1:])}.")
+        return from_python(dict(zip(names, words, strict=False)))
     if "runs" in stage.schema.model_fields:
         return from_python({"runs": list(words)})
     if "run" not in stage.schema.model_fields:

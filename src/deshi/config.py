@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,6 +17,8 @@ from deshi.types import DeshiError
 
 CONFIG_FILE = "config.yaml"
 OVERRIDES_FILE = "overrides.yaml"
+TRAINING_STAGES = ("fit", "teach")
+"""The stages that leave a run folder with something trained in it."""
 
 Config = TypeVar("Config", bound=StageConfig)
 
@@ -148,19 +150,34 @@ def load_config(folder: Path, model: type[Config]) -> Config:
     return validate(model, read_saved(folder))
 
 
-def find_run(runs: Path, stage: str, text: str) -> Path:
-    """The run folder that ``text`` names: a path, a folder's name under ``runs/stage``, or ``latest``.
+def find_run(runs: Path, stages: str | Sequence[str], text: str) -> Path:
+    """The run folder that ``text`` names: a path, a folder's name, what the run was called, or ``latest``.
+
+    Args:
+        runs: where the stages' folders are.
+        stages: a stage or several; of several runs with one name, the newest is meant.
+        text: the name.
 
     Raises:
         DeshiError: with the names nearest to it.
     """
     if (Path(text).expanduser() / CONFIG_FILE).is_file():
         return Path(text).expanduser()
-    folder = runs / stage
-    known = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG_FILE}"))
-    if text == "latest" and known:
-        return folder / known[-1]
-    if text in known:
-        return folder / text
-    hint = suggestion(text, known, "runs") if known else f"There is no run under {folder}: run `deshi {stage}` first."
-    raise DeshiError(f"No run {text!r}: it is neither a run folder nor the name of one under {folder}. {hint}")
+    folders = [runs / stage for stage in ([stages] if isinstance(stages, str) else stages)]
+    known = sorted(
+        (path.parent for folder in folders for path in folder.glob(f"*/{CONFIG_FILE}")), key=lambda path: path.name
+    )
+    named = [path for path in known if text in ("latest", path.name, path.name.partition("_")[2])]
+    if named:
+        return named[-1]
+    where = " or ".join(map(str, folders))
+    if known:
+        hint = suggestion(text, [path.name for path in known], "runs")
+    else:
+        hint = f"There is no run under {where}: run `deshi {folders[0].name}` first."
+    raise DeshiError(f"No run {text!r}: it is neither a run folder nor the name of one under {where}. {hint}")
+
+
+def find_trained(runs: Path, text: str) -> Path:
+    """The folder of a run of ``deshi fit`` or ``deshi teach``, see :func:`find_run`."""
+    return find_run(runs, TRAINING_STAGES, text)

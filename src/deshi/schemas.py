@@ -15,7 +15,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from deshi.targets import TARGET, ConfigError, check_node, complete
 
-RUNTIME: dict[str, tuple[str, ...]] = {"student": ("n_items",), "loss": (), "split": (), "source": (), "candidates": ()}
+RUNTIME: dict[str, tuple[str, ...]] = {
+    "student": ("n_items",),
+    "teacher": ("n_items", "resources"),
+    "loss": (),
+    "split": (),
+    "source": (),
+    "candidates": (),
+    "foreign": ("bundle",),
+}
 """Arguments that deshi supplies when it builds a node of that kind, and a configuration therefore may not."""
 
 
@@ -32,7 +40,9 @@ def _node(kind: str) -> AfterValidator:
 SourceNode = Annotated[dict[str, Any], _node("source")]
 SplitNode = Annotated[dict[str, Any], _node("split")]
 StudentNode = Annotated[dict[str, Any], _node("student")]
+TeacherNode = Annotated[dict[str, Any], _node("teacher")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
+ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
 LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
 
@@ -49,6 +59,7 @@ class PathsConfig(Closed):
     root: Path = Field(Path("."), strict=False, description="folder under which data and runs lie")
     data: Path = Field(Path("data"), strict=False, description="data bundles; by default ROOT/data")
     runs: Path = Field(Path("runs"), strict=False, description="run folders; by default ROOT/runs")
+    knowledge: Path = Field(Path("knowledge"), strict=False, description="knowledge stores; by default ROOT/knowledge")
     cache: Path = Field(
         Path("~/.cache/deshi"), strict=False, description="downloads; by default $DESHI_CACHE or ~/.cache/deshi"
     )
@@ -64,11 +75,12 @@ class PathsConfig(Closed):
             "root": root,
             "data": os.path.join(root, "data"),
             "runs": os.path.join(root, "runs"),
+            "knowledge": os.path.join(root, "knowledge"),
             "cache": cache,
         }
         return defaults | {key: value for key, value in values.items() if value is not None}
 
-    @field_validator("root", "data", "runs", "cache")
+    @field_validator("root", "data", "runs", "knowledge", "cache")
     @classmethod
     def _home(cls, path: Path) -> Path:
         return path.expanduser()
@@ -148,7 +160,7 @@ class EvalConfig(Closed):
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit",)
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach")
     """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
 
     paths: PathsConfig = Field(default_factory=PathsConfig)
@@ -167,24 +179,83 @@ class PrepareConfig(StageConfig):
     force: bool = Field(False, description="prepare again even if the bundle is there and up to date")
 
 
-class FitConfig(StageConfig):
-    """Configuration of ``deshi fit``."""
+class TrainingConfig(StageConfig):
+    """What the stages that train have in common."""
 
     data: DataConfig
     split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
-    student: StudentNode
     loss: LossNode
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_student"
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_network"
     )
     resume: str | None = Field(None, description="a run folder (or its name, or latest) to continue")
 
 
+class FitConfig(TrainingConfig):
+    """Configuration of ``deshi fit``."""
+
+    student: StudentNode
+
+
+class TeachConfig(TrainingConfig):
+    """Configuration of ``deshi teach``."""
+
+    run_stages: ClassVar[tuple[str, ...]] = ("teach",)
+
+    teacher: TeacherNode
+    cross_fit: int = Field(0, ge=0, description="folds of users: each user is answered by a teacher trained on others")
+
+    @field_validator("cross_fit")
+    @classmethod
+    def _folds(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("got 1, expected 0 (none) or 2 folds and more: one fold leaves nobody to train on")
+        return value
+
+
+class KnowConfig(StageConfig):
+    """Configuration of ``deshi know``."""
+
+    action: Literal["export", "inspect", "import"] = Field(
+        description="export: a run writes its lists; inspect: look into a store; import: lists from elsewhere"
+    )
+    run: str | None = Field(None, description="export: a run of deshi teach or deshi fit: folder, name, or latest")
+    store: str | None = Field(None, description="the store's name or folder; export: by default that of the run")
+    positions: str = Field(
+        "train+held_out",
+        description="which events a list is written after: all, train, last:N, sample:SHARE, held_out, joined by +",
+    )
+    k: int = Field(100, ge=1, description="length of a list")
+    filter_seen: bool = Field(True, description="leave items of the history out of its list")
+    normalise: bool = Field(False, description="store log-probabilities over all candidates instead of logits")
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored scores")
+    batch_size: int = Field(256, ge=1, description="rows scored at a time")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    copies: int = Field(1, ge=1, description="with augment: altered histories of each user")
+    force: bool = Field(False, description="replace a store that was written by another request")
+    student: str | None = Field(None, description="inspect: a run whose lists are compared")
+    examples: int = Field(4, ge=0, le=100, description="inspect: lists shown with titles")
+    source: ForeignNode | None = Field(None, description="import: the reader of the foreign files")
+    data: str | None = Field(None, description="import: name of the data bundle that the lists are about")
+    seed: int = Field(0, ge=0, description="of what is drawn")
+
+    @model_validator(mode="after")
+    def _enough(self) -> KnowConfig:
+        needed = {"export": ("run",), "inspect": ("store",), "import": ("store", "source", "data")}[self.action]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            example = {"export": "deshi know export RUN", "inspect": "deshi know inspect STORE"}.get(self.action)
+            raise ValueError(f"{self.action} needs {', '.join(missing)}" + (f", e.g. {example}" if example else ""))
+        return self
+
+
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
+
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach")
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
     reference: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(

@@ -84,6 +84,11 @@ class Batch:
         for name, tensor in (("users", self.users), ("lengths", self.lengths)):
             check_shape(f"Batch.{name}", tensor, (size,))
 
+    def select(self, rows: Tensor) -> Batch:
+        """The histories ``rows`` ``(R,)`` of the batch, as wide as they were."""
+        names = ("users", "items", "lengths", "targets", "rows")
+        return Batch(**{name: getattr(self, name)[rows] for name in names})
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
         return Batch(

@@ -46,6 +46,26 @@ def test_columns_may_have_other_names_and_lower_scores_be_better(tmp_path: Path)
     assert audit_pair(events, lists, names=names).metrics["hr@1"].mean == 1
 
 
+def test_each_file_may_have_its_own_names(tmp_path: Path) -> None:
+    """Predictions come from another tool than the log, and call users otherwise."""
+    events, lists = _written(tmp_path, lists=LISTS.replace("user_id,item_id,score", "uid,iid,s"))
+    names = Names("uid", "iid", score="s", timestamp="timestamp")
+    assert audit_pair(events, lists, names=names).metrics["hr@1"].mean == 0.5
+    (tmp_path / "test.csv").write_text("user_id,item_id\n1,12\n2,13\n")
+    assert audit_pair(events, lists, tmp_path / "test.csv", names=names).metrics["hr@1"].mean == 0.5
+    with pytest.raises(DeshiError, match="No file has a column 'uuid'.*Did you mean 'uid'.*columns.user="):
+        audit_pair(events, lists, names=Names("uuid", "iid", score="s"))
+
+
+def test_lists_in_a_cell_are_refused(tmp_path: Path) -> None:
+    """Many tools write one row a user with all items in it."""
+    events, lists = _written(tmp_path)
+    wide = pl.read_csv(lists).group_by("user_id").agg("item_id", "score")
+    wide.write_parquet(tmp_path / "wide.parquet")
+    with pytest.raises(DeshiError, match=r"holds lists or records in item_id .*a row for each"):
+        audit_pair(events, tmp_path / "wide.parquet")
+
+
 def test_dates_are_times(tmp_path: Path) -> None:
     """Many logs write dates, with and without a time of day."""
     days = EVENTS

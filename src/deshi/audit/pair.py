@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from deshi.audit.finding import Finding, in_order
 from deshi.audit.pair_alignment import check_alignment
 from deshi.audit.pair_building import Files, build, malformed, same_ids, same_units
@@ -14,7 +16,7 @@ from deshi.audit.pair_claims import check_claims, read_claims
 from deshi.audit.pair_data import Pair
 from deshi.audit.pair_events import check_events
 from deshi.audit.pair_lists import check_lists
-from deshi.audit.pair_reading import Names, Table, read_events, read_predictions
+from deshi.audit.pair_reading import Names, Table, check_named, read_events, read_predictions
 from deshi.metrics.ranking import case_ranks, metrics_per_case
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.types import DeshiError
@@ -67,6 +69,8 @@ def audit_pair(
         raise DeshiError(f"ks is {list(ks)}, expected numbers from 1.")
     claims = read_claims(claimed) if claimed is not None else []
     columns = names or Names()
+    given = {"interactions": interactions, "predictions": predictions, "test": test, "train": train}
+    check_named({key: path for key, path in given.items() if path is not None}, columns)
     files = Files(
         read_events(interactions, "interactions", columns, max_bad_rows),
         read_predictions(predictions, columns, max_bad_rows),
@@ -85,8 +89,6 @@ def audit_pair(
 
 def recomputed(pair: Pair) -> dict[str, Interval]:
     """Every metric at every K over all cases, with its bootstrap interval."""
-    import numpy as np
-
     grouped = case_ranks(pair.ranks, pair.case, len(pair.case_user))
     values = metrics_per_case(grouped, pair.ks)
     several = len(pair.case) > len(pair.case_user)

@@ -210,9 +210,10 @@ def popularity_ranks(pair: Pair) -> Floats:
     above = len(ordered) - np.searchsorted(ordered, own, "right")
     equal = np.searchsorted(ordered, own, "right") - np.searchsorted(ordered, own, "left") - 1
     pairs = np.unique(pair.history.user * len(pair.items) + pair.history.item)
-    user, item = pairs // len(pair.items), pairs % len(pair.items)
-    bar = np.full(len(pair.users), np.inf)
-    bar[pair.target_user] = own
-    seen_above = np.bincount(user[times[item] > bar[user]], minlength=len(pair.users))
-    ranks: Floats = 1 + above - seen_above[pair.target_user] + np.maximum(equal, 0) / 2
+    # how many of the user's own items are more popular: their keys lie between the target's and the next user's
+    width = float(times.max(initial=0)) + 1
+    keys = np.sort(pairs // len(pair.items) * width + times[pairs % len(pair.items)])
+    last = np.searchsorted(keys, (pair.target_user + 1) * width, "left")
+    seen_above = last - np.searchsorted(keys, pair.target_user * width + own, "right")
+    ranks: Floats = 1 + above - seen_above + np.maximum(equal, 0) / 2
     return np.maximum(ranks, 1.0)

@@ -36,7 +36,7 @@ def orders(names: list[str]) -> dict[str, Ints]:
 
 def numeric(names: list[str]) -> Ints | None:
     """The ids as whole numbers, if they all are."""
-    if not all(name.lstrip("-").isdecimal() and len(name) < 18 for name in names):
+    if not all(name.removeprefix("-").isdecimal() and len(name) < 18 for name in names):
         return None
     return np.array([int(name) for name in names], dtype=np.int64)
 

@@ -14,6 +14,7 @@ from deshi.targets import nearest
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+USUAL = {"user": USER, "item": ITEM}
 SHOWN = 5
 """Malformed rows that a message quotes."""
 
@@ -21,6 +22,9 @@ SHOWN = 5
 @dataclass(frozen=True)
 class Names:
     """The columns' names in the files; None takes the usual name if the file has it.
+
+    The names hold for all files. Where one of them lacks the name for users or items but has the usual one, it is read
+    by that.
 
     Attributes:
         user: column of user ids.
@@ -94,10 +98,13 @@ def _read(
     path: Path, key: str, needed: Mapping[str, str], optional: Mapping[str, tuple[str | None, str]], limit: int
 ) -> Table:
     header = _header(path, key)
-    columns = dict(needed)
+    columns = {role: _own_name(name, USUAL[role], header) for role, name in needed.items()}
     for role, (given, usual) in optional.items():
-        if given is not None or usual in header:
-            columns[role] = given or usual
+        # targets and training data need no times, so a name that was given for the interactions may be absent there
+        if given is not None and (given in header or key in ("interactions", "predictions")):
+            columns[role] = given
+        elif usual in header:
+            columns[role] = usual
     _check_columns(path, key, columns, header)
     raw, ragged = _rows(path, header, columns)
     typed = _typed(raw)
@@ -115,6 +122,26 @@ def _read(
             + f"\nRepair the file, check the columns' names ({', '.join(columns.values())}), or raise max_bad_rows."
         )
     return Table(path, typed.filter(reasons.is_null()).drop("reason"), len(bad), examples)
+
+
+def _own_name(given: str, usual: str, header: Sequence[str]) -> str:
+    """The files of a pair often come from different tools: where one lacks the given name, it may have the usual."""
+    return usual if given not in header and usual in header else given
+
+
+def check_named(paths: Mapping[str, Path], names: Names) -> None:
+    """Refuse names of users and items that none of the files has.
+
+    Raises:
+        DeshiError: with the columns that there are.
+    """
+    headers = {key: _header(path, key) for key, path in paths.items()}
+    for role, name in (("user", names.user), ("item", names.item)):
+        if not any(name in header for header in headers.values()):
+            have = "; ".join(f"{paths[key]} has {', '.join(header)}" for key, header in headers.items())
+            near = nearest(name, sorted({column for header in headers.values() for column in header}), 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DeshiError(f"No file has a column {name!r}: {have}.{hint} Give its name: columns.{role}=COLUMN.")
 
 
 def _header(path: Path, key: str) -> list[str]:
@@ -170,6 +197,12 @@ def _rows(path: Path, header: list[str], columns: Mapping[str, str]) -> tuple[pl
     """The wanted columns under their roles with ``line``, and rows that have not even the right number of fields."""
     if path.suffix == ".parquet":
         frame = pl.read_parquet(path, columns=list(dict.fromkeys(columns.values())))
+        nested = [f"{name} ({dtype})" for name, dtype in frame.schema.items() if dtype.is_nested()]
+        if nested:
+            raise DeshiError(
+                f"{path} holds lists or records in {', '.join(nested)}, expected one value a row. Write a row for each "
+                f"user and item (in polars: frame.explode(...))."
+            )
         lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
         return _by_role(frame, columns, lines), []
     try:

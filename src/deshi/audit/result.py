@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from deshi.audit.finding import SEVERITIES, Finding, exit_code
+from deshi.data.rendering import Rendered
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -28,7 +28,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class AuditResult:
+class AuditResult(Rendered):
     """A finished audit.
 
     Attributes:
@@ -90,18 +90,6 @@ class AuditResult:
         for metric, values in self.metrics.items():
             table.add_row(metric, *(f"{value:.4f}" for value in values))
         return table
-
-    def __str__(self) -> str:
-        """The findings as plain text."""
-        console = Console(file=StringIO(), width=110, color_system=None)
-        with console.capture() as capture:
-            console.print(self.tables())
-        return capture.get().rstrip()
-
-    def _repr_html_(self) -> str:
-        console = Console(record=True, width=110, file=StringIO())
-        console.print(self.tables())
-        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
 
 def _panel(one: Finding) -> Panel:

@@ -22,18 +22,19 @@ from deshi.audit.questions import audit_questions
 from deshi.audit.ranks import audit_ranks
 from deshi.audit.recompute import recompute
 from deshi.audit.result import Checked
-from deshi.audit.selection import audit_selection, read_curve
+from deshi.audit.selection import audit_selection
 from deshi.audit.split import audit_split
 from deshi.audit.student import audit_student
 from deshi.audit.subject import Fitted, Subject
 from deshi.audit.table import audit_table, reproduced
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
-from deshi.evaluate.record import Evaluation
+from deshi.evaluate.record import Evaluation, read_curve
 from deshi.students.base import Student
 from deshi.students.scorers import StudentScorer
-from deshi.training.fit import STUDENT_FILE, data_module, load_selected_student, load_student
 from deshi.training.module import MONITOR
+from deshi.training.runs import STUDENT_FILE, load_selected_student, load_student
+from deshi.training.trainer import data_module
 
 log = logging.getLogger(__name__)
 

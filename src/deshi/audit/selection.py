@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ import polars as pl
 from deshi.audit.finding import Finding, finding, place
 from deshi.audit.probe import AT, Floats
 from deshi.audit.table import tolerance
-from deshi.types import DeshiError
-
-CURVE = "epochs.csv"
+from deshi.evaluate.record import CURVE_FILE
 
 
 def audit_selection(
@@ -43,20 +40,6 @@ def audit_selection(
     return _by_curve(curve, record) if curve is not None and curve.height else []
 
 
-def read_curve(folder: Path) -> pl.DataFrame | None:
-    """The learning curve of a run, if it has one.
-
-    Raises:
-        DeshiError: if it can't be read.
-    """
-    if not (folder / CURVE).is_file():
-        return None
-    try:
-        return pl.read_csv(folder / CURVE)
-    except pl.exceptions.PolarsError as error:
-        raise DeshiError(f"{folder / CURVE} can't be read ({error}). Train again.") from error
-
-
 def _by_figure(recorded: float, figures: Mapping[str, Floats]) -> list[Finding]:
     """What is called validation is the test part's figure."""
     own, other = (float(figures[part].mean()) for part in ("validation", "test"))
@@ -76,7 +59,7 @@ def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
     test = _best_epoch(curve, "test/ndcg@10")
     if chosen is None or validation is None or chosen == validation:
         return []
-    where = [place(file=CURVE, epoch=chosen), place(file=CURVE, epoch=validation)]
+    where = [place(file=CURVE_FILE, epoch=chosen), place(file=CURVE_FILE, epoch=validation)]
     if chosen == test:
         what = (
             f"Epoch {chosen} was selected: the best of {curve.height} on test; on validation it is epoch {validation}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,14 @@ def run(cfg: AuditConfig) -> AuditResult:
         return _pair(cfg, cfg.interactions, cfg.predictions)
     _refuse_other_split(cfg)
     subject = find_subject(cfg)
+    # first, as it takes no time and may be a path that was misspelt
+    begin = time.perf_counter()
+    known = audit_knowledge(cfg.knowledge, subject.bundle) if cfg.knowledge is not None else []
+    seconds = time.perf_counter() - begin
     findings, checked = audit(subject, cfg.max_positions)
     if cfg.knowledge is not None:
-        found = audit_knowledge(cfg.knowledge, subject.bundle)
-        findings += found
-        checked.append(Checked("knowledge", 0.0, len(found)))
+        findings += known
+        checked.append(Checked("knowledge", seconds, len(known)))
     folder = new_run_folder(cfg.paths.runs, "audit", subject.name)
     result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes)
     fitted = subject.fitted

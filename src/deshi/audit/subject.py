@@ -13,7 +13,7 @@ from deshi.data.splits import Split
 from deshi.evaluate.record import Evaluation, evaluations_of, load_evaluation
 from deshi.schemas import LEAVE_ONE_OUT, AuditConfig, DataConfig, EvaluateConfig, FitConfig, PathsConfig
 from deshi.targets import build
-from deshi.training.fit import RUN_FILE
+from deshi.training.runs import RUN_FILE
 from deshi.types import DeshiError
 
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deshi.conf.groups import stage_groups
 from deshi.conf.overrides import Override, parse
-from deshi.config import Config, find_run, read_saved, resolved, schema_defaults, validate
+from deshi.config import TRAINING_STAGES, Config, find_run, read_saved, resolved, schema_defaults, validate
 from deshi.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
 from deshi.targets import ConfigError, Problem
 
@@ -37,8 +37,8 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     """
     overrides = parse(stage, texts, config_dir)
     values = _compose(stage, model, overrides, config_dir)
-    if stage == "fit" and values.get("resume") is not None:
-        values = _resumed(values, overrides)
+    if values.get("resume") is not None:
+        values = _resumed(stage, values, overrides)
     if model.model_fields.keys() >= {"run", "data", "split"}:
         values = _with_run(values, model) if values.get("run") is not None else _without_run(values)
     config = validate(model, values, list(texts), known=stage_groups(stage))
@@ -80,9 +80,9 @@ def _hydra_of_ones_own() -> Iterator[None]:
         GlobalHydra.instance().hydra = before
 
 
-def _resumed(values: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+def _resumed(stage: str, values: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
     """The interrupted run's own configuration; nothing of it may change on the way."""
-    folder = find_run(_paths(values).runs, "fit", str(values["resume"]))
+    folder = find_run(_paths(values).runs, stage, str(values["resume"]))
     extra = [override for override in overrides if override.key.split(".")[0] not in LOOKED_UP]
     if extra:
         reason = "a resumed run keeps its own configuration. Leave it out, or start a new run."
@@ -93,8 +93,8 @@ def _resumed(values: dict[str, Any], overrides: Iterable[Override]) -> dict[str,
 def _with_run(values: dict[str, Any], model: type[StageConfig]) -> dict[str, Any]:
     """Data and split of the run that is evaluated, unless they are given."""
     runs, name = _paths(values).runs, str(values["run"])
-    named = [stage for stage in model.run_stages if (runs / stage / name).is_dir()]
-    folder = find_run(runs, (*named, *model.run_stages)[0], name)
+    stages = [stage for stage in model.run_stages if name != "latest" or stage in TRAINING_STAGES]
+    folder = find_run(runs, stages, name)
     saved = read_saved(folder)
     taken = {key: saved.get(key) for key in ("data", "split") if values.get(key) is None}
     return {**values, **taken, "run": str(folder)}

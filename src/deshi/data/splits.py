@@ -49,6 +49,14 @@ class Cases:
         """``(T,)`` int64, the case that each target belongs to."""
         return np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
 
+    def of_users(self, chosen: np.ndarray) -> Cases:
+        """The cases of the users for which ``chosen`` ``(n_users,)`` bool is true."""
+        kept = chosen[self.users]
+        counts = np.diff(self.target_offsets)
+        offsets = np.concatenate([[0], np.cumsum(counts[kept])])
+        rows = self.target_rows[np.repeat(kept, counts)]
+        return Cases(self.users[kept], self.starts[kept], self.ends[kept], offsets, rows)
+
 
 @dataclass(frozen=True)
 class Split:

@@ -18,6 +18,11 @@ from deshi.types import DeshiError
 METRICS_FILE = "metrics.json"
 RANKS_FILE = "ranks.parquet"
 RUN_FILE = "run.json"
+CURVE_FILE = "epochs.csv"
+LOSS = "train/loss"
+"""How the column of the training loss begins."""
+
+RANK_COLUMNS = ("case", "user", "user_id", "target", "item_id", "rank", "n_candidates")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +67,41 @@ class Evaluation:
                 f"{self.folder} has {' and '.join(self.parts)} ranks, but {part} is asked for. "
                 f"Run: deshi evaluate {subject} part=both"
             )
-        try:
-            return pl.read_parquet(path).filter(pl.col("part") == part)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise DeshiError(f"{path} can't be read ({error}). Run deshi evaluate again.") from error
+        found = read_part(path, part)
+        lacking = [name for name in RANK_COLUMNS if name not in found.columns]
+        if lacking:
+            raise DeshiError(f"{path} lacks {', '.join(lacking)}: it holds no ranks. Run deshi evaluate again.")
+        return found
+
+
+def read_part(path: Path, part: str) -> pl.DataFrame:
+    """The rows of one part of a file that an evaluation has left.
+
+    Raises:
+        DeshiError: if the file is gone or can't be read.
+    """
+    try:
+        return pl.read_parquet(path).filter(pl.col("part") == part)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DeshiError(f"{path} can't be read ({error}). Run deshi evaluate again.") from error
+
+
+def read_curve(folder: Path) -> pl.DataFrame | None:
+    """The learning curve of a run, a row an epoch, if it has one.
+
+    Raises:
+        DeshiError: if it can't be read, or is none.
+    """
+    path = folder / CURVE_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = pl.read_csv(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DeshiError(f"{path} can't be read ({error}). Train again.") from error
+    if "epoch" not in found.columns:
+        raise DeshiError(f"{path} has the columns {', '.join(found.columns)}, expected epoch among them. Train again.")
+    return found
 
 
 def load_evaluation(folder: Path) -> Evaluation:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 
 import polars as pl
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from deshi.data.rendering import Rendered
 
 Metrics = Mapping[str, float]
 
@@ -30,7 +31,7 @@ BEYOND = {
 
 
 @dataclass(frozen=True)
-class EvaluateResult:
+class EvaluateResult(Rendered):
     """A finished evaluation.
 
     Attributes:
@@ -113,18 +114,6 @@ class EvaluateResult:
         for ranker, metrics in self.references.items():
             if any(name in metrics for name in names):
                 table.add_row(ranker, *_figures(metrics, names))
-
-    def __str__(self) -> str:
-        """The tables as plain text."""
-        console = Console(file=StringIO(), width=110, color_system=None)
-        with console.capture() as capture:
-            console.print(self.tables())
-        return capture.get().rstrip()
-
-    def _repr_html_(self) -> str:
-        console = Console(record=True, width=110, file=StringIO())
-        console.print(self.tables())
-        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
 
 def parts_of(metrics: Metrics) -> list[str]:

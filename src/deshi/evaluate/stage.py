@@ -23,7 +23,6 @@ from deshi.evaluate.reference.events import training_events
 from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.schemas import EvaluateConfig
-from deshi.students.scorers import StudentScorer
 from deshi.targets import build
 from deshi.types import PAD, DeshiError
 
@@ -56,13 +55,14 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         DeshiError: if the run, the bundle or a case is missing, the run was trained on other data, its scores can't be
             ranked, or the candidate sets don't fit.
     """
-    subject = find_subject(cfg)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    subject = find_subject(cfg, device)
     asked = _ask(cfg, subject)
     names, left_out = _references(cfg, subject.bundle.n_items)
     measured: dict[str, Measured] = {}
     student = _student_name(subject)
     if student is not None:
-        measured[student] = _measure_student(subject, asked.questions)
+        measured[student] = _measure_run(subject, asked.questions, device)
     for name in names:
         measured[name] = _measure_reference(name, subject, asked.questions)
     main, *others = measured
@@ -153,12 +153,11 @@ def _student_name(subject: Subject) -> str | None:
     return None if subject.record is None else str(subject.record["student"])
 
 
-def _measure_student(subject: Subject, questions: Questions) -> Measured:
-    if subject.student is None:
-        raise DeshiError("There is no student to evaluate: give run=FOLDER or run=latest.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorer = StudentScorer(subject.student, device)
-    return measure(scorer, questions, device, scorer.item_vectors())
+def _measure_run(subject: Subject, questions: Questions, device: str) -> Measured:
+    if subject.scorer is None:
+        raise DeshiError("There is no run to evaluate: give run=FOLDER or run=latest.")
+    vectors = getattr(subject.scorer, "item_vectors", None)
+    return measure(subject.scorer, questions, device, vectors() if callable(vectors) else None)
 
 
 def _measure_reference(name: str, subject: Subject, questions: Questions) -> Measured:

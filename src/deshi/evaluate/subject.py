@@ -1,4 +1,4 @@
-"""What is evaluated and on what: a student's run or a data set alone, with its bundle, split and training ranges."""
+"""What is evaluated and on what: a run or a data set alone, with its bundle, split and training ranges."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from deshi.config import find_run, load_config
+from deshi.config import find_trained
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases, LeaveOneOut, Split
-from deshi.schemas import DataConfig, EvaluateConfig, FitConfig
-from deshi.students.base import Student
+from deshi.schemas import DataConfig, EvaluateConfig, TrainingConfig
+from deshi.students.scorers import Scorer
 from deshi.targets import build
-from deshi.training.fit import load_student
+from deshi.training.runs import check_same_data, load_scorer, read_record, trained_config
 from deshi.types import DeshiError
 
 
@@ -28,7 +28,7 @@ class Subject:
         split: whose cases are asked.
         starts: ``(n_users,)`` flat positions, with ``ends`` the events that were trained on.
         ends: ``(n_users,)`` flat positions.
-        student: the run's, or None.
+        scorer: what the run trained, or None.
         record: the run's ``run.json``, empty without a run.
         folder: the run's folder, or None.
     """
@@ -37,12 +37,12 @@ class Subject:
     split: Split
     starts: Ints
     ends: Ints
-    student: Student | None = None
+    scorer: Scorer | None = None
     record: dict[str, Any] | None = None
     folder: Path | None = None
 
 
-def find_subject(cfg: EvaluateConfig) -> Subject:
+def find_subject(cfg: EvaluateConfig, device: str = "cpu") -> Subject:
     """Load what ``cfg`` names and check that it fits together.
 
     Raises:
@@ -54,15 +54,15 @@ def find_subject(cfg: EvaluateConfig) -> Subject:
         bundle = _load_bundle(cfg.data, [cfg.paths.data])
         split: Split = (build(cfg.split) if cfg.split else LeaveOneOut())(bundle)
         return Subject(bundle, split, *split.train_ranges(bundle))
-    folder = find_run(cfg.paths.runs, "fit", cfg.run)
-    fitted = load_config(folder, FitConfig)
-    student, record = load_student(folder)
+    folder = find_trained(cfg.paths.runs, cfg.run)
+    record, fitted = read_record(folder), trained_config(folder)
     bundle = _load_bundle(cfg.data or fitted.data, [cfg.paths.data, fitted.paths.data])
-    _check_same_data(folder, record, bundle)
+    check_same_data(folder, record, bundle)
+    scorer, _ = load_scorer(folder, device, bundle)
     own: Split = build(fitted.split)(bundle)
     split = build(cfg.split)(bundle) if cfg.split else own
     starts, ends = _trained_ranges(fitted, own, bundle)
-    return Subject(bundle, split, starts, ends, student, record, folder)
+    return Subject(bundle, split, starts, ends, scorer, record, folder)
 
 
 def leaked_targets(subject: Subject, cases: Cases) -> int:
@@ -71,7 +71,7 @@ def leaked_targets(subject: Subject, cases: Cases) -> int:
     return int((cases.target_rows < subject.ends[owners]).sum())
 
 
-def _trained_ranges(fitted: FitConfig, split: Split, bundle: Bundle) -> tuple[Ints, Ints]:
+def _trained_ranges(fitted: TrainingConfig, split: Split, bundle: Bundle) -> tuple[Ints, Ints]:
     if fitted.train.refit or fitted.train.train_targets == "including_validation":
         return split.refit_ranges(bundle)
     return split.train_ranges(bundle, fitted.train.train_targets)
@@ -82,13 +82,3 @@ def _load_bundle(data: DataConfig, folders: list[Path]) -> Bundle:
     paths = [folder / data.name for folder in folders]
     found = [path for path in paths if (path / "manifest.json").is_file()]
     return Bundle.load(found[0] if found else paths[0])
-
-
-def _check_same_data(folder: Path, record: dict[str, Any], bundle: Bundle) -> None:
-    trained_on = record["data_fingerprint"]
-    if trained_on != bundle.fingerprint:
-        raise DeshiError(
-            f"The run {folder} was trained on the data {record['data']} with fingerprint {trained_on}, but "
-            f"{bundle.path} has fingerprint {bundle.fingerprint}. Prepare the data as they were for the run, "
-            f"or train a new run on these."
-        )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.targets import suggestion
 from deshi.types import DeshiError
 
 Floats = NDArray[np.float64]
@@ -102,6 +103,27 @@ METRICS: dict[str, Callable[[CaseRanks, int], Floats]] = {
     "mrr": reciprocal_rank,
     "map": average_precision,
 }
+
+
+def read_metric(text: str, setting: str = "metric") -> tuple[str, int]:
+    """The name and K of a metric that each case has, such as ``ndcg@10``.
+
+    Args:
+        text: ``NAME@K``.
+        setting: where it was given, for the message.
+
+    Raises:
+        DeshiError: for an unknown name or a K that is no whole number from 1, with the nearest names.
+    """
+    name, _, k = text.partition("@")
+    whole = k.isdecimal() and int(k) >= 1
+    if name in METRICS and whole:
+        return name, int(k)
+    known = [f"{known}@{int(k) if whole else 10}" for known in METRICS]
+    raise DeshiError(
+        f"{setting} has {text!r}, expected NAME@K of a metric that each user has, K from 1. "
+        f"{suggestion(text, known, 'metrics')}"
+    )
 
 
 def metrics_per_case(grouped: CaseRanks, ks: Sequence[int]) -> dict[str, Floats]:

@@ -46,8 +46,17 @@ def bootstrap_interval(values: Floats, confidence: float = 0.95, samples: int = 
         DeshiError: for no cases, NaN values or a confidence outside of (0, 1).
     """
     checked = _checked(values)
-    low, high = percentile_bounds(bootstrap_means(checked, samples, seed), confidence)
-    return Interval(float(checked.mean()), float(low), float(high))
+    return percentile_interval(float(checked.mean()), bootstrap_means(checked, samples, seed), confidence)
+
+
+def percentile_interval(point: float, drawn: Floats, confidence: float = 0.95) -> Interval:
+    """A figure with the percentile interval of its resampled values ``(samples,)``.
+
+    Resamples in which the figure doesn't exist (a ratio over 0) are left out; without any other the bounds are NaN.
+    """
+    real = drawn[np.isfinite(drawn)]
+    low, high = percentile_bounds(real, confidence) if len(real) else (np.nan, np.nan)
+    return Interval(point, float(low), float(high))
 
 
 def percentile_bounds(means: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
@@ -189,7 +198,7 @@ def _checked(values: Floats) -> Floats:
 
 
 def _blocks(samples: int, n_cases: int) -> Iterator[int]:
-    """Sizes of blocks of samples that add up to ``samples``; they don't change what is drawn."""
+    """Sizes of blocks of samples that add up to ``samples``: of both numbers alone, so a seed draws the same again."""
     if samples < 1:
         raise DeshiError(f"samples is {samples}, expected a number from 1; intervals need about 1000.")
     step = max(1, CELLS // max(1, n_cases))

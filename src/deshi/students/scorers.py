@@ -73,6 +73,8 @@ class StudentScorer:
         device: where to compute.
     """
 
+    score_kind = "logit"
+
     def __init__(self, student: Student, device: torch.device | str = "cpu") -> None:
         self.student = student.to(device).eval()
         self.n_items = student.n_items

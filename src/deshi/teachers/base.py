@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from deshi.data.bundle import Bundle
+from deshi.data.datamodule import CaseBatches
 from deshi.students.base import Student
+from deshi.students.scorers import Scorer
+from deshi.types import Batch, DeshiError
+
+LoadScorer = Callable[[str, "torch.device | str"], tuple[Scorer, dict[str, Any]]]
+
+
+def no_runs(name: str, device: torch.device | str) -> tuple[Scorer, dict[str, Any]]:
+    """Stands for the runs where there are none.
+
+    Raises:
+        DeshiError: always.
+    """
+    raise DeshiError(f"The run {name!r} was asked for where no runs are at hand.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +38,31 @@ class Resources:
         load_student: from the name of a finished run of ``deshi fit`` (folder, folder's name or ``latest``) to its
             student in evaluation mode and its record ``run.json``; refuses runs on other data.
         device: where frozen models are to be computed.
+        load_scorer: from the name of a finished run of ``deshi fit`` or ``deshi teach`` and a device to its scorer and
+            its record; refuses runs on other data.
     """
 
     bundle: Bundle
     cache: Path
     load_student: Callable[[str], tuple[Student, dict[str, Any]]]
     device: torch.device
+    load_scorer: LoadScorer = no_runs
+
+
+@runtime_checkable
+class FittedTeacher(Protocol):
+    """A teacher that isn't trained by gradients: a :class:`~deshi.students.scorers.Scorer` with a small state."""
+
+    n_items: int
+
+    def scores(self, batch: Batch) -> Tensor:
+        """``(B, n_items)`` float32, higher is better; the batch holds whole histories."""
+        ...
+
+    def fit(self, validation: CaseBatches) -> dict[str, Any]:
+        """Choose whatever is to be chosen on the validation cases; returns the state, JSON-able."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state that :meth:`fit` returned."""
+        ...

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from deshi.evaluate.compare.comparison import Comparison, Figure, Model, PairTest
 from deshi.evaluate.compare.models import Group, find_baseline, flatten, group, labelled
 from deshi.evaluate.compare.pairing import check_measured_alike, per_user
+from deshi.evaluate.doubts import not_beating, own_warnings
 from deshi.evaluate.record import Evaluation
+from deshi.evaluate.result import headline_k
 from deshi.metrics.significance import (
     bootstrap_means,
     effect_size,
@@ -92,7 +94,7 @@ def compare_evaluations(
         permutations=flips,
         seed=seed,
         protocol=flatten(record.get("protocol") or {}),
-        warnings=_warnings(groups),
+        warnings=_warnings(groups, part),
         notes=[*notes, *([ALONE] if each_run else _seed_notes(groups)), *([] if pairs else [NO_TESTS])],
     )
 
@@ -190,15 +192,28 @@ def _tests(
     return tests
 
 
-def _warnings(groups: Sequence[Group]) -> list[str]:
-    """What the evaluations warn of, an entry a run: the model's label and, if it has several runs, the seed first."""
+def _warnings(groups: Sequence[Group], part: str) -> list[str]:
+    """What the evaluations warn of, with the model's label and, if it has several runs, the seed first."""
     found = []
     for one in groups:
         for member in one.members if not one.is_added else ():
             name = one.label if len(one.members) == 1 else f"{one.label}, seed {member.seed}"
-            sentences = member.evaluation.record.get("warnings") or ()
+            sentences = own_warnings(member.evaluation)
             found += [f"{name}: {' '.join(sentences)}"] if sentences else []
-    return found
+    return [*found, *(sentence for one in groups if not one.is_added for sentence in _not_beating(one, part))]
+
+
+def _not_beating(one: Group, part: str) -> list[str]:
+    """Whether the model, as the mean of its runs, beats the reference rankers that were evaluated beside them."""
+    metrics = [member.evaluation.metrics for member in one.members]
+    ks = [int(key.rpartition("@")[2]) for key in metrics[0] if key.startswith(f"{part}/ndcg@")]
+    key = f"{part}/ndcg@{headline_k(ks)}" if ks else ""
+    if any(key not in figures for figures in metrics):
+        return []
+    beside = {name: each for member in one.members for name, each in member.evaluation.references.items()}
+    references = {name: each[key] for name, each in beside.items() if key in each}
+    own = sum(figures[key] for figures in metrics) / len(metrics)
+    return not_beating(one.label, own, references, f"{key.partition('/')[2].upper()}, {part}")
 
 
 def _seed_notes(groups: Sequence[Group]) -> list[str]:

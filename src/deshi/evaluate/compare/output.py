@@ -175,6 +175,7 @@ def _tex_table(sheet: Sheet) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{tex(sheet.title)}. {tex(sheet.caption)}}}",
+            r"\footnotesize\setlength{\tabcolsep}{4pt}",  # eight columns in the width of a page
             rf"\begin{{tabular}}{{{sides}}}",
             r"\toprule",
             " & ".join(tex(name) for name in sheet.columns) + r" \\",
@@ -190,7 +191,7 @@ def _tex_table(sheet: Sheet) -> str:
 def _tex_cell(cell: Cell) -> str:
     text = rf"\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text)
     # A bracket at the head of a row would be taken for the optional argument of the row end before it.
-    return rf"{text} {{\footnotesize {tex(cell.detail)}}}" if cell.detail else _guarded(text)
+    return rf"{text} {{\scriptsize {tex(cell.detail)}}}" if cell.detail else _guarded(text)
 
 
 def _guarded(text: str) -> str:

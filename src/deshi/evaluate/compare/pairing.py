@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from deshi.evaluate.compare.models import Group, Member, flatten
 from deshi.evaluate.record import Evaluation
-from deshi.metrics.ranking import METRICS, case_ranks, metrics_per_case
-from deshi.targets import suggestion
+from deshi.metrics.ranking import case_ranks, metrics_per_case, read_metric
 from deshi.types import ITEM, USER, DeshiError
 
 Floats = NDArray[np.float64]
 KEYS = [USER, "case", ITEM]
 ABSENT = "nothing"
+HASH = re.compile(r"fingerprint$|sha256")
+"""Fields whose values nobody reads to their end."""
 
 
 def check_measured_alike(evaluations: Sequence[Evaluation]) -> None:
@@ -26,7 +28,7 @@ def check_measured_alike(evaluations: Sequence[Evaluation]) -> None:
     Raises:
         DeshiError: naming every field that differs, with its values and the evaluations that have them.
     """
-    flat = [_measured_how(one) for one in evaluations]
+    flat = _comparable([_measured_how(one) for one in evaluations])
     fields = list(dict.fromkeys(key for one in flat for key in one))
     differing = [key for key in fields if len({repr(one.get(key, ABSENT)) for one in flat}) > 1]
     if "data_fingerprint" not in differing:  # a folder that was renamed holds the same data
@@ -38,7 +40,8 @@ def check_measured_alike(evaluations: Sequence[Evaluation]) -> None:
         lines = "\n".join(f"  {key}: {_values(key, flat, names)}" for key in differing)
         raise DeshiError(
             f"These evaluations were not measured alike, so their figures can't be compared:\n{lines}\n"
-            f"Run deshi evaluate again for one side, with the data, split and eval settings of the other."
+            f"Name only those that were measured alike, or run deshi evaluate again for one side, with the data, "
+            f"split, candidates and eval settings of the other."
         )
 
 
@@ -48,29 +51,13 @@ def per_user(groups: Sequence[Group], part: str, metrics: Sequence[str]) -> list
     Raises:
         DeshiError: if an evaluation lacks the part, or has other users or targets than the first one.
     """
-    checked = [check_metric(metric) for metric in metrics]
+    checked = [read_metric(metric, "metrics") for metric in metrics]
     frames = [[_ranks(member, part) for member in one.members] for one in groups]
     wanted, first = frames[0][0], groups[0].first
     for one, its_frames in zip(groups, frames, strict=True):
         for member, frame in zip(one.members, its_frames, strict=True):
             _check_same_users(first.evaluation, wanted, member.evaluation, frame)
     return [np.stack([_values_of(frame, checked) for frame in its_frames]) for its_frames in frames]
-
-
-def check_metric(text: str) -> tuple[str, int]:
-    """The name and K of a metric such as ``ndcg@10``.
-
-    Raises:
-        DeshiError: if it isn't measured for every user, with those that are.
-    """
-    name, _, k = text.partition("@")
-    if name not in METRICS or not k.isdecimal() or int(k) < 1:
-        known = [f"{known}@{k if k.isdecimal() and int(k) else 10}" for known in METRICS]
-        raise DeshiError(
-            f"metrics has {text!r}, expected NAME@K of a metric that each user has. "
-            f"{suggestion(text, known, 'metrics')}"
-        )
-    return name, int(k)
 
 
 def _measured_how(evaluation: Evaluation) -> dict[str, Any]:
@@ -80,13 +67,29 @@ def _measured_how(evaluation: Evaluation) -> dict[str, Any]:
     return {**alike, **protocol, "protocol_fingerprint": record.get("protocol_fingerprint")}
 
 
+def _comparable(flat: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fields below one that is plain elsewhere put together: candidates are ``full`` in A, ``kind=llara ...`` in B."""
+    plain = {key for one in flat for key in one}
+    joined = [key for key in plain if any(other.startswith(f"{key}.") for other in plain)]
+    return [_joined(one, joined) for one in flat]
+
+
+def _joined(one: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    found = dict(one)
+    for key in keys:
+        own = {name.removeprefix(f"{key}."): found.pop(name) for name in one if name.startswith(f"{key}.")}
+        if own:
+            found[key] = " ".join(f"{name}={value}" for name, value in own.items() if not name.startswith("sha256"))
+    return found
+
+
 def _values(key: str, flat: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """``True in A, False in B``."""
     owners: dict[str, list[str]] = {}
     for one, name in zip(flat, names, strict=True):
         value = one.get(key, ABSENT)
         shown = str(value) if isinstance(value, str) else repr(value)
-        owners.setdefault(shown[:16] if key.endswith("fingerprint") else shown, []).append(name)
+        owners.setdefault(shown[:16] if HASH.search(key) else shown, []).append(name)
     return ", ".join(f"{value} in {_few(who)}" for value, who in owners.items())
 
 
@@ -96,8 +99,21 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _ranks(member: Member, part: str) -> pl.DataFrame:
-    evaluation = member.evaluation
-    found = evaluation.reference_ranks(member.reference, part) if member.reference else evaluation.ranks(part)
+    """The member's ranks, whole.
+
+    Raises:
+        DeshiError: if the part was not evaluated, or ranks have been lost or spoilt since.
+    """
+    evaluation, reference = member.evaluation, member.reference
+    found = evaluation.reference_ranks(reference, part) if reference else evaluation.ranks(part)
+    metrics = evaluation.references[reference] if reference else evaluation.metrics
+    cases, wrong = metrics.get(f"{part}/n_cases"), found.filter(~(pl.col("rank") >= 1) | pl.col("rank").is_nan())
+    if wrong.height or (cases is not None and found["case"].n_unique() != cases):
+        raise DeshiError(
+            f"The stored ranks of {member.ranker} in {evaluation.folder} are damaged: {found['case'].n_unique():,} "
+            f"cases on {part}, {wrong.height:,} ranks below 1 or NaN, but its figures are means over "
+            f"{cases or found['case'].n_unique():,.0f} cases. deshi audit says more; run deshi evaluate again."
+        )
     return found.select(*KEYS, "rank").sort(KEYS)
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
+from typing import ClassVar
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deshi.data.rendering import Rendered
 from deshi.evaluate.compare.comparison import Comparison
 from deshi.evaluate.compare.output import html_table
 from deshi.evaluate.compare.tables import Cell, Sheet, sheets
 
 
 @dataclass(frozen=True)
-class CompareResult:
+class CompareResult(Rendered):
     """A finished comparison.
 
     Attributes:
         folder: the run folder that it wrote.
         comparison: figures and tests, as plain data.
     """
+
+    width: ClassVar[int] = 120
 
     folder: Path
     comparison: Comparison
@@ -36,13 +39,6 @@ class CompareResult:
         shown += [Text(sentence) for sentence in self.comparison.notes]
         shown.append(Text(f"Written to {self.folder}"))
         return Group(*shown)
-
-    def __str__(self) -> str:
-        """The tables as plain text."""
-        console = Console(file=StringIO(), width=120, color_system=None)
-        with console.capture() as capture:
-            console.print(self.tables())
-        return capture.get().rstrip()
 
     def _repr_html_(self) -> str:
         return "\n".join(html_table(sheet) for sheet in sheets(self.comparison))

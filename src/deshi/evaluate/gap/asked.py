@@ -11,9 +11,8 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases, Split
 from deshi.evaluate.ranking import evaluate_ranks
-from deshi.metrics.ranking import METRICS, case_ranks
+from deshi.metrics.ranking import METRICS, case_ranks, read_metric
 from deshi.students.scorers import Scorer
-from deshi.types import DeshiError
 
 Floats = NDArray[np.float64]
 
@@ -32,18 +31,14 @@ class Metric:
         Raises:
             DeshiError: for an unknown name or a K that is no whole number from 1.
         """
-        name, _, k = text.partition("@")
-        if name not in METRICS or not k.isdigit() or int(k) < 1:
-            raise DeshiError(f"metric is {text!r}, expected one of {', '.join(METRICS)} and a K, such as ndcg@10.")
-        return cls(name, int(k))
+        return cls(*read_metric(text))
 
     def __str__(self) -> str:
         return f"{self.name}@{self.k}"
 
     def per_case(self, ranks: Floats, cases: Cases) -> Floats:
         """``(C,)``: the metric of each case from the ranks ``(T,)`` of all targets."""
-        owner = cases.owners
-        return METRICS[self.name](case_ranks(ranks, owner, len(cases)), self.k)
+        return METRICS[self.name](case_ranks(ranks, cases.owners, len(cases)), self.k)
 
 
 @dataclass(frozen=True)

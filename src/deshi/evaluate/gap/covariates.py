@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.data.bundle import Bundle
+from deshi.data.ranges import inside
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases
 
 Floats = NDArray[np.float64]
-HOUR = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ class Known:
     @classmethod
     def of(cls, bundle: Bundle, starts: Ints, ends: Ints) -> Known:
         """Count the events ``[starts[u], ends[u])`` of every user."""
-        edges = np.zeros(bundle.n_interactions + 1, dtype=np.int64)
-        np.add.at(edges, starts, 1)
-        np.add.at(edges, ends, -1)
-        rows = np.flatnonzero(np.cumsum(edges[:-1]) > 0)
+        rows = np.flatnonzero(inside(starts, ends, bundle.n_interactions))
         items = np.asarray(bundle.items)[rows]
         first = np.full(bundle.n_items, np.inf)
         if bundle.time_unit == "ms":
@@ -103,8 +100,8 @@ def _life(known: Known, cases: Cases) -> Floats:
 
 def _since(bundle: Bundle, cases: Cases, rows: Ints) -> Floats:
     """Milliseconds from the events ``rows`` ``(C,)`` to each case's targets."""
-    owner = cases.owners
-    return _mean((bundle.timestamps[cases.target_rows] - bundle.timestamps[rows[owner]]).astype(np.float64), cases)
+    passed = bundle.timestamps[cases.target_rows] - bundle.timestamps[rows[cases.owners]]
+    return _mean(passed.astype(np.float64), cases)
 
 
 def _mean(values: Floats, cases: Cases) -> Floats:

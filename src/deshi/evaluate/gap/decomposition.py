@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.evaluate.gap.covariates import Covariate
-from deshi.metrics.significance import Interval
+from deshi.metrics.significance import Interval, percentile_interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,9 +76,7 @@ def decompose(inputs: Design, samples: int, confidence: float, seed: int) -> tup
     for sample in range(samples):
         times = np.bincount(generator.integers(count, size=count), minlength=count)
         drawn[sample] = _parts(inputs, times[owner].astype(np.float64))
-    tail = (1 - confidence) / 2 * 100
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
-    found = [Interval(*map(float, values)) for values in zip(whole, low, high, strict=True)]
+    found = [percentile_interval(float(part), drawn[:, place], confidence) for place, part in enumerate(whole)]
     return found[:-1], found[-1]
 
 

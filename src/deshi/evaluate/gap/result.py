@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deshi.data.rendering import Rendered
 from deshi.metrics.significance import Interval
 
 
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class GapResult:
+class GapResult(Rendered):
     """A gap, explained. Intervals are percentile bootstrap intervals over users.
 
     Attributes:
@@ -60,7 +60,10 @@ class GapResult:
         verdict: ``noise``, ``drift`` or ``suspicious``.
         sentence: why.
         notes: what could not be said.
+        confidence: of the intervals.
     """
+
+    width: ClassVar[int] = 120
 
     folder: Path
     metric: str
@@ -75,6 +78,7 @@ class GapResult:
     verdict: str
     sentence: str
     notes: Sequence[str]
+    confidence: float = 0.95
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, as written to ``gap.json``."""
@@ -85,6 +89,7 @@ class GapResult:
             "validation": self.validation.mean,
             "test": self.test.mean,
             "difference": self.difference.mean,
+            "confidence": self.confidence,
             "interval": bounds["difference"],
             "ratio": self.ratio.mean,
             "ratio_interval": bounds["ratio"],
@@ -110,10 +115,11 @@ class GapResult:
         return Group(*shown)
 
     def _headline(self) -> Table:
-        table = _table(f"{self.metric} of {self.run}", "", "value", "95 % interval over users")
+        interval = f"{100 * self.confidence:.4g} % interval over users"
+        table = _table(f"{self.metric} of {self.run}", "", "value", interval)
         rows = {"validation": self.validation, "test": self.test, "test - validation": self.difference}
-        for name, interval in rows.items():
-            table.add_row(name, *_cells(interval, signed=name.startswith("test -")))
+        for name, figure in rows.items():
+            table.add_row(name, *_cells(figure, signed=name.startswith("test -")))
         table.add_row("test / validation", f"{self.ratio.mean:.3f}", f"{self.ratio.low:.3f} to {self.ratio.high:.3f}")
         return table
 
@@ -130,25 +136,15 @@ class GapResult:
         return table
 
     def _steps(self) -> Table:
-        table = _table(f"The same {self.steps[0].n_cases:,} users, step by step", "target", "value", "interval", "fall")
+        table = _table(
+            f"The same {self.steps[0].n_cases:,} users, step by step", "target", "value", "interval", "change"
+        )
         last: float | None = None
         for step in self.steps:
-            fall = "" if last is None else f"{step.interval.mean - last:+.4f}"
-            table.add_row(step.name, *_cells(step.interval), fall)
+            change = "" if last is None else f"{step.interval.mean - last:+.4f}"
+            table.add_row(step.name, *_cells(step.interval), change)
             last = step.interval.mean
         return table
-
-    def __str__(self) -> str:
-        """The tables as plain text."""
-        console = Console(file=StringIO(), width=120, color_system=None)
-        with console.capture() as capture:
-            console.print(self.tables())
-        return capture.get().rstrip()
-
-    def _repr_html_(self) -> str:
-        console = Console(record=True, width=120, file=StringIO())
-        console.print(self.tables())
-        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 from deshi.artifacts import environment, new_run_folder, write_json
-from deshi.config import load_config, save_config
+from deshi.config import save_config
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases
 from deshi.evaluate.gap.asked import Asker, Metric, steps_back
 from deshi.evaluate.gap.covariates import Covariate, Known, covariates, unseen_share
 from deshi.evaluate.gap.decomposition import decompose, design
+from deshi.evaluate.gap.headline import headline
 from deshi.evaluate.gap.result import Counterfactual, GapResult, Part, Step
 from deshi.evaluate.gap.verdict import find_cliff, judge
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
-from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
-from deshi.schemas import EvaluateConfig, FitConfig, GapConfig
-from deshi.students.base import Student
-from deshi.students.scorers import StudentScorer
-from deshi.training.fit import load_selected_student
+from deshi.metrics.significance import Interval, bootstrap_interval
+from deshi.schemas import EvaluateConfig, GapConfig
+from deshi.students.scorers import Scorer, scorer_of
+from deshi.training.runs import load_selected_student, trained_config
 from deshi.types import DeshiError
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ def run(cfg: GapConfig) -> GapResult:
         DeshiError: if the run or its bundle is missing, or a part has no cases.
     """
     metric = Metric.parse(cfg.metric)
-    subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths))
+    subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths), _device())
     return _Explanation(cfg, metric, subject).result()
 
 
@@ -52,14 +52,14 @@ class _Explanation:
     """One explanation, part by part."""
 
     def __init__(self, cfg: GapConfig, metric: Metric, subject: Subject) -> None:
-        assert subject.student is not None and subject.record is not None and subject.folder is not None
+        assert subject.scorer is not None and subject.record is not None and subject.folder is not None
         self.cfg, self.metric, self.subject = cfg, metric, subject
         self.folder, self.record = subject.folder, subject.record
-        self.settings = load_config(self.folder, FitConfig).eval
+        self.settings = trained_config(self.folder).eval
         self.bundle, self.split = subject.bundle, subject.split
-        self.final = subject.student
+        self.final = subject.scorer
         self.refitted = bool(self.record["refit"])
-        self.selected = load_selected_student(self.folder) if self.refitted else self.final
+        self.selected = self._selected() if self.refitted else self.final
         self.starts, self.ends = self._trained()
         self.validation, self.test = (self._cases(part) for part in ("validation", "test"))
 
@@ -69,18 +69,20 @@ class _Explanation:
         answers = _Answers(
             asker.worth(self.validation), asker.worth(self.test), (self.validation.users, self.test.users)
         )
-        validation, test, difference, ratio = self._headline(answers)
+        cfg = self.cfg
+        found = headline(answers.validation, answers.test, answers.users, cfg.samples, cfg.confidence, cfg.seed)
         parts, residue = self._parts(answers)
         ladder = self._asked(asker, answers)
-        cliff = find_cliff(ladder, self.cfg.samples, self.cfg.confidence, self.cfg.seed)
+        cliff = find_cliff(ladder, cfg.samples, cfg.confidence, cfg.seed)
         explained = sum(part.interval.mean for part in parts)
-        verdict, sentence = judge(difference, ratio, residue, explained, cliff, self._leaked())
-        folder = new_run_folder(self.cfg.paths.runs, "gap", self.folder.name.partition("_")[2])
+        verdict, sentence = judge(found.difference, found.ratio, residue, explained, cliff, self._leaked())
+        folder = new_run_folder(cfg.paths.runs, "gap", self.folder.name.partition("_")[2])
         result = GapResult(
-            folder, str(self.metric), self.folder.name, validation, test, difference, ratio,
+            folder, str(self.metric), self.folder.name, *found,
             [*parts, Part("residue", residue, "cases that are alike in all of the above")],
-            self._counterfactuals(asker, answers), [Step(name, *self._mean(worth)) for name, worth in ladder.items()],
-            verdict, sentence, self._notes(ladder),
+            self._counterfactuals(asker, answers),
+            [Step(name, self._mean(worth), len(worth)) for name, worth in ladder.items()],
+            verdict, sentence, self._notes(ladder), cfg.confidence,
         )  # fmt: skip
         self._write(result)
         return result
@@ -97,21 +99,12 @@ class _Explanation:
             raise DeshiError(f"The split {self.split.name} of {self.bundle.name} has no {part} case to compare.")
         return cases
 
-    def _asker(self, student: Student) -> Asker:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        cfg = self.settings
-        return Asker(StudentScorer(student, device), self.bundle, self.metric, cfg.filter_seen, cfg.batch_size, device)
+    def _selected(self) -> Scorer:
+        return scorer_of(load_selected_student(self.folder), _device())
 
-    def _headline(self, answers: _Answers) -> tuple[Interval, Interval, Interval, Interval]:
-        """Validation, test, their difference and their ratio; users are resampled with all of their cases."""
-        drawn = _resampled(answers, self.cfg.samples, self.cfg.seed)
-        point = np.array([answers.validation.mean(), answers.test.mean()])
-        return (
-            self._interval(float(point[0]), drawn[:, 0]),
-            self._interval(float(point[1]), drawn[:, 1]),
-            self._interval(float(point[1] - point[0]), drawn[:, 1] - drawn[:, 0]),
-            self._interval(_ratio(point[1], point[0]), _ratios(drawn[:, 1], drawn[:, 0])),
-        )
+    def _asker(self, scorer: Scorer) -> Asker:
+        cfg = self.settings
+        return Asker(scorer, self.bundle, self.metric, cfg.filter_seen, cfg.batch_size, _device())
 
     def _parts(self, answers: _Answers) -> tuple[list[Part], Interval]:
         known = Known.of(self.bundle, self.starts, self.ends)
@@ -151,8 +144,9 @@ class _Explanation:
         ends = np.minimum(self.split.train_end[self.test.users], self.test.ends)
         able = ends > self.test.starts
         if (ends < self.test.ends)[able].any():
-            cases = _subset(self.test, able)
-            withheld = asker.worth_withheld(cases, ends[able])
+            users = np.zeros(self.bundle.n_users, dtype=bool)
+            users[self.test.users[able]] = True  # a part has at most one case a user
+            withheld = asker.worth_withheld(self.test.of_users(users), ends[able])
             found.append(self._against("newest events withheld from the history", withheld, answers.test[able]))
         if self.refitted:
             refit = self._asker(self.final).worth(self.test)
@@ -160,8 +154,7 @@ class _Explanation:
         return found
 
     def _against(self, name: str, other: Floats, test: Floats) -> Counterfactual:
-        mean, change = self._mean(other)[0], self._mean(other - test)[0]
-        return Counterfactual(name, mean, change)
+        return Counterfactual(name, self._mean(other), self._mean(other - test))
 
     def _leaked(self) -> list[str]:
         now = Subject(self.bundle, self.split, self.starts, self.ends)
@@ -178,14 +171,8 @@ class _Explanation:
             notes.append("The data have positions, no times: target age and pauses are unknown.")
         return notes
 
-    def _mean(self, worth: Floats) -> tuple[Interval, int]:
-        means = bootstrap_means(worth, self.cfg.samples, self.cfg.seed)
-        return self._interval(float(worth.mean()), means), len(worth)
-
-    def _interval(self, point: float, drawn: Floats) -> Interval:
-        real = drawn[np.isfinite(drawn)]
-        low, high = percentile_bounds(real, self.cfg.confidence) if len(real) else (np.nan, np.nan)
-        return Interval(point, float(low), float(high))
+    def _mean(self, worth: Floats) -> Interval:
+        return bootstrap_interval(worth, self.cfg.confidence, self.cfg.samples, self.cfg.seed)
 
     def _write(self, result: GapResult) -> None:
         save_config(result.folder, self.cfg)
@@ -197,36 +184,9 @@ class _Explanation:
         write_json(result.folder / "gap.json", result.as_dict())
 
 
-def _resampled(answers: _Answers, samples: int, seed: int) -> Floats:
-    """``(samples, 2)`` means of validation and test over resampled users, each with the cases that it has."""
-    users = np.union1d(*answers.users)
-    sums = np.zeros((len(users), 4))
-    for column, (own, worth) in enumerate(zip(answers.users, (answers.validation, answers.test), strict=True)):
-        places = np.searchsorted(users, own)
-        np.add.at(sums[:, column], places, worth)
-        np.add.at(sums[:, 2 + column], places, 1.0)
-    means = bootstrap_means(sums, samples, seed)
-    return np.stack([_ratios(means[:, 0], means[:, 2]), _ratios(means[:, 1], means[:, 3])], axis=1)
-
-
 def _same(first: Cases, second: Cases) -> bool:
     pairs = ((first.users, second.users), (first.ends, second.ends), (first.target_rows, second.target_rows))
     return all(np.array_equal(one, other) for one, other in pairs)
-
-
-def _subset(cases: Cases, keep: NDArray[np.bool_]) -> Cases:
-    sizes = np.diff(cases.target_offsets)
-    rows = cases.target_rows[np.repeat(keep, sizes)]
-    offsets = np.concatenate([[0], np.cumsum(sizes[keep])])
-    return Cases(cases.users[keep], cases.starts[keep], cases.ends[keep], offsets, rows)
-
-
-def _ratio(over: float, under: float) -> float:
-    return float(over / under) if under else float("nan")
-
-
-def _ratios(over: Floats, under: Floats) -> Floats:
-    return np.divide(over, under, out=np.full(len(over), np.nan), where=under != 0)
 
 
 def _short(name: str, value: float) -> str:
@@ -237,3 +197,7 @@ def _short(name: str, value: float) -> str:
         if value >= size:
             return f"{value / size:,.1f} {unit}"
     return f"{value:,.0f} ms"
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

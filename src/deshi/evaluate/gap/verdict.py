@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
+from deshi.metrics.significance import Interval, bootstrap_means, percentile_interval
 
 Floats = NDArray[np.float64]
 Verdict = Literal["noise", "drift", "suspicious"]
@@ -52,8 +52,8 @@ def find_cliff(ladder: Mapping[str, Floats], samples: int, confidence: float, se
     means = bootstrap_means(worth, samples, seed)
     drawn = means[:, :-1] - means[:, 1:]
     others = np.delete(drawn, place, axis=1).max(1)
-    low, high = percentile_bounds(drawn[:, place] - others, confidence)
-    excess = Interval(float(falls[place] - np.delete(falls, place).max()), float(low), float(high))
+    beyond = float(falls[place] - np.delete(falls, place).max())
+    excess = percentile_interval(beyond, drawn[:, place] - others, confidence)
     if excess.low <= 0:
         return None
     return Cliff(names[place], names[place + 1], float(falls[place]), excess)

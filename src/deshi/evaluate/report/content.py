@@ -69,10 +69,11 @@ def collect(cfg: ReportConfig, models: Sequence[Model], figures: Path) -> Conten
 
 
 def _legend(models: Sequence[Model]) -> list[tuple[str, int, list[str]]]:
-    """Models with their runs; a single run stands for itself."""
+    """Models with their runs: as the page calls them, and the name of the folder where that is another."""
     runs: dict[tuple[str, int], list[str]] = {}
     for model in models:
-        runs.setdefault((model.group, model.color), []).append(model.label)
+        name, label = Path(model.name).name, model.label.removeprefix(f"{model.group}, ")
+        runs.setdefault((model.group, model.color), []).append(label if label == name else f"{label} ({name})")
     return [(group, color, labels) for (group, color), labels in runs.items()]
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from deshi.config import load_config
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.evaluate.record import read_part
 from deshi.evaluate.report.blocks import Missing
 from deshi.evaluate.report.drawing import Pen, Studio, model_pen, reference_pen
 from deshi.evaluate.report.models import Model, reference_names
@@ -82,9 +83,7 @@ def title_of(metric: str) -> str:
 def lists_of(model: Model, part: str) -> pl.DataFrame | None:
     """The lists that a model would show, a row a case in their order; None if they were not kept."""
     path = model.evaluation.folder / LISTS_FILE
-    if not path.is_file():
-        return None
-    return pl.read_parquet(path).filter(pl.col("part") == part).sort("case")
+    return read_part(path, part).sort("case") if path.is_file() else None
 
 
 def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missing]:

@@ -41,6 +41,9 @@ VARIABLES = {
 WIDTH, HEIGHT, LEGEND_ROW = 4.8, 2.9, 0.2
 """Inches; at 10 points a text stays readable when the picture is as narrow as a phone."""
 
+LEGEND_LABEL = 44
+"""Letters of a label that has a line of the legend to itself."""
+
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "deshi",
@@ -80,7 +83,7 @@ class Pen:
     @property
     def line(self) -> dict[str, Any]:
         """Arguments of a line."""
-        return {"label": shortened(self.label), "linestyle": self.dash, **self.points}
+        return {"label": shortened(self.label, LEGEND_LABEL), "linestyle": self.dash, **self.points}
 
     @property
     def points(self) -> dict[str, Any]:
@@ -106,6 +109,11 @@ def shortened(label: str, longest: int = 26) -> str:
     """A long label without its middle."""
     keep = (longest - 1) // 2
     return label if len(label) <= longest else f"{label[:keep]}…{label[-keep:]}"
+
+
+def plain(name: str) -> str:
+    """A name as part of a figure's: small letters, digits and ``-``."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @dataclass(frozen=True)

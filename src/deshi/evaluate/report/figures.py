@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from deshi.evaluate.report.drawing import INK, MUTED, SURFACE, Pen, shortened
+from deshi.evaluate.report.drawing import INK, LEGEND_LABEL, MUTED, SURFACE, Pen, shortened
 
 Floats = NDArray[np.float64]
 Draw = Callable[[Axes], None]
@@ -90,7 +90,8 @@ def grouped_bars(groups: Sequence[str], shown: Sequence[tuple[Pen, Floats]], x_l
         for number, (pen, values) in enumerate(shown):
             if number < bars:
                 middle = places - 0.4 + thick * (number + 0.5)
-                axes.barh(middle, values, thick * 0.92, color=pen.color, alpha=pen.opacity, label=shortened(pen.label))
+                label = shortened(pen.label, LEGEND_LABEL)
+                axes.barh(middle, values, thick * 0.92, color=pen.color, alpha=pen.opacity, label=label)
             else:
                 axes.plot(values, places, **pen.line | {"linestyle": "", "markersize": 6, "markeredgewidth": 1.4})
         _rows(axes, list(groups))
@@ -133,14 +134,15 @@ def slopes(shown: Sequence[tuple[Pen, float, float]], names: tuple[str, str], y_
 
 
 def against_diagonal(shown: Sequence[Curve], x_label: str, y_label: str) -> Draw:
-    """Lines beside the diagonal, from 0 to the largest value shown."""
-    end = max(max(*curve.x, *curve.y) for curve in shown)
+    """Lines beside the diagonal; each axis ends at its largest value, so that a model too sure of itself fills it."""
+    ends = [max(max(getattr(curve, axis)) for curve in shown) for axis in ("x", "y")]
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, end], [0, end], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+        axes.plot([0, max(ends)], [0, max(ends)], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
         for curve in shown:
             axes.plot(curve.x, curve.y, **curve.pen.line | ({"markersize": 0} if len(curve.x) > 20 else {}))
-        axes.set(xlabel=x_label, ylabel=y_label)
+        limits = [(-0.02 * end, 1.04 * end) if end > 0 else (-0.02, 1.0) for end in ends]
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=limits[0], ylim=limits[1])
         axes.xaxis.set_major_locator(MaxNLocator(6))
 
     return draw
@@ -152,7 +154,7 @@ def rows_height(count: int, least: int = 3) -> float:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), [shortened(name, 28) for name in names])
+    axes.set_yticks(np.arange(len(names)), [shortened(name, 30) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)

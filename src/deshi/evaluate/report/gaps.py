@@ -8,7 +8,7 @@ from typing import Any
 from deshi.artifacts import read_json
 from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table, Text
 from deshi.evaluate.report.context import Context, evaluate_again, title_of
-from deshi.evaluate.report.drawing import Pen
+from deshi.evaluate.report.drawing import Pen, plain
 from deshi.evaluate.report.figures import Span, rows_height, slopes, spans
 from deshi.evaluate.report.models import Model, reference_figure, reference_names
 
@@ -81,9 +81,10 @@ def _newest(runs: Path, model: Model) -> Path | None:
 def _explained(context: Context, model: Model, folder: Path) -> list[Block]:
     gap: dict[str, Any] = read_json(folder / "gap.json")
     low, high = gap["interval"]
+    share = f"{100 * gap.get('confidence', 0.95):.4g} %"
     said = (
         f"{title_of(gap['metric'])} is {gap['validation']:.4f} on validation and {gap['test']:.4f} on test: "
-        f"{gap['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, ratio {gap['ratio']:.3f}."
+        f"{gap['difference']:+.4f}, {share} interval {low:+.4f} to {high:+.4f}, ratio {gap['ratio']:.3f}."
     )
     blocks: list[Block] = [Text(f"{model.label}. {gap['sentence']}", "verdict"), Text(said)]
     if gap["parts"]:
@@ -105,7 +106,7 @@ def _parts(context: Context, model: Model, gap: dict[str, Any]) -> Picture:
     ]
     title = f"What the difference of {model.label} is made of"
     return context.studio.picture(
-        f"gap-parts-{model.label}", title,
+        f"gap-parts-{plain(model.label)}", title,
         f"The parts of the difference between test and validation in {title_of(gap['metric'])}, with intervals.",
         spans(shown, f"part of the difference in {title_of(gap['metric'])}", zero_line=True),
         Table(title, ["part", "value", "interval", "note"], rows, numeric=False), rows_height(len(shown)),

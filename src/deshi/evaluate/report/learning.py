@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from deshi.artifacts import read_json
+from deshi.evaluate.record import LOSS, read_curve
 from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table
 from deshi.evaluate.report.context import Context, title_of
 from deshi.evaluate.report.figures import Curve, curves
@@ -31,8 +32,7 @@ def section(context: Context) -> Section:
 
 
 def _read(model: Model) -> pl.DataFrame | None:
-    path = model.fitted / "epochs.csv" if model.fitted else None
-    return pl.read_csv(path) if path is not None and path.is_file() else None
+    return read_curve(model.fitted) if model.fitted else None
 
 
 def _absent(model: Model) -> Missing:
@@ -53,7 +53,7 @@ def _loss(context: Context, found: dict[str, pl.DataFrame]) -> Picture:
 
 
 def _loss_column(rows: pl.DataFrame) -> str:
-    return next(name for name in rows.columns if name.startswith("train/loss"))
+    return next(name for name in rows.columns if name.startswith(LOSS))
 
 
 def _selection(context: Context, found: dict[str, pl.DataFrame]) -> list[Picture]:

@@ -68,7 +68,12 @@ def models_of(evaluations: Sequence[Evaluation], runs: Path) -> list[Model]:
         for color, one in enumerate(groups)
         for variant, member in enumerate(one.members)
     ]
-    labels = _labels([evaluation for *_, evaluation in found])
+    seeds = [
+        one.label if member.seed is None else f"{one.label}, seed {member.seed}"
+        for one in groups
+        for member in one.members
+    ]
+    labels = _labels([evaluation for *_, evaluation in found], seeds)
     return [Model(label, *one, _fitted(one[-1], runs)) for label, one in zip(labels, found, strict=True)]
 
 
@@ -117,11 +122,11 @@ def check_metric(models: Sequence[Model], part: str, metric: str) -> None:
             )
 
 
-def _labels(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The runs' names without their time; with it where two are the same."""
+def _labels(evaluations: Sequence[Evaluation], seeds: Sequence[str]) -> list[str]:
+    """The runs' names without their time; where two are the same, model and seed; at last the evaluation's name."""
     full = [Path(one.record["run"] or one.folder).name for one in evaluations]
     short = [_STAMP.sub("", name) for name in full]
-    labels = [name if short.count(name) == 1 else whole for name, whole in zip(short, full, strict=True)]
+    labels = [name if short.count(name) == 1 else seed for name, seed in zip(short, seeds, strict=True)]
     often = {name for name, count in Counter(labels).items() if count > 1}
     return [
         f"{name} ({one.folder.name})" if name in often else name for name, one in zip(labels, evaluations, strict=True)
@@ -129,9 +134,9 @@ def _labels(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _fitted(one: Evaluation, runs: Path) -> Path | None:
-    """The run's folder where it was, or under the runs of today if the whole root has moved."""
+    """The finished run's folder where it was, or under the runs of today if the whole root has moved."""
     if not one.record["run"]:
         return None
     recorded = Path(one.record["run"])
     places = (recorded, runs / "fit" / recorded.name, one.folder.parents[1] / "fit" / recorded.name)
-    return next((place for place in places if (place / "config.yaml").is_file()), None)
+    return next((place for place in places if (place / "run.json").is_file()), None)

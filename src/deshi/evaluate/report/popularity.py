@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.data.ranges import inside
+from deshi.evaluate.measure import history_popularity
 from deshi.evaluate.reference.events import training_events
 from deshi.evaluate.report.blocks import Block, Missing, Picture, Pictures, Row, Section, Table, Text
 from deshi.evaluate.report.context import Context, Data, evaluate_again, lists_of, title_of
@@ -83,10 +85,7 @@ def _groups(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) 
 
 def _history_items(data: Data) -> Ints:
     """The items of all events that precede a target."""
-    edges = np.zeros(data.bundle.n_interactions + 1, dtype=np.int64)
-    np.add.at(edges, data.cases.starts, 1)
-    np.add.at(edges, data.cases.ends, -1)
-    return np.asarray(data.bundle.items)[np.cumsum(edges[:-1]) > 0]
+    return np.asarray(data.bundle.items)[inside(data.cases.starts, data.cases.ends, data.bundle.n_interactions)]
 
 
 def _exposure(context: Context, counts: Ints, lists: dict[str, Ints]) -> list[Picture]:
@@ -115,9 +114,7 @@ def _lorenz(pen: Pen, exposure: Ints) -> Curve:
 
 def _table(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) -> Table:
     """Computed here from the lists, so that evaluations made before these metrics existed have them too."""
-    sums = np.concatenate([[0], np.cumsum(counts[np.asarray(data.bundle.items)])])
-    cases, k = data.cases, context.k
-    popularity = (sums[cases.ends] - sums[cases.starts]) / (cases.ends - cases.starts)
+    k, popularity = context.k, history_popularity(data.bundle, data.cases, counts)
     found = {
         label: beyond_accuracy(items, [k], counts, popularity) | {f"coverage@{k}": coverage(items, k, len(counts))}
         for label, items in lists.items()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from deshi.evaluate.record import read_part
 from deshi.evaluate.report.blocks import Block, Picture, Pictures, Row, Section, Table
 from deshi.evaluate.report.context import Context, evaluate_again, title_of
+from deshi.evaluate.report.drawing import plain
 from deshi.evaluate.report.figures import Curve, against_diagonal, grouped_bars, rows_height
 from deshi.evaluate.report.models import Model, reference_names
 
@@ -38,7 +40,7 @@ def section(context: Context) -> Section:
 
 def _read(model: Model, name: str, context: Context) -> pl.DataFrame | None:
     path = model.evaluation.folder / name
-    frame = pl.read_parquet(path).filter(pl.col("part") == context.part) if path.is_file() else None
+    frame = read_part(path, context.part) if path.is_file() else None
     return frame if frame is not None and frame.height else None
 
 
@@ -66,7 +68,7 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     rows = [Row(pen.label, [f"{value:.4f}" for value in values], context.color(pen.label)) for pen, values in shown]
     title = f"{title_of(column)} by {name.replace('_', ' ')}"
     return context.studio.picture(
-        f"slices-{_plain(name)}", title, f"{title} on {context.part}; n is the number of cases of a slice.",
+        f"slices-{plain(name)}", title, f"{title} on {context.part}; n is the number of cases of a slice.",
         grouped_bars(groups, shown, title_of(column), bars), Table(title, ["ranker", *groups], rows),
         rows_height(len(groups) * max(3, bars + 1) // 2),
     )  # fmt: skip
@@ -100,7 +102,3 @@ def _calibration(context: Context, curves: dict[str, pl.DataFrame]) -> Picture:
         against_diagonal(shown, "confidence", "accuracy"),
         Table("Calibration by bin", ["run", "confidence", "accuracy", "cases"], rows),
     )  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower())

@@ -11,6 +11,7 @@ from deshi.evaluate.report.content import collect, find_models
 from deshi.evaluate.report.page import render
 from deshi.evaluate.report.result import ReportResult
 from deshi.schemas import ReportConfig
+from deshi.types import DeshiError
 
 
 def run(cfg: ReportConfig) -> ReportResult:
@@ -19,6 +20,8 @@ def run(cfg: ReportConfig) -> ReportResult:
     Raises:
         DeshiError: if a run isn't there, was not evaluated as asked, or the runs can't share a page.
     """
+    if cfg.output is not None and cfg.output.is_dir():
+        raise DeshiError(f"output={cfg.output} is a folder, expected a file. Say output={cfg.output / 'report.html'}.")
     models = find_models(cfg)
     folder = new_run_folder(cfg.paths.runs, "report", str(models[0].record["data"]))
     content = collect(cfg, models, folder / "figures")

@@ -1,0 +1,175 @@
+"""An ensemble: the weighted sum of what several scorers say, each first brought to one scale."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from math import comb
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from deshi.data.datamodule import CaseBatches
+from deshi.metrics.ranking import metrics_from_ranks
+from deshi.metrics.ranks import rank_rows
+from deshi.students.scorers import PositionScorer, Scorer
+from deshi.teachers.base import Resources
+from deshi.types import PAD, Batch, DeshiError
+
+log = logging.getLogger(__name__)
+
+Scale = Literal["softmax", "log_softmax", "zscore", "reciprocal_rank"]
+MOST_WEIGHTS = 200
+"""Weight vectors that are tried at most."""
+
+
+class Ensemble:
+    """The weighted sum of the normalised scores of finished runs, students and teachers alike.
+
+    Models of different kinds, trained separately and added by their scores, are the strongest simple teacher
+    (EnsRec, arXiv 2512.17820).
+
+    Args:
+        n_items: number of items.
+        resources: where the members are loaded from.
+        members: runs of ``deshi fit`` or ``deshi teach``: folders, names, or latest.
+        scale: how a member's row of scores is normalised, see :func:`normalised`.
+        weights: of the members; None chooses them by NDCG@10 on validation.
+        steps: parts that the whole weight is divided into for the choice; fewer where that makes too many vectors.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        resources: Resources,
+        members: list[str],
+        scale: Scale = "zscore",
+        weights: list[float] | None = None,
+        steps: int = 10,
+    ) -> None:
+        if len(members) < 2:
+            raise DeshiError(f"teacher.members is {members}, expected two runs or more, e.g. [RUN,RUN].")
+        if weights is not None and (len(weights) != len(members) or min(weights) < 0 or not sum(weights)):
+            raise DeshiError(
+                f"teacher.weights is {weights}, expected {len(members)} numbers from 0, one a member, not all 0."
+            )
+        if steps < 1:
+            raise DeshiError(f"teacher.steps is {steps}, expected 1 or more.")
+        self.n_items, self.members, self.scale, self.steps = n_items, members, scale, steps
+        self.device = resources.device
+        loaded = [resources.load_scorer(name, self.device) for name in members]
+        self.scorers: list[Scorer] = [scorer for scorer, _ in loaded]
+        self.weights = None if weights is None else [weight / sum(weights) for weight in weights]
+
+    @property
+    def score_kind(self) -> str:
+        """What the scores are, see :mod:`deshi.knowledge.manifest`: a sum of logarithms is a logit."""
+        return {"softmax": "probability", "log_softmax": "logit"}.get(self.scale, "score")
+
+    @property
+    def max_length(self) -> int:
+        """The longest history that every member reads in one pass; 0 if one of them can't."""
+        readers = [one.max_length for one in self.scorers if isinstance(one, PositionScorer)]
+        return min(readers) if len(readers) == len(self.scorers) else 0
+
+    def scores(self, batch: Batch) -> Tensor:
+        """``(B, n_items)`` float32, the weighted sum."""
+        return self._sum([scorer.scores(batch) for scorer in self.scorers])
+
+    def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
+        """``(P, n_items)`` float32, see :class:`~deshi.students.scorers.PositionScorer`."""
+        readers = [one for one in self.scorers if isinstance(one, PositionScorer)]
+        if len(readers) < len(self.scorers):
+            raise DeshiError("A member of this ensemble answers for whole histories only: use scores().")
+        return self._sum([one.position_scores(batch, where) for one in readers])
+
+    def _sum(self, parts: Sequence[Tensor]) -> Tensor:
+        if self.weights is None:
+            raise DeshiError("This ensemble has no weights yet: fit it, or give teacher.weights.")
+        return combined([normalised(part, self.scale) for part in parts], self.weights)
+
+    @torch.no_grad()
+    def fit(self, validation: CaseBatches) -> dict[str, Any]:
+        """Choose the weights by NDCG@10 on validation, unless they are given.
+
+        Returns:
+            ``members``, ``weights`` and, after a choice, ``tried``: every weight vector with its NDCG@10.
+        """
+        if self.weights is not None:
+            return {"members": self.members, "weights": self.weights}
+        vectors = list(weight_vectors(len(self.members), self.steps))
+        ranks: list[list[Tensor]] = [[] for _ in vectors]
+        cases = []
+        for numbers, batch, targets, seen in validation:
+            moved = batch.to(self.device)
+            parts = [normalised(scorer.scores(moved).cpu(), self.scale) for scorer in self.scorers]
+            real = targets != PAD
+            cases.append(numbers[:, None].expand_as(targets)[real])
+            for found, weights in zip(ranks, vectors, strict=True):
+                found.append(rank_rows(combined(parts, weights), targets, seen)[0][real])
+        owners = torch.cat(cases)
+        values = [metrics_from_ranks(torch.cat(one), ks=(10,), cases=owners)["ndcg@10"] for one in ranks]
+        best = max(range(len(vectors)), key=lambda place: values[place])
+        log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
+        tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]
+        return {"members": self.members, "weights": vectors[best], "tried": tried}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the weights that :meth:`fit` returned.
+
+        Raises:
+            DeshiError: if they are another number than the members.
+        """
+        if len(state["weights"]) != len(self.members):
+            raise DeshiError(f"The state has {len(state['weights'])} weights, expected {len(self.members)}.")
+        self.weights = list(state["weights"])
+
+
+def normalised(scores: Tensor, scale: Scale) -> Tensor:
+    """Scores ``(B, N)`` brought to a scale on which different models can be added.
+
+    ``softmax``: probabilities. ``log_softmax``: their logarithms (a product of experts). ``zscore``: mean 0 and
+    standard deviation 1 over the catalogue. ``reciprocal_rank``: 1 / (60 + rank), the reciprocal rank fusion of
+    Cormack et al. (SIGIR 2009).
+
+    Minus infinity stands for no answer: such an item counts as the row's worst answered one, a row without any answer
+    as one that likes all items alike.
+    """
+    scores = _answered(scores.float())
+    if scale == "softmax":
+        return scores.softmax(1)
+    if scale == "log_softmax":
+        return scores.log_softmax(1)
+    if scale == "zscore":
+        centred = scores - scores.mean(1, keepdim=True)
+        spread: Tensor = centred.pow(2).mean(1, keepdim=True).sqrt()
+        return centred / spread.clamp(min=torch.finfo(torch.float32).tiny)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32)
+    return torch.empty_like(scores).scatter_(1, order, (1 / (60 + places)).expand_as(scores))
+
+
+def _answered(scores: Tensor) -> Tensor:
+    missing = scores == -torch.inf
+    worst = scores.masked_fill(missing, torch.inf).amin(1, keepdim=True)
+    return torch.where(missing, torch.where(worst == torch.inf, 0.0, worst), scores)
+
+
+def combined(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted sum of normalised scores, each ``(B, N)``; members of weight 0 are left out."""
+    total = torch.zeros_like(parts[0])
+    for part, weight in zip(parts, weights, strict=True):
+        if weight:
+            total.add_(part, alpha=weight)
+    return total
+
+
+def weight_vectors(members: int, steps: int) -> Iterator[list[float]]:
+    """All weights from 0 to 1 in equal steps that sum to 1; as many steps as :data:`MOST_WEIGHTS` vectors allow."""
+    while steps > 1 and comb(steps + members - 1, members - 1) > MOST_WEIGHTS:
+        steps -= 1
+    for bars in itertools.combinations(range(steps + members - 1), members - 1):
+        edges = (-1, *bars, steps + members - 1)
+        yield [(right - left - 1) / steps for left, right in itertools.pairwise(edges)]

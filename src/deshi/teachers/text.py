@@ -1,0 +1,98 @@
+"""The text teacher: a sequence model that knows items by their texts alone."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from deshi.students.layers import Dropout
+from deshi.students.sasrec import SASRec
+from deshi.teachers.base import Resources
+from deshi.teachers.item_embeddings import ItemEmbeddings
+from deshi.types import DeshiError
+
+START = 0.05
+"""Standard deviation of the adapted vectors before training: that of an ID table a few steps old."""
+
+
+class Text(SASRec):
+    """SASRec over frozen text embeddings of the items and an adapter, without any ID table.
+
+    What UniSRec (Hou et al., KDD 2022, arXiv 2206.05941) does with a whitened language model's embeddings, with a
+    two-layer adapter in the place of its mixture of experts. It knows nothing of an item but its text, so that it errs
+    in other places than an ID model: the partner for an ensemble (EnsRec, arXiv 2512.17820).
+
+    Args:
+        n_items: number of items.
+        resources: data and cache.
+        embeddings: how the items' vectors are made; null is MiniLM over the titles.
+        dim: width.
+        max_length: number of latest items read.
+        blocks: number of attention blocks.
+        heads: attention heads.
+        feed_forward: width of the feed-forward layer as a multiple of ``dim``.
+        dropout: rate after the embedding and after each sub-layer.
+        adapter: width of the adapter's hidden layer.
+        adapter_dropout: rate inside the adapter.
+        positions: as :class:`~deshi.students.sasrec.SASRec`'s.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        resources: Resources,
+        embeddings: ItemEmbeddings | None = None,
+        dim: int = 128,
+        max_length: int = 200,
+        blocks: int = 2,
+        heads: int = 2,
+        feed_forward: float = 4.0,
+        dropout: float = 0.2,
+        adapter: int = 256,
+        adapter_dropout: float = 0.1,
+        positions: Literal["absolute", "rotary"] = "absolute",
+    ) -> None:
+        super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
+        vectors = (embeddings or ItemEmbeddings())(resources.bundle, resources.cache, resources.device)
+        if len(vectors) != n_items:
+            raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
+        self.items = TextTable(vectors, dim, adapter, adapter_dropout)  # type: ignore[assignment]
+
+
+class TextTable(nn.Module):
+    """Items' vectors made from their texts' by two layers, in the place of an ID table.
+
+    Args:
+        vectors: ``(n_items, D)`` the frozen embeddings; scaled to mean 0 and mean square 1 over all numbers' columns.
+        dim: width of what comes out.
+        hidden: width between the layers.
+        dropout: rate between the layers.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, vectors: Tensor, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        centred = vectors.float() - vectors.float().mean(0)
+        self.register_buffer("vectors", centred / centred.pow(2).mean().sqrt().clamp(min=1e-12))
+        self.expand = nn.Linear(vectors.shape[1], hidden)
+        self.contract = nn.Linear(hidden, dim)
+        self.activation = nn.GELU()
+        self.dropout = Dropout(dropout)
+        nn.init.zeros_(self.contract.bias)
+        with torch.no_grad():
+            self.contract.weight.mul_(START / self.table().std().clamp(min=1e-12))
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
+        found = self._adapt(self.vectors[items.clamp(min=0)])
+        return found.masked_fill((items < 0)[..., None], 0.0)
+
+    def table(self) -> Tensor:
+        """``(n_items, dim)``."""
+        return self._adapt(self.vectors)
+
+    def _adapt(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.contract(self.dropout(self.activation(self.expand(x)))))

@@ -1,0 +1,155 @@
+"""The stage ``know``: a run's lists written to a store, a look into a store, lists from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deshi.artifacts import file_sha256
+from deshi.config import find_trained
+from deshi.data.bundle import Bundle
+from deshi.data.sequences import Augmentation
+from deshi.data.splits import LeaveOneOut, Split
+from deshi.knowledge.altered import alter_histories
+from deshi.knowledge.inspection import inspect_knowledge
+from deshi.knowledge.inspection_result import Inspection
+from deshi.knowledge.positions import choose_rows
+from deshi.knowledge.store import Knowledge
+from deshi.knowledge.writer import write_knowledge
+from deshi.schemas import KnowConfig
+from deshi.students.scorers import Scorer
+from deshi.targets import build
+from deshi.training.runs import (
+    FOLDS_FILE,
+    STUDENT_FILE,
+    TEACHER_FILE,
+    check_same_data,
+    fold_folder,
+    load_bundle,
+    load_scorer,
+    trained_config,
+)
+from deshi.types import DeshiError
+
+
+@dataclass(frozen=True)
+class KnowResult:
+    """A store that was written.
+
+    Attributes:
+        knowledge: the store, opened.
+    """
+
+    knowledge: Knowledge
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder."""
+        return self.knowledge.path
+
+    def __str__(self) -> str:
+        manifest = self.knowledge.manifest
+        covered, rows = int(self.knowledge.covered.sum()), self.knowledge.n_rows
+        return (
+            f"{self.folder}: {self.knowledge.teacher} on {manifest['data']}, {self.knowledge.k} items after "
+            f"{covered:,} of {rows:,} events. Look into it: deshi know inspect {self.folder.name}"
+        )
+
+    def _repr_html_(self) -> str:
+        """One paragraph, for a notebook."""
+        return f"<p>{escape(str(self))}</p>"
+
+
+def run(cfg: KnowConfig) -> KnowResult | Inspection:
+    """Do what ``cfg.action`` says.
+
+    Raises:
+        DeshiError: if the run, the store or its data are missing or don't belong together.
+    """
+    if cfg.action == "export":
+        return _export(cfg)
+    if cfg.action == "inspect":
+        return _inspect(cfg)
+    return _import(cfg)
+
+
+def _export(cfg: KnowConfig) -> KnowResult:
+    assert cfg.run is not None
+    folder = find_trained(cfg.paths.runs, cfg.run)
+    trained, device = trained_config(folder), _device()
+    bundle = load_bundle(trained)
+    scorer, record = load_scorer(folder, device, bundle)
+    check_same_data(folder, record, bundle)
+    split: Split = build(trained.split)(bundle)
+    augmentation = Augmentation(**cfg.augment.model_dump())
+    altered = None
+    if augmentation != Augmentation():
+        altered = alter_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
+    rows = choose_rows(cfg.positions, bundle, split, altered, cfg.seed, trained.train.train_targets)
+    meta = {
+        "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
+        "cross_fit": record.get("cross_fit", 0),
+    }  # fmt: skip
+    vectors = getattr(scorer, "item_vectors", None)
+    knowledge = write_knowledge(
+        scorer,
+        altered or bundle,
+        rows,
+        _store(cfg, cfg.store or folder.name),
+        k=min(cfg.k, bundle.n_items),
+        meta=meta,
+        positions=cfg.positions,
+        filter_seen=cfg.filter_seen,
+        score_kind=getattr(scorer, "score_kind", "score"),
+        normalise=cfg.normalise,
+        dtype=cfg.dtype,
+        item_embeddings=torch.from_numpy(vectors()) if callable(vectors) else None,
+        batch=cfg.batch_size,
+        device=device,
+        force=cfg.force,
+    )
+    return KnowResult(knowledge)
+
+
+def _inspect(cfg: KnowConfig) -> Inspection:
+    assert cfg.store is not None
+    path = _store(cfg, cfg.store)
+    manifest = Knowledge.load(path).manifest
+    bundle = Bundle.load(cfg.paths.data / manifest["data"])
+    knowledge = Knowledge.load(path, bundle, check=True)
+    node = manifest["teacher"].get("split")
+    split: Split = (build(node) if node else LeaveOneOut())(bundle)
+    other: Scorer | None = None
+    if cfg.student is not None:
+        student = find_trained(cfg.paths.runs, cfg.student)
+        other, record = load_scorer(student, _device(), bundle)
+        check_same_data(student, record, bundle)
+    return inspect_knowledge(
+        knowledge, bundle, split, other, cfg.student or "", examples=cfg.examples, seed=cfg.seed, device=_device()
+    )
+
+
+def _import(cfg: KnowConfig) -> KnowResult:
+    raise DeshiError("not yet")
+
+
+def _store(cfg: KnowConfig, text: str) -> Path:
+    """A folder, or a name under ``paths.knowledge``."""
+    path = Path(text).expanduser()
+    return path if len(path.parts) > 1 or (path / "manifest.json").is_file() else cfg.paths.knowledge / text
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    """The sha256 of everything that a run's answers depend on."""
+    folds = len(list(folder.glob("fold-*")))
+    files = [folder / STUDENT_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
+    files += [fold_folder(folder, fold) / STUDENT_FILE for fold in range(folds)]
+    return {str(file.relative_to(folder)): file_sha256(file) for file in files if file.is_file()}
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

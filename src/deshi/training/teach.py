@@ -1,0 +1,134 @@
+"""The stage ``teach``: train a teacher, or one for each fold of the users, or choose an ensemble's weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deshi.artifacts import atomic_file, write_json
+from deshi.data.bundle import Bundle
+from deshi.data.datamodule import CaseBatches
+from deshi.data.splits import Cases, Split
+from deshi.metrics.ranking import metrics_from_ranks
+from deshi.metrics.ranks import rank_rows
+from deshi.schemas import TeachConfig
+from deshi.students.base import Recommender
+from deshi.students.scorers import Scorer
+from deshi.targets import import_target
+from deshi.teachers.base import FittedTeacher
+from deshi.teachers.cross_fit import draw_folds
+from deshi.training.fit import FitResult, network_name, run_training
+from deshi.training.hardware import training_device
+from deshi.training.module import MONITOR
+from deshi.training.runs import FOLDS_FILE, RUN_FILE, TEACHER_FILE, fold_folder, load_cross_fitted, new_network
+from deshi.training.trainer import TIME_NAMES, Trained, Training
+from deshi.types import PAD, DeshiError
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: TeachConfig) -> FitResult:
+    """Make a teacher as ``cfg`` says; ``cfg.resume`` goes on with an interrupted run.
+
+    Raises:
+        DeshiError: as :func:`deshi.training.fit.run`, or for folds of a teacher that isn't trained.
+    """
+    return run_training("teach", cfg, network_name(cfg.teacher), _train)
+
+
+def _train(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+    if not _is_network(cfg):
+        return _fit_teacher(cfg, bundle, split, folder)
+    if cfg.cross_fit:
+        return _cross_fit(cfg, bundle, split, folder)
+    return Training(cfg, bundle, split, folder, network_name(cfg.teacher)).run()
+
+
+def _is_network(cfg: TeachConfig) -> bool:
+    target = import_target(cfg.teacher["_target_"])
+    if isinstance(target, type) and issubclass(target, Recommender):
+        return True
+    if cfg.cross_fit or cfg.train.refit:
+        option = "cross_fit" if cfg.cross_fit else "train.refit"
+        raise DeshiError(
+            f"{option} is set, but {network_name(cfg.teacher)} isn't trained on histories. Leave it out: train the "
+            "members with it, if you want an ensemble of such teachers."
+        )
+    return False
+
+
+def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+    """A training for each fold, on the other folds' users; folds that are finished stay as they are."""
+    name = network_name(cfg.teacher)
+    folds = draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed)
+    with atomic_file(folder / FOLDS_FILE) as temporary, temporary.open("wb") as handle:
+        np.save(handle, folds, allow_pickle=False)
+    records, seconds = [], dict[str, float]()
+    for fold in range(cfg.cross_fit):
+        log.info("fold %d of %d: trained on the %d users of the others", fold + 1, cfg.cross_fit, (folds != fold).sum())
+        done = _fold(cfg, bundle, split, fold_folder(folder, fold), folds != fold)
+        records.append(done.record)
+        seconds = {key: seconds.get(key, 0.0) + value for key, value in done.seconds.items()}
+    scorer = load_cross_fitted(folder, cfg, bundle, training_device(cfg.train.accelerator))
+    metrics = validation_metrics(scorer, cfg, bundle, split.cases(bundle, "validation"))
+    record = records[0] | {"student": name, "cross_fit": cfg.cross_fit, "fold_epochs": _epochs(records)}
+    return _finish(folder, record, seconds, metrics)
+
+
+def _fold(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, users: NDArray[np.bool_]) -> Trained:
+    name = network_name(cfg.teacher)
+    folder.mkdir(exist_ok=True)
+    return Training(cfg, bundle, split, folder, name, users).run_once()
+
+
+def _epochs(records: list[dict[str, Any]]) -> list[int]:
+    return [record["selected_epoch"] for record in records]
+
+
+def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+    """A teacher without gradients: it chooses on validation, and its state is JSON."""
+    begin = time.perf_counter()
+    teacher = new_network(cfg, bundle, bundle.n_items)
+    if not isinstance(teacher, FittedTeacher):
+        raise DeshiError(f"{cfg.teacher['_target_']} is no teacher: expected fit, restore and scores, or a network.")
+    cases = split.cases(bundle, "validation")
+    state = teacher.fit(CaseBatches(bundle, cases, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen))
+    teacher.restore(state)
+    metrics = validation_metrics(teacher, cfg, bundle, cases)
+    write_json(folder / TEACHER_FILE, state)
+    record = {
+        "stage": "teach", "student": network_name(cfg.teacher), "parameters": 0, "data": bundle.name,
+        "data_fingerprint": bundle.fingerprint, "n_items": bundle.n_items, "split": split.description,
+        "train_targets": cfg.train.train_targets, "refit": False, "selected_on": MONITOR, "selected_epoch": 0,
+        "trained_epochs": 0, "positions": 0, "seed": cfg.seed, "state": state,
+    }  # fmt: skip
+    return _finish(folder, record, {TIME_NAMES["teach"]: round(time.perf_counter() - begin, 3)}, metrics)
+
+
+def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], metrics: dict[str, float]) -> Trained:
+    write_json(folder / RUN_FILE, record)
+    write_json(folder / "time.json", seconds | {"wall_seconds": round(sum(seconds.values()), 3)})
+    write_json(folder / "metrics.json", metrics)
+    log.info("finished: %s", metrics)
+    return Trained(metrics, record, seconds)
+
+
+@torch.no_grad()
+def validation_metrics(scorer: Scorer, cfg: TeachConfig, bundle: Bundle, cases: Cases) -> dict[str, float]:
+    """Metrics at 10 of a scorer on validation cases, each named ``validation/...``."""
+    device = training_device(cfg.train.accelerator)
+    ranks, owners = [], []
+    batches = CaseBatches(bundle, cases, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
+    for numbers, batch, targets, seen in batches:
+        found, _, _ = rank_rows(scorer.scores(batch.to(device)).cpu(), targets, seen)
+        real = targets != PAD
+        ranks.append(found[real])
+        owners.append(numbers[:, None].expand_as(targets)[real])
+    metrics = metrics_from_ranks(torch.cat(ranks), ks=(10,), cases=torch.cat(owners))
+    return {f"validation/{name}": value for name, value in metrics.items()}

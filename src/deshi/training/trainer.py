@@ -1,0 +1,295 @@
+"""One training, step by step: batches, trainer, selection on validation, refit, what it leaves in its folder."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+
+from deshi.artifacts import read_json, write_json
+from deshi.data.bundle import Bundle
+from deshi.data.datamodule import DataModule
+from deshi.data.sequences import Augmentation, Ints
+from deshi.data.splits import Cases, Split
+from deshi.schemas import TrainingConfig
+from deshi.students.base import Recommender
+from deshi.targets import build
+from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
+from deshi.training.hardware import choose_precision, set_threads, training_device
+from deshi.training.module import MONITOR, TrainingModule, count_parameters
+from deshi.training.runs import RUN_FILE, STUDENT_FILE, new_network
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+
+TIME_NAMES = {"fit": "student_baseline_train_time", "teach": "teacher_train_time_total"}
+"""What a stage's training time is called in ``time.json``."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        metrics: of the selected network on validation, e.g. ``validation/ndcg@10``.
+        record: for ``run.json``.
+        seconds: of training and validation, the refit included, by name.
+    """
+
+    metrics: dict[str, float]
+    record: dict[str, Any]
+    seconds: dict[str, float]
+
+
+class Training:
+    """One training of one network.
+
+    Args:
+        cfg: of the stage.
+        bundle: the data.
+        split: of that bundle.
+        folder: where everything goes.
+        name: of the network, for the record.
+        users: ``(n_users,)`` bool, whose events are trained and validated on; None is everybody.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainingConfig,
+        bundle: Bundle,
+        split: Split,
+        folder: Path,
+        name: str,
+        users: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.cfg, self.bundle, self.split, self.folder = cfg, bundle, split, folder
+        self.name, self.users = name, users
+        self.stage = "teach" if hasattr(cfg, "teacher") else "fit"
+        self.checkpoints = folder / "checkpoints"
+        self.threads = set_threads(cfg.train.threads)
+
+    def run_once(self) -> Trained:
+        """:meth:`run`, unless the folder holds the finished training already."""
+        if not (self.folder / "metrics.json").exists():
+            return self.run()
+        metrics, record, seconds = (read_json(self.folder / f"{name}.json") for name in ("metrics", "run", "time"))
+        return Trained(metrics, record, {key: value for key, value in seconds.items() if key != "wall_seconds"})
+
+    def run(self) -> Trained:
+        """Train, or go on; leaves weights, ``run.json``, ``time.json`` and, last of all, ``metrics.json``."""
+        train = self.cfg.train
+        starts, ends = self._only(self.split.train_ranges(self.bundle, train.train_targets))
+        if train.train_targets == "including_validation":
+            log.warning("LEAK: train_targets=%s; the validation figures of this run mean nothing", train.train_targets)
+        cases = self.split.cases(self.bundle, "validation")
+        if self.users is not None:
+            cases = cases.of_users(self.users)
+        if not len(cases):
+            raise DeshiError(
+                f"The split {self.split.name} of {self.bundle.name} has no validation case, so nothing can be "
+                "selected. Lower the filters or move the split's boundaries."
+            )
+        best = KeepBest(self.checkpoints / STUDENT_FILE)
+        begin = time.perf_counter()
+        curve, trainer = self._train("select", starts, ends, cases, train.max_epochs, best)
+        seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
+        student = self._new_network()
+        load_weights(student, best.path)
+        if train.refit:
+            student = self._refit(best.epochs, seconds)
+        save_weights(student, self.folder / STUDENT_FILE)
+        metrics = _best_row(curve, best.epochs)
+        record = self._record(student, best.epochs, curve, trainer)
+        write_json(self.folder / RUN_FILE, record)
+        write_json(self.folder / "time.json", seconds | {"wall_seconds": round(time.perf_counter() - begin, 3)})
+        write_json(self.folder / "metrics.json", metrics)
+        log.info("finished: %s", metrics)
+        return Trained(metrics, record, seconds)
+
+    def _only(self, ranges: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+        """The ranges, empty for users who are left out."""
+        starts, ends = ranges
+        return starts, ends if self.users is None else np.where(self.users, ends, starts)
+
+    def _refit(self, epochs: int, seconds: dict[str, float]) -> Recommender:
+        log.info("refit on training and validation events for %d epochs", epochs)
+        starts, ends = self._only(self.split.refit_ranges(self.bundle))
+        curve, trainer = self._train("refit", starts, ends, None, epochs, None)
+        seconds["student_refit_time"] = round(_total_seconds(curve), 3)
+        return cast(TrainingModule, trainer.lightning_module).result
+
+    def _train(
+        self, phase: str, starts: Ints, ends: Ints, cases: Cases | None, epochs: int, best: KeepBest | None
+    ) -> tuple[LearningCurve, L.Trainer]:
+        """Train a fresh student, or go on from the phase's last checkpoint."""
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no hardware lists, no advertisements
+        module, data = self._module(starts, ends, cases)
+        curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
+        trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), cases is not None)
+        last = self.checkpoints / f"{phase}-last.ckpt"
+        with warnings.catch_warnings():
+            for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
+                warnings.filterwarnings("ignore", message=message)
+            with self._interrupts(trainer):
+                trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+        return curve, trainer
+
+    @contextmanager
+    def _interrupts(self, trainer: L.Trainer) -> Iterator[None]:
+        """Turn the trainer's way of leaving on Ctrl-C (exit, with further Ctrl-C ignored) into an interrupt."""
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            yield
+        except SystemExit:
+            if trainer.interrupted:
+                top = self.folder if self.users is None else self.folder.parent
+                raise KeyboardInterrupt(f"deshi {self.stage} resume={top}") from None
+            raise
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, before)
+
+    def _module(self, starts: Ints, ends: Ints, cases: Cases | None) -> tuple[TrainingModule, DataModule]:
+        cfg, train = self.cfg, self.cfg.train
+        student, loss = self._new_network(), build(cfg.loss)
+        data = data_module(cfg, self.bundle, starts, ends, cases, student.max_length)
+        if hasattr(loss, "set_counts"):
+            loss.set_counts(torch.from_numpy(target_counts(self.bundle, starts, ends)))
+        module = TrainingModule(
+            student,
+            loss,
+            train.learning_rate,
+            train.betas,
+            train.weight_decay,
+            train.warmup_steps,
+            train.schedule,
+            total_steps=len(data.epoch(0)) * train.max_epochs,
+            averaging=train.averaging,
+            seed=cfg.seed,
+        )
+        return module, data
+
+    def _new_network(self) -> Recommender:
+        return cast(Recommender, new_network(self.cfg, self.bundle, self.bundle.n_items))
+
+    def _selection(self, best: KeepBest | None) -> list[Callback]:
+        if best is None:
+            return []
+        return [best, EarlyStopping(MONITOR, mode="max", patience=self.cfg.train.patience, check_finite=True)]
+
+    def _trainer(self, phase: str, epochs: int, callbacks: list[Callback], steps: int, validates: bool) -> L.Trainer:
+        train = self.cfg.train
+        device = training_device(train.accelerator)
+        accelerator = "cpu" if device.type == "cpu" else train.accelerator
+        precision = choose_precision(train.precision, device)
+        log.info("%s: %s, %s, %d threads", phase, accelerator, precision, self.threads)
+        last = ModelCheckpoint(
+            self.checkpoints, filename=f"{phase}-last", enable_version_counter=False, save_on_train_epoch_end=True
+        )
+        trainer = L.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            max_epochs=epochs,
+            max_time=timedelta(minutes=train.max_minutes) if train.max_minutes else None,
+            gradient_clip_val=train.gradient_clip,
+            check_val_every_n_epoch=train.validate_every,
+            limit_val_batches=None if validates else 0,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[*callbacks, last, ReleaseMemory()],
+            plugins=[SafeCheckpointIO()],
+            logger=TensorBoardLogger(self.folder, name="tensorboard", version=phase),
+            log_every_n_steps=min(50, steps),
+            enable_progress_bar=train.progress,
+            enable_model_summary=False,
+            default_root_dir=self.folder,
+        )
+        return trainer
+
+    def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
+        """What later stages must know of this run."""
+        cfg = self.cfg
+        return {
+            "stage": self.stage,
+            "student": self.name,
+            "parameters": count_parameters(student),
+            "data": self.bundle.name,
+            "data_fingerprint": self.bundle.fingerprint,
+            "n_items": self.bundle.n_items,
+            "split": self.split.description,
+            "train_targets": cfg.train.train_targets,
+            "refit": cfg.train.refit,
+            "selected_on": MONITOR,
+            "selected_epoch": epochs,
+            "trained_epochs": len(curve.rows),
+            "positions": sum(row["train/positions"] for row in curve.rows),
+            "precision": str(trainer.precision),
+            "threads": self.threads,
+            "seed": cfg.seed,
+        }
+
+
+def data_module(
+    cfg: TrainingConfig, bundle: Bundle, starts: Ints, ends: Ints, cases: Cases | None, max_length: int
+) -> DataModule:
+    """The batches of a run: what ``deshi fit`` trains on and what ``deshi audit`` looks at.
+
+    Args:
+        cfg: of the run.
+        bundle: its data.
+        starts: ``(U,)`` flat position of each user's first training event.
+        ends: ``(U,)`` one past each user's last training event.
+        cases: the validation cases; None for training without validation.
+        max_length: of the student.
+    """
+    train = cfg.train
+    return DataModule(
+        bundle,
+        starts,
+        ends,
+        cases,
+        max_length,
+        train.batch_positions,
+        train.max_batch_size,
+        train.windows,
+        Augmentation(**train.augment.model_dump()),
+        (cfg.eval.batch_size, cfg.eval.filter_seen),
+        cfg.seed,
+    )
+
+
+def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
+    """How often each item is a training target ``(n_items,)``: every event of a range but its first."""
+    begins = np.zeros(bundle.n_interactions + 1, dtype=np.int64)
+    real = ends - starts >= 2
+    np.add.at(begins, starts[real] + 1, 1)
+    np.add.at(begins, ends[real], -1)
+    inside = np.cumsum(begins[:-1]) > 0
+    return np.bincount(np.asarray(bundle.items)[inside], minlength=bundle.n_items)
+
+
+def _total_seconds(curve: LearningCurve) -> float:
+    return sum(row["seconds"] for row in curve.rows)
+
+
+def _best_row(curve: LearningCurve, epochs: int) -> dict[str, float]:
+    row = next(row for row in curve.rows if row["epoch"] == epochs)
+    return {name: value for name, value in row.items() if name.startswith("validation/")}
