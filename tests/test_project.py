@@ -83,9 +83,12 @@ def test_no_package_host_is_named() -> None:
 
 
 def test_nothing_is_pickled() -> None:
-    """A pickle executes what it holds: artifacts are safetensors, npy, parquet, json and yaml."""
-    risky = re.compile(r"^\s*(import|from) pickle|torch\.save\(|allow_pickle=True|weights_only=False|joblib", re.M)
-    files = (ROOT / "src").rglob("*.py")
+    """A pickle executes what it holds: artifacts are safetensors, npy, parquet, json and yaml.
+
+    One file may save a tensor as .pt, for the programs that read nothing else.
+    """
+    risky = re.compile(r"^\s*(import|from) pickle\b|torch\.save\(|allow_pickle=True|weights_only=False|joblib", re.M)
+    files = set((ROOT / "src").rglob("*.py")) - {ROOT / "src/deshi/knowledge/foreign/tensors.py"}
     assert [str(path) for path in files if risky.search(path.read_text(encoding="utf-8"))] == []
 
 

@@ -236,10 +236,10 @@ class KnowConfig(StageConfig):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     copies: int = Field(1, ge=1, description="with augment: altered histories of each user")
     force: bool = Field(False, description="replace a store that was written by another request")
-    student: str | None = Field(None, description="inspect: a run whose lists are compared")
+    beside: str | None = Field(None, description="inspect: a run whose lists are compared")
     examples: int = Field(4, ge=0, le=100, description="inspect: lists shown with titles")
     source: ForeignNode | None = Field(None, description="import: the reader of the foreign files")
-    data: str | None = Field(None, description="import: name of the data bundle that the lists are about")
+    data: DataConfig | None = Field(None, description="import: the data set that the lists are about")
     seed: int = Field(0, ge=0, description="of what is drawn")
 
     @model_validator(mode="after")

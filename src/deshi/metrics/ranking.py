@@ -105,12 +105,12 @@ METRICS: dict[str, Callable[[CaseRanks, int], Floats]] = {
 }
 
 
-def read_metric(text: str, setting: str = "metric") -> tuple[str, int]:
+def read_metric(text: str, given: str = "metric is") -> tuple[str, int]:
     """The name and K of a metric that each case has, such as ``ndcg@10``.
 
     Args:
         text: ``NAME@K``.
-        setting: where it was given, for the message.
+        given: how the message begins: the setting that held it.
 
     Raises:
         DeshiError: for an unknown name or a K that is no whole number from 1, with the nearest names.
@@ -121,7 +121,7 @@ def read_metric(text: str, setting: str = "metric") -> tuple[str, int]:
         return name, int(k)
     known = [f"{known}@{int(k) if whole else 10}" for known in METRICS]
     raise DeshiError(
-        f"{setting} has {text!r}, expected NAME@K of a metric that each user has, K from 1. "
+        f"{given} {text!r}, expected NAME@K of a metric that each user has, K from 1. "
         f"{suggestion(text, known, 'metrics')}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,11 +16,12 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Split
 from deshi.knowledge.altered import alter_histories
+from deshi.knowledge.foreign.readers import Imported
 from deshi.knowledge.inspection import inspect_knowledge
 from deshi.knowledge.inspection_result import Inspection
 from deshi.knowledge.positions import choose_rows
 from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import write_knowledge
+from deshi.knowledge.writer import write_knowledge, write_lists
 from deshi.schemas import KnowConfig
 from deshi.students.scorers import Scorer
 from deshi.targets import build
@@ -33,7 +35,8 @@ from deshi.training.runs import (
     load_scorer,
     trained_config,
 )
-from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,32 @@ def _inspect(cfg: KnowConfig) -> Inspection:
     node = manifest["teacher"].get("split")
     split: Split = (build(node) if node else LeaveOneOut())(bundle)
     other: Scorer | None = None
-    if cfg.student is not None:
-        student = find_trained(cfg.paths.runs, cfg.student)
+    if cfg.beside is not None:
+        student = find_trained(cfg.paths.runs, cfg.beside)
         other, record = load_scorer(student, _device(), bundle)
         check_same_data(student, record, bundle)
     return inspect_knowledge(
-        knowledge, bundle, split, other, cfg.student or "", examples=cfg.examples, seed=cfg.seed, device=_device()
+        knowledge, bundle, split, other, cfg.beside or "", examples=cfg.examples, seed=cfg.seed, device=_device()
     )
 
 
 def _import(cfg: KnowConfig) -> KnowResult:
-    raise DeshiError("not yet")
+    assert cfg.store is not None and cfg.data is not None and cfg.source is not None
+    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
+    imported: Imported = build(cfg.source, bundle=bundle)
+    for note in imported.notes:
+        log.info("%s", note)
+    knowledge = write_lists(
+        *imported.found.aligned(),
+        bundle,
+        _store(cfg, cfg.store),
+        meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
+        score_kind=imported.found.score_kind,
+        dtype=cfg.dtype,
+        item_embeddings=imported.embeddings,
+        force=cfg.force,
+    )
+    return KnowResult(knowledge)
 
 
 def _store(cfg: KnowConfig, text: str) -> Path:

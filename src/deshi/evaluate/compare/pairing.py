@@ -51,7 +51,7 @@ def per_user(groups: Sequence[Group], part: str, metrics: Sequence[str]) -> list
     Raises:
         DeshiError: if an evaluation lacks the part, or has other users or targets than the first one.
     """
-    checked = [read_metric(metric, "metrics") for metric in metrics]
+    checked = [read_metric(metric, "metrics has") for metric in metrics]
     frames = [[_ranks(member, part) for member in one.members] for one in groups]
     wanted, first = frames[0][0], groups[0].first
     for one, its_frames in zip(groups, frames, strict=True):

@@ -112,8 +112,8 @@ def shortened(label: str, longest: int = 26) -> str:
 
 
 def plain(name: str) -> str:
-    """A name as part of a figure's: small letters, digits and ``-``."""
-    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    """A name as part of a figure's, which is a file's and an id on the page."""
+    return re.sub("[^A-Za-z0-9_]+", "-", name).strip("-")
 
 
 @dataclass(frozen=True)

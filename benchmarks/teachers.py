@@ -1,0 +1,146 @@
+"""What an LLM's knowledge of the items adds to an ID model: ensembles by scores, beside ensembles of ID models alone.
+
+    python benchmarks/teachers.py ml-100k
+    python benchmarks/teachers.py amazon-beauty amazon-toys --shared ../shared/data
+
+For each seed: the ID student of the preset, a second one of another seed, the text teacher with the preset's own
+training, and two ensembles, ID + text and ID + ID, whose weights are chosen on validation. All are tested by
+``deshi evaluate``; ``deshi compare`` tests ID + text against the others. Figures land in
+``benchmarks/results/teachers-NAME.json``. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quality import data_words, deshi, newest
+
+OTHER = 100
+"""Added to a seed for the second ID student."""
+TEXT_KEYS = ("dim", "max_length", "blocks", "heads", "feed_forward", "dropout", "positions")
+MODELS = ("id", "text", "id+id", "id+text")
+SHOWN = ("ndcg@10", "recall@10")
+
+
+def main() -> None:
+    options = arguments()
+    for data in options.data:
+        words = [*data_words(data, options.shared), f"paths.root={options.root}"]
+        deshi("prepare", words)
+        found = [one_seed(data, seed, words, options) for seed in options.seeds]
+        write_and_show(data, found, options)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for every teach")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
+    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser.add_argument("--scale", default="zscore", help="of the ensembles' scores")
+    parser.add_argument("--label", default="", help="ends the names of the text teachers and of the results file")
+    options = parser.parse_intermixed_args()
+    options.overrides = [word for word in options.data if "=" in word]
+    options.data = [word for word in options.data if "=" not in word]
+    return options
+
+
+def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Train or find the four models of a seed and test them."""
+    label = options.label
+    fitted = [
+        trained("fit", f"{data}_seed{s}", [f"experiment={data}", f"seed={s}", *words]) for s in (seed, seed + OTHER)
+    ]
+    recipe = [*text_words(data), f"seed={seed}", *words, *options.overrides]
+    text = trained("teach", f"{data}_text{label}_seed{seed}", recipe)
+    members = {"id+id": fitted, "id+text": [fitted[0], text]}
+    runs = {"id": fitted[0], "text": text}
+    for name, pair in members.items():
+        joined = "[" + ",".join(str(run) for run in pair) + "]"
+        given = [
+            "teacher=ensemble",
+            f"teacher.members={joined}",
+            f"teacher.scale={options.scale}",
+            f"seed={seed}",
+            *words,
+        ]
+        runs[name] = trained("teach", f"{data}_{name.replace('+', '-')}{label}_{options.scale}_seed{seed}", given)
+    return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
+
+
+def text_words(data: str) -> list[str]:
+    """The preset's training and widths, as words for the text teacher."""
+    preset = yaml.safe_load((resources.files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
+    student = {key: value for key, value in preset["student"].items() if key in TEXT_KEYS}
+    words = [f"teacher.{key}={value}" for key, value in student.items()]
+    train = dict(preset["train"])
+    augment = train.pop("augment", {})
+    train.setdefault("patience", train["max_epochs"])
+    words += [f"train.{key}={value}" for key, value in train.items()]
+    return [*words, f"train.augment.item_drop={augment.get('item_drop', 0.0)}"]
+
+
+def trained(stage: str, name: str, words: list[str]) -> Path:
+    """The finished run of that name, trained or resumed if need be."""
+    root = Path(next(word for word in words if word.startswith("paths.root=")).partition("=")[2])
+    run = newest(root / "runs" / stage, f"*_{name}")
+    if run is None:
+        deshi(stage, [*words, f"name={name}", "train.progress=false"])
+    elif not (run / "metrics.json").exists():
+        deshi(stage, [f"resume={run}", f"paths.root={root}"])
+    found = newest(root / "runs" / stage, f"*_{name}")
+    assert found is not None
+    return found
+
+
+def tested(run: Path, words: list[str]) -> dict[str, Any]:
+    """Figures of a run on both parts, its time, and an ensemble's weights."""
+    root = run.parents[2]
+    deshi("evaluate", [f"run={run}", "part=both", f"paths.root={root}"])
+    folder = newest(root / "runs" / "evaluate", "*")
+    assert folder is not None
+    metrics = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((run / "run.json").read_text())
+    seconds = json.loads((run / "time.json").read_text())["wall_seconds"]
+    figures = {f"{part}/{name}": metrics[f"{part}/{name}"] for part in ("validation", "test") for name in SHOWN}
+    return {"run": str(folder), "seconds": seconds, "weights": record.get("state", {}).get("weights"), **figures}
+
+
+def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Markdown: mean and standard deviation over the seeds, the gain over the ID student, and the paired tests."""
+    path = Path(__file__).parent / "results" / f"teachers-{data}{options.label}.json"
+    path.write_text(json.dumps({"overrides": options.overrides, "seeds": found}, indent=1, sort_keys=True) + "\n")
+    print(
+        f"\n{data}, {len(found)} seeds\n| model | part | NDCG@10 | Recall@10 | NDCG@10 against ID |\n"
+        + "| --- " * 5
+        + "|"
+    )
+    for part in ("validation", "test"):
+        base = statistics.mean(one["models"]["id"][f"{part}/ndcg@10"] for one in found)
+        for name in MODELS:
+            columns = [[one["models"][name][f"{part}/{metric}"] for one in found] for metric in SHOWN]
+            cells = [cell(values) for values in columns]
+            print(f"| {name} | {part} | {' | '.join(cells)} | {statistics.mean(columns[0]) / base - 1:+.1%} |")
+    runs = ",".join(one["models"][name]["run"] for name in MODELS for one in found)
+    labels = ",".join(f"'{name}'" for name in MODELS)
+    deshi("compare", [f"runs=[{runs}]", f"labels=[{labels}]", "baseline='id+text'", f"paths.root={options.root}"])
+    compared = newest(options.root / "runs" / "compare", "*")
+    assert compared is not None
+    print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
+
+
+def cell(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+if __name__ == "__main__":
+    main()

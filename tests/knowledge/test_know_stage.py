@@ -1,0 +1,102 @@
+"""The stage know: from a run to a store, a look into it, and lists that come from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import deshi
+from deshi.data.bundle import Bundle
+from deshi.knowledge.foreign.dllm2rec import write_dllm2rec
+from deshi.knowledge.inspection_result import Inspection
+from deshi.knowledge.store import Knowledge
+from deshi.targets import ConfigError
+from deshi.training.know import KnowResult
+from deshi.types import DeshiError
+
+
+def test_a_run_writes_its_lists_and_they_are_inspected(finished_root: Path) -> None:
+    """The lists after validation histories are those that the evaluation ranked by, and inspect sees the same hits."""
+    root = f"paths.root={finished_root}"
+    result = deshi.know("export", root, run="tiny_seed0", k=10, store="lists")
+    assert isinstance(result, KnowResult) and result.folder == finished_root / "knowledge" / "lists"
+    bundle = Bundle.load(finished_root / "data" / "tiny")
+    knowledge = Knowledge.load(result.folder, bundle, check=True)
+    assert knowledge.manifest["score_kind"] == "logit" and knowledge.teacher == "sasrec"
+    evaluated = deshi.evaluate(root, run="tiny_seed0", part="validation")
+    rows = bundle.offsets[1:] - 3
+    targets = bundle.items[rows + 1]
+    hits = (knowledge.rows(rows)[0] == targets[:, None]).any(1).mean()
+    assert hits == pytest.approx(evaluated.metrics["validation/recall@10"])
+    seen = deshi.know("inspect", root, store="lists", beside="tiny_seed1")
+    assert isinstance(seen, Inspection)
+    assert seen.part("validation").metrics["hr@10"].mean == pytest.approx(hits)
+    assert "tiny_seed1" in str(seen)
+
+
+def test_the_same_request_again_does_nothing_and_another_is_refused(finished_root: Path) -> None:
+    """A store is written once; a second request under its name must not silently mean the first one."""
+    root = f"paths.root={finished_root}"
+    first = deshi.know("export", root, run="tiny_seed0", k=5, store="lists")
+    stamp = (first.folder / "topk_items.npy").stat().st_mtime_ns
+    deshi.know("export", root, run="tiny_seed0", k=5, store="lists")
+    assert (first.folder / "topk_items.npy").stat().st_mtime_ns == stamp
+    with pytest.raises(DeshiError, match="force"):
+        deshi.know("export", root, run="tiny_seed1", k=5, store="lists")
+    again = deshi.know("export", root, run="tiny_seed1", k=5, store="lists", force=True)
+    assert again.knowledge.manifest["teacher"]["run"].endswith("tiny_seed1")
+
+
+def test_altered_histories_are_written_and_inspected(finished_root: Path) -> None:
+    """`augment` makes rows of its own, about histories that nobody trained on, from training events only."""
+    root = f"paths.root={finished_root}"
+    words = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=altered"]
+    result = deshi.know("export", root, *words, run="tiny_seed0")
+    assert result.knowledge.altered
+    bundle = Bundle.load(finished_root / "data" / "tiny")
+    histories = result.knowledge.histories(bundle)
+    assert len(histories.offsets) == 2 * bundle.n_users + 1
+    held = np.concatenate([bundle.offsets[1:] - 1, bundle.offsets[1:] - 2])
+    assert not np.isin(histories.sources, held).any()
+    assert isinstance(deshi.know("inspect", root, store="altered"), Inspection)
+
+
+def test_foreign_lists_become_a_store(finished_root: Path, config_dir: Path, tmp_path: Path) -> None:
+    """What DLLM2Rec's program would read is read back by `know import`, at the rows that it was written from."""
+    root = f"paths.root={finished_root}"
+    bundle = Bundle.load(finished_root / "data" / "tiny")
+    written = deshi.know("export", root, run="tiny_seed0", k=5, store="own", positions="train")
+    assert isinstance(written, KnowResult)
+    rows = np.flatnonzero(written.knowledge.covered)
+    items, scores = written.knowledge.rows(rows)
+    write_dllm2rec(tmp_path, "tiny", bundle, rows, items, scores)
+    words = ["source=dllm2rec", f"source.data={tmp_path}/data/tiny", f"source.tocf={tmp_path}/tocf/tiny"]
+    result = deshi.know("import", root, *words, store="foreign", data="tiny", config_dir=config_dir)
+    assert isinstance(result, KnowResult) and result.knowledge.teacher == "dllm2rec"
+    back = result.knowledge
+    common = np.flatnonzero(back.covered)
+    assert len(common) > 0.5 * len(rows), "the others are ambiguous: users of the tiny data walk alike"
+    assert (back.rows(common)[0] == written.knowledge.rows(common)[0]).all()
+    assert any("aligned" in note for note in back.manifest["teacher"]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("action", "words", "message"),
+    [
+        ("export", [], "export needs run"),
+        ("inspect", [], "inspect needs store"),
+        ("import", ["store=x"], "import needs source, data"),
+        ("remember", ["store=x"], "expected"),
+        ("inspect", ["store=absent"], "no knowledge store"),
+        ("export", ["run=absent"], "No run 'absent'"),
+        ("export", ["run=tiny_seed0", "positions=some"], "expected all, train"),
+        ("export", ["run=tiny_seed0", "positions=last:0"], "whole number from 1"),
+        ("export", ["run=tiny_seed0", "k=0"], "k"),
+    ],
+)
+def test_wrong_requests_say_what_is_expected(finished_root: Path, action: str, words: list[str], message: str) -> None:
+    """Each mistake names what was got and what would do."""
+    with pytest.raises((DeshiError, ConfigError), match=message):
+        deshi.know(action, f"paths.root={finished_root}", *words)

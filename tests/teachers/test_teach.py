@@ -1,0 +1,167 @@
+"""The stage teach: networks, folds and ensembles, their resumption, and what other stages make of their runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import write_tiny_bert
+
+import deshi
+from deshi.data.bundle import Bundle
+from deshi.students.scorers import StudentScorer
+from deshi.targets import ConfigError
+from deshi.teachers.cross_fit import CrossFitted
+from deshi.training.runs import load_network, load_scorer
+from deshi.types import DeshiError
+from tiny import SMALL
+
+TRAIN = tuple(word for word in SMALL if word.startswith("train."))
+SASREC = ("teacher=sasrec", "teacher.dim=16", "teacher.max_length=10")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bert(tmp_path_factory.mktemp("bert"))
+
+
+def text_words(bert: Path) -> list[str]:
+    encoder = "teacher.embeddings.encoder"
+    target = f"{encoder}._target_=deshi.teachers.encoders.SentenceEncoder"
+    return [target, f"{encoder}.name={bert}", "teacher.dim=16", "teacher.max_length=10"]
+
+
+def test_a_text_teacher_trains_and_is_evaluated_as_a_student_is(
+    finished_root: Path, config_dir: Path, bert: Path
+) -> None:
+    """From titles to exact ranks by the commands a user types; `latest` of evaluate is the newest of both stages."""
+    root = f"paths.root={finished_root}"
+    run = deshi.teach(root, *TRAIN, *text_words(bert), "name=words", config_dir=config_dir, data="tiny")
+    assert run.folder.parent.name == "teach" and 0 <= run.metrics["validation/ndcg@10"] <= 1
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["stage"] == "teach" and record["student"] == "text"
+    assert "teacher_train_time_total" in json.loads((run.folder / "time.json").read_text())
+    network, _ = load_network(run.folder)
+    assert not any("items.weight" in name for name, _ in network.named_parameters()), "a text teacher has no ID table"
+    latest = deshi.evaluate(root, "part=validation", run="latest")
+    assert latest.ranker == "text"
+    assert latest.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
+    assert deshi.evaluate(root, run="words").ranker == "text"
+    assert deshi.gap(root, run="words", samples=100).validation.mean == pytest.approx(
+        run.metrics["validation/ndcg@10"], abs=1e-6
+    )
+
+
+def test_each_fold_is_answered_by_a_teacher_that_has_not_seen_it(finished_root: Path, config_dir: Path) -> None:
+    """Cross-fitting is worth nothing if a fold's teacher was trained on that fold's users."""
+    root = f"paths.root={finished_root}"
+    run = deshi.teach(
+        root, *TRAIN, *SASREC, "train.augment.item_drop=0", "cross_fit=3", config_dir=config_dir, data="tiny"
+    )
+    scorer, record = load_scorer(run.folder)
+    assert isinstance(scorer, CrossFitted) and record["cross_fit"] == 3 and len(record["fold_epochs"]) == 3
+    bundle = Bundle.load(finished_root / "data" / "tiny")
+    folds = np.load(run.folder / "folds.npy")
+    assert sorted(np.bincount(folds)) == [20, 20, 20]
+    trained = [json.loads((run.folder / f"fold-{fold}" / "run.json").read_text())["positions"] for fold in range(3)]
+    per_epoch = sum(len(bundle.history(user)) - 3 for user in np.flatnonzero(folds != 0))
+    assert trained[0] == 2 * per_epoch, "two epochs over the other folds' targets, and nothing else"
+    assert deshi.evaluate(root, run=str(run.folder), part="validation").metrics["validation/ndcg@10"] == pytest.approx(
+        run.metrics["validation/ndcg@10"], abs=1e-6
+    )
+
+
+def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_root: Path, config_dir: Path) -> None:
+    """Folds that are finished stay, the rest is trained, and the outcome is that of an uninterrupted run."""
+    root = f"paths.root={finished_root}"
+    run = deshi.teach(root, *TRAIN, *SASREC, "cross_fit=2", config_dir=config_dir, data="tiny")
+    stamp = (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns
+    (run.folder / "metrics.json").unlink()
+    shutil.rmtree(run.folder / "fold-1")
+    with pytest.raises(DeshiError, match="deshi teach resume="):
+        deshi.evaluate(root, run=str(run.folder))
+    again = deshi.teach(root, resume=str(run.folder))
+    assert again.metrics == run.metrics
+    assert (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns == stamp
+    assert deshi.teach(root, resume=str(run.folder)).reused
+
+
+def test_an_ensemble_of_runs_is_chosen_on_validation_and_evaluated(finished_root: Path, config_dir: Path) -> None:
+    """The chosen weights are the best of all that were tried, on validation, and no member alone is better there."""
+    root = f"paths.root={finished_root}"
+    members = ["tiny_seed0", "tiny_seed1"]
+    words = ["teacher=ensemble", f"teacher.members=[{','.join(members)}]"]
+    run = deshi.teach(root, *words, config_dir=config_dir, data="tiny")
+    state = json.loads((run.folder / "teacher.json").read_text())
+    best = max(one["ndcg@10"] for one in state["tried"])
+    assert run.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
+    alone = {tuple(one["weights"]): one["ndcg@10"] for one in state["tried"]}
+    for place, member in enumerate(members):
+        folder = next((finished_root / "runs" / "fit").glob(f"*_{member}"))
+        expected = json.loads((folder / "metrics.json").read_text())["validation/ndcg@10"]
+        assert alone[tuple(float(n == place) for n in range(2))] == pytest.approx(expected, abs=1e-6)
+    result = deshi.evaluate(root, run=str(run.folder), part="both")
+    assert result.ranker == "ensemble" and result.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cross_fit=1"], "expected 0"),
+        (["cross_fit=2", "teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]"], "isn't trained on histories"),
+        (["teacher=ensemble", "teacher.members=[tiny_seed0]"], "expected two runs or more"),
+        (["teacher=ensemble", "teacher.members=[tiny_seed0,absent]"], "No run 'absent'"),
+        (["teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]", "teacher.weights=[1]"], "expected 2 numbers"),
+        (["teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]", "teacher.scales=softmax"], "teacher.scale"),
+        (["cross_fit=61", *SASREC], "expected 2 to 60 folds"),
+    ],
+)
+def test_wrong_requests_say_what_is_expected(
+    finished_root: Path, config_dir: Path, words: list[str], message: str
+) -> None:
+    """Nothing is trained for a request that can't be fulfilled, and the message leads to one that can."""
+    with pytest.raises((DeshiError, ConfigError), match=message):
+        deshi.teach(f"paths.root={finished_root}", *TRAIN, *words, config_dir=config_dir, data="tiny")
+
+
+def test_members_of_other_data_are_refused(finished_root: Path, config_dir: Path) -> None:
+    """Scores for other items added to these would be noise that looks like an ensemble."""
+    root = f"paths.root={finished_root}"
+    deshi.prepare(root, "data.filters.min_user_interactions=14", "data.name=other", config_dir=config_dir, data="tiny")
+    folder = next((finished_root / "runs" / "fit").glob("*_tiny_seed1"))
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"data_fingerprint": "0" * 64}))
+    words = ["teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]"]
+    with pytest.raises(DeshiError, match="was trained on the data"):
+        deshi.teach(root, *words, config_dir=config_dir, data="tiny")
+
+
+def test_a_cross_fitted_scorer_asks_each_user_s_own_teacher() -> None:
+    """Rows of a batch are mixed: each must come back in its place, from its fold's network."""
+    from deshi.students.sasrec import SASRec
+    from deshi.types import Batch
+
+    networks = []
+    for seed in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks.append(StudentScorer(SASRec(12, 8, 5)))
+    folds = np.array([1, 0, 1, 0])
+    both = CrossFitted(networks, folds)
+    items = torch.randint(12, (4, 5), generator=torch.Generator().manual_seed(0))
+    users = torch.tensor([3, 0, 2, 1])
+    batch = Batch(users, items, torch.full((4,), 5), torch.full((4, 5), -1), torch.full((4, 5), -1))
+    found = both.scores(batch)
+    for row, user in enumerate(users.tolist()):
+        alone = networks[folds[user]].scores(batch)[row]
+        torch.testing.assert_close(found[row], alone)
+    where = torch.ones(4, 5, dtype=torch.bool)
+    where[1, 2:] = False
+    asked = both.position_scores(batch, where)
+    assert both.max_length == 5 and len(asked) == 17
+    torch.testing.assert_close(asked[4], found[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(asked[-1], found[3], rtol=1e-4, atol=1e-5)
