@@ -70,6 +70,9 @@ def adapted(words: list[str], files: Path) -> list[str]:
         return [*words, "--dry-run"]
     if stage == "prepare":
         return [*words, f"data.source.path={files}"]
+    if stage == "teach":
+        quick = any(word in ("teacher=sasrec", "teacher=ensemble") for word in rest)
+        return [*words, *(word for word in SHORT if word.startswith("train."))] if quick else [*words, "--dry-run"]
     if stage == "fit" and not any(word.startswith("resume=") for word in rest):
         return [*words, *SHORT]
     return words

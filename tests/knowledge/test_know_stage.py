@@ -49,7 +49,7 @@ def test_the_same_request_again_does_nothing_and_another_is_refused(finished_roo
     assert again.knowledge.manifest["teacher"]["run"].endswith("tiny_seed1")
 
 
-def test_altered_histories_are_written_and_inspected(finished_root: Path) -> None:
+def test_altered_histories_are_written_and_inspected(finished_root: Path, config_dir: Path) -> None:
     """`augment` makes rows of its own, about histories that nobody trained on, from training events only."""
     root = f"paths.root={finished_root}"
     words = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=altered"]
@@ -61,6 +61,8 @@ def test_altered_histories_are_written_and_inspected(finished_root: Path) -> Non
     held = np.concatenate([bundle.offsets[1:] - 1, bundle.offsets[1:] - 2])
     assert not np.isin(histories.sources, held).any()
     assert isinstance(deshi.know("inspect", root, store="altered"), Inspection)
+    audited = deshi.audit(root, data="tiny", knowledge=str(result.folder), config_dir=config_dir)
+    assert not audited.findings, "an altered store has other rows than the data, and that is no fault"
 
 
 def test_foreign_lists_become_a_store(finished_root: Path, config_dir: Path, tmp_path: Path) -> None:

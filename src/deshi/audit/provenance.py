@@ -81,9 +81,12 @@ def audit_knowledge(folder: Path, bundle: Bundle) -> list[Finding]:
     Raises:
         DeshiError: if there is no manifest, or a file can't be read.
     """
-    found = audit_record(read_json(folder / "manifest.json"), bundle, folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
+    found = audit_record(manifest, bundle, folder / "manifest.json")
     if (folder / TOPK).is_file():
-        found += _lists(_array(folder / TOPK), bundle)
+        altered = isinstance(manifest, dict) and manifest.get("sequences") == "altered"
+        rows = int(manifest["n_rows"]) if altered else bundle.n_interactions
+        found += _lists(_array(folder / TOPK), bundle, rows)
     if (folder / SCORES).is_file():
         found += _finite(_array(folder / SCORES), SCORES)
     if (folder / EMBEDDINGS).is_file():
@@ -99,10 +102,10 @@ def _array(file: Path) -> Array:
         raise DeshiError(f"{file} can't be read ({error}). Make it again.") from error
 
 
-def _lists(items: Array, bundle: Bundle) -> list[Finding]:
-    if items.ndim != 2 or items.shape[0] != bundle.n_interactions:
-        what = f"{TOPK} has shape {items.shape}; a row an event makes {bundle.n_interactions:,} rows."
-        effect = f"{abs(items.shape[0] - bundle.n_interactions):,} rows are missing or belong to no event."
+def _lists(items: Array, bundle: Bundle, n_rows: int) -> list[Finding]:
+    if items.ndim != 2 or items.shape[0] != n_rows:
+        what = f"{TOPK} has shape {items.shape}; a row an event makes {n_rows:,} rows."
+        effect = f"{abs(items.shape[0] - n_rows):,} rows are missing or belong to no event."
         mend = "Export the teacher's lists again, on this bundle."
         return [finding("made-on-another-bundle", what, [place(file=TOPK)], effect, mend)]
     rows, columns = np.nonzero((items < -1) | (items >= bundle.n_items))
