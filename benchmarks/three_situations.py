@@ -3,8 +3,8 @@
     python benchmarks/three_situations.py ml-100k
     python benchmarks/three_situations.py ml-1m --shared ../shared/data
 
-One student, trained four times with the same budget and seed: on a range that stops one target short, on a range that
-includes the validation targets, on the right range, and on the right range with a refit. The table and the verdicts
+One student, trained with the same budget and seed on a range that stops one target short, on a range that includes the
+validation targets, and on the right range with a refit. The table and the verdicts
 come from ``deshi gap``; the figures land in ``benchmarks/results/situations-NAME.json``. Further ``key=value`` words go
 to every ``deshi fit``.
 """
@@ -21,7 +21,6 @@ from quality import data_words, deshi, newest
 SITUATIONS = {
     "short range": ["train.train_targets=without_last"],
     "widened range": ["train.train_targets=including_validation"],
-    "clean": [],
     "clean, refit": ["train.refit=true"],
 }
 BUDGETS = {

@@ -19,7 +19,7 @@ from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.losses.softmax import Softmax
 from deshi.students.layers import reseed_dropout
 from deshi.targets import build
-from deshi.teachers.ilora import ILoRA
+from deshi.teachers.ilora import TOKENS, ILoRA, _chunks
 from deshi.teachers.instance_lora import InstanceLora, is_adapter
 from deshi.teachers.llm import LLM
 from deshi.teachers.prompts import Prompt
@@ -117,6 +117,17 @@ def test_padding_changes_nothing_and_the_future_is_unseen(item: str, mode: str, 
     after = teacher(changed, lengths)
     torch.testing.assert_close(after[:, :3], before[:, :3], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(after[:, 3], before[:, 3], atol=1e-3)
+
+
+def test_parts_are_even_and_small_enough() -> None:
+    """Prompts of all lengths in one part would be padding for the most part; parts of one prompt would be slow."""
+    sizes = [*range(10, 110), 20_000]
+    parts = list(_chunks(torch.arange(101), sizes))
+    assert torch.equal(torch.cat(parts), torch.arange(101))
+    lengths = [[sizes[number] for number in part.tolist()] for part in parts]
+    assert all(len(part) * part[-1] <= TOKENS for part in lengths[:-1]) and lengths[-1] == [20_000]
+    padded, real = sum(len(part) * part[-1] for part in lengths), sum(sizes)
+    assert padded < 1.2 * real and len(parts) < 12
 
 
 def test_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,14 +93,16 @@ def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_roo
 def test_an_ensemble_of_runs_is_chosen_on_validation_and_evaluated(finished_root: Path, config_dir: Path) -> None:
     """The chosen weights are the best of all that were tried, on validation, and no member alone is better there."""
     root = f"paths.root={finished_root}"
-    members = ["tiny_seed0", "tiny_seed1"]
+    members = ["tiny_seed0", "latest"]
     words = ["teacher=ensemble", f"teacher.members=[{','.join(members)}]"]
     run = deshi.teach(root, *words, config_dir=config_dir, data="tiny")
+    saved = (run.folder / "config.yaml").read_text()
+    assert all(folder.name in saved for folder in (finished_root / "runs" / "fit").iterdir()), "names are made exact"
     state = json.loads((run.folder / "teacher.json").read_text())
     best = max(one["ndcg@10"] for one in state["tried"])
     assert run.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
     alone = {tuple(one["weights"]): one["ndcg@10"] for one in state["tried"]}
-    for place, member in enumerate(members):
+    for place, member in enumerate(["tiny_seed0", "tiny_seed1"]):
         folder = next((finished_root / "runs" / "fit").glob(f"*_{member}"))
         expected = json.loads((folder / "metrics.json").read_text())["validation/ndcg@10"]
         assert alone[tuple(float(n == place) for n in range(2))] == pytest.approx(expected, abs=1e-6)

@@ -262,12 +262,19 @@ class Draws(Dropout):
 
 
 def _chunks(order: Tensor, sizes: list[int]) -> Iterator[Tensor]:
-    """Cut ``order``, sorted by rising ``sizes``, so that a part, padded to its longest, has at most ``TOKENS``."""
+    """Cut ``order``, sorted by rising ``sizes``, into parts that are padded to their longest.
+
+    A part has at most ``TOKENS``, and once it has some hundreds, its shortest has three quarters of its longest.
+    """
     start = 0
     for stop in range(1, len(sizes) + 1):
-        if stop == len(sizes) or (stop + 1 - start) * sizes[stop] > TOKENS:
-            yield order[start:stop]
-            start = stop
+        if stop < len(sizes):
+            full = (stop + 1 - start) * sizes[stop] > TOKENS
+            uneven = 4 * sizes[start] < 3 * sizes[stop] and (stop - start) * sizes[stop - 1] >= 512
+            if not (full or uneven):
+                continue
+        yield order[start:stop]
+        start = stop
 
 
 def _check(n_items: int, known: Student, name: str, prompt: Prompt, lora: InstanceLora, max_length: int) -> None:
