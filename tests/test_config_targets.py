@@ -137,3 +137,17 @@ def test_nearest_finds_the_key_that_was_meant(name: str, expected: str) -> None:
 def test_nearest_stays_silent_when_nothing_is_near() -> None:
     """A wild guess misleads."""
     assert nearest("zzz", ["train.max_epochs", "seed"]) == []
+
+
+def test_defaults_of_nested_nodes_are_written_out_too() -> None:
+    """A teacher's encoder lies two nodes deep: a saved run must pin its settings as well."""
+    text = {
+        "_target_": "deshi.teachers.text.Text",
+        "embeddings": {
+            "_target_": "deshi.teachers.item_embeddings.ItemEmbeddings",
+            "encoder": {"_target_": "deshi.teachers.encoders.SentenceEncoder", "max_tokens": 64},
+        },
+    }
+    found = complete(text, ("n_items", "resources"))
+    assert found["embeddings"]["template"] == "{title}"
+    assert found["embeddings"]["encoder"]["max_tokens"] == 64 and found["embeddings"]["encoder"]["pooling"] == "mean"

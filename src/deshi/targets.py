@@ -119,7 +119,11 @@ def arguments(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str,
 
 
 def complete(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str, Any]:
-    """The node with the target's default values written out, so that a saved configuration pins them."""
+    """The node, and those inside it, with the targets' default values written out: a saved configuration pins them."""
+    node = {
+        name: complete(value) if isinstance(value, Mapping) and TARGET in value else value
+        for name, value in node.items()
+    }
     known = arguments(node, runtime)
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
     defaults = {

@@ -106,8 +106,10 @@ class TrainingModule(L.LightningModule):
         if self.averaged is None:
             return
         decay = min(self.averaging, (1 + self.global_step) / (10 + self.global_step))
+        pairs = zip(self.averaged.parameters(), self.student.parameters(), strict=True)
+        moving = [(mean, trained) for mean, trained in pairs if trained.requires_grad]
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.student.parameters()), 1 - decay)
+            torch._foreach_lerp_([mean for mean, _ in moving], [trained for _, trained in moving], 1 - decay)
 
     @property
     def result(self) -> Recommender:
