@@ -345,7 +345,7 @@ class ColumnsConfig(Closed):
 class AuditConfig(StageConfig):
     """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "evaluate")
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "evaluate")
 
     run: str | None = Field(None, description="a run of deshi fit or deshi evaluate: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")

@@ -167,3 +167,20 @@ def test_a_cross_fitted_scorer_asks_each_user_s_own_teacher() -> None:
     assert both.max_length == 5 and len(asked) == 17
     torch.testing.assert_close(asked[4], found[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(asked[-1], found[3], rtol=1e-4, atol=1e-5)
+
+
+def test_runs_of_teachers_are_audited(finished_root: Path, config_dir: Path, bert: Path) -> None:
+    """A network by its batches, answers and ranks, without a false alarm; what is no network by its ranks."""
+    root = f"paths.root={finished_root}"
+    run = deshi.teach(root, *TRAIN, *text_words(bert), "name=words", config_dir=config_dir, data="tiny")
+    deshi.evaluate(root, run="words", part="both")
+    found = deshi.audit(root, run="words")
+    assert [one.name for one in found.findings if one.severity == "error"] == []
+    ensemble = deshi.teach(
+        root, "teacher=ensemble", "teacher.members=[tiny_seed0,words]", config_dir=config_dir, data="tiny"
+    )
+    evaluated = deshi.evaluate(root, run=str(ensemble.folder), part="both")
+    assert [one.name for one in deshi.audit(root, run=str(evaluated.folder)).findings if one.severity == "error"] == []
+    with pytest.raises(DeshiError, match="no single network"):
+        deshi.audit(root, run=str(ensemble.folder))
+    assert run.folder.exists()

@@ -11,15 +11,15 @@ from deshi.config import CONFIG_FILE, load_config
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.evaluate.record import Evaluation, evaluations_of, load_evaluation
-from deshi.schemas import LEAVE_ONE_OUT, AuditConfig, DataConfig, EvaluateConfig, FitConfig, PathsConfig
+from deshi.schemas import LEAVE_ONE_OUT, AuditConfig, DataConfig, EvaluateConfig, PathsConfig, TrainingConfig
 from deshi.targets import build
-from deshi.training.runs import RUN_FILE
+from deshi.training.runs import RUN_FILE, STUDENT_FILE, read_record, trained_config
 from deshi.types import DeshiError
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A finished run of ``deshi fit``.
+    """A finished run of ``deshi fit``, or of ``deshi teach`` that trained one network.
 
     Attributes:
         folder: its run folder.
@@ -29,7 +29,7 @@ class Fitted:
     """
 
     folder: Path
-    cfg: FitConfig
+    cfg: TrainingConfig
     record: dict[str, Any]
     metrics: dict[str, float]
 
@@ -73,11 +73,11 @@ def find_subject(cfg: AuditConfig) -> Subject:
 def _stage(folder: Path) -> str:
     if not (folder / RUN_FILE).is_file():
         if (folder / CONFIG_FILE).is_file() and (folder / "data.json").is_file():
-            raise DeshiError(f"The run {folder} isn't finished. Finish it: deshi fit resume={folder}")
+            read_record(folder)  # says that it isn't finished
         raise DeshiError(f"{folder} has no {RUN_FILE}: expected a finished run of deshi fit or deshi evaluate.")
     stage = str(read_json(folder / RUN_FILE).get("stage"))
-    if stage not in ("fit", "evaluate"):
-        raise DeshiError(f"{folder} is a run of deshi {stage}, expected one of deshi fit or deshi evaluate.")
+    if stage not in ("fit", "teach", "evaluate"):
+        raise DeshiError(f"{folder} is a run of deshi {stage}, expected one of deshi fit, teach or evaluate.")
     return stage
 
 
@@ -101,7 +101,9 @@ def _of_evaluation(cfg: AuditConfig, folder: Path) -> Subject:
         raise DeshiError(f"{folder / CONFIG_FILE} names no data set. Give it: data=NAME.")
     run, notes = evaluation.record["run"], []
     fitted = None
-    if run and (Path(run) / RUN_FILE).is_file():
+    if run and (Path(run) / RUN_FILE).is_file() and not (Path(run) / STUDENT_FILE).is_file():
+        notes.append(f"The run {run} is no single network: its ranks are audited, its batches and weights are not.")
+    elif run and (Path(run) / RUN_FILE).is_file():
         fitted = _fitted(Path(run))
     elif run:
         notes.append(f"The run {run} is gone: its batches and weights could not be audited.")
@@ -113,10 +115,13 @@ def _of_evaluation(cfg: AuditConfig, folder: Path) -> Subject:
 
 
 def _fitted(folder: Path) -> Fitted:
-    if not (folder / "metrics.json").is_file():
-        raise DeshiError(f"The run {folder} isn't finished. Finish it: deshi fit resume={folder}")
-    cfg = load_config(folder, FitConfig)
-    return Fitted(folder, cfg, read_json(folder / RUN_FILE), read_json(folder / "metrics.json"))
+    record = read_record(folder)
+    if not (folder / STUDENT_FILE).is_file():
+        raise DeshiError(
+            f"The run {folder} holds {record['student']}, which is no single network. Audit its evaluation instead: "
+            f"deshi audit EVALUATION, after deshi evaluate run={folder}"
+        )
+    return Fitted(folder, trained_config(folder), record, read_json(folder / "metrics.json"))
 
 
 def _split_of(evaluation: Evaluation, bundle: Bundle) -> Split:

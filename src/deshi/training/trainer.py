@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import DataModule
+from deshi.data.ranges import inside
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
 from deshi.schemas import TrainingConfig
@@ -278,12 +279,8 @@ def data_module(
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
     """How often each item is a training target ``(n_items,)``: every event of a range but its first."""
-    begins = np.zeros(bundle.n_interactions + 1, dtype=np.int64)
-    real = ends - starts >= 2
-    np.add.at(begins, starts[real] + 1, 1)
-    np.add.at(begins, ends[real], -1)
-    inside = np.cumsum(begins[:-1]) > 0
-    return np.bincount(np.asarray(bundle.items)[inside], minlength=bundle.n_items)
+    targets = inside(starts + 1, ends, bundle.n_interactions)
+    return np.bincount(np.asarray(bundle.items)[targets], minlength=bundle.n_items)
 
 
 def _total_seconds(curve: LearningCurve) -> float:

@@ -15,8 +15,9 @@ from deshi.evaluate.record import read_part
 from deshi.evaluate.report.blocks import Missing
 from deshi.evaluate.report.drawing import Pen, Studio, model_pen, reference_pen
 from deshi.evaluate.report.models import Model, reference_names
-from deshi.schemas import EvaluateConfig, FitConfig, ReportConfig
+from deshi.schemas import EvaluateConfig, ReportConfig
 from deshi.targets import build
+from deshi.training.runs import trained_config
 from deshi.types import DeshiError
 
 LISTS_FILE = "lists.parquet"
@@ -115,7 +116,7 @@ def _load_data(cfg: ReportConfig, model: Model) -> Data:
     name = str(model.record["data"])
     places = [cfg.paths.data / name, saved.paths.data / name]
     if model.fitted is not None:
-        places.append(load_config(model.fitted, FitConfig).paths.data / name)
+        places.append(trained_config(model.fitted).paths.data / name)
     bundle = Bundle.load(next((place for place in places if (place / "manifest.json").is_file()), places[0]))
     if bundle.fingerprint != model.record["data_fingerprint"]:
         raise DeshiError(
