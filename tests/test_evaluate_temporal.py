@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 import deshi
-from conftest import SMALL
 from deshi.artifacts import read_json
 from deshi.evaluate.result import EvaluateResult
+from tiny import SMALL
 
 DAY = 86_400_000
 START = 1_500_000_000_000
