@@ -83,3 +83,10 @@ def test_groups_and_their_defaults_exist(stage: str) -> None:
 def test_every_file_says_what_it_is(path: Path) -> None:
     """The first comment is the file's line in `deshi STAGE --help`."""
     assert 10 < len(description(path)) <= 140
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_key_has_the_name_of_a_group_that_the_stage_does_not_have(stage: str) -> None:
+    """Hydra takes `train=FILE` for a choice of the group `train`, so that such a key could never be set."""
+    groups = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    assert groups & set(STAGES[stage].schema.model_fields) <= set(stage_groups(stage))

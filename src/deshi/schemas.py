@@ -355,7 +355,7 @@ class AuditConfig(StageConfig):
     interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
     predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
     test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
-    train: Path | None = Field(None, strict=False, description="what the model was trained on, to look for leaks")
+    trained_on: Path | None = Field(None, strict=False, description="what the model was trained on, to look for leaks")
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
     claimed: str | None = Field(None, description="figures that another tool printed, e.g. 'ndcg@10=0.117 hr@10=0.2'")
     ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K of files")
@@ -371,8 +371,8 @@ class AuditConfig(StageConfig):
             raise ValueError(
                 f"{got}: give a run (deshi audit latest), data=NAME, or interactions=FILE predictions=FILE"
             )
-        if self.interactions is None and (self.test or self.train or self.claimed):
-            raise ValueError("test, train and claimed belong to interactions=FILE predictions=FILE")
+        if self.interactions is None and (self.test or self.trained_on or self.claimed):
+            raise ValueError("test, trained_on and claimed belong to interactions=FILE predictions=FILE")
         if self.interactions is not None and self.knowledge is not None:
             raise ValueError("knowledge belongs to a run or a data set: give one of them")
         return self

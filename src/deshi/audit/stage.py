@@ -54,7 +54,9 @@ def run(cfg: AuditConfig) -> AuditResult:
 
 def _pair(cfg: AuditConfig, interactions: Path, predictions: Path) -> AuditResult:
     names = Names(**cfg.columns.model_dump())
-    found = audit_pair(interactions, predictions, cfg.test, cfg.train, names, cfg.claimed, cfg.ks, cfg.max_bad_rows)
+    found = audit_pair(
+        interactions, predictions, cfg.test, cfg.trained_on, names, cfg.claimed, cfg.ks, cfg.max_bad_rows
+    )
     metrics = {name: (one.mean, one.low, one.high) for name, one in found.metrics.items()}
     folder = new_run_folder(cfg.paths.runs, "audit", _plain(predictions))
     result = AuditResult(folder, predictions.name, found.findings, metrics=metrics, notes=found.notes)
