@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from math import isnan, log
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from deshi.data.rendering import Rendered
 from deshi.knowledge.truth import LATEST, TRAIN
 from deshi.metrics.significance import Interval
 
@@ -103,7 +103,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Rendered):
     """A store, looked into.
 
     Attributes:
@@ -116,6 +116,8 @@ class Inspection:
         overlap: with another ranker, if one was given.
         examples: rows with titles.
     """
+
+    width: ClassVar[int] = 120
 
     path: Path
     manifest: Mapping[str, Any] = field(repr=False)
@@ -225,18 +227,6 @@ class Inspection:
             )
             table.add_section()
         return table
-
-    def __str__(self) -> str:
-        """The tables as plain text."""
-        console = Console(file=StringIO(), width=120, color_system=None)
-        with console.capture() as capture:
-            console.print(self.tables())
-        return capture.get().rstrip()
-
-    def _repr_html_(self) -> str:
-        console = Console(record=True, width=120, file=StringIO())
-        console.print(self.tables())
-        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
 
 def judge(metric: str, parts: Sequence[Part], gaps: Mapping[tuple[str, str, str], Interval]) -> Gap:
