@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 
 from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
 from deshi.config import save_config
@@ -24,6 +23,7 @@ from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.schemas import EvaluateConfig
 from deshi.targets import build
+from deshi.training.hardware import training_device
 from deshi.types import PAD, DeshiError
 
 RUN_FILE = "run.json"
@@ -55,7 +55,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         DeshiError: if the run, the bundle or a case is missing, the run was trained on other data, its scores can't be
             ranked, or the candidate sets don't fit.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(training_device("auto"))
     subject = find_subject(cfg, device)
     asked = _ask(cfg, subject)
     names, left_out = _references(cfg, subject.bundle.n_items)

@@ -25,6 +25,7 @@ from deshi.knowledge.writer import write_knowledge, write_lists
 from deshi.schemas import KnowConfig
 from deshi.students.scorers import Scorer
 from deshi.targets import build
+from deshi.training.hardware import training_device
 from deshi.training.runs import (
     FOLDS_FILE,
     STUDENT_FILE,
@@ -83,7 +84,7 @@ def run(cfg: KnowConfig) -> KnowResult | Inspection:
 def _export(cfg: KnowConfig) -> KnowResult:
     assert cfg.run is not None
     folder = find_trained(cfg.paths.runs, cfg.run)
-    trained, device = trained_config(folder), _device()
+    trained, device = trained_config(folder), str(training_device("auto"))
     bundle = load_bundle(trained)
     scorer, record = load_scorer(folder, device, bundle)
     check_same_data(folder, record, bundle)
@@ -129,10 +130,17 @@ def _inspect(cfg: KnowConfig) -> Inspection:
     other: Scorer | None = None
     if cfg.beside is not None:
         student = find_trained(cfg.paths.runs, cfg.beside)
-        other, record = load_scorer(student, _device(), bundle)
+        other, record = load_scorer(student, str(training_device("auto")), bundle)
         check_same_data(student, record, bundle)
     return inspect_knowledge(
-        knowledge, bundle, split, other, cfg.beside or "", examples=cfg.examples, seed=cfg.seed, device=_device()
+        knowledge,
+        bundle,
+        split,
+        other,
+        cfg.beside or "",
+        examples=cfg.examples,
+        seed=cfg.seed,
+        device=str(training_device("auto")),
     )
 
 
@@ -167,7 +175,3 @@ def _identity(folder: Path) -> dict[str, Any]:
     files = [folder / STUDENT_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
     files += [fold_folder(folder, fold) / STUDENT_FILE for fold in range(folds)]
     return {str(file.relative_to(folder)): file_sha256(file) for file in files if file.is_file()}
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -82,9 +82,10 @@ def _is_network(cfg: TeachConfig) -> bool:
 def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
     """A training for each fold, on the other folds' users; folds that are finished stay as they are."""
     name = network_name(cfg.teacher)
-    folds = draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed)
-    with atomic_file(folder / FOLDS_FILE) as temporary, temporary.open("wb") as handle:
-        np.save(handle, folds, allow_pickle=False)
+    if not (folder / FOLDS_FILE).is_file():
+        with atomic_file(folder / FOLDS_FILE) as temporary, temporary.open("wb") as handle:
+            np.save(handle, draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed), allow_pickle=False)
+    folds = np.load(folder / FOLDS_FILE, allow_pickle=False)  # a resumed run keeps the folds that it began with
     records, seconds = [], dict[str, float]()
     for fold in range(cfg.cross_fit):
         log.info("fold %d of %d: trained on the %d users of the others", fold + 1, cfg.cross_fit, (folds != fold).sum())

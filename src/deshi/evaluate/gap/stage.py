@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deshi.artifacts import environment, new_run_folder, write_json
@@ -22,6 +21,7 @@ from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.metrics.significance import Interval, bootstrap_interval
 from deshi.schemas import EvaluateConfig, GapConfig
 from deshi.students.scorers import Scorer, scorer_of
+from deshi.training.hardware import training_device
 from deshi.training.runs import load_selected_student, trained_config
 from deshi.types import DeshiError
 
@@ -44,7 +44,7 @@ def run(cfg: GapConfig) -> GapResult:
         DeshiError: if the run or its bundle is missing, or a part has no cases.
     """
     metric = Metric.parse(cfg.metric)
-    subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths), _device())
+    subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths), str(training_device("auto")))
     return _Explanation(cfg, metric, subject).result()
 
 
@@ -100,11 +100,11 @@ class _Explanation:
         return cases
 
     def _selected(self) -> Scorer:
-        return scorer_of(load_selected_student(self.folder), _device())
+        return scorer_of(load_selected_student(self.folder), str(training_device("auto")))
 
     def _asker(self, scorer: Scorer) -> Asker:
         cfg = self.settings
-        return Asker(scorer, self.bundle, self.metric, cfg.filter_seen, cfg.batch_size, _device())
+        return Asker(scorer, self.bundle, self.metric, cfg.filter_seen, cfg.batch_size, str(training_device("auto")))
 
     def _parts(self, answers: _Answers) -> tuple[list[Part], Interval]:
         known = Known.of(self.bundle, self.starts, self.ends)
@@ -197,7 +197,3 @@ def _short(name: str, value: float) -> str:
         if value >= size:
             return f"{value / size:,.1f} {unit}"
     return f"{value:,.0f} ms"
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
