@@ -1,0 +1,1 @@
+"""Distillation: what a student learns from what a teacher has written down."""
