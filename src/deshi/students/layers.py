@@ -174,3 +174,19 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, L, dim)`` -> ``(B, L, dim)``."""
         return cast(Tensor, self.contract(self.dropout(self.activation(self.expand(x)))))
+
+
+class GatedFeedForward(FeedForward):
+    """A feed-forward whose inner features are multiplied by gates of the same input: SwiGLU if they are SiLU's.
+
+    Shazeer 2020, arXiv 2002.05202. It has three matrices where :class:`FeedForward` has two.
+    """
+
+    def __init__(self, dim: int, hidden: int, activation: str, dropout: float) -> None:
+        super().__init__(dim, hidden, activation, dropout)
+        self.gate = nn.Linear(dim, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, L, dim)`` -> ``(B, L, dim)``."""
+        gated = self.activation(self.gate(x)) * self.expand(x)
+        return cast(Tensor, self.contract(self.dropout(gated)))
