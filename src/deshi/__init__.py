@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from deshi.training.know import KnowResult
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "audit", "compare", "evaluate", "fit", "gap", "know", "prepare", "report", "teach"]
+__all__ = ["__version__", "audit", "compare", "distill", "evaluate", "fit", "gap", "know", "prepare", "report", "teach"]
 
 
 def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> PrepareResult:
@@ -69,6 +69,14 @@ def know(action: str, *overrides: str, config_dir: str | Path | None = None, **v
     Other arguments and errors as for :func:`prepare`.
     """
     return _run("know", overrides, config_dir, {"action": action, **values})
+
+
+def distill(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
+    """Train a student on data and knowledge: ``deshi.distill(data="ml-100k", knowledge=["STORE"])``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("distill", overrides, config_dir, values)
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> EvaluateResult:
@@ -117,12 +125,12 @@ def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, 
     return run_stage(stage, *overrides, config_dir=config_dir, **values)
 
 
-_PACKAGES: dict[str, Any] = {"audit": audit, "evaluate": evaluate}
+_PACKAGES: dict[str, Any] = {"audit": audit, "distill": distill, "evaluate": evaluate}
 """Stages whose function and package have one name."""
 
 
 class _CallablePackage(ModuleType):
-    """The package ``deshi.evaluate`` or ``deshi.audit``, callable as the stage of the same name."""
+    """A package such as ``deshi.evaluate``, callable as the stage of the same name."""
 
     def __call__(self, *overrides: str, **values: Any) -> Any:
         return _PACKAGES[self.__name__.rpartition(".")[2]](*overrides, **values)

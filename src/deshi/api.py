@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deshi.schemas import (
     AuditConfig,
     CompareConfig,
+    DistillConfig,
     EvaluateConfig,
     FitConfig,
     GapConfig,
@@ -75,6 +76,12 @@ def _run_teach(config: TeachConfig) -> FitResult:
 
 def _run_know(config: KnowConfig) -> KnowResult | Inspection:
     from deshi.training.know import run
+
+    return run(config)
+
+
+def _run_distill(config: DistillConfig) -> FitResult:
+    from deshi.training.distill import run
 
     return run(config)
 
@@ -165,6 +172,20 @@ STAGES: dict[str, Stage] = {
                 ("deshi know export latest positions=last:20+held_out", "fewer rows"),
                 ("deshi know export latest augment.item_drop=0.3 copies=2", "after altered histories instead"),
                 ("deshi know inspect STORE", "what the store holds"),
+            ),
+        ),
+        Stage(
+            "distill",
+            "train a student on the data and on what a teacher knows",
+            "Trains a student as fit does, with terms that draw it to the lists of a knowledge store, and item tables\n"
+            "made of a language model's vectors, folded at the end: nothing of the teacher is needed afterwards.\n"
+            "Leaves a run folder runs/distill/TIME_NAME.",
+            DistillConfig,
+            _run_distill,
+            (
+                ("deshi distill knowledge=[STORE]", "SASRec by listwise distillation"),
+                ("deshi distill knowledge=[STORE] distill.terms.kl.temperature=2", "softer lists"),
+                ("deshi distill resume=latest", "go on with an interrupted run"),
             ),
         ),
         Stage(

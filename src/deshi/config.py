@@ -17,7 +17,7 @@ from deshi.types import DeshiError
 
 CONFIG_FILE = "config.yaml"
 OVERRIDES_FILE = "overrides.yaml"
-TRAINING_STAGES = ("fit", "teach")
+TRAINING_STAGES = ("fit", "teach", "distill")
 """The stages that leave a run folder with something trained in it."""
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -179,5 +179,5 @@ def find_run(runs: Path, stages: str | Sequence[str], text: str) -> Path:
 
 
 def find_trained(runs: Path, text: str) -> Path:
-    """The folder of a run of ``deshi fit`` or ``deshi teach``, see :func:`find_run`."""
+    """The folder of a run of ``deshi fit``, ``deshi teach`` or ``deshi distill``, see :func:`find_run`."""
     return find_run(runs, TRAINING_STAGES, text)

@@ -17,6 +17,9 @@ from deshi.targets import TARGET, ConfigError, check_node, complete
 
 RUNTIME: dict[str, tuple[str, ...]] = {
     "student": ("n_items",),
+    "term": (),
+    "table": ("n_items", "dim", "embeddings"),
+    "policy": (),
     "teacher": ("n_items", "resources"),
     "loss": (),
     "split": (),
@@ -41,6 +44,9 @@ SourceNode = Annotated[dict[str, Any], _node("source")]
 SplitNode = Annotated[dict[str, Any], _node("split")]
 StudentNode = Annotated[dict[str, Any], _node("student")]
 TeacherNode = Annotated[dict[str, Any], _node("teacher")]
+TermNode = Annotated[dict[str, Any], _node("term")]
+TableNode = Annotated[dict[str, Any], _node("table")]
+PolicyNode = Annotated[dict[str, Any], _node("policy")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
@@ -160,7 +166,7 @@ class EvalConfig(Closed):
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach")
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill")
     """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
 
     paths: PathsConfig = Field(default_factory=PathsConfig)
@@ -181,6 +187,8 @@ class PrepareConfig(StageConfig):
 
 class TrainingConfig(StageConfig):
     """What the stages that train have in common."""
+
+    stage: ClassVar[str] = "fit"
 
     data: DataConfig
     split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
@@ -203,6 +211,7 @@ class FitConfig(TrainingConfig):
 class TeachConfig(TrainingConfig):
     """Configuration of ``deshi teach``."""
 
+    stage: ClassVar[str] = "teach"
     run_stages: ClassVar[tuple[str, ...]] = ("teach",)
 
     teacher: TeacherNode
@@ -214,6 +223,31 @@ class TeachConfig(TrainingConfig):
         if value == 1:
             raise ValueError("got 1, expected 0 (none) or 2 folds and more: one fold leaves nobody to train on")
         return value
+
+
+class DistillGroup(Closed):
+    """What a student learns from a teacher."""
+
+    terms: dict[str, TermNode] = Field(default_factory=dict, description="by name: what is added to the loss")
+    base: float = Field(1.0, ge=0, description="weight of the student's own loss on what really came next")
+    table: TableNode | None = Field(
+        None, description="what the item table is made of in training; null: plain numbers from nothing"
+    )
+    policy: PolicyNode | None = Field(None, description="which covered positions are distilled; null: all")
+    k: int | None = Field(None, ge=1, description="longest list that is read; null: as long as they are")
+    altered_targets: bool = Field(
+        False, description="train on the true next items of the stores' altered histories, too"
+    )
+
+
+class DistillConfig(FitConfig):
+    """Configuration of ``deshi distill``."""
+
+    stage: ClassVar[str] = "distill"
+    run_stages: ClassVar[tuple[str, ...]] = ("distill",)
+
+    knowledge: list[str] = Field(min_length=1, description="stores of what the teacher knows: folders or names")
+    distill: DistillGroup = Field(default_factory=DistillGroup)
 
 
 class KnowConfig(StageConfig):
@@ -254,8 +288,6 @@ class KnowConfig(StageConfig):
 
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
-
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach")
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
     reference: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
@@ -345,7 +377,7 @@ class ColumnsConfig(Closed):
 class AuditConfig(StageConfig):
     """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "evaluate")
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill", "evaluate")
 
     run: str | None = Field(None, description="a run of deshi fit or deshi evaluate: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")

@@ -89,6 +89,22 @@ class Batch:
         names = ("users", "items", "lengths", "targets", "rows")
         return Batch(**{name: getattr(self, name)[rows] for name in names})
 
+    def without_targets(self) -> Batch:
+        """The same histories with nothing to predict."""
+        return Batch(self.users, self.items, self.lengths, self.targets.new_full(self.targets.shape, PAD), self.rows)
+
+    def join(self, other: Batch) -> Batch:
+        """The histories of both, as wide as the wider one."""
+        import torch
+        from torch.nn.functional import pad
+
+        width = max(self.items.shape[1], other.items.shape[1])
+        values = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in ("users", "lengths")}
+        for name in ("items", "targets", "rows"):
+            both = [getattr(batch, name) for batch in (self, other)]
+            values[name] = torch.cat([pad(one, (0, width - one.shape[1]), value=PAD) for one in both])
+        return Batch(**values)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
         return Batch(

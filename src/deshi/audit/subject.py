@@ -76,7 +76,7 @@ def _stage(folder: Path) -> str:
             read_record(folder)  # says that it isn't finished
         raise DeshiError(f"{folder} has no {RUN_FILE}: expected a finished run of deshi fit or deshi evaluate.")
     stage = str(read_json(folder / RUN_FILE).get("stage"))
-    if stage not in ("fit", "teach", "evaluate"):
+    if stage not in ("fit", "teach", "distill", "evaluate"):
         raise DeshiError(f"{folder} is a run of deshi {stage}, expected one of deshi fit, teach or evaluate.")
     return stage
 

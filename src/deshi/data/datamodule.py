@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
+from deshi.data.joined import JoinedBatches, MoreHistories
 from deshi.data.sequences import Augmentation, Ints, TrainingBatches, WindowMode, history_batches
 from deshi.data.splits import Cases
 from deshi.types import PAD, Batch
@@ -75,6 +76,7 @@ class DataModule(L.LightningDataModule):
         augmentation: of the training histories.
         evaluation: batch size and seen-item filter of the validation.
         seed: of the run.
+        more: further histories that are trained on, each batch with its share of them; never altered.
     """
 
     def __init__(
@@ -90,18 +92,29 @@ class DataModule(L.LightningDataModule):
         augmentation: Augmentation,
         evaluation: tuple[int, bool],
         seed: int,
+        more: MoreHistories | None = None,
     ) -> None:
         super().__init__()
         self._validation = validation
         self._bundle, self._max_length, self._evaluation = bundle, max_length, evaluation
         self._training = (np.asarray(bundle.items), starts, ends, max_length, batch_positions, max_batch_size)
         self._settings = (windows, augmentation, seed)
+        self._more = more
 
-    def epoch(self, number: int) -> TrainingBatches:
+    def epoch(self, number: int) -> TrainingBatches | JoinedBatches:
         """The batches of epoch ``number`` (from 0)."""
-        return TrainingBatches(*self._training, *self._settings, epoch=number)
+        batches = TrainingBatches(*self._training, *self._settings, epoch=number)
+        if self._more is None:
+            return batches
+        _, _, _, length, positions, size = self._training
+        windows, _, seed = self._settings
+        starts, ends = self._more.of_epoch(number)
+        others = TrainingBatches(
+            self._more.items, starts, ends, length, positions, size, windows, Augmentation(), seed, epoch=number
+        )
+        return JoinedBatches(batches, others, self._more.with_targets)
 
-    def train_dataloader(self) -> TrainingBatches:
+    def train_dataloader(self) -> TrainingBatches | JoinedBatches:
         """The current epoch's batches; the trainer asks anew at every epoch."""
         return self.epoch(self.trainer.current_epoch if self.trainer else 0)
 

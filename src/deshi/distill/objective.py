@@ -40,8 +40,8 @@ class Distillation(RandomStream):
         if not base >= 0:
             raise DeshiError(f"The weight of the student's own loss is {base}, expected 0 or more.")
         wrong = {name: type(term).__name__ for name, term in terms.items() if not isinstance(term, Term)}
-        if wrong or not terms:
-            raise DeshiError(f"The distillation's terms are {wrong or 'none'}, expected one or more terms by name.")
+        if wrong:
+            raise DeshiError(f"The distillation's terms {wrong} are no terms, see deshi.distill.term.")
         self.loss = loss
         self.terms = nn.ModuleDict(terms)
         self.base = base
@@ -61,8 +61,9 @@ class Distillation(RandomStream):
 
     def set_counts(self, counts: Tensor) -> None:
         """Pass the training counts on to a loss that samples by them."""
-        if hasattr(self.loss, "set_counts"):
-            self.loss.set_counts(counts)
+        take = getattr(self.loss, "set_counts", None)
+        if callable(take):
+            take(counts)
 
     def training_loss(self, student: Student, batch: Batch) -> Tensor:
         """The weighted sum over a batch, a scalar.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import cast
 
@@ -152,6 +153,19 @@ class Student(Recommender):
     def item_table(self) -> Tensor:
         """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""
         return self.items.table()
+
+
+def folded(network: Recommender) -> Recommender:
+    """The network with its item table as plain numbers, where training made it from something else; or itself.
+
+    What a table was made from, such as a language model's vectors of the items, isn't needed any longer then.
+    """
+    fold = getattr(getattr(network, "items", None), "folded", None)
+    if fold is None:
+        return network
+    plain = copy.deepcopy(network)
+    plain.items = fold()
+    return plain
 
 
 def at_last(x: Tensor, lengths: Tensor) -> Tensor:

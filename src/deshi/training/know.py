@@ -96,7 +96,8 @@ def _export(cfg: KnowConfig) -> KnowResult:
     rows = choose_rows(cfg.positions, bundle, split, altered, cfg.seed, trained.train.train_targets)
     meta = {
         "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
-        "cross_fit": record.get("cross_fit", 0),
+        "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
+        "refit": trained.train.refit,
     }  # fmt: skip
     vectors = getattr(scorer, "item_vectors", None)
     knowledge = write_knowledge(

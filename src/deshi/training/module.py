@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
+from deshi.distill.objective import Distillation
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.students.base import Recommender
+from deshi.students.base import Recommender, Student, folded
 from deshi.students.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
 
@@ -24,7 +26,8 @@ class TrainingModule(L.LightningModule):
 
     Args:
         student: the network, a student or a teacher.
-        loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar.
+        loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar; or a
+            :class:`~deshi.distill.objective.Distillation`, which looks at the batch itself.
         learning_rate: peak rate of AdamW.
         betas: of AdamW.
         weight_decay: of matrices; biases, norms and embeddings are left alone.
@@ -65,10 +68,14 @@ class TrainingModule(L.LightningModule):
         self._cases: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
+        self._terms: list[dict[str, float]] = []
+        self._judged: list[Recommender] = []  # in a list, so that it is no part of this module
 
     def on_train_epoch_start(self) -> None:
         """Start every random stream of the epoch anew."""
-        self._losses, self._weights = [], []
+        self._losses, self._weights, self._terms = [], [], []
+        if isinstance(self.loss, Distillation):
+            self.loss.progress = self.current_epoch / max(1, self.trainer.max_epochs or 1)
         reseed_dropout(self.student, [self.seed, self.current_epoch, 2])
         reseed = getattr(self.loss, "reseed", None)
         if callable(reseed):
@@ -76,7 +83,11 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss over the batch's targets."""
-        value = self.student.training_loss(batch, self.loss)
+        if isinstance(self.loss, Distillation) and isinstance(self.student, Student):
+            value = self.loss.training_loss(self.student, batch)
+            self._terms.append(dict(self.loss.values))
+        else:
+            value = self.student.training_loss(batch, self.loss)
         self._losses.append(value.detach())
         self._weights.append(int((batch.targets != PAD).sum()))
         self.log("train/loss", value.detach(), prog_bar=True, on_step=True, on_epoch=False)
@@ -84,6 +95,8 @@ class TrainingModule(L.LightningModule):
 
     def epoch_summary(self) -> dict[str, float]:
         """The epoch's mean loss over positions (not over batches), and the number of positions.
+
+        Of a distillation also the mean over batches of its loss and of each term, before their weights.
 
         Raises:
             DeshiError: if the loss isn't finite.
@@ -95,7 +108,11 @@ class TrainingModule(L.LightningModule):
                 f"The training loss became {mean} in epoch {self.current_epoch + 1}, expected a finite number. "
                 "Lower train.learning_rate, keep train.gradient_clip on, or use train.precision=fp32."
             )
-        return {"train/loss_epoch": mean, "train/positions": float(weights.sum())}
+        names = dict.fromkeys(name for terms in self._terms for name in terms)
+        means = {
+            f"distill/{name}": statistics.fmean(terms[name] for terms in self._terms if name in terms) for name in names
+        }
+        return {"train/loss_epoch": mean, "train/positions": float(weights.sum()), **means}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's summary."""
@@ -116,10 +133,19 @@ class TrainingModule(L.LightningModule):
         """The student to evaluate and keep: the averaged one if weights are averaged."""
         return self.student if self.averaged is None else self.averaged
 
+    def on_validation_start(self) -> None:
+        """What is asked: the result, with a table that isn't made anew for every batch."""
+        self._judged = [folded(self.result)]
+
+    def on_validation_end(self) -> None:
+        """Let it go."""
+        self._judged = []
+
     def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
         cases, histories, targets, seen = batch
-        ranks, _, _ = rank_rows(self.result.next_scores(histories.items, histories.lengths), targets, seen)
+        judged = self._judged[0] if self._judged else self.result
+        ranks, _, _ = rank_rows(judged.next_scores(histories.items, histories.lengths), targets, seen)
         real = targets != PAD
         self._ranks.append(ranks[real].cpu())
         self._cases.append(cases[:, None].expand_as(targets)[real].cpu())

@@ -12,7 +12,7 @@ import torch
 from deshi.artifacts import read_json
 from deshi.config import find_trained, load_config, read_saved
 from deshi.data.bundle import Bundle
-from deshi.schemas import FitConfig, TeachConfig, TrainingConfig
+from deshi.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.students.base import Recommender, Student
 from deshi.students.scorers import Scorer, scorer_of
 from deshi.targets import build
@@ -31,7 +31,14 @@ FOLDS_FILE = "folds.npy"
 
 def trained_config(folder: Path) -> TrainingConfig:
     """The configuration of a training's run folder, of whichever stage it is."""
-    return load_config(folder, TeachConfig if "teacher" in read_saved(folder) else FitConfig)
+    models: dict[str, type[TrainingConfig]] = {"teach": TeachConfig, "distill": DistillConfig, "fit": FitConfig}
+    return load_config(folder, models[stage_of(folder)])
+
+
+def stage_of(folder: Path) -> str:
+    """The stage that trained in a run folder, by its configuration."""
+    saved = read_saved(folder)
+    return next((stage for key, stage in (("teacher", "teach"), ("distill", "distill")) if key in saved), "fit")
 
 
 def load_bundle(cfg: TrainingConfig) -> Bundle:
@@ -104,8 +111,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         DeshiError: if it isn't finished, with the command that finishes it.
     """
     if not (folder / "metrics.json").exists():
-        stage = "teach" if "teacher" in read_saved(folder) else "fit"
-        raise DeshiError(f"The run {folder} isn't finished. Finish it: deshi {stage} resume={folder}")
+        raise DeshiError(f"The run {folder} isn't finished. Finish it: deshi {stage_of(folder)} resume={folder}")
     return cast(dict[str, Any], read_json(folder / RUN_FILE))
 
 

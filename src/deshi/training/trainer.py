@@ -20,15 +20,17 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import DataModule
+from deshi.data.joined import MoreHistories
 from deshi.data.ranges import inside
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
 from deshi.schemas import TrainingConfig
-from deshi.students.base import Recommender
+from deshi.students.base import Recommender, folded
 from deshi.targets import build
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
@@ -40,7 +42,11 @@ from deshi.types import DeshiError
 log = logging.getLogger(__name__)
 
 
-TIME_NAMES = {"fit": "student_baseline_train_time", "teach": "teacher_train_time_total"}
+TIME_NAMES = {
+    "fit": "student_baseline_train_time",
+    "teach": "teacher_train_time_total",
+    "distill": "distill_student_train_time",
+}
 """What a stage's training time is called in ``time.json``."""
 
 
@@ -82,7 +88,7 @@ class Training:
     ) -> None:
         self.cfg, self.bundle, self.split, self.folder = cfg, bundle, split, folder
         self.name, self.users = name, users
-        self.stage = "teach" if hasattr(cfg, "teacher") else "fit"
+        self.stage = cfg.stage
         self.checkpoints = folder / "checkpoints"
         self.threads = set_threads(cfg.train.threads)
 
@@ -134,7 +140,7 @@ class Training:
         starts, ends = self._only(self.split.refit_ranges(self.bundle))
         curve, trainer = self._train("refit", starts, ends, None, epochs, None)
         seconds["student_refit_time"] = round(_total_seconds(curve), 3)
-        return cast(TrainingModule, trainer.lightning_module).result
+        return folded(cast(TrainingModule, trainer.lightning_module).result)
 
     def _train(
         self, phase: str, starts: Ints, ends: Ints, cases: Cases | None, epochs: int, best: KeepBest | None
@@ -169,10 +175,12 @@ class Training:
 
     def _module(self, starts: Ints, ends: Ints, cases: Cases | None) -> tuple[TrainingModule, DataModule]:
         cfg, train = self.cfg, self.cfg.train
-        student, loss = self._new_network(), build(cfg.loss)
-        data = data_module(cfg, self.bundle, starts, ends, cases, student.max_length)
-        if hasattr(loss, "set_counts"):
-            loss.set_counts(torch.from_numpy(target_counts(self.bundle, starts, ends)))
+        counts = torch.from_numpy(target_counts(self.bundle, starts, ends))
+        student, loss = self.objective(counts)
+        data = data_module(cfg, self.bundle, starts, ends, cases, student.max_length, self.more_histories())
+        take_counts = getattr(loss, "set_counts", None)
+        if callable(take_counts):
+            take_counts(counts)
         module = TrainingModule(
             student,
             loss,
@@ -186,6 +194,18 @@ class Training:
             seed=cfg.seed,
         )
         return module, data
+
+    def objective(self, counts: Tensor) -> tuple[Recommender, nn.Module]:
+        """The network as it is trained, and what it is trained on.
+
+        Args:
+            counts: ``(n_items,)`` how often each item is a training target.
+        """
+        return self._new_network(), build(self.cfg.loss)
+
+    def more_histories(self) -> MoreHistories | None:
+        """Histories beside the bundle's that are trained on."""
+        return None
 
     def _new_network(self) -> Recommender:
         return cast(Recommender, new_network(self.cfg, self.bundle, self.bundle.n_items))
@@ -249,7 +269,13 @@ class Training:
 
 
 def data_module(
-    cfg: TrainingConfig, bundle: Bundle, starts: Ints, ends: Ints, cases: Cases | None, max_length: int
+    cfg: TrainingConfig,
+    bundle: Bundle,
+    starts: Ints,
+    ends: Ints,
+    cases: Cases | None,
+    max_length: int,
+    more: MoreHistories | None = None,
 ) -> DataModule:
     """The batches of a run: what ``deshi fit`` trains on and what ``deshi audit`` looks at.
 
@@ -260,6 +286,7 @@ def data_module(
         ends: ``(U,)`` one past each user's last training event.
         cases: the validation cases; None for training without validation.
         max_length: of the student.
+        more: histories beside the bundle's.
     """
     train = cfg.train
     return DataModule(
@@ -274,6 +301,7 @@ def data_module(
         Augmentation(**train.augment.model_dump()),
         (cfg.eval.batch_size, cfg.eval.filter_seen),
         cfg.seed,
+        more,
     )
 
 

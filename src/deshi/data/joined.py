@@ -1,0 +1,64 @@
+"""Training batches of a bundle joined with those of altered histories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deshi.data.sequences import Ints, TrainingBatches
+from deshi.types import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class MoreHistories:
+    """Histories beside the bundle's that are trained on as they are.
+
+    Attributes:
+        items: ``(R + M,)`` int32, the bundle's events and then theirs: rows of batches count in this array.
+        starts: ``(S,)`` place of each history's first event in ``items``.
+        ends: ``(S,)`` one past its last.
+        users: ``(S,)`` the user of each; a user's copies stand next to each other, and an epoch sees one of them.
+        with_targets: whether their next items are training targets, too.
+    """
+
+    items: NDArray[np.int32] = field(repr=False)
+    starts: Ints = field(repr=False)
+    ends: Ints = field(repr=False)
+    users: Ints = field(repr=False)
+    with_targets: bool = False
+
+    def of_epoch(self, epoch: int) -> tuple[Ints, Ints]:
+        """Starts and ends ``(U,)`` of the copies that are epoch ``epoch``'s: each user's copies take turns."""
+        _, first, counts = np.unique(self.users, return_index=True, return_counts=True)
+        chosen = first + epoch % counts
+        return self.starts[chosen], self.ends[chosen]
+
+
+class JoinedBatches:
+    """An epoch's batches, each with its share of the batches of further histories.
+
+    Args:
+        batches: the bundle's.
+        more: those of the further histories; they are spread evenly over ``batches``.
+        with_targets: whether the further histories keep their targets.
+    """
+
+    def __init__(self, batches: TrainingBatches, more: TrainingBatches, with_targets: bool) -> None:
+        self._batches, self._more, self._with_targets = batches, more, with_targets
+        self.windows = batches.windows
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        others = iter(self._more)
+        share = len(self._more) / len(self._batches)
+        for place, batch in enumerate(self._batches):
+            joined = batch
+            for other in islice(others, round((place + 1) * share) - round(place * share)):
+                joined = joined.join(other if self._with_targets else other.without_targets())
+            yield joined

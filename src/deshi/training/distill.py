@@ -1,0 +1,200 @@
+"""The stage ``distill``: train a student on the data and on what a teacher has written down about them."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deshi.artifacts import fingerprint, read_json, write_json
+from deshi.data.bundle import Bundle
+from deshi.data.joined import MoreHistories
+from deshi.data.splits import Split
+from deshi.distill.objective import Distillation
+from deshi.distill.signal import Lists
+from deshi.distill.term import Context, Term
+from deshi.knowledge.histories import Histories
+from deshi.knowledge.store import Knowledge
+from deshi.knowledge.truth import TRAIN, truths
+from deshi.schemas import DistillConfig
+from deshi.students.base import Recommender, Student
+from deshi.targets import build
+from deshi.training.fit import FitResult, network_name, run_training
+from deshi.training.trainer import Trained, Training
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+KNOWLEDGE_FILE = "knowledge.json"
+KNOWN_ALREADY = 0.9
+"""Share of training rows whose first item is what really came next from which a store is taken for the answers."""
+ENOUGH = 100
+"""Number of rows from which that share says something."""
+
+
+def run(cfg: DistillConfig) -> FitResult:
+    """Distil as ``cfg`` says; ``cfg.resume`` goes on with an interrupted run.
+
+    Raises:
+        DeshiError: as :func:`deshi.training.fit.run`, or for a store that is missing, damaged, about other data, or
+            made by a teacher that knew what the student is selected and tested on.
+    """
+    return run_training("distill", cfg, network_name(cfg.student), _train)
+
+
+def _train(cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+    return DistillTraining(cfg, bundle, split, folder).run()
+
+
+class DistillTraining(Training):
+    """The training of one student with the terms of ``cfg.distill``.
+
+    Args:
+        cfg: of the stage.
+        bundle: the data.
+        split: of that bundle.
+        folder: where everything goes.
+    """
+
+    cfg: DistillConfig
+
+    def __init__(self, cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> None:
+        super().__init__(cfg, bundle, split, folder, network_name(cfg.student))
+        self.stores = [open_store(cfg.paths.knowledge, name, bundle, split, cfg.split) for name in cfg.knowledge]
+        self._check_same_stores()
+        self.lists = Lists(bundle.n_interactions, self.stores, cfg.distill.k)
+        self._tell()
+
+    def objective(self, counts: Tensor) -> tuple[Recommender, nn.Module]:
+        """The student, its item table made of what was asked for, and its loss with the terms."""
+        cfg = self.cfg
+        student = self._new_network()
+        if not isinstance(student, Student):
+            raise DeshiError(f"{self.name} has no hidden states and item table, expected a student of deshi fit.")
+        context = Context(
+            self.bundle.n_items, student.dim, self.lists.kind, self.lists.k, counts, self.item_embeddings
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cfg.seed + 1)
+            if cfg.distill.table is not None:
+                vectors = context.needed_embeddings(network_name(cfg.distill.table))
+                student.items = build(
+                    cfg.distill.table, n_items=student.n_items, dim=student.dim, embeddings=vectors
+                )  # fmt: skip
+            terms: dict[str, Term] = {name: build(node) for name, node in cfg.distill.terms.items()}
+            for term in terms.values():
+                term.prepare(context)
+        return student, Distillation(build(cfg.loss), terms, self.lists, cfg.distill.base)
+
+    def more_histories(self) -> MoreHistories | None:
+        """The altered histories of the stores that have some, with rows where :class:`Lists` looks for them."""
+        others = [store.histories(self.bundle) for store in self.stores if store.altered]
+        if not others:
+            return None
+        begins = self.bundle.n_interactions + np.cumsum([0, *(one.n_interactions for one in others)])
+        starts = [one.offsets[:-1] + begin for one, begin in zip(others, begins, strict=False)]
+        ends = [one.offsets[1:] + begin for one, begin in zip(others, begins, strict=False)]
+        users = np.concatenate([one.users for one in others])
+        order = np.argsort(users, kind="stable")
+        items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(one.items) for one in others)])
+        return MoreHistories(
+            items,
+            np.concatenate(starts)[order],
+            np.concatenate(ends)[order],
+            users[order],
+            self.cfg.distill.altered_targets,
+        )
+
+    @cached_property
+    def item_embeddings(self) -> Tensor | None:
+        """The first vectors of the items that a store has."""
+        return next((found for store in self.stores if (found := store.item_embeddings()) is not None), None)
+
+    def _check_same_stores(self) -> None:
+        """A resumed run must find the knowledge that it began with."""
+        now = {name: fingerprint_of(store) for name, store in zip(self.cfg.knowledge, self.stores, strict=True)}
+        file = self.folder / KNOWLEDGE_FILE
+        if not file.exists():
+            write_json(file, now)
+        elif read_json(file) != now:
+            raise DeshiError(
+                f"The knowledge stores have changed since {self.folder} was begun: it has {read_json(file)}, now they "
+                f"are {now}. Put the old ones back, or begin a new run."
+            )
+
+    def _tell(self) -> None:
+        covered = self.lists.covered
+        trained = truths(Histories.of(self.bundle), self.bundle, self.split)[0].rows
+        extra = int(covered[self.bundle.n_interactions :].sum())
+        log.info(
+            "knowledge of %s: lists of up to %d at %d of %d training positions%s",
+            ", ".join(store.teacher for store in self.stores),
+            self.lists.k,
+            int(covered[trained].sum()),
+            len(trained),
+            f", and at {extra} positions of altered histories" if extra else "",
+        )
+
+    def _record(self, *values: Any) -> dict[str, Any]:
+        """What later stages must know: where the knowledge came from, too."""
+        stores = [
+            {"store": name, "teacher": store.manifest["teacher"], "coverage": store.manifest["coverage"]}
+            for name, store in zip(self.cfg.knowledge, self.stores, strict=True)
+        ]
+        return super()._record(*values) | {"knowledge": stores, "distilled": int(self.lists.covered.sum())}
+
+
+def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any]) -> Knowledge:
+    """Open a store to learn from and refuse what would spoil the student or its figures.
+
+    Args:
+        folder: where stores lie.
+        name: of the store, or its folder.
+        bundle: the data.
+        split: of that bundle, the student's.
+        node: how the split is configured.
+
+    Raises:
+        DeshiError: for missing, damaged or foreign stores, rows that are wrong, a teacher of another split or one
+            that was trained on validation, and rows that hold the answers.
+    """
+    path = Path(name).expanduser() if (Path(name).expanduser() / "manifest.json").is_file() else folder / name
+    store = Knowledge.load(path, bundle, check=True)
+    teacher = store.manifest["teacher"]
+    if teacher.get("split", node) != node:
+        raise DeshiError(
+            f"The teacher of {path} was trained on the split {teacher['split']}, the student's is {node}: what the "
+            "student is selected and tested on may have been the teacher's training data. Use the same split for both."
+        )
+    if teacher.get("refit") or teacher.get("train_targets", "train") == "including_validation":
+        raise DeshiError(
+            f"The teacher of {path} was trained on validation events, which the student is selected on: the choice "
+            "would mean nothing. Train the teacher without train.refit and with train.train_targets=train."
+        )
+    _refuse_answers(path, store, bundle, split)
+    return store
+
+
+def _refuse_answers(path: Path, store: Knowledge, bundle: Bundle, split: Split) -> None:
+    """No teacher predicts nearly everything: such lists were made with the answers at hand."""
+    told = next(one for one in truths(store.histories(bundle), bundle, split) if one.name == TRAIN)
+    asked = told.at(store.covered[told.rows])
+    if len(asked.rows) < ENOUGH:
+        return
+    share = float((store.items[asked.rows, 0] == asked.items).mean())
+    if share > KNOWN_ALREADY:
+        raise DeshiError(
+            f"In {path} the first item is what really came next at {share:.0%} of {len(asked.rows):,} training rows. "
+            "No teacher knows that; the lists were made from histories that held the answer (a row is the ranking after "
+            "the event, not of the event), or by a teacher that has learnt them by heart. Write them again, or cross-fit."
+        )
+
+
+def fingerprint_of(store: Knowledge) -> str:
+    """A sha256 over what the store says that its files hold."""
+    return fingerprint([("manifest", str(sorted(store.manifest["files"].items())))])
