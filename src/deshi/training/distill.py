@@ -190,8 +190,9 @@ def _refuse_answers(path: Path, store: Knowledge, bundle: Bundle, split: Split) 
     if share > KNOWN_ALREADY:
         raise DeshiError(
             f"In {path} the first item is what really came next at {share:.0%} of {len(asked.rows):,} training rows. "
-            "No teacher knows that; the lists were made from histories that held the answer (a row is the ranking after "
-            "the event, not of the event), or by a teacher that has learnt them by heart. Write them again, or cross-fit."
+            "No teacher knows that. The lists were made from histories that held the answer (a row is the ranking "
+            "after the event, not of it), or by a teacher that has learnt them by heart: write them again, or "
+            "cross-fit the teacher."
         )
 
 
