@@ -269,6 +269,11 @@ class KnowConfig(StageConfig):
     batch_size: int = Field(256, ge=1, description="rows scored at a time")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     copies: int = Field(1, ge=1, description="with augment: altered histories of each user")
+    vectors: Literal["scoring", "text", "none"] = Field(
+        "scoring",
+        description="export: vectors of the items that go along: those that the teacher scores with, or those that its "
+        "language model made of the texts",
+    )
     force: bool = Field(False, description="replace a store that was written by another request")
     beside: str | None = Field(None, description="inspect: a run whose lists are compared")
     examples: int = Field(4, ge=0, le=100, description="inspect: lists shown with titles")

@@ -96,6 +96,11 @@ class StudentScorer:
         """``(n_items, dim)`` the student's own vectors of the items."""
         return self._table.T.cpu().numpy()
 
+    def text_vectors(self) -> NDArray[np.float32] | None:
+        """``(n_items, D)`` the language model's vectors that the item table is made of, None if it isn't."""
+        vectors = getattr(self.student.items, "vectors", None)
+        return None if vectors is None else vectors.float().cpu().numpy()
+
 
 def scorer_of(network: Recommender, device: torch.device | str = "cpu") -> Scorer:
     """The fastest :class:`Scorer` for a network: one pass for all positions where it is a :class:`Student`."""

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from math import comb
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.datamodule import CaseBatches
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.students.scorers import PositionScorer, Scorer
+from deshi.students.scorers import PositionScorer, Scorer, StudentScorer
 from deshi.teachers.base import Resources
 from deshi.types import PAD, Batch, DeshiError
 
@@ -84,6 +86,17 @@ class Ensemble:
         if len(readers) < len(self.scorers):
             raise DeshiError("A member of this ensemble answers for whole histories only: use scores().")
         return self._sum([one.position_scores(batch, where) for one in readers])
+
+    def item_vectors(self) -> NDArray[np.float32] | None:
+        """``(n_items, D)`` the members' item tables side by side, of mean square 1 each; None if there is none."""
+        tables = [scorer.item_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer)]
+        scaled = [table / np.sqrt(np.square(table).mean()).clip(min=1e-12) for table in tables]
+        return np.concatenate(scaled, axis=1) if scaled else None
+
+    def text_vectors(self) -> NDArray[np.float32] | None:
+        """``(n_items, D)`` a language model's vectors of the items: those of the first member that is made of some."""
+        found = (scorer.text_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer))
+        return next((vectors for vectors in found if vectors is not None), None)
 
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
         if self.weights is None:

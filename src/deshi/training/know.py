@@ -36,8 +36,12 @@ from deshi.training.runs import (
     load_scorer,
     trained_config,
 )
+from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
+
+VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
+"""Methods of a scorer that give vectors of the items."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,13 @@ def _export(cfg: KnowConfig) -> KnowResult:
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
         "refit": trained.train.refit,
     }  # fmt: skip
-    vectors = getattr(scorer, "item_vectors", None)
+    vectors = None if cfg.vectors == "none" else getattr(scorer, VECTORS[cfg.vectors], None)
+    known = vectors() if callable(vectors) else None
+    if known is None and cfg.vectors == "text":
+        raise DeshiError(
+            f"vectors=text, but {record['student']} isn't made of a language model's vectors of the items. Export a "
+            "text teacher or an ensemble with one, or leave vectors out."
+        )
     knowledge = write_knowledge(
         scorer,
         altered or bundle,
@@ -112,7 +122,7 @@ def _export(cfg: KnowConfig) -> KnowResult:
         score_kind=getattr(scorer, "score_kind", "score"),
         normalise=cfg.normalise,
         dtype=cfg.dtype,
-        item_embeddings=torch.from_numpy(vectors()) if callable(vectors) else None,
+        item_embeddings=None if known is None else torch.from_numpy(known),
         batch=cfg.batch_size,
         device=device,
         force=cfg.force,

@@ -1,0 +1,115 @@
+"""What a distilled student gains over a plain one of the same size, and how much of its teacher's gain that is.
+
+    python benchmarks/distillation.py ml-100k
+    python benchmarks/distillation.py amazon-beauty amazon-toys --shared ../shared/data --recipes kl table kl+table
+
+For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``), its
+knowledge (100 items after every event), and for each recipe a student that is distilled with the preset's own training.
+All are tested by ``deshi evaluate``; ``deshi compare`` tests the recipes against the plain student. Figures land in
+``benchmarks/results/distillation-NAME.json``. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from quality import data_words, deshi, newest
+from teachers import SHOWN, cell, tested, text_words, trained
+
+TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
+START = "distill.table={_target_:deshi.distill.tables.Initialised}"
+KL = "distill=listwise"
+RECIPES: dict[str, tuple[str, ...]] = {
+    "kl": (KL,),
+    "table": ("distill.terms={}", TABLE),
+    "start": ("distill.terms={}", START),
+    "kl+table": (KL, TABLE),
+    "kl+start": (KL, START),
+}
+"""What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones."""
+
+
+def main() -> None:
+    options = arguments()
+    for data in options.data:
+        words = [*data_words(data, options.shared), f"paths.root={options.root}"]
+        deshi("prepare", words)
+        found = [one_seed(data, seed, words, options) for seed in options.seeds]
+        write_and_show(data, found, options)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
+    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), help=f"of {', '.join(RECIPES)} and those added")
+    parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
+    parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
+    options = parser.parse_args()
+    options.known = {**RECIPES, **{name: tuple(words) for name, *words in options.add}}
+    unknown = [name for name in options.recipes if name not in options.known]
+    if unknown:
+        parser.error(f"there is no recipe {', '.join(unknown)}; the recipes are {', '.join(options.known)}")
+    return options
+
+
+def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Train or find the plain student, the teacher and the distilled students of a seed, and test them."""
+    preset = [f"experiment={data}", f"seed={seed}", *words]
+    plain = trained("fit", f"{data}_seed{seed}", preset)
+    text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words])
+    joined = [f"teacher.members=[{plain},{text}]", "teacher.scale=zscore", f"seed={seed}"]
+    teacher = trained("teach", f"{data}_id-text_zscore_seed{seed}", ["teacher=ensemble", *joined, *words])
+    stores = [exported(run, words) for run in (teacher, text)]
+    runs = {"plain": plain, "teacher": teacher}
+    for name, *more in options.plain:
+        runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*preset, *more])
+    for name in options.recipes:
+        given = [word.replace("TEXT", stores[1]).replace("TEACHER", stores[0]) for word in options.known[name]]
+        if not any(word.startswith("knowledge=") for word in given):
+            given.append(f"knowledge=[{stores[0]}]")
+        runs[name] = trained("distill", f"{data}_{name}_seed{seed}", [*preset, *given])
+    return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
+
+
+def exported(run: Path, words: list[str], *more: str) -> str:
+    """The store of a run's lists, written if need be."""
+    store = "_".join([run.name, *(word.replace("=", "-") for word in more)])
+    root = next(word for word in words if word.startswith("paths.root="))
+    if not (Path(root.partition("=")[2]) / "knowledge" / store / "manifest.json").is_file():
+        deshi("know", ["export", str(run), f"store={store}", "positions=train+held_out", root, *more])
+    return store
+
+
+def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Markdown: mean and standard deviation over the seeds, gains, share of the teacher's gain, paired tests."""
+    path = Path(__file__).parent / "results" / f"distillation-{data}.json"
+    recipes = {name: list(options.known[name]) for name in options.recipes}
+    path.write_text(json.dumps({"recipes": recipes, "seeds": found}, indent=1, sort_keys=True) + "\n")
+    names = list(found[0]["models"])
+    print(f"\n{data}, {len(found)} seeds\n| model | part | NDCG@10 | Recall@10 | gain | share of the teacher's |")
+    print("| --- " * 6 + "|")
+    for part in ("validation", "test"):
+        values = {name: [one["models"][name][f"{part}/ndcg@10"] for one in found] for name in names}
+        base, best = statistics.mean(values["plain"]), statistics.mean(values["teacher"])
+        for name in names:
+            columns = [[one["models"][name][f"{part}/{metric}"] for one in found] for metric in SHOWN]
+            mean = statistics.mean(values[name])
+            share = f"{(mean - base) / (best - base):.0%}" if best > base and name != "plain" else ""
+            print(f"| {name} | {part} | {' | '.join(map(cell, columns))} | {mean / base - 1:+.1%} | {share} |")
+    runs = ",".join(one["models"][name]["run"] for name in names for one in found)
+    labels = ",".join(f"'{name}'" for name in names)
+    deshi("compare", [f"runs=[{runs}]", f"labels=[{labels}]", "baseline='plain'", f"paths.root={options.root}"])
+    compared = newest(options.root / "runs" / "compare", "*")
+    assert compared is not None
+    print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
