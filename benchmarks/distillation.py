@@ -25,8 +25,8 @@ START = "distill.table={_target_:deshi.distill.tables.Initialised}"
 KL = "distill=listwise"
 RECIPES: dict[str, tuple[str, ...]] = {
     "kl": (KL,),
-    "table": ("distill.terms={}", TABLE),
-    "start": ("distill.terms={}", START),
+    "table": ("distill=table",),
+    "start": ("distill=start",),
     "kl+table": (KL, TABLE),
     "kl+start": (KL, START),
 }
