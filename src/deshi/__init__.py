@@ -25,12 +25,30 @@ if TYPE_CHECKING:
     from deshi.evaluate.gap.result import GapResult
     from deshi.evaluate.report.result import ReportResult
     from deshi.evaluate.stage import EvaluateResult
+    from deshi.export.result import ExportResult
     from deshi.knowledge.inspection_result import Inspection
+    from deshi.serve.engine import Engine
+    from deshi.serve.result import RecommendResult
     from deshi.training.fit import FitResult
     from deshi.training.know import KnowResult
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "audit", "compare", "distill", "evaluate", "fit", "gap", "know", "prepare", "report", "teach"]
+__all__ = [
+    "__version__",
+    "audit",
+    "compare",
+    "distill",
+    "evaluate",
+    "export",
+    "fit",
+    "gap",
+    "know",
+    "load",
+    "prepare",
+    "recommend",
+    "report",
+    "teach",
+]
 
 
 def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> PrepareResult:
@@ -119,13 +137,39 @@ def compare(*overrides: str, config_dir: str | Path | None = None, **values: Any
     return _run("compare", overrides, config_dir, values)
 
 
+def export(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> ExportResult:
+    """Make a run's student servable: ``deshi.export(run="latest")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("export", overrides, config_dir, values)
+
+
+def recommend(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> RecommendResult:
+    """Answer a file of histories: ``deshi.recommend(bundle="latest", input="events.csv", k=100)``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("recommend", overrides, config_dir, values)
+
+
+def load(bundle: str | Path, **options: Any) -> Engine:
+    """Open a serving bundle: ``deshi.load("bundle").recommend(["item 1", "item 2"], k=10)``.
+
+    Options and errors as for :func:`deshi.serve.engine.load`.
+    """
+    from deshi.serve.engine import load as open_bundle
+
+    return open_bundle(bundle, **options)
+
+
 def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, values: dict[str, Any]) -> Any:
     from deshi.api import run_stage
 
     return run_stage(stage, *overrides, config_dir=config_dir, **values)
 
 
-_PACKAGES: dict[str, Any] = {"audit": audit, "distill": distill, "evaluate": evaluate}
+_PACKAGES: dict[str, Any] = {"audit": audit, "distill": distill, "evaluate": evaluate, "export": export}
 """Stages whose function and package have one name."""
 
 

@@ -12,10 +12,12 @@ from deshi.schemas import (
     CompareConfig,
     DistillConfig,
     EvaluateConfig,
+    ExportConfig,
     FitConfig,
     GapConfig,
     KnowConfig,
     PrepareConfig,
+    RecommendConfig,
     ReportConfig,
     StageConfig,
     TeachConfig,
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from deshi.evaluate.gap.result import GapResult
     from deshi.evaluate.report.result import ReportResult
     from deshi.evaluate.stage import EvaluateResult
+    from deshi.export.result import ExportResult
     from deshi.knowledge.inspection_result import Inspection
+    from deshi.serve.result import RecommendResult
     from deshi.training.fit import FitResult
     from deshi.training.know import KnowResult
 
@@ -112,6 +116,18 @@ def _run_compare(config: CompareConfig) -> CompareResult:
 
 def _run_audit(config: AuditConfig) -> AuditResult:
     from deshi.audit.stage import run
+
+    return run(config)
+
+
+def _run_export(config: ExportConfig) -> ExportResult:
+    from deshi.export.stage import run
+
+    return run(config)
+
+
+def _run_recommend(config: RecommendConfig) -> RecommendResult:
+    from deshi.serve.recommend import run
 
     return run(config)
 
@@ -250,6 +266,31 @@ STAGES: dict[str, Stage] = {
                 ("deshi compare latest", "the newest evaluation alone, with intervals"),
                 ("deshi compare '*_ml-100k_*' metrics=[ndcg@10,mrr@10]", "all evaluations on a data set, by pattern"),
                 ("deshi compare latest with_references=true baseline=popularity", "against a reference ranker"),
+            ),
+        ),
+        Stage(
+            "export",
+            "make a run's student servable: a bundle with an ONNX graph",
+            "Writes the folder serving into the run's folder, or where it is told: weights, item table, vocabulary,\n"
+            "an ONNX graph that was held against the PyTorch model on all test users, and a model card.",
+            ExportConfig,
+            _run_export,
+            (
+                ("deshi export latest", "the newest run of deshi fit"),
+                ("deshi export latest int8=true output=bundle", "with an int8 graph and what it loses"),
+            ),
+        ),
+        Stage(
+            "recommend",
+            "answer a file of histories with lists of items",
+            "Reads histories from csv, parquet or jsonl, answers them from an exported bundle, writes user_id,\n"
+            "item_id, score and rank as parquet, csv or jsonl. Unknown items are left out and counted; users without\n"
+            "any known item get the most popular ones.",
+            RecommendConfig,
+            _run_recommend,
+            (
+                ("deshi recommend latest input=events.csv", "the 10 best items for each user of the file"),
+                ("deshi recommend bundle input=events.parquet output=lists.jsonl k=100", "in another format"),
             ),
         ),
     )

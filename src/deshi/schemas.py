@@ -413,3 +413,49 @@ class AuditConfig(StageConfig):
         if self.interactions is not None and self.knowledge is not None:
             raise ValueError("knowledge belongs to a run or a data set: give one of them")
         return self
+
+
+class ParityConfig(Closed):
+    """How an exported graph is held against the PyTorch model."""
+
+    users: int | None = Field(None, ge=1, description="test users that are asked; null: all")
+    tolerance: float = Field(1e-3, gt=0, description="largest difference of a score that counts as none")
+
+
+class ExportConfig(StageConfig):
+    """Configuration of ``deshi export``."""
+
+    run: str = Field(description="a run of deshi fit or deshi distill: folder, name, or latest")
+    output: Path | None = Field(
+        None, strict=False, description="the bundle's folder; null: serving, in the run's folder"
+    )
+    int8: bool = Field(False, description="an int8 graph too, with what it loses")
+    parity: ParityConfig = Field(default_factory=ParityConfig)
+
+
+class HistoryColumns(Closed):
+    """The columns of a file of histories."""
+
+    user: str = Field("user_id", description="user ids")
+    item: str = Field("item_id", description="item ids, where a row is an event")
+    items: str = Field("items", description="lists of item ids, where a row is a history")
+    order: str | None = Field(None, description="times or places of events; null: timestamp or position, or the rows'")
+
+
+class RecommendConfig(StageConfig):
+    """Configuration of ``deshi recommend``."""
+
+    bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
+    input: Path = Field(strict=False, description="histories: csv, tsv, parquet, jsonl or ndjson")
+    output: Path | None = Field(None, strict=False, description="null: the input's name with .recommendations.parquet")
+    format: Literal["parquet", "csv", "jsonl"] | None = Field(None, description="null: by the output's ending")
+    columns: HistoryColumns = Field(default_factory=HistoryColumns)
+    separator: str = Field(" ", min_length=1, max_length=1, description="between the items of a list in a csv file")
+    k: int = Field(10, ge=1, description="items for each user")
+    filter_seen: bool | None = Field(None, description="leave items of the history out; null: as the bundle says")
+    exclude: Path | None = Field(None, strict=False, description="a file of item ids, one a line, never recommended")
+    allowed: Path | None = Field(None, strict=False, description="a file of the only item ids that may be")
+    precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
+    threads: int | None = Field(None, ge=1, description="answering at a time; null: one a core")
+    batch_size: int = Field(8, ge=1, description="histories that go through the network at a time")
+    progress: bool = Field(True, description="log how far it is")

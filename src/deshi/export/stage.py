@@ -1,0 +1,192 @@
+"""The stage ``export``: from a trained run to a serving bundle, checked against the run before it is let out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save_file
+
+from deshi.artifacts import atomic_folder, write_json
+from deshi.config import find_trained
+from deshi.data.bundle import Bundle
+from deshi.data.splits import Cases
+from deshi.evaluate.record import evaluations_of
+from deshi.evaluate.reference.events import training_events
+from deshi.evaluate.subject import Subject, find_subject, leaked_targets
+from deshi.export.bundle import (
+    CARD,
+    CONFIG,
+    COUNT,
+    FOLDER,
+    GRAPHS,
+    ITEMS,
+    PARITY,
+    TABLE,
+    WEIGHTS,
+    ServingBundle,
+    is_bundle,
+    write_manifest,
+)
+from deshi.export.card import model_card
+from deshi.export.graph import folded, write_graph
+from deshi.export.parity import OnnxScorer, Parity, compare_scorers
+from deshi.export.quantise import write_int8
+from deshi.export.result import ExportResult
+from deshi.export.session import OnnxNetwork, runtime
+from deshi.schemas import EvaluateConfig, ExportConfig, FitConfig
+from deshi.students.base import Student
+from deshi.students.scorers import StudentScorer
+from deshi.targets import import_target
+from deshi.training.runs import read_record, trained_config
+from deshi.types import ITEM, TITLE, DeshiError
+
+
+@dataclass(frozen=True, eq=False)
+class _Exported:
+    """What is written: the run's subject, its student with a folded table, and how it is to be asked."""
+
+    subject: Subject
+    student: Student
+    cases: Cases
+    filter_seen: bool
+
+
+def run(cfg: ExportConfig) -> ExportResult:
+    """Write the serving bundle of a run.
+
+    Raises:
+        DeshiError: if the run isn't finished or trained no student, its data are missing or other ones, the graph
+            doesn't answer as the student does, or the place is taken by something else.
+    """
+    begin = time.perf_counter()
+    runtime()
+    folder = find_trained(cfg.paths.runs, cfg.run)
+    output = (cfg.output or folder / FOLDER).expanduser()
+    _check_free(output)
+    exported = _load(cfg, folder)
+    with atomic_folder(output) as temporary:
+        parities = _fill(temporary, cfg, exported)
+        evaluations = evaluations_of(cfg.paths.runs, folder)
+        config = _config(exported)
+        write_json(temporary / CONFIG, config)
+        write_json(temporary / PARITY, {name: parity.plain() for name, parity in parities.items()})
+        card = model_card(folder, config, exported.subject.bundle, parities, evaluations)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        facts = {"run": folder.name, "data": exported.subject.bundle.name}
+        write_manifest(temporary, _name(folder), facts)
+        ServingBundle.load(temporary)
+    return ExportResult(output, ServingBundle.load(output, check=False), parities, time.perf_counter() - begin)
+
+
+def _check_free(output: Path) -> None:
+    """Refuse to replace anything but an earlier bundle."""
+    taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
+    if taken and not is_bundle(output):
+        raise DeshiError(f"{output} exists and is no serving bundle; it is left alone. Give another output=FOLDER.")
+
+
+def _load(cfg: ExportConfig, folder: Path) -> _Exported:
+    _check_exportable(folder)
+    subject = find_subject(EvaluateConfig(run=str(folder), paths=cfg.paths))
+    if not isinstance(subject.scorer, StudentScorer):
+        raise _not_a_student(folder, type(subject.scorer).__name__)
+    cases = subject.split.cases(subject.bundle, "test")
+    if not len(cases):
+        raise DeshiError(
+            f"The split of {folder} has no test case, so the graph can't be held against the student. Expected a split "
+            "with test events."
+        )
+    student = folded(subject.scorer.student)
+    return _Exported(subject, student, cases, trained_config(folder).eval.filter_seen)
+
+
+def _check_exportable(folder: Path) -> None:
+    """Refuse what is no student before it is loaded: an LLM takes its time."""
+    record, cfg = read_record(folder), trained_config(folder)
+    node: dict[str, Any] = cfg.student if isinstance(cfg, FitConfig) else getattr(cfg, "teacher", {})
+    kind = import_target(node["_target_"])
+    if not (isinstance(kind, type) and issubclass(kind, Student)):
+        raise _not_a_student(folder, record["student"])
+    if getattr(cfg, "cross_fit", 0):
+        raise _not_a_student(folder, f"{cfg.cross_fit} cross-fitted {record['student']} networks")  # type: ignore[attr-defined]
+
+
+def _not_a_student(folder: Path, what: str) -> DeshiError:
+    return DeshiError(
+        f"The run {folder} holds {what}, which can't be served, expected one network that turns a history into a "
+        "hidden state and scores it against an item table: a run of deshi fit or deshi distill. Distil it first."
+    )
+
+
+def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Parity]:
+    """Write weights, table, items and graphs, and hold each graph against the student."""
+    student, subject = exported.student, exported.subject
+    weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
+    # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
+    table = np.ascontiguousarray(student.item_table().detach().float().numpy())
+    save_file(weights, folder / WEIGHTS)
+    save_file({"item_table": table}, folder / TABLE)
+    _items(subject).write_parquet(folder / ITEMS)
+    write_graph(student, folder / GRAPHS["fp32"])
+    parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
+    parities["fp32"].refuse("The exported graph")
+    if cfg.int8:
+        write_int8(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
+        parities["int8"] = _parity(folder, "int8", table, cfg, exported)
+    return parities
+
+
+def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
+    network = OnnxNetwork(folder / GRAPHS[precision])
+    graph = OnnxScorer(network, table, exported.student.max_length)
+    bundle, cases = exported.subject.bundle, _sample(exported.cases, exported.subject.bundle, cfg.parity.users)
+    return compare_scorers(
+        StudentScorer(exported.student), graph, bundle, cases, exported.filter_seen, cfg.parity.tolerance
+    )
+
+
+def _sample(cases: Cases, bundle: Bundle, users: int | None) -> Cases:
+    """The cases of at most ``users`` users, drawn once and for all."""
+    asked = np.unique(cases.users)
+    if users is None or users >= len(asked):
+        return cases
+    chosen = np.zeros(bundle.n_users, dtype=bool)
+    chosen[np.random.default_rng(0).choice(asked, users, replace=False)] = True
+    return cases.of_users(chosen)
+
+
+def _items(subject: Subject) -> pl.DataFrame:
+    """The vocabulary with titles and training events."""
+    counts = training_events(subject.bundle, subject.starts, subject.ends).counts()
+    table = subject.bundle.item_table().select("index", ITEM, pl.col(TITLE).cast(pl.String))
+    return table.with_columns(pl.Series(COUNT, counts, dtype=pl.Int64))
+
+
+def _config(exported: _Exported) -> dict[str, Any]:
+    student, subject = exported.student, exported.subject
+    assert subject.folder is not None and subject.record is not None
+    cfg = trained_config(subject.folder)
+    return {
+        "n_items": student.n_items,
+        "dim": student.dim,
+        "max_length": student.max_length,
+        "filter_seen": exported.filter_seen,
+        "student": cfg.student if isinstance(cfg, FitConfig) else None,
+        "name": subject.record["student"],
+        "parameters": sum(value.numel() for value in student.parameters()),
+        "data": subject.bundle.name,
+        "data_fingerprint": subject.bundle.fingerprint,
+        "split": subject.split.description,
+        "training_events": int((subject.ends - subject.starts).sum()),
+        "leaked_test_targets": leaked_targets(subject, exported.cases),
+        "run": subject.record,
+    }
+
+
+def _name(folder: Path) -> str:
+    return folder.name.partition("_")[2] or folder.name

@@ -1,0 +1,52 @@
+"""What the stage ``recommend`` hands back, and how it looks in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group
+from rich.text import Text
+
+from deshi.data.rendering import Rendered
+
+
+@dataclass(frozen=True)
+class RecommendResult(Rendered):
+    """Answered histories.
+
+    Attributes:
+        output: the file that was written.
+        users: histories answered.
+        rows: lines of it.
+        events: of the histories.
+        unknown_events: of them, those whose item the bundle doesn't know; they were left out.
+        unknown_items: distinct items among these.
+        popular_users: users without any known item, answered by popularity.
+        short_users: users with fewer than ``k`` items, since no more were allowed.
+        seconds: that all of it took.
+    """
+
+    output: Path
+    users: int
+    rows: int
+    events: int
+    unknown_events: int
+    unknown_items: int
+    popular_users: int
+    short_users: int
+    seconds: float
+
+    def tables(self) -> Group:
+        """The counts for a rich console."""
+        said = [f"{self.users:,} users answered in {self.seconds:.1f} s, {self.rows:,} rows."]
+        if self.unknown_events:
+            said.append(
+                f"{self.unknown_events:,} of {self.events:,} events were left out: the bundle doesn't know their "
+                f"{self.unknown_items:,} items."
+            )
+        if self.popular_users:
+            said.append(f"{self.popular_users:,} users have no known item and got the most popular ones.")
+        if self.short_users:
+            said.append(f"{self.short_users:,} users got fewer items than asked for: no more are allowed.")
+        return Group(*(Text(sentence) for sentence in [*said, f"Written to {self.output}"]))
