@@ -11,12 +11,9 @@ from deshi.distill.fused import Pass, fused_pass
 from deshi.distill.signal import Lists, Signal
 from deshi.distill.term import HiddenTerm, ScoreTerm, Term
 from deshi.losses.negatives import RandomStream
-from deshi.losses.softmax import Softmax
+from deshi.losses.softmax import Softmax, chunk_for
 from deshi.students.base import Student
 from deshi.types import PAD, Batch, DeshiError
-
-CHUNK = 512
-"""Positions at a time where the loss has no chunk of its own."""
 
 
 class Distillation(RandomStream):
@@ -32,7 +29,8 @@ class Distillation(RandomStream):
         base: weight of ``loss``.
 
     Attributes:
-        values: the latest batch's mean of the loss (``loss``) and of each term, before their weights.
+        values: the latest batch's mean of the loss (``loss``) and of each term, before their weights, as far as the
+            batch had something for them.
     """
 
     def __init__(self, loss: nn.Module, terms: Mapping[str, Term], lists: Lists, base: float = 1.0) -> None:
@@ -78,16 +76,20 @@ class Distillation(RandomStream):
         states = torch.cat([hidden[taught], hidden[told]])  # distilled positions first
         targets = torch.cat([batch.targets[taught], batch.targets[told]])
         signal = self.lists.at(batch.rows[taught])
-        total = states.new_zeros((), dtype=torch.float32)
+        total = states[:0].float().sum()  # 0 with gradients, should there be nothing to learn
         fused = isinstance(self.loss, Softmax)
+        self.values = {}
         if len(states) and (fused or self._on_scores):
-            value, means = fused_pass(states, table, self._pass(states, targets, signal, fused))
+            work = self._pass(states, targets, signal, fused, len(table))
+            value, means = fused_pass(states, table, work)
             total = total + value
-            self.values = dict(zip(["loss", *self._on_scores], means.tolist(), strict=True))
+            names = ["loss", *(self._on_scores if len(signal.items) else ())]
+            found = zip(names, means.tolist(), strict=False)
+            self.values = {name: mean for name, mean in found if name != "loss" or work.weights[0]}
         if not fused:
             total = total + self._apart(states, table, targets)
-        for name, term in self._on_hidden.items():
-            mean = term(states[: len(signal.items)], table, signal).mean() if len(signal.items) else total * 0
+        for name, term in self._on_hidden.items() if len(signal.items) else ():
+            mean = term(states[: len(signal.items)], table, signal).mean()
             self.values[name] = float(mean.detach())
             total = total + term.weight_at(self.progress) * mean
         return total
@@ -98,11 +100,11 @@ class Distillation(RandomStream):
             self._covered = self._covered.to(rows.device)
         return self._covered[rows.clamp(min=0)] & (rows != PAD)
 
-    def _pass(self, states: Tensor, targets: Tensor, signal: Signal, fused: bool) -> Pass:
+    def _pass(self, states: Tensor, targets: Tensor, signal: Signal, fused: bool, n_items: int) -> Pass:
         fast = torch.is_autocast_enabled(states.device.type)
         dtype = torch.get_autocast_dtype(states.device.type) if fast else torch.float32
         weights = [self.base if fused else 0.0, *(t.weight_at(self.progress) for t in self._on_scores.values())]
-        chunk = getattr(self.loss, "chunk", CHUNK)
+        chunk = getattr(self.loss, "chunk", None) or chunk_for(n_items)
         terms = list(self._on_scores.values())
         return Pass(targets, signal, terms, weights, chunk, dtype, self.generator(states.device))
 

@@ -30,8 +30,17 @@ def check_loss_inputs(hidden: Tensor, table: Tensor, targets: Tensor) -> None:
         )
 
 
+NUMBERS = 2_000_000
+"""Scores of a chunk at most: 8 MB in fp32, so that they stay in a CPU's cache while they are worked on."""
+
+
+def chunk_for(n_items: int) -> int:
+    """How many positions to score at a time against a catalogue of ``n_items``: a power of 2 from 32 to 512."""
+    return max(32, min(512, 1 << max(1, NUMBERS // n_items).bit_length() - 1))
+
+
 def fused_softmax(
-    hidden: Tensor, table: Tensor, targets: Tensor, chunk: int = 512, dtype: torch.dtype = torch.float32
+    hidden: Tensor, table: Tensor, targets: Tensor, chunk: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Mean cross-entropy of ``softmax(hidden @ table.T)``, without ever holding that (P, N) matrix.
 
@@ -43,7 +52,7 @@ def fused_softmax(
         hidden: ``(P, D)`` hidden states of positions that have a target.
         table: ``(N, D)`` item table.
         targets: ``(P,)`` int64 item indices.
-        chunk: positions at a time.
+        chunk: positions at a time; None takes :func:`chunk_for`'s.
         dtype: of the matrix products, fp32 or bf16.
 
     Returns:
@@ -53,7 +62,7 @@ def fused_softmax(
         ShapeError, DeshiError: see :func:`check_loss_inputs`.
     """
     check_loss_inputs(hidden, table, targets)
-    return cast(Tensor, _FusedSoftmax.apply(hidden, table, targets, chunk, dtype))
+    return cast(Tensor, _FusedSoftmax.apply(hidden, table, targets, chunk or chunk_for(len(table)), dtype))
 
 
 class _FusedSoftmax(torch.autograd.Function):
@@ -105,12 +114,12 @@ class Softmax(nn.Module):
     """Full softmax loss; see :func:`fused_softmax`.
 
     Args:
-        chunk: positions at a time; 512 keeps a chunk's logits in the cache of a small CPU.
+        chunk: positions at a time; null takes as many as keep their scores in the cache of a small CPU.
     """
 
-    def __init__(self, chunk: int = 512) -> None:
+    def __init__(self, chunk: int | None = None) -> None:
         super().__init__()
-        if chunk < 1:
+        if chunk is not None and chunk < 1:
             raise DeshiError(f"Softmax got chunk={chunk}, expected a positive number of positions.")
         self.chunk = chunk
 
