@@ -32,10 +32,15 @@ class MoreHistories:
     with_targets: bool = False
 
     def of_epoch(self, epoch: int) -> tuple[Ints, Ints]:
-        """Starts and ends ``(U,)`` of the copies that are epoch ``epoch``'s: each user's copies take turns."""
-        _, first, counts = np.unique(self.users, return_index=True, return_counts=True)
+        """Starts and ends of the copies that are epoch ``epoch``'s: each user's copies take turns.
+
+        Place ``u`` of both is user ``u``'s, so that batches know whose they are; a user without copies has no events.
+        """
+        users, first, counts = np.unique(self.users, return_index=True, return_counts=True)
         chosen = first + epoch % counts
-        return self.starts[chosen], self.ends[chosen]
+        starts, ends = (np.zeros(int(users[-1]) + 1, dtype=np.int64) for _ in range(2))
+        starts[users], ends[users] = self.starts[chosen], self.ends[chosen]
+        return starts, ends
 
 
 class JoinedBatches:

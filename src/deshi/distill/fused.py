@@ -55,10 +55,10 @@ class Pass:
         aimed = chunk.at(chunk.targets[:, None]).squeeze(1)
         return torch.where(real, chunk.logsumexp() - aimed, 0.0).sum()
 
-    def scales(self) -> list[float]:
-        """What each sum is multiplied with: its weight over the number of positions that it is summed over."""
+    def shares(self) -> list[float]:
+        """What makes each sum a mean: one over the number of positions that it is summed over."""
         counts = [int((self.targets != PAD).sum()), *[len(self.signal.items)] * len(self.terms)]
-        return [weight / max(count, 1) for weight, count in zip(self.weights, counts, strict=True)]
+        return [1 / max(count, 1) for count in counts]
 
 
 def fused_pass(hidden: Tensor, table: Tensor, work: Pass) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,8 @@ def fused_pass(hidden: Tensor, table: Tensor, work: Pass) -> tuple[Tensor, Tenso
         work: what is computed.
 
     Returns:
-        the total, a scalar in fp32, and the means ``(1 + terms,)`` before their weights, without gradients.
+        the total, a scalar in fp32, and the means ``(1 + terms,)`` before their weights, without gradients; the
+        cross-entropy's is 0 where its weight is.
     """
     total, means = _Fused.apply(hidden, table, work)
     return total, means
@@ -89,7 +90,8 @@ class _Fused(torch.autograd.Function):
     def _run(ctx: Any, hidden: Tensor, table: Tensor, work: Pass) -> tuple[Tensor, Tensor]:
         states, weights = hidden.detach().to(work.dtype), table.detach().to(work.dtype)
         grad_hidden, grad_table = torch.empty_like(states), torch.zeros_like(table, dtype=torch.float32)
-        scales = work.scales()
+        shares = work.shares()
+        scales = [weight * share for weight, share in zip(work.weights, shares, strict=True)]
         sums = torch.zeros(len(scales), dtype=torch.float64, device=hidden.device)
         for part, distilled in work.parts():
             scores = (states[part] @ weights.T).float()
@@ -107,10 +109,9 @@ class _Fused(torch.autograd.Function):
                 grad_table += slope.T @ states[part]
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.dtypes = hidden.dtype, table.dtype
-        factors = torch.tensor(scales, dtype=torch.float64, device=hidden.device)
-        means = sums * factors / torch.tensor([w or 1.0 for w in work.weights], dtype=torch.float64, device=sums.device)
+        means = sums * torch.tensor(shares, dtype=torch.float64, device=hidden.device)
         ctx.mark_non_differentiable(means)
-        return (sums * factors).sum().float(), means
+        return (sums * torch.tensor(scales, dtype=torch.float64, device=hidden.device)).sum().float(), means
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
