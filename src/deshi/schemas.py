@@ -262,6 +262,9 @@ class KnowConfig(StageConfig):
         "train+held_out",
         description="which events a list is written after: all, train, last:N, sample:SHARE, held_out, joined by +",
     )
+    policy: PolicyNode | None = Field(
+        None, description="export: which of the training positions a list is written after; null: all of them"
+    )
     k: int = Field(100, ge=1, description="length of a list")
     filter_seen: bool = Field(True, description="leave items of the history out of its list")
     normalise: bool = Field(False, description="store log-probabilities over all candidates instead of logits")

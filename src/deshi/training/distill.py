@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deshi.artifacts import fingerprint, read_json, write_json
+from deshi.artifacts import atomic_file, fingerprint, read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.joined import MoreHistories
 from deshi.data.splits import Split
@@ -24,13 +25,16 @@ from deshi.knowledge.truth import TRAIN, truths
 from deshi.schemas import DistillConfig
 from deshi.students.base import Recommender, Student
 from deshi.targets import build
+from deshi.training.choosing import choose, with_named_run
 from deshi.training.fit import FitResult, network_name, run_training
+from deshi.training.hardware import training_device
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
 KNOWLEDGE_FILE = "knowledge.json"
+CHOSEN_FILE = "chosen.npy"
 KNOWN_ALREADY = 0.9
 """Share of training rows whose first item is what really came next from which a store is taken for the answers."""
 ENOUGH = 100
@@ -44,7 +48,8 @@ def run(cfg: DistillConfig) -> FitResult:
         DeshiError: as :func:`deshi.training.fit.run`, or for a store that is missing, damaged, about other data, or
             made by a teacher that knew what the student is selected and tested on.
     """
-    return run_training("distill", cfg, network_name(cfg.student), _train)
+    group = cfg.distill.model_copy(update={"policy": with_named_run(cfg.distill.policy, cfg.paths.runs)})
+    return run_training("distill", cfg.model_copy(update={"distill": group}), network_name(cfg.student), _train)
 
 
 def _train(cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
@@ -67,7 +72,10 @@ class DistillTraining(Training):
         super().__init__(cfg, bundle, split, folder, network_name(cfg.student))
         self.stores = [open_store(cfg.paths.knowledge, name, bundle, split, cfg.split) for name in cfg.knowledge]
         self._check_same_stores()
-        self.lists = Lists(bundle.n_interactions, self.stores, cfg.distill.k)
+        whole = Lists(bundle.n_interactions, self.stores, cfg.distill.k)
+        self.candidates = whole.covered & self._training_rows(whole.n_rows)
+        chosen = self.candidates if cfg.distill.policy is None else self._chosen(cfg.distill.policy)
+        self.lists = Lists(bundle.n_interactions, self.stores, cfg.distill.k, chosen)
         self._tell()
 
     def objective(self, counts: Tensor) -> tuple[Recommender, nn.Module]:
@@ -93,12 +101,11 @@ class DistillTraining(Training):
 
     def more_histories(self) -> MoreHistories | None:
         """The altered histories of the stores that have some, with rows where :class:`Lists` looks for them."""
-        others = [store.histories(self.bundle) for store in self.stores if store.altered]
-        if not others:
+        if not self._altered():
             return None
-        begins = self.bundle.n_interactions + np.cumsum([0, *(one.n_interactions for one in others)])
-        starts = [one.offsets[:-1] + begin for one, begin in zip(others, begins, strict=False)]
-        ends = [one.offsets[1:] + begin for one, begin in zip(others, begins, strict=False)]
+        begins, others = zip(*self._altered(), strict=True)
+        starts = [one.offsets[:-1] + begin for begin, one in self._altered()]
+        ends = [one.offsets[1:] + begin for begin, one in self._altered()]
         users = np.concatenate([one.users for one in others])
         order = np.argsort(users, kind="stable")
         items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(one.items) for one in others)])
@@ -127,18 +134,55 @@ class DistillTraining(Training):
                 f"are {now}. Put the old ones back, or begin a new run."
             )
 
+    def _altered(self) -> list[tuple[int, Histories]]:
+        """The stores' altered histories, each with the number of its first row."""
+        others = [store.histories(self.bundle) for store in self.stores if store.altered]
+        begins = self.bundle.n_interactions + np.cumsum([0, *(one.n_interactions for one in others)])
+        return [(int(begin), one) for begin, one in zip(begins, others, strict=False)]
+
+    def _training_rows(self, n_rows: int) -> NDArray[np.bool_]:
+        """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
+        found = np.zeros(n_rows, dtype=np.bool_)
+        for begin, histories in [(0, Histories.of(self.bundle)), *self._altered()]:
+            found[begin + truths(histories, self.bundle, self.split)[0].rows] = True
+        return found
+
+    def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
+        """``(R,)`` what the policy chose when the run was begun; rows of altered histories aren't its business."""
+        file, events, cfg = self.folder / CHOSEN_FILE, self.bundle.n_interactions, self.cfg
+        own = next((store for store in self.stores if not store.altered), None)
+        rows = np.flatnonzero(self.candidates[:events])
+        if own is None or not len(rows):
+            raise DeshiError(
+                f"distill.policy chooses among the data's own training positions, but {', '.join(cfg.knowledge)} cover "
+                "none. Give a store on the data's own histories, or leave the policy out."
+            )
+        if not file.exists():
+            histories, device = Histories.of(self.bundle), training_device(cfg.train.accelerator)
+            marked = choose(
+                node, histories, rows, bundle=self.bundle, split=cfg.split, runs=cfg.paths.runs, knowledge=own,
+                seed=cfg.seed, device=device,
+            )  # fmt: skip
+            with atomic_file(file) as temporary, temporary.open("wb") as handle:
+                np.save(handle, np.flatnonzero(marked & self.candidates[:events]), allow_pickle=False)
+        chosen = self.candidates.copy()
+        chosen[:events] = False
+        chosen[np.load(file, allow_pickle=False)] = True
+        return chosen
+
     def _tell(self) -> None:
-        covered = self.lists.covered
-        trained = truths(Histories.of(self.bundle), self.bundle, self.split)[0].rows
-        extra = int(covered[self.bundle.n_interactions :].sum())
+        events, covered = self.bundle.n_interactions, self.lists.covered
+        extra = int(covered[events:].sum())
         log.info(
             "knowledge of %s: lists of up to %d at %d of %d training positions%s",
             ", ".join(store.teacher for store in self.stores),
             self.lists.k,
-            int(covered[trained].sum()),
-            len(trained),
+            int(self.candidates[:events].sum()),
+            int(self._training_rows(len(covered))[:events].sum()),
             f", and at {extra} positions of altered histories" if extra else "",
         )
+        if self.cfg.distill.policy is not None:
+            log.info("%s chose %d of them", network_name(self.cfg.distill.policy), int(covered[:events].sum()))
 
     def _record(self, *values: Any) -> dict[str, Any]:
         """What later stages must know: where the knowledge came from, too."""
@@ -146,7 +190,12 @@ class DistillTraining(Training):
             {"store": name, "teacher": store.manifest["teacher"], "coverage": store.manifest["coverage"]}
             for name, store in zip(self.cfg.knowledge, self.stores, strict=True)
         ]
-        return super()._record(*values) | {"knowledge": stores, "distilled": int(self.lists.covered.sum())}
+        found = {"knowledge": stores, "distilled": int(self.lists.covered.sum())}
+        if self.cfg.distill.policy is not None:
+            events = self.bundle.n_interactions
+            counts = {"chosen": int(self.lists.covered[:events].sum()), "of": int(self.candidates[:events].sum())}
+            found["policy"] = {"name": network_name(self.cfg.distill.policy), **counts}
+        return super()._record(*values) | found
 
 
 def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any]) -> Knowledge:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from deshi.artifacts import file_sha256
@@ -17,14 +18,16 @@ from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Split
 from deshi.knowledge.altered import alter_histories
 from deshi.knowledge.foreign.readers import Imported
+from deshi.knowledge.histories import Histories, Ints
 from deshi.knowledge.inspection import inspect_knowledge
 from deshi.knowledge.inspection_result import Inspection
 from deshi.knowledge.positions import choose_rows
 from deshi.knowledge.store import Knowledge
 from deshi.knowledge.writer import write_knowledge, write_lists
-from deshi.schemas import KnowConfig
+from deshi.schemas import KnowConfig, TrainingConfig
 from deshi.students.scorers import Scorer
 from deshi.targets import build
+from deshi.training.choosing import choose, with_named_run
 from deshi.training.hardware import training_device
 from deshi.training.runs import (
     FOLDS_FILE,
@@ -97,7 +100,7 @@ def _export(cfg: KnowConfig) -> KnowResult:
     altered = None
     if augmentation != Augmentation():
         altered = alter_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
-    rows = choose_rows(cfg.positions, bundle, split, altered, cfg.seed, trained.train.train_targets)
+    rows, positions = _rows(cfg, trained, bundle, split, altered)
     meta = {
         "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
@@ -117,7 +120,7 @@ def _export(cfg: KnowConfig) -> KnowResult:
         _store(cfg, cfg.store or folder.name),
         k=min(cfg.k, bundle.n_items),
         meta=meta,
-        positions=cfg.positions,
+        positions=positions,
         filter_seen=cfg.filter_seen,
         score_kind=getattr(scorer, "score_kind", "score"),
         normalise=cfg.normalise,
@@ -128,6 +131,31 @@ def _export(cfg: KnowConfig) -> KnowResult:
         force=cfg.force,
     )
     return KnowResult(knowledge)
+
+
+def _rows(
+    cfg: KnowConfig, trained: TrainingConfig, bundle: Bundle, split: Split, altered: Histories | None
+) -> tuple[Ints, str]:
+    """The rows that the teacher is asked for, and what the manifest says of them.
+
+    A policy chooses among those that are training positions; the others (held-out rows, for the inspection) stay.
+    """
+
+    def by_rule(rule: str) -> Ints:
+        return choose_rows(rule, bundle, split, altered, cfg.seed, trained.train.train_targets)
+
+    rows, policy = by_rule(cfg.positions), with_named_run(cfg.policy, cfg.paths.runs)
+    if policy is None:
+        return rows, cfg.positions
+    training = np.isin(rows, by_rule("train"))
+    marked = choose(
+        policy, altered or Histories.of(bundle), rows[training], bundle=bundle, split=trained.split,
+        runs=cfg.paths.runs, seed=cfg.seed, device=training_device("auto"),
+    )  # fmt: skip
+    kept = ~training | marked[rows]
+    log.info("%s chose %d of %d training rows", policy["_target_"], int(marked.sum()), int(training.sum()))
+    settings = " ".join(f"{key}={value}" for key, value in policy.items())
+    return rows[kept], f"{cfg.positions}, train rows by {settings} seed={cfg.seed}"
 
 
 def _inspect(cfg: KnowConfig) -> Inspection:
