@@ -47,7 +47,7 @@ class HSTU(Student):
     """
 
     def __init__(
-        self, n_items: int, dim: int = 128, max_length: int = 200, blocks: int = 4, heads: int = 2, dropout: float = 0.2
+        self, n_items: int, dim: int = 128, max_length: int = 200, blocks: int = 2, heads: int = 2, dropout: float = 0.2
     ) -> None:
         super().__init__(n_items, dim, max_length)
         if blocks < 1:
