@@ -1,6 +1,6 @@
 """What the number of positions scored at a time costs, for several catalogues, on one thread.
 
-    python benchmarks/chunk_size.py
+python benchmarks/chunk_size.py
 """
 
 from __future__ import annotations
