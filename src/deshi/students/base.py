@@ -170,7 +170,7 @@ def folded(network: Recommender) -> Recommender:
 
 def at_last(x: Tensor, lengths: Tensor) -> Tensor:
     """Each row's last real position: ``(B, L, dim)`` -> ``(B, dim)``."""
-    return x[torch.arange(len(x), device=x.device), lengths - 1]
+    return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
 
 
 def keep_latest(items: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:

@@ -49,9 +49,9 @@ class SASRec(Student):
     ) -> None:
         super().__init__(n_items, dim, max_length)
         if blocks < 1:
-            raise DeshiError(f"SASRec got blocks={blocks}, expected at least 1.")
+            raise DeshiError(f"{type(self).__name__} got blocks={blocks}, expected at least 1.")
         if positions not in ("absolute", "rotary"):
-            raise DeshiError(f"SASRec got positions={positions!r}, expected 'absolute' or 'rotary'.")
+            raise DeshiError(f"{type(self).__name__} got positions={positions!r}, expected 'absolute' or 'rotary'.")
         rotary = positions == "rotary"
         self.positions = None if rotary else nn.Parameter(torch.empty(max_length, dim))
         if self.positions is not None:
