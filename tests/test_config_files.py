@@ -15,12 +15,16 @@ NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]
 EXTRA = {
     "audit": ["data=tiny"],
     "compare": ["runs=[latest]"],
+    "distill": ["data=tiny", "knowledge=[lists]"],
     "evaluate": ["reference=popularity", "data=tiny"],
+    "export": ["run=latest"],
     "fit": ["data=tiny"],
     "gap": ["run=latest"],
     "know": ["action=inspect", "store=lists"],
     "prepare": ["data=tiny"],
+    "recommend": ["bundle=latest", "input=events.csv"],
     "report": ["runs=[latest]"],
+    "run": ["data=tiny"],
     "teach": ["data=tiny"],
 }
 """What a stage needs besides its defaults to have something to do."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deshi.evaluate.stage import EvaluateResult
     from deshi.export.result import ExportResult
     from deshi.knowledge.inspection_result import Inspection
+    from deshi.pipeline.summary import RunResult
     from deshi.serve.engine import Engine
     from deshi.serve.result import RecommendResult
     from deshi.training.fit import FitResult
@@ -47,6 +48,7 @@ __all__ = [
     "prepare",
     "recommend",
     "report",
+    "run",
     "teach",
 ]
 
@@ -135,6 +137,14 @@ def compare(*overrides: str, config_dir: str | Path | None = None, **values: Any
     Arguments and errors as for :func:`prepare`.
     """
     return _run("compare", overrides, config_dir, values)
+
+
+def run(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> RunResult:
+    """All stages, from the data to a report on a distilled student: ``deshi.run(experiment="ml-100k")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("run", overrides, config_dir, values)
 
 
 def export(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> ExportResult:

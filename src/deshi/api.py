@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deshi.pipeline.schema import RunConfig
 from deshi.schemas import (
     AuditConfig,
     CompareConfig,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from deshi.evaluate.stage import EvaluateResult
     from deshi.export.result import ExportResult
     from deshi.knowledge.inspection_result import Inspection
+    from deshi.pipeline.summary import RunResult
     from deshi.serve.result import RecommendResult
     from deshi.training.fit import FitResult
     from deshi.training.know import KnowResult
@@ -132,9 +134,30 @@ def _run_recommend(config: RecommendConfig) -> RecommendResult:
     return run(config)
 
 
+def _run_all(config: RunConfig) -> RunResult:
+    from deshi.pipeline.run import run
+
+    return run(config, {name: stage.run for name, stage in STAGES.items()})
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
+        Stage(
+            "run",
+            "all of it: plain student, teacher, knowledge, distilled student, tests, report",
+            "Runs the stages below one after the other and ends with one table, a paired test and report.html, in\n"
+            "runs/run/TIME_NAME. Stages that are done already with the same configuration on the same data are taken\n"
+            "as they are. Interrupted or failed, it goes on by the same command, or by deshi run resume=latest.",
+            RunConfig,
+            _run_all,
+            (
+                ("deshi run experiment=ml-100k", "SASRec, taught by itself and a text model, on MovieLens 100K"),
+                ("deshi run experiment=ml-100k seeds=[0,1,2]", "mean and spread of three seeds"),
+                ("deshi run student=gru4rec recipe=wide", "another student; the teacher is a wider ID model"),
+                ("deshi run knowledge.lists.k=50 distill.terms.kl.temperature=2", "other lists, softer"),
+            ),
+        ),
         Stage(
             "prepare",
             "fetch a data set, filter it, write its bundle",

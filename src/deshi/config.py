@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -37,6 +37,7 @@ def validate(
     Raises:
         ConfigError: with every problem found: the dotted key, what was got, what was expected, the nearest names.
     """
+    values = model.completed(values)
     try:
         config = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -107,11 +108,26 @@ def schema_defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The model inside a field's annotation (``Model`` or ``Model | None``), if any."""
+    """The model inside a field's annotation (``Model`` or ``Model | None``), if any; not that of a dict's values."""
+    if get_origin(annotation) is dict:
+        return None
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def overlaid(base: Mapping[str, Any], changes: Any) -> dict[str, Any]:
+    """``base`` with ``changes`` on top, key by key; another class brings its own arguments."""
+    if not isinstance(changes, Mapping):
+        return dict(base)
+    if TARGET in changes and changes[TARGET] != base.get(TARGET):
+        return dict(changes)
+    nested = {
+        key: overlaid(base[key], value) if isinstance(base.get(key), Mapping) and isinstance(value, Mapping) else value
+        for key, value in changes.items()
+    }
+    return {**base, **nested}
 
 
 def resolved(config: BaseModel) -> dict[str, Any]:

@@ -40,6 +40,12 @@ def _node(kind: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _folds(value: int) -> int:
+    if value == 1:
+        raise ValueError("got 1, expected 0 (none) or 2 folds and more: one fold leaves nobody to train on")
+    return value
+
+
 SourceNode = Annotated[dict[str, Any], _node("source")]
 SplitNode = Annotated[dict[str, Any], _node("split")]
 StudentNode = Annotated[dict[str, Any], _node("student")]
@@ -50,6 +56,7 @@ PolicyNode = Annotated[dict[str, Any], _node("policy")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
+Folds = Annotated[int, AfterValidator(_folds)]
 LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
 
 
@@ -177,6 +184,11 @@ class StageConfig(Closed):
         """The ``key=value`` arguments that this configuration was made with."""
         return list(self._overrides)
 
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Plain ``values`` before they are checked, with what some keys take over from others written out."""
+        return values
+
 
 class PrepareConfig(StageConfig):
     """Configuration of ``deshi prepare``."""
@@ -185,21 +197,26 @@ class PrepareConfig(StageConfig):
     force: bool = Field(False, description="prepare again even if the bundle is there and up to date")
 
 
-class TrainingConfig(StageConfig):
-    """What the stages that train have in common."""
-
-    stage: ClassVar[str] = "fit"
+class LearningConfig(StageConfig):
+    """What is learnt from, how, and by what measure: shared by all stages that train, or have others train."""
 
     data: DataConfig
     split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
     loss: LossNode
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
-    seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_network"
     )
     resume: str | None = Field(None, description="a run folder (or its name, or latest) to continue")
+
+
+class TrainingConfig(LearningConfig):
+    """What the stages that train have in common."""
+
+    stage: ClassVar[str] = "fit"
+
+    seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
 
 
 class FitConfig(TrainingConfig):
@@ -215,14 +232,9 @@ class TeachConfig(TrainingConfig):
     run_stages: ClassVar[tuple[str, ...]] = ("teach",)
 
     teacher: TeacherNode
-    cross_fit: int = Field(0, ge=0, description="folds of users: each user is answered by a teacher trained on others")
-
-    @field_validator("cross_fit")
-    @classmethod
-    def _folds(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("got 1, expected 0 (none) or 2 folds and more: one fold leaves nobody to train on")
-        return value
+    cross_fit: Folds = Field(
+        0, ge=0, description="folds of users: each user is answered by a teacher trained on others"
+    )
 
 
 class DistillGroup(Closed):
@@ -250,14 +262,9 @@ class DistillConfig(FitConfig):
     distill: DistillGroup = Field(default_factory=DistillGroup)
 
 
-class KnowConfig(StageConfig):
-    """Configuration of ``deshi know``."""
+class ListsConfig(Closed):
+    """What a teacher is asked to write down."""
 
-    action: Literal["export", "inspect", "import"] = Field(
-        description="export: a run writes its lists; inspect: look into a store; import: lists from elsewhere"
-    )
-    run: str | None = Field(None, description="export: a run of deshi teach or deshi fit: folder, name, or latest")
-    store: str | None = Field(None, description="the store's name or folder; export: by default that of the run")
     positions: str = Field(
         "train+held_out",
         description="which events a list is written after: all, train, last:N, sample:SHARE, held_out, joined by +",
@@ -277,6 +284,16 @@ class KnowConfig(StageConfig):
         description="export: vectors of the items that go along: those that the teacher scores with, or those that its "
         "language model made of the texts",
     )
+
+
+class KnowConfig(StageConfig, ListsConfig):
+    """Configuration of ``deshi know``."""
+
+    action: Literal["export", "inspect", "import"] = Field(
+        description="export: a run writes its lists; inspect: look into a store; import: lists from elsewhere"
+    )
+    run: str | None = Field(None, description="export: a run of deshi teach or deshi fit: folder, name, or latest")
+    store: str | None = Field(None, description="the store's name or folder; export: by default that of the run")
     force: bool = Field(False, description="replace a store that was written by another request")
     beside: str | None = Field(None, description="inspect: a run whose lists are compared")
     examples: int = Field(4, ge=0, le=100, description="inspect: lists shown with titles")

@@ -62,7 +62,7 @@ def _compose(
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         key = str(getattr(error, "full_key", None) or "")
         raise ConfigError([Problem(key, str(error).strip().partition("\n")[0] + ".")]) from error
-    needed = [key for key in missing if stage == "prepare" or not key.startswith("data.source.")]
+    needed = [key for key in missing if stage in ("prepare", "run") or not key.startswith("data.source.")]
     if needed:
         raise ConfigError([Problem(key, f"is missing: give {key}=VALUE.") for key in needed])
     assert isinstance(values, dict)

@@ -1,0 +1,179 @@
+"""The stage ``run``: all stages one after the other, what is done already taken as it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from deshi.artifacts import environment, fingerprint, new_run_folder, write_json
+from deshi.conf.command import command_of
+from deshi.config import find_run, load_config, resolved, save_config
+from deshi.data.bundle import Bundle
+from deshi.pipeline.reuse import comparable, find_done
+from deshi.pipeline.schema import RunConfig
+from deshi.pipeline.steps import REPORT, Plan, Step, plan_of
+from deshi.pipeline.summary import RunResult, summarise
+from deshi.schemas import StageConfig
+from deshi.training.fit import network_name
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+PLAN_FILE = "plan.json"
+Stages = Mapping[str, Callable[[Any], Any]]
+
+
+def run(cfg: RunConfig, stages: Stages) -> RunResult:
+    """Do what ``cfg`` asks for, step by step; ``cfg.resume`` goes on with an interrupted run.
+
+    Args:
+        cfg: of the stage.
+        stages: from a stage's name to what it does with its configuration.
+
+    Raises:
+        DeshiError: if a step fails, with the command that goes on once its reason is mended.
+        KeyboardInterrupt: with the command that goes on.
+    """
+    folder = _folder(cfg)
+    return _Pipeline(cfg, stages, folder).run()
+
+
+def _folder(cfg: RunConfig) -> Path:
+    """The folder of the run that is resumed, of an unfinished one with this configuration, or a new one."""
+    if cfg.resume is not None:
+        return find_run(cfg.paths.runs, "run", cfg.resume)
+    for place in sorted((cfg.paths.runs / "run").glob(f"*/{PLAN_FILE}"), reverse=True):
+        if not (place.parent / "metrics.json").exists() and _same(place.parent, cfg):
+            return place.parent
+    folder = new_run_folder(cfg.paths.runs, "run", cfg.name or f"{cfg.data.name}_{network_name(cfg.student)}")
+    save_config(folder, cfg)
+    write_json(folder / "environment.json", environment())
+    return folder
+
+
+def _same(folder: Path, cfg: RunConfig) -> bool:
+    try:
+        return resolved(load_config(folder, RunConfig)) == resolved(cfg)
+    except DeshiError:  # of another version
+        return False
+
+
+class _Pipeline:
+    """One run of all steps, recorded in ``plan.json`` as it goes on."""
+
+    def __init__(self, cfg: RunConfig, stages: Stages, folder: Path) -> None:
+        self.cfg, self.stages, self.folder = cfg, stages, folder
+        self.plan: Plan = plan_of(cfg)
+        self.done: dict[str, Path] = {}
+        self.bundle: Bundle | None = None
+        self.records: list[dict[str, Any]] = [
+            {"name": step.name, "stage": step.stage, "status": "waiting"} for step in self.plan.steps
+        ]
+        self.again = f"deshi run resume={shlex.quote(str(folder))}"
+
+    def run(self) -> RunResult:
+        log.info("%d steps; %s says how far they are", len(self.plan.steps), self.folder / PLAN_FILE)
+        write_json(self.folder / PLAN_FILE, {"steps": self.records})
+        begin = time.perf_counter()
+        for number, step in enumerate(self.plan.steps):
+            self._step(number, step)
+        self._copy_report()
+        result = summarise(self.cfg, self.plan, self.done, self.folder, time.perf_counter() - begin)
+        log.info("finished in %.0f s", time.perf_counter() - begin)
+        return result
+
+    def _step(self, number: int, step: Step) -> None:
+        config = step.configure(self.done)
+        command, place = command_of(step.stage, config), f"[{number + 1}/{len(self.plan.steps)}] {step.name}"
+        log.info("%s: %s", place, command)
+        self._record(number, "running", command=command)
+        begin = time.perf_counter()
+        with self._explained(number, place, command):
+            folder, reused = self._do(step, config)
+        seconds = time.perf_counter() - begin
+        self.done[step.name] = folder
+        self._record(
+            number, "reused" if reused else "done", folder=_relative(folder, self.folder), seconds=round(seconds, 3)
+        )
+        state = "is there already" if reused else f"took {seconds:.0f} s"
+        log.info("%s: %s, %s", place, state, folder)
+
+    def _do(self, step: Step, config: StageConfig) -> tuple[Path, bool]:
+        """The folder that a step leaves, and whether it was there."""
+        stage = self.stages[step.stage]
+        if step.stage == "prepare":
+            prepared = stage(config)
+            self.bundle = prepared.bundle
+            return prepared.bundle.path, prepared.reused
+        assert self.bundle is not None
+        needs = [self.done[name] for name in step.needs]
+        with self._alone(step.stage, config):
+            found = find_done(step.stage, config, self.bundle, needs)
+            if found is not None and found.finished:
+                return found.folder, True
+            if found is not None:
+                log.info("going on with %s", found.folder)
+                config = config.model_copy(update={"resume": str(found.folder)})
+            return stage(config).folder, False
+
+    @contextmanager
+    def _alone(self, stage: str, config: StageConfig) -> Iterator[None]:
+        """Two runs at a time never train the same thing: the second waits, and takes what the first has made."""
+        digest = fingerprint([("stage", stage), ("config", comparable(stage, config)), ("data", self.bundle_print)])
+        lock = FileLock(self.cfg.paths.runs / "run" / ".locks" / f"{stage}-{digest[:16]}")
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.info("another deshi run is at this step: waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def bundle_print(self) -> str:
+        """The data's fingerprint."""
+        assert self.bundle is not None
+        return self.bundle.fingerprint
+
+    @contextmanager
+    def _explained(self, number: int, place: str, command: str) -> Iterator[None]:
+        """Tell how to go on after a failure or an interruption."""
+        try:
+            yield
+        except DeshiError as error:
+            self._record(number, "failed", error=str(error))
+            raise DeshiError(
+                f"{place} failed: {error}\nMend the reason and go on with: {self.again}\n"
+                "If keys must change, give them and run again: finished steps are taken over.\n"
+                f"This step alone: {command}"
+            ) from error
+        except KeyboardInterrupt as error:
+            self._record(number, "interrupted")
+            raise KeyboardInterrupt(self.again) from error
+        except Exception:
+            self._record(number, "failed")
+            log.error("%s failed. What is finished is kept; go on with: %s", place, self.again)
+            raise
+
+    def _record(self, number: int, status: str, **more: Any) -> None:
+        self.records[number] |= {"status": status, **more}
+        write_json(self.folder / PLAN_FILE, {"steps": self.records})
+
+    def _copy_report(self) -> None:
+        shutil.copyfile(self.done[REPORT] / "report.html", self.folder / "report.html")
+
+
+def _relative(folder: Path, base: Path) -> str:
+    return Path(os.path.relpath(folder, base)).as_posix()

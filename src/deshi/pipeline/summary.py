@@ -1,0 +1,173 @@
+"""What a run comes to: one table, the paired test, the share of the teacher's gain, times."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deshi.artifacts import read_json, write_json
+from deshi.config import find_trained, read_saved
+from deshi.data.rendering import Rendered
+from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig
+from deshi.pipeline.steps import COMPARISON, Plan, evaluation_of
+from deshi.training.runs import RUN_FILE
+from deshi.training.trainer import TIME_NAMES
+
+METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
+PARTS = ("validation", "test")
+EXPORT_TIME = "distill_teacher_export_time"
+
+
+@dataclass(frozen=True)
+class RunResult(Rendered):
+    """A finished run of everything.
+
+    Attributes:
+        folder: the run folder.
+        metrics: the content of ``metrics.json``: figures of every model by seed, tests, shares, pages.
+        seconds: the content of ``time.json``.
+    """
+
+    width: ClassVar[int] = 120
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+    @property
+    def report(self) -> Path:
+        """The HTML page about all of it."""
+        return self.folder / "report.html"
+
+    def tables(self) -> Group:
+        """The outcome for a rich console."""
+        shown: list[RenderableType] = [self._table()]
+        shown += [Text(sentence) for sentence in self.metrics["sentences"]]
+        shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.metrics["warnings"]]
+        shown.append(Text(f"Report: {self.report}"))
+        shown.append(Text(f"Written to {self.folder}: plan.json names every step's command and folder."))
+        return Group(*shown)
+
+    def _table(self) -> Table:
+        models = self.metrics["models"]
+        seeds = max(len(model["runs"]) for model in models.values())
+        spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
+        table = Table(title=f"{self.metrics['data']}, full ranking{spread}", title_justify="left")
+        table.add_column("model")
+        for name in ("parameters", *(f"{title} {part}" for title in METRICS.values() for part in PARTS)):
+            table.add_column(name, justify="right")
+        for name, model in models.items():
+            figures = [model["figures"][f"{part}/{metric}"] for metric in METRICS for part in PARTS]
+            table.add_row(name, f"{model['parameters']:,}", *map(_cell, figures), style=_style(name))
+        return table
+
+
+def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path, seconds: float) -> RunResult:
+    """Gather the figures of all steps and write ``time.json`` and, last, ``metrics.json``."""
+    models = {name: _model(cfg, steps, done) for name, steps in plan.trained.items()}
+    comparison = read_json(done[COMPARISON] / "comparison.json")
+    tests = {
+        test["metric"]: test for test in comparison["tests"] if {test["first"], test["second"]} == {PLAIN, DISTILLED}
+    }
+    shares = _shares(models, cfg.headline_teacher)
+    metrics = {
+        "data": cfg.data.name,
+        "models": models,
+        "distilled_against_plain": tests,
+        "teacher": cfg.headline_teacher,
+        "share_of_teacher_gain": shares,
+        "sentences": [*map(_tested, tests.values()), *_arrived(models, cfg.headline_teacher, shares)],
+        "warnings": comparison["warnings"],
+        "pages": {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)},
+    }
+    times = _times(plan, done) | {"wall_seconds": round(seconds, 3)}
+    write_json(folder / "time.json", times)
+    write_json(folder / "metrics.json", metrics)
+    return RunResult(folder, metrics, times)
+
+
+def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path]) -> dict[str, Any]:
+    """A model's figures, a number a seed, its size and its runs."""
+    measured = [read_json(done[evaluation_of(step)] / "metrics.json") for step in steps]
+    names = [f"{part}/{metric}" for part in PARTS for metric in METRICS]
+    return {
+        "figures": {name: [one[name] for one in measured] for name in names},
+        "parameters": _parameters(cfg.paths.runs, done[steps[0]]),
+        "runs": [done[step].name for step in steps],
+    }
+
+
+def _parameters(runs: Path, folder: Path) -> int:
+    """Numbers that are needed to answer: an ensemble's are its members', a cross-fitted teacher's its folds'."""
+    members = (read_saved(folder).get("teacher") or {}).get("members")
+    if members:
+        return sum(_parameters(runs, find_trained(runs, member)) for member in members)
+    record = read_json(folder / RUN_FILE)
+    return int(record["parameters"]) * max(1, int(record.get("cross_fit", 0)))
+
+
+def _shares(models: Mapping[str, Any], teacher: str) -> dict[str, float | None]:
+    """How much of the teacher's gain over the plain student the distilled one has; None where there is no gain."""
+    found: dict[str, float | None] = {}
+    for name in models[PLAIN]["figures"]:
+        plain, best, own = (statistics.mean(models[one]["figures"][name]) for one in (PLAIN, teacher, DISTILLED))
+        found[name] = (own - plain) / (best - plain) if best > plain else None
+    return found
+
+
+def _tested(test: Mapping[str, Any]) -> str:
+    sign = 1 if test["first"] == DISTILLED else -1
+    low, high = sorted((sign * test["low"], sign * test["high"]))
+    return (
+        f"{METRICS[test['metric']]} on test, distilled against plain: {sign * test['difference']:+.4f} ({low:+.4f} to "
+        f"{high:+.4f} over users), p = {test['permutation_p']:.2g} by permutation, {test['wilcoxon_p']:.2g} by "
+        f"Wilcoxon; {test['permutation_holm']:.2g} corrected for all tests of the comparison."
+    )
+
+
+def _arrived(models: Mapping[str, Any], teacher: str, shares: Mapping[str, float | None]) -> list[str]:
+    if teacher == PLAIN:
+        return []
+    sentences = []
+    for part in PARTS:
+        plain, best = (statistics.mean(models[one]["figures"][f"{part}/ndcg@10"]) for one in (PLAIN, teacher))
+        share, gain = shares[f"{part}/ndcg@10"], f"{best - plain:+.4f} NDCG@10 on {part}"
+        sentences.append(
+            f"The teacher {teacher} is no better than the plain student ({gain}): there is no gain to inherit."
+            if share is None
+            else f"Of the gain of the teacher {teacher} ({gain}), {share:.0%} arrived in the distilled student."
+        )
+    return sentences
+
+
+def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of training and export, of all seeds, as the stages measured them: reused ones too."""
+    names = [*TIME_NAMES.values(), EXPORT_TIME]
+    found = dict.fromkeys(names, 0.0)
+    for step in plan.steps:
+        name = EXPORT_TIME if step.stage == "know" else TIME_NAMES.get(step.stage)
+        if name is not None:
+            seconds = read_json(done[step.name] / "time.json")
+            found[name] += seconds["export_seconds" if step.stage == "know" else name]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def _cell(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def _style(model: str) -> str:
+    return "bold" if model == DISTILLED else ""
+
+
+def _link(path: Path, base: Path) -> str:
+    return Path(os.path.relpath(path, base)).as_posix()
