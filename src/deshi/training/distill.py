@@ -48,8 +48,10 @@ def run(cfg: DistillConfig) -> FitResult:
         DeshiError: as :func:`deshi.training.fit.run`, or for a store that is missing, damaged, about other data, or
             made by a teacher that knew what the student is selected and tested on.
     """
-    group = cfg.distill.model_copy(update={"policy": with_named_run(cfg.distill.policy, cfg.paths.runs)})
-    return run_training("distill", cfg.model_copy(update={"distill": group}), network_name(cfg.student), _train)
+    if cfg.resume is None:
+        group = cfg.distill.model_copy(update={"policy": with_named_run(cfg.distill.policy, cfg.paths.runs)})
+        cfg = cfg.model_copy(update={"distill": group})
+    return run_training("distill", cfg, network_name(cfg.student), _train)
 
 
 def _train(cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
@@ -101,11 +103,12 @@ class DistillTraining(Training):
 
     def more_histories(self) -> MoreHistories | None:
         """The altered histories of the stores that have some, with rows where :class:`Lists` looks for them."""
-        if not self._altered():
+        altered = self._altered()
+        if not altered:
             return None
-        begins, others = zip(*self._altered(), strict=True)
-        starts = [one.offsets[:-1] + begin for begin, one in self._altered()]
-        ends = [one.offsets[1:] + begin for begin, one in self._altered()]
+        others = [one for _, one in altered]
+        starts = [one.offsets[:-1] + begin for begin, one in altered]
+        ends = [one.offsets[1:] + begin for begin, one in altered]
         users = np.concatenate([one.users for one in others])
         order = np.argsort(users, kind="stable")
         items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(one.items) for one in others)])

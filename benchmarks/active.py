@@ -1,0 +1,143 @@
+"""Active distillation: what a student gains from a share of the teacher's answers, by the policy that chose them.
+
+    python benchmarks/active.py ml-100k
+    python benchmarks/active.py ml-100k --policies random error uncertainty coreset --shares 0.02 0.1
+
+All students learn from one store: that of ``--store``, or of the ensemble ID + text of ``benchmarks/teachers.py`` of
+the first seed, which is made if need be. For each seed: the preset's plain student, at which the policies look, and for
+each policy and share a student of the same size by ``distill=listwise`` with the preset's own training. All are tested
+by ``deshi evaluate``; ``deshi compare`` tests the policies against random rows. Further ``key=value`` words go to every
+training. Figures land in ``benchmarks/results/active-NAME.json`` after every run. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from distillation import exported
+from quality import data_words, deshi, newest
+from teachers import cell, tested, text_words, trained
+
+POLICIES: dict[str, str] = {
+    "random": "Random",
+    "confidence": "Confidence",
+    "disagreement": "Disagreement",
+    "error": "GroundTruthError",
+    "uncertainty": "Uncertainty",
+    "coreset": "Coreset",
+}
+"""Of ``deshi.distill.policies``; ``all`` is the share 1 of any."""
+OF_STUDENT = ("disagreement", "error", "uncertainty", "coreset")
+WHOLE = "all"
+
+
+def main() -> None:
+    options = arguments()
+    for data in options.data:
+        words = [*data_words(data, options.shared), f"paths.root={options.root}"]
+        deshi("prepare", words)
+        store = options.store or teacher_store(data, options.seeds[0], words, options.overrides)
+        path = Path(__file__).parent / "results" / f"active-{data}{options.label}.json"
+        results = known(path, store, options.overrides)
+        for seed in options.seeds:
+            one_seed(data, seed, store, words, options, results, path)
+        show(data, results, options)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for trainings")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.02, 0.1, 0.3, 1.0])
+    parser.add_argument("--policies", nargs="+", choices=list(POLICIES), default=list(POLICIES))
+    parser.add_argument("--store", help="a knowledge store under the root that covers the training rows")
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
+    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
+    options = parser.parse_intermixed_args()
+    options.overrides = [word for word in options.data if "=" in word]
+    options.data = [word for word in options.data if "=" not in word]
+    return options
+
+
+def teacher_store(data: str, seed: int, words: list[str], overrides: list[str]) -> str:
+    """The store of the ensemble of the preset's student and the text teacher."""
+    plain = trained("fit", f"{data}_seed{seed}", [f"experiment={data}", f"seed={seed}", *words, *overrides])
+    text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words, *overrides])
+    members = [f"teacher.members=[{plain},{text}]", "teacher.scale=zscore", f"seed={seed}"]
+    return exported(
+        trained("teach", f"{data}_id-text_zscore_seed{seed}", ["teacher=ensemble", *members, *words]), words
+    )
+
+
+def known(path: Path, store: str, overrides: list[str]) -> dict[str, Any]:
+    """What was measured before from the same store with the same words."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    same = found.get("store") == store and found.get("overrides") == overrides
+    return found if same else {"store": store, "overrides": overrides, "seeds": {}}
+
+
+def one_seed(
+    data: str, seed: int, store: str, words: list[str], options: argparse.Namespace, results: dict[str, Any], path: Path
+) -> None:
+    """Train or find the students of a seed and test those that weren't tested yet."""
+    label, recipe = options.label, [f"experiment={data}", f"seed={seed}", *words, *options.overrides]
+    plain = trained("fit", f"{data}_seed{seed}{label}", recipe)
+    wanted = {"plain": plain} | {
+        f"{name}@{share:g}": None for name, share in cells(options.policies, options.shares)
+    }  # fmt: skip
+    done = results["seeds"].setdefault(str(seed), {})
+    for name, run in wanted.items():
+        if name in done:
+            continue
+        policy, _, share = name.partition("@")
+        if run is None:
+            more = [] if policy == WHOLE else [policy_word(policy, share, plain)]
+            given = [*recipe, "distill=listwise", f"knowledge=[{store}]", *more]
+            run = trained("distill", f"{data}_active_{policy}-{share}_seed{seed}{label}", given)
+        record = json.loads((run / "run.json").read_text())
+        done[name] = tested(run, words) | {"distilled": record.get("distilled", 0)}
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
+def cells(policies: list[str], shares: list[float]) -> list[tuple[str, float]]:
+    """Policies with their shares; all rows are the same whoever chose them."""
+    whole = [(WHOLE, 1.0)] if 1.0 in shares else []
+    return [(policy, share) for share in shares if share < 1 for policy in policies] + whole
+
+
+def policy_word(policy: str, share: str, student: Path) -> str:
+    """The override that sets the policy."""
+    look = f",student:'{student}'" if policy in OF_STUDENT else ""
+    return f"distill.policy={{_target_:deshi.distill.policies.{POLICIES[policy]},share:{share}{look}}}"
+
+
+def show(data: str, results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Markdown: NDCG@10 of each policy and share, mean and standard deviation over the seeds, and paired tests."""
+    found = [results["seeds"][str(seed)] for seed in options.seeds]
+    shares = [share for share in options.shares if share < 1]
+    for part in ("validation", "test"):
+        values = {name: cell([one[name][f"{part}/ndcg@10"] for one in found]) for name in found[0]}
+        print(f"\n{data}, {len(found)} seeds, {part} NDCG@10; plain student {values['plain']}", end="")
+        print(f", distilled on all rows {values.get(f'{WHOLE}@1', 'not measured')}\n")
+        print("| policy | " + " | ".join(f"{share:.0%} of the rows" for share in shares) + " |")
+        print("| --- " * (len(shares) + 1) + "|")
+        for policy in options.policies:
+            print(f"| {policy} | " + " | ".join(values[f"{policy}@{share:g}"] for share in shares) + " |")
+    for share in shares if "random" in options.policies and len(options.policies) > 1 else []:
+        names = [f"{policy}@{share:g}" for policy in options.policies]
+        runs = ",".join(one[name]["run"] for name in names for one in found)
+        labels = ",".join(f"'{name}'" for name in names)
+        words = [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='random@{share:g}'", f"paths.root={options.root}"]
+        deshi("compare", words)
+        compared = newest(options.root / "runs" / "compare", "*")
+        assert compared is not None
+        print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
