@@ -64,6 +64,9 @@ class Whole(Chunk):
     def at(self, items: Tensor) -> Tensor:
         return self.live.gather(1, items.clamp(min=0)).masked_fill(items == PAD, 0.0)
 
+    def whole(self) -> Tensor:
+        return self.live
+
     def logsumexp(self, temperature: float = 1.0) -> Tensor:
         return (self.live / temperature).logsumexp(1)
 

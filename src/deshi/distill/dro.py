@@ -64,8 +64,7 @@ def robust_losses(chunk: Chunk, items: Tensor, propensity: Tensor, beta: float) 
     Returns:
         ``(C, M)``.
     """
-    every = torch.arange(chunk.n_items, device=items.device).expand(len(chunk), -1)
-    total = (chunk.at(every).square() * (propensity / beta)).logsumexp(1, keepdim=True)
+    total = (chunk.whole().square() * (propensity / beta)).logsumexp(1, keepdim=True)
     scores, factor = chunk.at(items), propensity[items.clamp(min=0)] / beta
     # the sum without item i, relative to the whole; bounded where i is nearly all of it and digits are lost
     rest = (-torch.expm1(scores.square() * factor - total)).clamp(min=1e-7)
