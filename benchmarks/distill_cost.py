@@ -4,8 +4,8 @@
     python benchmarks/distill_cost.py --items 3416 --dims 128 --step
 
 Every position has a list of K items, the worst case. The choices of ``distill`` take turns with the plain loss, on one
-thread, and the CPU time of the fastest round counts: other work on the machine can only slow it down. ``--step`` measures
-whole training steps of SASRec (2 blocks, histories of 200) in the place of passes: what an epoch costs.
+thread, and the CPU time of the fastest round counts: other work on the machine can only slow it down. ``--step``
+measures whole training steps of SASRec (2 blocks, histories of 200) in the place of passes: what an epoch costs.
 """
 
 from __future__ import annotations
