@@ -36,6 +36,10 @@ MISSING = {
     "source/dllm2rec": ["source.data=folder", "source.tocf=folder"],
     "source/bigrec": ["source.examples=test.json", "source.names=id2name.txt"],
     "source/llara": ["source.frame=Test_data.df", "source.answers=test.csv", "source.names=id2name.txt"],
+    "policy/coreset": ["policy.student=latest"],
+    "policy/disagreement": ["policy.student=latest"],
+    "policy/error": ["policy.student=latest"],
+    "policy/uncertainty": ["policy.student=latest"],
     "teacher/ensemble": ["teacher.members=[latest,latest]"],
     "teacher/ilora": ["teacher.student=latest"],
     "teacher/files": ["teacher.path=lists.csv"],
@@ -63,7 +67,12 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
     """`???` is Hydra's mark for it and must never be taken for a value; training doesn't need the source again."""
     choice = name.replace("/", "=")
     key = MISSING[name][0].partition("=")[0]
-    stages = {"data": ("prepare", []), "teacher": ("teach", []), "source": ("know", ["action=inspect", "store=lists"])}
+    stages = {
+        "data": ("prepare", []),
+        "teacher": ("teach", []),
+        "source": ("know", ["action=inspect", "store=lists"]),
+        "policy": ("know", ["action=export", "run=latest"]),
+    }
     stage, given = stages.get(name.partition("/")[0], ("evaluate", ["reference=popularity", "data=ml-1m"]))
     with pytest.raises(ConfigError, match=f"{key}: is missing: give {key}=VALUE"):
         compose(stage, [*given, choice], {})
