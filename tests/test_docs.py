@@ -70,6 +70,9 @@ def adapted(words: list[str], files: Path) -> list[str]:
         return [*words, "--dry-run"]
     if stage == "prepare":
         return [*words, f"data.source.path={files}"]
+    if stage == "run":
+        quick = any(word in ("recipe=wide", "recipe=self") for word in rest)
+        return [*words, *SHORT, f"data.source.path={files}"] if quick else [*words, "--dry-run"]
     if stage == "teach":
         quick = any(word in ("teacher=sasrec", "teacher=ensemble") for word in rest)
         return [*words, *(word for word in SHORT if word.startswith("train."))] if quick else [*words, "--dry-run"]

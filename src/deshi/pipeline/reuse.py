@@ -11,8 +11,9 @@ from typing import Any
 from deshi.artifacts import read_json
 from deshi.config import TRAINING_STAGES, load_config, resolved
 from deshi.data.bundle import Bundle
-from deshi.evaluate.compare.models import flatten
+from deshi.evaluate.compare.settings import belongs_to, flatten
 from deshi.knowledge.store import Knowledge
+from deshi.pipeline.steps import STAMP
 from deshi.schemas import DistillConfig, KnowConfig, StageConfig
 from deshi.training.distill import KNOWLEDGE_FILE, fingerprint_of
 from deshi.training.runs import DATA_FILE, RUN_FILE
@@ -29,7 +30,6 @@ LAST_FILES = {
 WITHOUT_EFFECT = ("name", "resume", "paths", "data", "run", "train.progress", "train.threads")
 """Keys whose values don't decide what comes out; data and runs are compared for themselves."""
 WITHOUT_EFFECT_ON_TRAINING = ("eval.ks", "eval.batch_size")
-STAMP = len("20250101-000000")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def comparable(stage: str, cfg: StageConfig) -> dict[str, Any]:
     """The keys that decide what a stage comes to, dotted, with their values."""
     ignored = (*WITHOUT_EFFECT, *(WITHOUT_EFFECT_ON_TRAINING if stage in TRAINING_STAGES else ()))
     flat = flatten(resolved(cfg))
-    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{name}.") for name in ignored)}
+    return {key: value for key, value in flat.items() if not belongs_to(key, ignored)}
 
 
 def _is_same(run: Path, stage: str, cfg: StageConfig, bundle: Bundle) -> bool:

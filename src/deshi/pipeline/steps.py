@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint
-from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig, TaughtLists, drawn_on
+from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig, drawn_on
 from deshi.schemas import (
     CompareConfig,
     DistillConfig,
@@ -61,6 +61,8 @@ class Plan:
         return [evaluation_of(name) for name in self.trained[model]]
 
 
+STAMP = len("20250101-000000")
+"""How many characters of a run folder's name tell when it was made."""
 COMPARISON, REPORT = "comparison", "report"
 
 
@@ -148,9 +150,11 @@ class _Planning:
         used = self._drawn_on(lists.policy, seed)
 
         def configure(done: Folders) -> StageConfig:
-            asked = _asked(lists, used, done)
-            digest = fingerprint([("asked", ListsConfig(**asked).model_dump(mode="json")), ("seed", seed)])[:8]
-            store = f"{done[source].name}_{name}-{digest}"
+            asked = {key: getattr(lists, key) for key in ListsConfig.model_fields}
+            digest = fingerprint([("asked", ListsConfig(**asked).model_dump(mode="json"))])[:8]
+            others = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a policy's run is part of it
+            store = f"{done[source].name}_{name}-{digest}{others}"
+            asked["policy"] = _named(lists.policy, used, done)
             return KnowConfig(
                 paths=cfg.paths, action="export", run=done[source].name, store=store, seed=seed, **asked
             )  # fmt: skip
@@ -190,12 +194,6 @@ class _Planning:
         return self._add(COMPARISON, "compare", evaluations, lambda done: CompareConfig(
             paths=cfg.paths, runs=[done[one].name for one in evaluations], labels=models, baseline=PLAIN
         ))  # fmt: skip
-
-
-def _asked(lists: TaughtLists, used: Mapping[str, str], done: Folders) -> dict[str, Any]:
-    """What a store is to hold, as arguments of a :class:`~deshi.schemas.KnowConfig`."""
-    asked = {name: getattr(lists, name) for name in ListsConfig.model_fields}
-    return {**asked, "policy": _named(lists.policy, used, done)}
 
 
 def _named(node: dict[str, Any] | None, used: Mapping[str, str], done: Folders) -> Any:

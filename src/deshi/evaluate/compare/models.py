@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deshi.config import CONFIG_FILE, read_saved
+from deshi.config import CONFIG_FILE
+from deshi.evaluate.compare.settings import belongs_to, flatten, settings_of
 from deshi.evaluate.record import Evaluation
 from deshi.targets import TARGET, suggestion
 from deshi.types import DeshiError
-
-NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads")
-"""Keys of a fit's configuration in which runs of one model may differ; the data are compared by fingerprint."""
 
 OUTCOMES = ("seed", "name", "selected_epoch", "trained_epochs", "threads", "positions", "precision")
 """Entries of a fit's ``run.json`` that differ between seeds."""
@@ -88,15 +86,6 @@ def group(
         found.setdefault(_text([member.ranker, member.settings, own]), []).append(member)
     groups = [Group(tuple(_one_a_seed(same, notes))) for same in found.values()]
     return sorted(groups, key=lambda one: one.is_added), notes
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return flat
 
 
 def labelled(groups: Sequence[Group], labels: Sequence[str] | None = None) -> list[Group]:
@@ -198,13 +187,8 @@ def _settings(evaluation: Evaluation, fitted: Mapping[str, Any]) -> dict[str, An
     # The path may be relative to where the evaluation ran: the run then lies beside the evaluation.
     for folder in (evaluation.folder.parent.parent / run.parent.name / run.name, run):
         if (folder / CONFIG_FILE).is_file():
-            flat = flatten(read_saved(folder))
-            return {key: value for key, value in flat.items() if not _belongs_to(key, NO_PART_OF_THE_MODEL)}
-    return {key: value for key, value in flatten(fitted).items() if not _belongs_to(key, OUTCOMES)}
-
-
-def _belongs_to(key: str, names: Iterable[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+            return settings_of(folder)
+    return {key: value for key, value in flatten(fitted).items() if not belongs_to(key, OUTCOMES)}
 
 
 def _made_labels(groups: Sequence[Group]) -> list[str]:
