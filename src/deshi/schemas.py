@@ -324,9 +324,17 @@ class EvaluateConfig(StageConfig):
     split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
     eval: EvalConfig = Field(default_factory=EvalConfig)
     candidates: CandidatesNode | None = Field(None, description="null: the whole catalogue; or a rule for small sets")
+    answers: int = Field(
+        0,
+        ge=0,
+        description="cases of each part, drawn at random, whose candidates a teacher that writes is asked about in "
+        "words; 0: none",
+    )
 
     @model_validator(mode="after")
     def _something_to_do(self) -> EvaluateConfig:
+        if self.answers and not (self.run and self.candidates):
+            raise ValueError("answers asks a run about candidates: give run=FOLDER and candidates=llara, too")
         if self.run and self.reference:
             raise ValueError("got run and reference: give one of them, or run with with_references=true")
         if not self.run and not (self.reference or self.with_references):

@@ -51,7 +51,16 @@ class Cases:
 
     def of_users(self, chosen: np.ndarray) -> Cases:
         """The cases of the users for which ``chosen`` ``(n_users,)`` bool is true."""
-        kept = chosen[self.users]
+        return self.only(chosen[self.users])
+
+    def drawn(self, size: int | None, *seed: int) -> np.ndarray:
+        """``(C,)`` bool, ``size`` of the cases (None or more than there are: all); smaller draws are part of larger."""
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[np.random.Generator(np.random.SFC64(seed)).permutation(len(self))[:size]] = True
+        return chosen
+
+    def only(self, kept: np.ndarray) -> Cases:
+        """The cases for which ``kept`` ``(C,)`` bool is true."""
         counts = np.diff(self.target_offsets)
         offsets = np.concatenate([[0], np.cumsum(counts[kept])])
         rows = self.target_rows[np.repeat(kept, counts)]

@@ -29,6 +29,9 @@ BEYOND = {
     "log_loss": "Log loss",
 }
 
+WORDS = "written_"
+"""How the names of the figures begin that are about answers in words."""
+
 
 @dataclass(frozen=True)
 class EvaluateResult(Rendered):
@@ -66,7 +69,7 @@ class EvaluateResult(Rendered):
             shown.append(self._by_k(part))
             if self.references:
                 shown.append(self._by_ranker(part))
-            shown += [*self._beyond(part), self._by_slice(part)]
+            shown += [*self._beyond(part), *self._in_words(part), self._by_slice(part)]
         shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.warnings]
         shown += [Text(sentence) for sentence in self.notes]
         shown.append(Text(f"Written to {self.folder}"))
@@ -96,6 +99,18 @@ class EvaluateResult(Rendered):
         title = f"Beyond accuracy, {part}, at {k}" if full else f"Answers and calibration, {part}"
         table = _table(title, "Ranker", [names[name] for name in known])
         self._add_rankers(table, known)
+        return [table]
+
+    def _in_words(self, part: str) -> list[Table]:
+        cases = self.metrics.get(f"{part}/{WORDS}n_cases")
+        if cases is None:
+            return []
+        names = ("hit_ratio@1", "valid_ratio", "hit_ratio_of_all@1")
+        title = f"Answers in words, {part}, {int(cases):,} cases"
+        table = _table(title, self.ranker, [BEYOND[name] for name in names])
+        table.add_row("written", *_figures(self.metrics, [f"{part}/{WORDS}{name}" for name in names]), style="bold")
+        ranked = self.metrics[f"{part}/{WORDS}ranked_first"]
+        table.add_row("ranked first", *(f"{value:.4f}" for value in (ranked, 1.0, ranked)))
         return [table]
 
     def _by_slice(self, part: str) -> Table:

@@ -21,6 +21,7 @@ from deshi.evaluate.reference.ease import MAX_ITEMS
 from deshi.evaluate.reference.events import training_events
 from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
+from deshi.evaluate.words import Writer, ask_in_words, writer_of
 from deshi.schemas import EvaluateConfig
 from deshi.targets import build
 from deshi.training.hardware import training_device
@@ -58,6 +59,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
     device = str(training_device("auto"))
     subject = find_subject(cfg, device)
     asked = _ask(cfg, subject)
+    writer = _writer(cfg, subject, asked.questions)
     names, left_out = _references(cfg, subject.bundle.n_items)
     measured: dict[str, Measured] = {}
     student = _student_name(subject)
@@ -65,9 +67,16 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         measured[student] = _measure_run(subject, asked.questions, device)
     for name in names:
         measured[name] = _measure_reference(name, subject, asked.questions)
+    written = None
+    if student is not None and writer is not None:
+        written = ask_in_words(writer, asked.questions, measured[student].ranks, cfg.answers, device)
+        metrics, seconds = measured[student].metrics | written.metrics, measured[student].seconds | written.seconds
+        measured[student] = replace(measured[student], metrics=metrics, seconds=seconds)
     main, *others = measured
     references = {name: measured[name].metrics for name in others}
-    warnings, ks = list(asked.warnings), asked.questions.ks
+    warnings, notes, ks = list(asked.warnings), [*asked.notes, *left_out], asked.questions.ks
+    if written is not None:
+        warnings, notes = [*warnings, *written.warnings], [*notes, *written.notes]
     if student is not None:
         warnings += unbeaten(student, measured[student].metrics, references, ks)
     result = EvaluateResult(
@@ -81,9 +90,11 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
             [found.slices.select(pl.lit(name).alias("ranker"), pl.all()) for name, found in measured.items()]
         ),
         warnings=warnings,
-        notes=[*asked.notes, *left_out],
+        notes=notes,
         protocol=_protocol_words(asked),
     )
+    if written is not None:
+        _write_parquet(result.folder / "answers.parquet", written.answers)
     _write(cfg, subject, asked, result, measured)
     return result
 
@@ -158,6 +169,18 @@ def _measure_run(subject: Subject, questions: Questions, device: str) -> Measure
         raise DeshiError("There is no run to evaluate: give run=FOLDER or run=latest.")
     vectors = getattr(subject.scorer, "item_vectors", None)
     return measure(subject.scorer, questions, device, vectors() if callable(vectors) else None)
+
+
+def _writer(cfg: EvaluateConfig, subject: Subject, questions: Questions) -> Writer | None:
+    """What is to answer in words, if the run is asked to."""
+    if not cfg.answers:
+        return None
+    writer, asked = writer_of(subject.scorer), f"answers={cfg.answers} asks for titles in words"
+    if writer is None:
+        raise DeshiError(f"{asked}, but {_student_name(subject)} only ranks. Leave answers out.")
+    if not questions.one_answer:
+        raise DeshiError(f"{asked}, one a case, but these candidates may hold several targets. Use candidates=llara.")
+    return writer
 
 
 def _measure_reference(name: str, subject: Subject, questions: Questions) -> Measured:

@@ -35,15 +35,21 @@ def answer_metrics(
             f"Got {len(answers)} answers, {len(targets)} targets and {len(candidates)} candidate lists, expected one "
             f"of each for every case."
         )
-    valid = hits = 0
-    for answer, target, names in zip(answers, targets, candidates, strict=True):
-        wanted, known = _plain(target), [_plain(name) for name in names]
-        if wanted not in known:
-            raise DeshiError(f"The target {target!r} is not among its {len(known)} candidates: no answer is right.")
-        named = [name for name in known if name in _plain(answer)]
-        valid += len(named) == 1
-        hits += named == [wanted]
-    return ratios(hits, valid, len(answers))
+    judged = [judge(*one) for one in zip(answers, targets, candidates, strict=True)]
+    return ratios(sum(hit for _, hit in judged), sum(valid for valid, _ in judged), len(judged))
+
+
+def judge(answer: str, target: str, candidates: Sequence[str]) -> tuple[bool, bool]:
+    """Whether one answer is valid, and whether it is right, by the rule of :func:`answer_metrics`.
+
+    Raises:
+        DeshiError: if the target isn't among the candidates.
+    """
+    wanted, known = _plain(target), [_plain(name) for name in candidates]
+    if wanted not in known:
+        raise DeshiError(f"The target {target!r} is not among its {len(known)} candidates: no answer is right.")
+    named = [name for name in known if name in _plain(answer)]
+    return len(named) == 1, named == [wanted]
 
 
 def ratios(hits: float, valid: int, answers: int) -> dict[str, float]:

@@ -70,11 +70,13 @@ class BigRec(Recommender):
         targets_per_history: number of positions of a training history that are made into prompts, drawn from a seed
             that is the content of the batch: the same batch, the same positions.
         max_length: number of latest items of a training history that positions are drawn from.
+        validation_cases: for ``deshi teach``: number of validation cases that select the best epoch, a sample that is
+            drawn once, since each costs a generated answer; None is all.
 
     Attributes:
         titles: the items' texts.
         popularity: ``(n_items,)`` training events of each item so far; untrained, but saved with the weights.
-        identity: of the LLM.
+        described: the LLM, for the run's record.
 
     Raises:
         DeshiError: for numbers out of range, an LLM without an end token or whose window is too small for a prompt,
@@ -98,6 +100,7 @@ class BigRec(Recommender):
         popularity_gamma: float = 0.0,
         targets_per_history: int = 1,
         max_length: int = 50,
+        validation_cases: int | None = 200,
     ) -> None:
         super().__init__()
         _check_range("rank", rank, 1)
@@ -106,6 +109,8 @@ class BigRec(Recommender):
         _check_range("beams", beams, 1)
         _check_range("targets_per_history", targets_per_history, 1)
         _check_range("max_length", max_length, history)
+        if validation_cases is not None:
+            _check_range("validation_cases", validation_cases, 1)
         if popularity_gamma < 0:
             raise DeshiError(f"popularity_gamma is {popularity_gamma}, expected 0 (off) or a positive number.")
         if n_items != resources.bundle.n_items:
@@ -118,7 +123,7 @@ class BigRec(Recommender):
             targets_per_history,
         )
         loaded = llm.load(resources.cache, resources.device)
-        self.tokenizer, self.identity = loaded.tokenizer, loaded.identity
+        self.tokenizer, self.described = loaded.tokenizer, loaded.described
         self.titles = item_titles(resources.bundle.item_table(), self.tokenizer, max_new_tokens - _ROOM)
         self._check_llm(loaded.model.config)
         self.llm = _with_adapters(loaded.model, rank, alpha, targets)
@@ -127,6 +132,10 @@ class BigRec(Recommender):
         self._frozen = {name for name in self.state_dict() if name != "popularity" and ".lora_" not in name}
         self.register_state_dict_post_hook(_drop_frozen)
         self.register_load_state_dict_post_hook(_allow_frozen)
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record says of it."""
+        return {"llm": self.described}
 
     @property
     def duplicate_titles(self) -> int:

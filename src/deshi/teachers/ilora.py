@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class ILoRA(Student):
         super().__init__(n_items, known.dim, max_length)
         loaded = llm.load(resources.cache, resources.device)
         tokens = ItemTokens(prompt, loaded.tokenizer, item_titles(resources.bundle.item_table()))
-        self.prompt, self.objective = prompt, objective
+        self.prompt, self.objective, self.described = prompt, objective, loaded.described
         self.network = InstanceLLM(loaded, known, tokens, lora, dropout)
         if self._longest_prompt(loaded.model.config) <= EAGER and loaded.device.type == "cpu":
             # PyTorch's fused attention needs 40 ms for a layer's gradients (16 prompts of 111 tokens, bf16) and the
@@ -101,6 +101,20 @@ class ILoRA(Student):
             for part in (self.head, *((self.align,) if self.align is not None else (self.items,))):
                 part.requires_grad_(False)
         self.draws = Draws()
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record says of it."""
+        return {"llm": self.described}
+
+    @property
+    def titles(self) -> list[str]:
+        """The items' titles as the prompts have them, in index order."""
+        return self.network.tokens.titles
+
+    @property
+    def learnt_to_answer(self) -> bool:
+        """Whether training taught it to answer in words."""
+        return self.objective != "dense"
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`Student.encode`."""
@@ -141,10 +155,14 @@ class ILoRA(Student):
             lengths: ``(B,)``.
             candidates: ``(B, C)`` item indices, ``PAD`` on the right.
         """
-        prompted = self._question(items, lengths, candidates)
-        tokens = self.network.tokens
+        tokens, texts = self.network.tokens, list[str]()
+        check_candidates(candidates, len(items), self.n_items)
         limit = int(tokens.size(tokens.answer(candidates[candidates >= 0])).max())
-        texts = write_answers(self.network, prompted, limit)
+        longest = self.max_length * tokens.longest + candidates.shape[1] * limit  # what surrounds them is short
+        size = max(1, TOKENS // longest)
+        for start in range(0, len(items), size):
+            rows = slice(start, start + size)
+            texts += write_answers(self.network, self._question(items[rows], lengths[rows], candidates[rows]), limit)
         named = [[tokens.titles[item] for item in row if item >= 0] for row in candidates.tolist()]
         chosen = [match_answer(text, titles) for text, titles in zip(texts, named, strict=True)]
         return Answers(texts, torch.tensor(chosen, dtype=torch.long))

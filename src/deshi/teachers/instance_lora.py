@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deshi.students.layers import Dropout
+from deshi.teachers.llm import checkpoint_activations
 from deshi.teachers.models import extra
 from deshi.types import DeshiError
 
@@ -166,8 +167,7 @@ def inject(model: nn.Module, lora: InstanceLora) -> GatedExperts:
             # Masks that are drawn again must be the same: only torch's own generator is reset by the checkpointing.
             layer.lora_dropout[ADAPTER] = (nn.Dropout if checkpointing else Dropout)(lora.dropout)
     if checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        cast(Any, enable)({"use_reentrant": False, "context_fn": experts.contexts})
+        checkpoint_activations(model, context_fn=experts.contexts)
     return experts
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from deshi.data.bundle import Bundle
 from deshi.teachers.embedding import embed
 from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
 from deshi.teachers.item_text import item_texts
+from deshi.teachers.models import find_model
 from deshi.teachers.whitening import pca, whiten
 from deshi.types import DeshiError
 
@@ -42,6 +43,12 @@ class ItemEmbeddings:
     transform: Literal["none", "pca", "whiten"] = "none"
     dim: int | None = None
     permute: int | None = None
+
+    def describe(self, cache: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """What decides the vectors beside the texts, and the place that served the encoder."""
+        encoder = self.encoder
+        name = encoder.llm.name if isinstance(encoder, CausalEncoder) else encoder.name
+        return encoder.identity(cache, torch.device(device)) | {"origin": find_model(name, cache).origin}
 
     def __call__(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor:
         """Compute the vectors, or take them from the cache.

@@ -49,6 +49,11 @@ class LoadedLLM:
     identity: dict[str, Any]
 
     @property
+    def described(self) -> dict[str, Any]:
+        """Its identity and the place that served it: what the record of a run says of it."""
+        return self.identity | {"origin": self.origin}
+
+    @property
     def hidden_size(self) -> int:
         """Width of the hidden states and of the token embeddings."""
         return int(self.model.get_input_embeddings().embedding_dim)
@@ -128,7 +133,7 @@ class LLM:
         start = time.perf_counter()
         model, tokenizer = self._read(files, dtype, device)
         if self.gradient_checkpointing:
-            _checkpoint_activations(model)
+            checkpoint_activations(model)
         model.eval().requires_grad_(False)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -240,13 +245,16 @@ def _seconds(dtype: torch.dtype) -> float:
     return time.perf_counter() - start
 
 
-def _checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any, **how: Any) -> None:
+    """Let a model of transformers compute activations again in the backward pass, whatever this version calls it.
+
+    Args:
+        model: it does so in training mode.
+        how: further arguments of :func:`torch.utils.checkpoint.checkpoint`.
+    """
     model.config.use_cache = False
-    how = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(how)
-    else:  # its name before transformers 5.23
-        model.gradient_checkpointing_enable(how)
+    enable = getattr(model, "activation_checkpointing_enable", None)  # gradient_... until transformers 5.22
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False, **how})
 
 
 def _random_model(config: Any, seed: int, dtype: torch.dtype) -> Any:

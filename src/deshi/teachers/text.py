@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,16 @@ class Text(SASRec):
         positions: Literal["absolute", "rotary"] = "absolute",
     ) -> None:
         super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
-        vectors = (embeddings or ItemEmbeddings())(resources.bundle, resources.cache, resources.device)
+        embeddings = embeddings or ItemEmbeddings()
+        vectors = embeddings(resources.bundle, resources.cache, resources.device)
+        self.described = embeddings.describe(resources.cache, resources.device)
         if len(vectors) != n_items:
             raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
         self.items = TextTable(vectors, dim, adapter, adapter_dropout)  # type: ignore[assignment]
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record says of it."""
+        return {"encoder": self.described}
 
 
 class TextTable(nn.Module):

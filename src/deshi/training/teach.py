@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from deshi.artifacts import atomic_file, write_json
 from deshi.config import find_trained
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
+from deshi.data.sequences import Ints
 from deshi.data.splits import Cases, Split
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
@@ -24,6 +26,7 @@ from deshi.students.scorers import Scorer
 from deshi.targets import import_target
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
+from deshi.training.callbacks import KeepBest, LearningCurve
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.hardware import training_device
 from deshi.training.module import MONITOR
@@ -32,6 +35,8 @@ from deshi.training.trainer import TIME_NAMES, Trained, Training
 from deshi.types import PAD, DeshiError
 
 log = logging.getLogger(__name__)
+
+VALIDATION_CASES = "validation_cases"
 
 
 def run(cfg: TeachConfig) -> FitResult:
@@ -63,7 +68,35 @@ def _train(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trai
         return _fit_teacher(cfg, bundle, split, folder)
     if cfg.cross_fit:
         return _cross_fit(cfg, bundle, split, folder)
-    return Training(cfg, bundle, split, folder, network_name(cfg.teacher)).run()
+    return TeacherTraining(cfg, bundle, split, folder, network_name(cfg.teacher)).run()
+
+
+class TeacherTraining(Training):
+    """The training of one teacher: what it says of itself is recorded, and a slow one validates on some cases.
+
+    A teacher whose answers are costly takes an argument ``validation_cases``: how many cases select its best epoch.
+    """
+
+    cfg: TeachConfig
+
+    def _train(
+        self, phase: str, starts: Ints, ends: Ints, cases: Cases | None, epochs: int, best: KeepBest | None
+    ) -> tuple[LearningCurve, L.Trainer]:
+        return super()._train(phase, starts, ends, None if cases is None else asked(self.cfg, cases), epochs, best)
+
+    def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
+        describe, size = getattr(student, "describe", dict), self.cfg.teacher.get(VALIDATION_CASES)
+        sampled = {} if size is None else {VALIDATION_CASES: size}
+        return super()._record(student, epochs, curve, trainer) | sampled | describe()
+
+
+def asked(cfg: TeachConfig, cases: Cases) -> Cases:
+    """The validation cases, or a sample of them, the same all through a run, where each is slow to answer."""
+    size = cfg.teacher.get(VALIDATION_CASES)
+    if size is None or size >= len(cases):
+        return cases
+    log.info("validation on %d of %d cases, drawn once: each is slow to answer", size, len(cases))
+    return cases.only(cases.drawn(size, cfg.seed))
 
 
 def _is_network(cfg: TeachConfig) -> bool:
@@ -93,7 +126,7 @@ def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> 
         records.append(done.record)
         seconds = {key: seconds.get(key, 0.0) + value for key, value in done.seconds.items()}
     scorer = load_cross_fitted(folder, cfg, bundle, training_device(cfg.train.accelerator))
-    metrics = validation_metrics(scorer, cfg, bundle, split.cases(bundle, "validation"))
+    metrics = validation_metrics(scorer, cfg, bundle, asked(cfg, split.cases(bundle, "validation")))
     record = records[0] | {"student": name, "cross_fit": cfg.cross_fit, "fold_epochs": _epochs(records)}
     return _finish(folder, record, seconds, metrics)
 
@@ -101,7 +134,7 @@ def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> 
 def _fold(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, users: NDArray[np.bool_]) -> Trained:
     name = network_name(cfg.teacher)
     folder.mkdir(exist_ok=True)
-    return Training(cfg, bundle, split, folder, name, users).run_once()
+    return TeacherTraining(cfg, bundle, split, folder, name, users).run_once()
 
 
 def _epochs(records: list[dict[str, Any]]) -> list[int]:
