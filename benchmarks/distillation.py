@@ -21,14 +21,11 @@ from quality import data_words, deshi, newest
 from teachers import SHOWN, cell, tested, text_words, trained
 
 TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
-START = "distill.table={_target_:deshi.distill.tables.Initialised}"
 KL = "distill=listwise"
 RECIPES: dict[str, tuple[str, ...]] = {
     "kl": (KL,),
     "table": ("distill=table",),
-    "start": ("distill=start",),
     "kl+table": (KL, TABLE),
-    "kl+start": (KL, START),
 }
 """What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones."""
 
@@ -64,26 +61,24 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     preset = [f"experiment={data}", f"seed={seed}", *words]
     plain = trained("fit", f"{data}_seed{seed}", preset)
     text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words])
-    joined = [f"teacher.members=[{plain},{text}]", "teacher.scale=zscore", f"seed={seed}"]
-    teacher = trained("teach", f"{data}_id-text_zscore_seed{seed}", ["teacher=ensemble", *joined, *words])
-    stores = [exported(run, words) for run in (teacher, text)]
+    joined = [f"teacher.members=[{plain},{text}]", "teacher.scale=log_softmax", f"seed={seed}"]
+    teacher = trained("teach", f"{data}_id-text_log_softmax_seed{seed}", ["teacher=ensemble", *joined, *words])
+    store = exported(teacher, words)
     runs = {"plain": plain, "teacher": teacher}
     for name, *more in options.plain:
         runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*preset, *more])
     for name in options.recipes:
-        given = [word.replace("TEXT", stores[1]).replace("TEACHER", stores[0]) for word in options.known[name]]
-        if not any(word.startswith("knowledge=") for word in given):
-            given.append(f"knowledge=[{stores[0]}]")
-        runs[name] = trained("distill", f"{data}_{name}_seed{seed}", [*preset, *given])
+        given = [*options.known[name], f"knowledge=[{store}]"]
+        runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}_seed{seed}", [*preset, *given])
     return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
 
 
-def exported(run: Path, words: list[str], *more: str) -> str:
-    """The store of a run's lists, written if need be."""
-    store = "_".join([run.name, *(word.replace("=", "-") for word in more)])
+def exported(run: Path, words: list[str]) -> str:
+    """The store of a run's lists and of its language model's vectors, written if need be."""
+    store = run.name
     root = next(word for word in words if word.startswith("paths.root="))
     if not (Path(root.partition("=")[2]) / "knowledge" / store / "manifest.json").is_file():
-        deshi("know", ["export", str(run), f"store={store}", "positions=train+held_out", root, *more])
+        deshi("know", ["export", str(run), f"store={store}", "positions=train+held_out", "vectors=text", root])
     return store
 
 

@@ -193,7 +193,7 @@ STAGES: dict[str, Stage] = {
             TeachConfig,
             _run_teach,
             (
-                ("deshi teach data=ml-100k", "a sequence model over text embeddings of the titles"),
+                ("deshi teach data=ml-100k", "a sequence model over embeddings of the items' texts"),
                 ("deshi teach teacher=ensemble teacher.members=[RUN,RUN]", "the weighted scores of finished runs"),
                 ("deshi teach cross_fit=4", "each user answered by a teacher that has not seen that user"),
             ),
