@@ -56,6 +56,10 @@ class Distillation(RandomStream):
         inner = getattr(getattr(self, "loss", None), "reseed", None)
         if callable(inner):
             inner([*seed, 1])
+        for number, term in enumerate(getattr(self, "terms", {}).values()):
+            for module in term.modules():
+                if isinstance(module, RandomStream):
+                    module.reseed([*seed, 2, number])
 
     def set_counts(self, counts: Tensor) -> None:
         """Pass the training counts on to a loss that samples by them."""
