@@ -25,6 +25,7 @@ EXTRA = {
     "recommend": ["bundle=latest", "input=events.csv"],
     "report": ["runs=[latest]"],
     "run": ["data=tiny"],
+    "serve": ["bundle=latest"],
     "teach": ["data=tiny"],
 }
 """What a stage needs besides its defaults to have something to do."""

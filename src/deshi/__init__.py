@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from deshi.pipeline.summary import RunResult
     from deshi.serve.engine import Engine
     from deshi.serve.result import RecommendResult
+    from deshi.serve.server import ServeResult
     from deshi.training.fit import FitResult
     from deshi.training.know import KnowResult
 
@@ -49,6 +50,7 @@ __all__ = [
     "recommend",
     "report",
     "run",
+    "serve",
     "teach",
 ]
 
@@ -163,6 +165,14 @@ def recommend(*overrides: str, config_dir: str | Path | None = None, **values: A
     return _run("recommend", overrides, config_dir, values)
 
 
+def serve(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> ServeResult:
+    """Answer over HTTP until stopped: ``deshi.serve(bundle="latest", port=8000)``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("serve", overrides, config_dir, values)
+
+
 def load(bundle: str | Path, **options: Any) -> Engine:
     """Open a serving bundle: ``deshi.load("bundle").recommend(["item 1", "item 2"], k=10)``.
 
@@ -179,7 +189,9 @@ def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, 
     return run_stage(stage, *overrides, config_dir=config_dir, **values)
 
 
-_PACKAGES: dict[str, Any] = {"audit": audit, "distill": distill, "evaluate": evaluate, "export": export}
+_PACKAGES: dict[str, Any] = {
+    "audit": audit, "distill": distill, "evaluate": evaluate, "export": export, "serve": serve,
+}  # fmt: skip
 """Stages whose function and package have one name."""
 
 

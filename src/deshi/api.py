@@ -20,6 +20,7 @@ from deshi.schemas import (
     PrepareConfig,
     RecommendConfig,
     ReportConfig,
+    ServeConfig,
     StageConfig,
     TeachConfig,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from deshi.knowledge.inspection_result import Inspection
     from deshi.pipeline.summary import RunResult
     from deshi.serve.result import RecommendResult
+    from deshi.serve.server import ServeResult
     from deshi.training.fit import FitResult
     from deshi.training.know import KnowResult
 
@@ -130,6 +132,12 @@ def _run_export(config: ExportConfig) -> ExportResult:
 
 def _run_recommend(config: RecommendConfig) -> RecommendResult:
     from deshi.serve.recommend import run
+
+    return run(config)
+
+
+def _run_serve(config: ServeConfig) -> ServeResult:
+    from deshi.serve.server import run
 
     return run(config)
 
@@ -314,6 +322,19 @@ STAGES: dict[str, Stage] = {
             (
                 ("deshi recommend latest input=events.csv", "the 10 best items for each user of the file"),
                 ("deshi recommend bundle input=events.parquet output=lists.jsonl k=100", "in another format"),
+            ),
+        ),
+        Stage(
+            "serve",
+            "answer over HTTP from an exported bundle",
+            "Opens a serving bundle and listens on 127.0.0.1:8000 until it is stopped: recommendations, similar\n"
+            "items, search, health and metrics, described by /openapi.json. SIGHUP opens a new bundle in the place of\n"
+            "the old one without losing a request.",
+            ServeConfig,
+            _run_serve,
+            (
+                ("deshi serve latest", "the newest run, exported by deshi export latest"),
+                ("deshi serve bundle host=0.0.0.0 api_key_file=key.txt", "for other machines, with a key"),
             ),
         ),
     )
