@@ -1,0 +1,252 @@
+"""iLoRA with a real language model on MovieLens-100K, and whether it is the language model that helps.
+
+    python benchmarks/ilora.py                          # everything, about 28 minutes a training
+    python benchmarks/ilora.py --minutes 10 --only ilora random frozen
+    python benchmarks/ilora.py --minutes 0.3 --layers 2 --answers 8 --label -smoke
+
+The gate is the ID student of ``benchmarks/teachers.py`` (seed 0); that student, the text teacher and their ensemble are
+taken from there, too, or trained if they are missing. Each variant of iLoRA has the same time. All are tested by
+``deshi evaluate``: among all items and among 20, and ``words`` also by the titles that it writes. The end measures
+tokens and rows a second for both modes of prompts. Further ``key=value`` words go to every ``deshi teach`` of iLoRA.
+Figures land in ``benchmarks/results/ilora-ml-100k.json``; what is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from quality import PEAK_FILE, deshi, newest
+from teachers import tested, text_words, trained
+
+DATA = "ml-100k"
+TRAIN = ("train.batch_positions=1600", "train.learning_rate=1e-3", "train.augment.item_drop=0.2")
+HYBRID = ("teacher.prompt.item=hybrid", "teacher.max_length=30", "train.windows=random", "train.max_epochs=4")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "ilora": (),
+    "random": ("teacher.llm.random=true",),
+    "frozen": ("teacher.lora.rank=0",),
+    "uniform": ("teacher.lora.gate=uniform",),
+    "words": ("teacher.objective=both", "train.max_epochs=3"),
+    "hybrid": HYBRID,
+    "permuted": (*HYBRID, "teacher.prompt.permute_titles=true"),
+}
+"""What each variant changes. Titles stand in the prompts of the last two alone, so that only they tell of titles. Such
+prompts are ten times as long, hence 30 items of a history and fewer epochs; a written answer costs four prompts."""
+SHOWN = ("validation/ndcg@10", "test/ndcg@10", "test/recall@10", "test/hit_ratio@1", "test/written_hit_ratio_of_all@1",
+         "test/written_valid_ratio")  # fmt: skip
+MODES = ("causal", "per_prefix")
+STEPS, USERS = {"causal": 6, "per_prefix": 2}, 4
+"""Training steps and exported histories of the measurement of speed: a minute of work in either mode."""
+
+
+def main() -> None:
+    options = arguments()
+    if options.slice:
+        print(json.dumps(measure(Path(options.gate), options)))
+        return
+    words = [f"data={DATA}", f"paths.root={options.root}"]
+    deshi("prepare", words)
+    path = Path(__file__).parent / "results" / f"ilora-{DATA}{options.label}.json"
+    known = json.loads(path.read_text()) if path.exists() else {"models": {}, "speed": {}}
+    gate, *others = plain_models(words, options)
+    runs = {"id": gate, **dict(zip(("text", "id+text"), others, strict=True))}
+    for name in options.only:
+        runs[name] = variant(name, gate, words, options)
+        if name == "ilora":
+            runs["id+ilora"] = ensemble("id+ilora", [gate, runs[name]], words, options)
+        for label, run in runs.items():
+            if known["models"].get(label, {}).get("run") != str(run):
+                known["models"][label] = figures(label, run, words, options)
+                write(path, known, options)
+    for mode in MODES:
+        if mode not in known["speed"]:
+            known["speed"][mode] = sliced(mode, gate, options)
+            write(path, known, options)
+    show(known)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="key=value words for every deshi teach of iLoRA")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="these variants")
+    parser.add_argument("--minutes", type=float, default=28, help="of a training, at most")
+    parser.add_argument("--epochs", type=int, default=10, help="of a training, at most, where a variant hasn't its own")
+    parser.add_argument("--layers", type=int, help="of the language model: the first so many")
+    parser.add_argument("--answers", type=int, default=200, help="test cases that are answered in words")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
+    parser.add_argument("--slice", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--gate", help=argparse.SUPPRESS)
+    return parser.parse_intermixed_args()
+
+
+def plain_models(words: list[str], options: argparse.Namespace) -> list[Path]:
+    """The ID student, the text teacher and their ensemble of ``benchmarks/teachers.py``."""
+    seed = options.seed
+    gate = trained("fit", f"{DATA}_seed{seed}", [f"experiment={DATA}", f"seed={seed}", *words])
+    text = trained("teach", f"{DATA}_text_seed{seed}", [*text_words(DATA), f"seed={seed}", *words])
+    return [gate, text, ensemble("id-text", [gate, text], words, options)]
+
+
+def ensemble(name: str, members: list[Path], words: list[str], options: argparse.Namespace) -> Path:
+    """Members by z-scores, their weights chosen on validation."""
+    label = "" if name == "id-text" else options.label
+    given = ["teacher=ensemble", f"teacher.members=[{','.join(map(str, members))}]", "teacher.scale=zscore"]
+    full = f"{DATA}_{name.replace('+', '-')}{label}_zscore_seed{options.seed}"
+    return trained("teach", full, [*given, f"seed={options.seed}", *words])
+
+
+def teacher_words(gate: Path, options: argparse.Namespace) -> list[str]:
+    """What all variants share."""
+    given = ["teacher=ilora", f"teacher.student={gate}", f"seed={options.seed}", *TRAIN]
+    given += [f"train.max_epochs={options.epochs}", f"train.max_minutes={options.minutes}"]
+    given += [f"teacher.llm.layers={options.layers}"] if options.layers else []
+    return [*given, *options.overrides]
+
+
+def variant(name: str, gate: Path, words: list[str], options: argparse.Namespace) -> Path:
+    """Train one variant, or find it."""
+    full = f"{DATA}_ilora-{name}{options.label}_seed{options.seed}"
+    run, begin = newest(options.root / "runs" / "teach", f"*_{full}"), time.perf_counter()
+    if run is None:
+        given = [*words, *teacher_words(gate, options), *VARIANTS[name], f"name={full}", "train.progress=false"]
+        peak = deshi("teach", given)
+    elif not (run / "metrics.json").exists():
+        peak = deshi("teach", [f"resume={run}", f"paths.root={options.root}"])
+    else:
+        return run
+    run = newest(options.root / "runs" / "teach", f"*_{full}")
+    assert run is not None
+    (run / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
+    print(f"{name}: {time.perf_counter() - begin:.0f} s, peak memory {peak:.2f} GiB", flush=True)
+    return run
+
+
+def figures(name: str, run: Path, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """A model's figures: full ranking on both parts, 20 candidates on test, and how it was trained."""
+    found = tested(run, words)
+    given = [f"run={run}", "candidates=llara", f"paths.root={options.root}"]
+    peak = deshi("evaluate", [*given, *([f"answers={options.answers}"] if name == "words" else [])])
+    folder = newest(options.root / "runs" / "evaluate", "*")
+    assert folder is not None
+    metrics = json.loads((folder / "metrics.json").read_text())
+    few = {key: value for key, value in metrics.items() if "hit_ratio" in key or "written" in key}
+    record = json.loads((run / "run.json").read_text())
+    told = {key: record.get(key) for key in ("llm", "trained_epochs", "selected_epoch", "positions", "threads")}
+    memory = json.loads((run / PEAK_FILE).read_text()) if (run / PEAK_FILE).exists() else None
+    peaks = {"peak_gib": memory, "evaluate_peak_gib": round(peak, 2)}
+    return found | few | told | peaks | {"run": str(run), "evaluations": [found["run"], str(folder)]}
+
+
+def sliced(mode: str, gate: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The speed of one mode of prompts, measured in a process of its own."""
+    given = [sys.executable, __file__, "--slice", mode, "--gate", str(gate), "--root", str(options.root)]
+    given += ["--layers", str(options.layers)] if options.layers else []
+    print("measuring the speed of", mode, flush=True)
+    done = subprocess.run(given, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Training steps and exported rows a second, of an untrained iLoRA: training changes no time."""
+    from deshi.api import compose
+    from deshi.training.hardware import limit_kernel_cache
+
+    limit_kernel_cache()
+    import torch
+
+    from deshi.training.runs import load_bundle, new_network
+
+    words = [f"data={DATA}", *teacher_words(gate, options), f"paths.root={options.root}"]
+    cfg = compose("teach", [*words, f"teacher.prompt.mode={options.slice}"], {})
+    bundle = load_bundle(cfg)
+    teacher = new_network(cfg, bundle, bundle.n_items)
+    read: list[int] = []
+    teacher.network.llm.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    found = training_speed(teacher, cfg, bundle, read, STEPS[options.slice])
+    found |= export_speed(teacher, bundle, USERS)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return found | {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "peak_gib": round(peak, 2)}
+
+
+def training_speed(teacher: Any, cfg: Any, bundle: Any, read: list[int], steps: int) -> dict[str, float]:
+    """Positions and tokens (padding included) a second over some steps after the first, forward, backward and step."""
+    import torch
+
+    from deshi.targets import build
+    from deshi.training.hardware import choose_precision
+    from deshi.training.trainer import data_module
+
+    starts, ends = build(cfg.split)(bundle).train_ranges(bundle)
+    batches = data_module(cfg, bundle, starts, ends, None, teacher.max_length).epoch(0)
+    loss, bf16 = build(cfg.loss), choose_precision(cfg.train.precision, torch.device("cpu")) == "bf16"
+    optimizer = torch.optim.AdamW([p for p in teacher.parameters() if p.requires_grad], fused=True)
+    positions, begin = 0, 0.0
+    teacher.train()
+    for number, batch in zip(range(steps + 1), batches, strict=False):
+        if number == 1:  # the first one prepares kernels
+            read.clear()
+            positions, begin = 0, time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            value = teacher.training_loss(batch, loss)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        positions += int((batch.targets >= 0).sum())
+    seconds = time.perf_counter() - begin
+    return {"train_tokens_per_s": round(sum(read) / seconds), "train_positions_per_s": round(positions / seconds, 1)}
+
+
+def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
+    """Rows a second of what ``deshi know export`` does, over all events of some users, drawn once."""
+    import numpy as np
+
+    from deshi.knowledge.writer import write_knowledge
+    from deshi.students.scorers import scorer_of
+
+    chosen = np.random.default_rng(0).permutation(bundle.n_users)[:users]
+    rows = np.concatenate([np.arange(bundle.offsets[user], bundle.offsets[user + 1]) for user in np.sort(chosen)])
+    scorer = scorer_of(teacher)
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        write_knowledge(scorer, bundle, rows, Path(folder) / "store", k=100, meta={"name": "ilora"})
+        return {"export_rows_per_s": round(len(rows) / (time.perf_counter() - begin), 1), "export_rows": len(rows)}
+
+
+def write(path: Path, known: dict[str, Any], options: argparse.Namespace) -> None:
+    """Keep what there is, so that an interrupted run goes on from there."""
+    settings = {"minutes": options.minutes, "layers": options.layers, "overrides": options.overrides}
+    path.write_text(json.dumps(known | {"settings": settings}, indent=1, sort_keys=True) + "\n")
+
+
+def show(known: dict[str, Any]) -> None:
+    """Markdown: quality, then speed."""
+    heads = [name.partition("/")[2] + (", validation" if name.startswith("validation") else "") for name in SHOWN]
+    print(f"\n| model | {' | '.join(heads)} | epochs | minutes | peak GiB |\n" + "| --- " * (len(SHOWN) + 4) + "|")
+    for name, model in known["models"].items():
+        cells = [f"{model[key]:.4f}" if key in model else "" for key in SHOWN]
+        cells += [str(model["trained_epochs"] or ""), f"{model['seconds'] / 60:.1f}", str(model["peak_gib"] or "")]
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(
+        "\n| prompts | training tokens/s | positions/s | exported rows/s | peak GiB | threads |\n" + "| --- " * 6 + "|"
+    )
+    for mode, speed in known["speed"].items():
+        keys = ("train_tokens_per_s", "train_positions_per_s", "export_rows_per_s", "peak_gib", "threads")
+        print(f"| {mode} | {' | '.join(str(speed[key]) for key in keys)} |")
+
+
+if __name__ == "__main__":
+    main()
