@@ -31,6 +31,9 @@ class Vectors:
         found[1] = found[0]
         return found
 
+    def describe(self, cache: Path, device: torch.device) -> dict[str, Any]:
+        return {"name": "random"}
+
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Text]:
@@ -39,11 +42,14 @@ def make(tmp_path: Path) -> Callable[..., Text]:
     def no_student(name: str) -> tuple[Student, dict[str, Any]]:
         raise AssertionError("a text teacher needs no student")
 
-    def build(rows: int = N_ITEMS) -> Text:
+    def build(rows: int = N_ITEMS, offsets: bool = False) -> Text:
         resources = Resources(bundle, tmp_path, no_student, torch.device("cpu"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return Text(N_ITEMS, resources, cast(Any, Vectors(rows)), dim=16, max_length=6, dropout=0.0, adapter=32)
+            vectors = cast(Any, Vectors(rows))
+            return Text(
+                N_ITEMS, resources, vectors, dim=16, max_length=6, dropout=0.0, adapter=32, offsets=offsets
+            )  # fmt: skip
 
     return build
 
@@ -61,6 +67,18 @@ def test_items_of_one_text_are_one_item_to_it(make: Callable[..., Text]) -> None
     first, second = teacher.next_scores(histories, torch.tensor([3, 3]))
     torch.testing.assert_close(first, second)
     assert not torch.allclose(teacher.item_table()[0], teacher.item_table()[2])
+
+
+def test_offsets_tell_items_of_one_text_apart(make: Callable[..., Text]) -> None:
+    """Text and ID in one model: each item has a part of its own that learns, padding has none."""
+    teacher = make(offsets=True).eval()
+    table = teacher.item_table()
+    assert not torch.allclose(table[0], table[1])
+    torch.testing.assert_close(teacher.items(torch.tensor([[3, -1]]))[0], torch.stack([table[3], torch.zeros(16)]))
+    teacher.training_loss(batch(), Softmax()).backward()
+    assert teacher.items.offset is not None and teacher.items.offset.weight.grad is not None
+    assert float(teacher.items.offset.weight.grad[1:].abs().sum()) > 0
+    assert float(teacher.items.offset.weight.grad[0].abs().sum()) == 0
 
 
 def test_the_vectors_stay_and_all_else_learns(make: Callable[..., Text]) -> None:

@@ -1,4 +1,4 @@
-"""The text teacher: a sequence model that knows items by their texts alone."""
+"""The text teacher: a sequence model that knows items by their texts, alone or with an ID table beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from deshi.students.layers import Dropout
+from deshi.students.layers import Dropout, ItemEmbedding
 from deshi.students.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.item_embeddings import ItemEmbeddings
@@ -18,7 +18,7 @@ START = 0.05
 
 
 class Text(SASRec):
-    """SASRec over frozen text embeddings of the items and an adapter, without any ID table.
+    """SASRec over frozen text embeddings of the items and an adapter, by default without any ID table.
 
     What UniSRec (Hou et al., KDD 2022, arXiv 2206.05941) does with a whitened language model's embeddings, with a
     two-layer adapter in the place of its mixture of experts. It knows nothing of an item but its text, so that it errs
@@ -37,6 +37,7 @@ class Text(SASRec):
         adapter: width of the adapter's hidden layer.
         adapter_dropout: rate inside the adapter.
         positions: as :class:`~deshi.students.sasrec.SASRec`'s.
+        offsets: whether a trained offset for each item is added to its adapted text: a model of text and ID in one.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Text(SASRec):
         adapter: int = 256,
         adapter_dropout: float = 0.1,
         positions: Literal["absolute", "rotary"] = "absolute",
+        offsets: bool = False,
     ) -> None:
         super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
         embeddings = embeddings or ItemEmbeddings()
@@ -60,7 +62,7 @@ class Text(SASRec):
         self.described = embeddings.describe(resources.cache, resources.device)
         if len(vectors) != n_items:
             raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
-        self.items = TextTable(vectors, dim, adapter, adapter_dropout)  # type: ignore[assignment]
+        self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)  # type: ignore[assignment]
 
     def describe(self) -> dict[str, Any]:
         """What a run's record says of it."""
@@ -75,11 +77,12 @@ class TextTable(nn.Module):
         dim: width of what comes out.
         hidden: width between the layers.
         dropout: rate between the layers.
+        offsets: whether a trained offset for each item is added.
     """
 
     vectors: Tensor
 
-    def __init__(self, vectors: Tensor, dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, vectors: Tensor, dim: int, hidden: int, dropout: float, offsets: bool = False) -> None:
         super().__init__()
         centred = vectors.float() - vectors.float().mean(0)
         self.register_buffer("vectors", centred / centred.pow(2).mean().sqrt().clamp(min=1e-12))
@@ -88,17 +91,20 @@ class TextTable(nn.Module):
         self.activation = nn.GELU()
         self.dropout = Dropout(dropout)
         nn.init.zeros_(self.contract.bias)
+        self.offset = ItemEmbedding(len(vectors), dim) if offsets else None
         with torch.no_grad():
-            self.contract.weight.mul_(START / self.table().std().clamp(min=1e-12))
+            self.contract.weight.mul_(START / self._adapt(self.vectors).std().clamp(min=1e-12))
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
         found = self._adapt(self.vectors[items.clamp(min=0)])
-        return found.masked_fill((items < 0)[..., None], 0.0)
+        found = found.masked_fill((items < 0)[..., None], 0.0)
+        return found if self.offset is None else found + self.offset(items)
 
     def table(self) -> Tensor:
         """``(n_items, dim)``."""
-        return self._adapt(self.vectors)
+        adapted = self._adapt(self.vectors)
+        return adapted if self.offset is None else adapted + self.offset.table()
 
     def _adapt(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.contract(self.dropout(self.activation(self.expand(x)))))
