@@ -94,7 +94,7 @@ def _run(stage: Stage, arguments: Arguments) -> int:
 
 
 def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
-    """Words without a ``=`` as the stage's ``run`` or ``runs``, or its ``action`` and what that works on."""
+    """Words without a ``=`` as the stage's ``run``, ``runs`` or ``bundle``, or its ``action`` and what that works on."""
     from deshi.conf.overrides import from_python
 
     if not words:
@@ -106,13 +106,14 @@ def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
         return from_python(dict(zip(names, words, strict=False)))
     if "runs" in stage.schema.model_fields:
         return from_python({"runs": list(words)})
-    if "run" not in stage.schema.model_fields:
+    key = next((name for name in ("run", "bundle") if name in stage.schema.model_fields), None)
+    if key is None:
         raise DeshiError(
             f"deshi {stage.name} got {words[0]!r}, expected key=value, e.g. {stage.examples[0][0].split()[2]}."
         )
     if len(words) > 1:
-        raise DeshiError(f"deshi {stage.name} works on one run, but got {len(words)}: {', '.join(words)}.")
-    return from_python({"run": words[0]})
+        raise DeshiError(f"deshi {stage.name} works on one {key}, but got {len(words)}: {', '.join(words)}.")
+    return from_python({key: words[0]})
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from deshi.students.sasrec import SASRec
 from deshi.types import DeshiError
 from test_students_contract import DIM, MAX_LENGTH, N_ITEMS, STUDENTS, histories, seeded
 
-QUICK = ("sasrec", "gru4rec_projected", "caser")
+QUICK = ("sasrec_rotary", "gru4rec_projected")
 """Tracing takes seconds: the other students are traced by the slow tests."""
 
 CASES = [
