@@ -17,7 +17,6 @@ from deshi.api import STAGES
 from deshi.cli import main
 from deshi.conf.groups import choices, stage_groups
 from deshi.config import save_config
-from deshi.schemas import FitConfig
 from deshi.types import DeshiError
 
 
@@ -124,7 +123,7 @@ def test_dry_run_checks_and_prints_but_does_not_work(stand_in: Any, capsys: pyte
     ("words", "expected"),
     [
         (["fti"], "There is no stage 'fti'. Did you mean fit?"),
-        (["launch"], "The stages are prepare, fit, teach"),
+        (["launch"], "The stages are run, prepare, fit, teach"),
         (["fit", "--max-epochs=3"], "settings are written key=value, e.g. max_epochs=3"),
         (["data=ml-100k"], "no stage"),
         (["fit", "train.max_epoch=3"], "Nearest valid keys: train.max_epochs"),
@@ -201,10 +200,10 @@ def test_every_example_of_the_help_is_valid(
     """An example that doesn't run is the worst teacher."""
     from deshi.api import compose
 
-    folder = tmp_path / "runs" / "fit" / "20250101-000000_x"
-    folder.mkdir(parents=True)
-    config: FitConfig = compose("fit", [], {})
-    save_config(folder, config)
+    for name, given in (("fit", []), ("distill", ["knowledge=[lists]"])):
+        folder = tmp_path / "runs" / name / "20250101-000000_x"
+        folder.mkdir(parents=True)
+        save_config(folder, compose(name, given, {}))
     monkeypatch.chdir(tmp_path)
     recorder = stand_in(stage)
     for command, _ in STAGES[stage].examples:

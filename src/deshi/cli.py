@@ -94,7 +94,7 @@ def _run(stage: Stage, arguments: Arguments) -> int:
 
 
 def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
-    """Words without a ``=`` as the stage's ``run``, ``runs`` or ``bundle``, or its ``action`` and what that works on."""
+    """Words without a ``=`` as a stage's ``run``, ``runs`` or ``bundle``, or its ``action`` and what that works on."""
     from deshi.conf.overrides import from_python
 
     if not words:
