@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deshi.export.result import ExportResult
     from deshi.knowledge.inspection_result import Inspection
     from deshi.pipeline.summary import RunResult
+    from deshi.pipeline.tuned import TuneResult
     from deshi.serve.engine import Engine
     from deshi.serve.result import RecommendResult
     from deshi.serve.server import ServeResult
@@ -52,6 +53,7 @@ __all__ = [
     "run",
     "serve",
     "teach",
+    "tune",
 ]
 
 
@@ -99,6 +101,14 @@ def distill(*overrides: str, config_dir: str | Path | None = None, **values: Any
     Arguments and errors as for :func:`prepare`.
     """
     return _run("distill", overrides, config_dir, values)
+
+
+def tune(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> TuneResult:
+    """Search for the best values: ``deshi.tune(trials=20, space={"train": {"learning_rate": "log(1e-4,1e-2)"}})``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("tune", overrides, config_dir, values)
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> EvaluateResult:

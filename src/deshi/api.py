@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deshi.pipeline.schema import RunConfig
+from deshi.pipeline.schema import RunConfig, TuneConfig
 from deshi.schemas import (
     AuditConfig,
     CompareConfig,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from deshi.export.result import ExportResult
     from deshi.knowledge.inspection_result import Inspection
     from deshi.pipeline.summary import RunResult
+    from deshi.pipeline.tuned import TuneResult
     from deshi.serve.result import RecommendResult
     from deshi.serve.server import ServeResult
     from deshi.training.fit import FitResult
@@ -148,6 +149,12 @@ def _run_all(config: RunConfig) -> RunResult:
     return run(config, {name: stage.run for name, stage in STAGES.items()})
 
 
+def _run_tune(config: TuneConfig) -> TuneResult:
+    from deshi.pipeline.tune import run
+
+    return run(config, {name: stage.run for name, stage in STAGES.items()})
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -233,6 +240,26 @@ STAGES: dict[str, Stage] = {
                 ("deshi distill knowledge=[STORE]", "SASRec by listwise distillation"),
                 ("deshi distill knowledge=[STORE] distill.terms.kl.temperature=2", "softer lists"),
                 ("deshi distill resume=latest", "go on with an interrupted run"),
+            ),
+        ),
+        Stage(
+            "tune",
+            "search for the best values of any keys of fit, teach or distill",
+            "Trains a stage again and again with values that Optuna proposes, judged by NDCG@10 on validation; the\n"
+            "first trial is the configuration as it is given. Leaves runs/tune/TIME_NAME with a table, best first,\n"
+            "and a run folder for each trial. deshi tune resume=latest goes on; with trials=N it adds some.",
+            TuneConfig,
+            _run_tune,
+            (
+                ('deshi tune space.train.learning_rate="log(1e-4,1e-2)"', "20 learning rates of SASRec"),
+                (
+                    'deshi tune trials=30 space.student.dim="choice(64,128)" space.student.dropout="interval(0,0.5)"',
+                    "two keys at a time",
+                ),
+                (
+                    'deshi tune stage=distill knowledge=[STORE] space.distill.terms.kl.weight="log(0.1,10)"',
+                    "a distilled student; give the plain one as many trials",
+                ),
             ),
         ),
         Stage(

@@ -175,6 +175,8 @@ class StageConfig(Closed):
 
     run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill")
     """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
+    resumed_with: ClassVar[tuple[str, ...]] = ()
+    """Keys that may be given anew when a run is resumed."""
 
     paths: PathsConfig = Field(default_factory=PathsConfig)
     _overrides: list[str] = PrivateAttr(default_factory=list)

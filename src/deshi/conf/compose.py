@@ -38,7 +38,7 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     overrides = parse(stage, texts, config_dir)
     values = _compose(stage, model, overrides, config_dir)
     if values.get("resume") is not None:
-        values = _resumed(stage, values, overrides)
+        values = _resumed(stage, model, values, overrides)
     if model.model_fields.keys() >= {"run", "data", "split"}:
         values = _with_run(values, model) if values.get("run") is not None else _without_run(values)
     config = validate(model, values, list(texts), known=stage_groups(stage))
@@ -80,14 +80,18 @@ def _hydra_of_ones_own() -> Iterator[None]:
         GlobalHydra.instance().hydra = before
 
 
-def _resumed(stage: str, values: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
-    """The interrupted run's own configuration; nothing of it may change on the way."""
+def _resumed(
+    stage: str, model: type[StageConfig], values: dict[str, Any], overrides: Iterable[Override]
+) -> dict[str, Any]:
+    """The interrupted run's own configuration; nothing of it may change on the way but what the stage allows."""
     folder = find_run(_paths(values).runs, stage, str(values["resume"]))
-    extra = [override for override in overrides if override.key.split(".")[0] not in LOOKED_UP]
+    keys = {override.key: override.key.split(".")[0] for override in overrides}
+    extra = [override for override in overrides if keys[override.key] not in (*LOOKED_UP, *model.resumed_with)]
     if extra:
         reason = "a resumed run keeps its own configuration. Leave it out, or start a new run."
         raise ConfigError([Problem(override.text, reason) for override in extra])
-    return {**read_saved(folder), "resume": str(folder)}
+    anew = {key: values[key] for key in keys if key in model.resumed_with}
+    return {**read_saved(folder), **anew, "resume": str(folder)}
 
 
 def _with_run(values: dict[str, Any], model: type[StageConfig]) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def _read(text: str) -> tuple[HydraOverride, str]:
         if value[:1] in ("'", '"', "[", "{"):
             raise
         return parser.parse_override(quoted), quoted
-    if parsed.is_sweep_override() and " " in value:  # prose or SQL with commas, no sweep
+    # Prose or SQL with commas is no sweep, and a search space is deshi's own.
+    if parsed.is_sweep_override() and (" " in value or key.startswith("space.")):
         return parser.parse_override(quoted), quoted
     return parsed, text
 

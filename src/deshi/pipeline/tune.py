@@ -1,0 +1,202 @@
+"""The stage ``tune``: trainings of one stage with values that Optuna proposes, judged on validation."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import environment, new_run_folder, read_json, write_json
+from deshi.config import find_run, overlaid, resolved, save_config, validate
+from deshi.pipeline.schema import TuneConfig
+from deshi.pipeline.tuned import Trial, TuneResult
+from deshi.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
+from deshi.training.module import MONITOR
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+MODELS: dict[str, type[TrainingConfig]] = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
+STUDY_FILE = "study.journal"
+
+
+def run(cfg: TuneConfig, stages: Mapping[str, Callable[[Any], Any]]) -> TuneResult:
+    """Search as ``cfg`` says; ``cfg.resume`` goes on with an interrupted search, or adds trials to a finished one.
+
+    Args:
+        cfg: of the stage.
+        stages: from a stage's name to what it does with its configuration.
+
+    Raises:
+        DeshiError: if Optuna is missing, a key or a bound of the space isn't valid, or every training failed.
+        KeyboardInterrupt: with the command that goes on.
+    """
+    optuna = _optuna()
+    _check_space(cfg)
+    if cfg.resume is not None:
+        folder = find_run(cfg.paths.runs, "tune", cfg.resume)
+    else:
+        folder = new_run_folder(cfg.paths.runs, "tune", cfg.name or f"{cfg.data.name}_{cfg.stage}")
+        write_json(folder / "environment.json", environment())
+    save_config(folder, cfg.model_copy(update={"resume": None}))
+    return _Search(optuna, cfg, folder, stages[cfg.stage]).run()
+
+
+def _optuna() -> Any:
+    try:
+        return importlib.import_module("optuna")
+    except ImportError as error:
+        raise DeshiError("deshi tune needs Optuna: pip install 'deshi[tune]'") from error
+
+
+def trial_config(cfg: TuneConfig, values: Mapping[str, Any], name: str | None = None) -> TrainingConfig:
+    """The configuration of one training: that of the search with ``values`` (by dotted key) put in.
+
+    Raises:
+        ConfigError: for keys that the stage doesn't have, and values that it doesn't take.
+    """
+    model, plain = MODELS[cfg.stage], resolved(cfg)
+    plain = {key: value for key, value in plain.items() if key in model.model_fields} | {"name": name, "resume": None}
+    return validate(model, overlaid(plain, _nested(values)))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *above, last = key.split(".")
+        place = nested
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return nested
+
+
+def _check_space(cfg: TuneConfig) -> None:
+    """Every key with every choice and bound, before any work."""
+    for key, domain in cfg.domains().items():
+        for value in domain.ends:
+            trial_config(cfg, {key: value})
+
+
+class _Search:
+    """One search in its folder; what Optuna knows lies in a journal there, what came out in the trials' run folders."""
+
+    def __init__(self, optuna: Any, cfg: TuneConfig, folder: Path, stage: Callable[[Any], Any]) -> None:
+        self.optuna, self.cfg, self.folder, self.stage = optuna, cfg, folder, stage
+        self.domains = cfg.domains()
+        self.again = f"deshi tune resume={shlex.quote(str(folder))}"
+
+    def run(self) -> TuneResult:
+        begin = time.perf_counter()
+        with self._quiet():
+            study = self._study()
+            for trial in study.trials:
+                if not trial.state.is_finished():
+                    self._finish(study, trial)
+            while self._open(study, begin):
+                self._next(study)
+        return self._result(study)
+
+    def _study(self) -> Any:
+        backend = self.optuna.storages.journal.JournalFileBackend(str(self.folder / STUDY_FILE))
+        study = self.optuna.create_study(
+            storage=self.optuna.storages.JournalStorage(backend), study_name="tune", direction="maximize",
+            load_if_exists=True,
+        )  # fmt: skip
+        start = self._start()
+        if not study.trials and start is not None:
+            study.enqueue_trial(start)
+        return study
+
+    def _start(self) -> dict[str, Any] | None:
+        """The values that the search sets out from, if they lie in the space: its first trial."""
+        base = resolved(trial_config(self.cfg, {}))
+        found = {}
+        for key, domain in self.domains.items():
+            value: Any = base
+            for name in key.split("."):
+                value = value.get(name) if isinstance(value, Mapping) else None
+            if not domain.holds(value):
+                log.info("%s=%s lies outside of the space: the first trial is drawn as the others are", key, value)
+                return None
+            found[key] = value
+        return found
+
+    def _open(self, study: Any, begin: float) -> bool:
+        finished = sum(trial.state.is_finished() for trial in study.trials)
+        minutes = (time.perf_counter() - begin) / 60
+        return finished < self.cfg.trials and (self.cfg.max_minutes is None or minutes < self.cfg.max_minutes)
+
+    def _next(self, study: Any) -> None:
+        """Draw a trial and train it. The sampler depends on the seed and on what is known, not on interruptions."""
+        number = len(study.trials) - sum(trial.state.name == "WAITING" for trial in study.trials)
+        study.sampler = self.optuna.samplers.TPESampler(seed=1000 * self.cfg.seed + number)
+        trial = study.ask()
+        for key, domain in self.domains.items():
+            domain.draw(trial, key)
+        self._finish(study, study.trials[trial.number])
+
+    def _finish(self, study: Any, trial: Any) -> None:
+        """Train what a trial asks for, or go on with it, and tell Optuna what came out."""
+        if trial.state.name == "WAITING":  # enqueued: it is asked for in its turn
+            return
+        if trial.params.keys() != self.domains.keys():  # killed while it was drawn
+            study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+            return
+        config = trial_config(self.cfg, trial.params, self._name(trial.number))
+        begun = self._run_of(trial.number)
+        if begun is not None:
+            config = config.model_copy(update={"resume": str(begun)})
+        values = ", ".join(f"{key}={value}" for key, value in trial.params.items())
+        log.info("trial %d of %d: %s", trial.number + 1, self.cfg.trials, values)
+        try:
+            metrics = self.stage(config).metrics
+        except DeshiError as error:
+            log.warning("trial %d failed: %s", trial.number + 1, error)
+            study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(self.again) from error
+        else:
+            log.info("trial %d of %d: %s %.4f", trial.number + 1, self.cfg.trials, MONITOR, metrics[MONITOR])
+            study.tell(trial.number, metrics[MONITOR])
+
+    def _name(self, number: int) -> str:
+        return f"trial{number + 1:03d}_of_{self.folder.name}"
+
+    def _run_of(self, number: int) -> Path | None:
+        found = sorted((self.cfg.paths.runs / self.cfg.stage).glob(f"*_{self._name(number)}"))
+        return found[-1] if found else None
+
+    def _result(self, study: Any) -> TuneResult:
+        trials = [self._trial(trial) for trial in study.trials if trial.state.is_finished()]
+        good = [trial for trial in trials if trial.value is not None]
+        if not good:
+            raise DeshiError(f"No trial of {len(trials)} has succeeded; the warnings above say why.")
+        seconds = {"search_seconds": round(sum(trial.seconds for trial in trials), 3), "trials": len(trials)}
+        best = max(good, key=lambda trial: trial.value or 0.0)
+        result = TuneResult(self.folder, self.cfg.stage, trials, trial_config(self.cfg, best.values), seconds)
+        write_json(self.folder / "time.json", seconds)
+        write_json(self.folder / "metrics.json", result.as_dict())
+        return result
+
+    def _trial(self, trial: Any) -> Trial:
+        run = self._run_of(trial.number)
+        if trial.value is None or run is None:
+            return Trial(trial.number + 1, dict(trial.params), None, 0, 0.0, None if run is None else run.name)
+        epochs, seconds = read_json(run / "run.json")["selected_epoch"], read_json(run / "time.json")["wall_seconds"]
+        return Trial(trial.number + 1, dict(trial.params), float(trial.value), epochs, seconds, run.name)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Optuna's own log lines repeat ours."""
+        level = self.optuna.logging.get_verbosity()
+        self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
+        try:
+            yield
+        finally:
+            self.optuna.logging.set_verbosity(level)
