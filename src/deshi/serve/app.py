@@ -75,10 +75,6 @@ class Service:
         """Open the bundle that lies on disk now: see :meth:`deshi.serve.reload.Engines.reload`."""
         return await asyncio.to_thread(self.engines.reload)  # not in the pool: answers don't wait for a load
 
-    def close(self) -> None:
-        """Let the threads go."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
 
 def create_app(service: Service, pages: Sequence[APIRouter] = (), hooks: Sequence[Callable[[], Any]] = ()) -> FastAPI:
     """The application.
@@ -94,7 +90,6 @@ def create_app(service: Service, pages: Sequence[APIRouter] = (), hooks: Sequenc
         for hook in hooks:
             hook()
         yield
-        service.close()
 
     app = FastAPI(
         title="deshi",

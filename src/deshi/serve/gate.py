@@ -26,6 +26,10 @@ OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/openapi.json"})
 GONE = 499
 """The status in the log of a request whose client left before the answer."""
 
+CHALLENGE = {"WWW-Authenticate": "ApiKey"}
+CLOSING = {"Connection": "close"}
+"""For a body that isn't read to its end: what follows on the connection is no request."""
+
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 UNMATCHED = "other"
 
@@ -70,7 +74,8 @@ class Gate:
             await call.refuse(refusal.status_code, str(refusal.detail), dict(refusal.headers or {}))
         except TimeoutError:
             status, what = (504, "answered") if call.complete else (408, "received")
-            await call.refuse(status, f"The request was not {what} within {self._timeout:g} s.")
+            headers = None if call.complete else CLOSING
+            await call.refuse(status, f"The request was not {what} within {self._timeout:g} s.", headers)
         except Exception:
             log.exception("A request failed", extra={FIELDS: {"request_id": call.request_id}})
             await call.refuse(500, "The service failed to answer. Its log says why, under the request's id.")
@@ -104,9 +109,6 @@ class Gate:
                 "client": (scope.get("client") or ("",))[0],
             }
             log.info("request", extra={FIELDS: fields})
-
-
-CHALLENGE = {"WWW-Authenticate": "ApiKey"}
 
 
 class _Call:
@@ -148,22 +150,20 @@ class _Call:
         await self._send(message)
 
     async def refuse(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-        """Answer with an error, if no answer has begun. A body that isn't read to its end costs the connection."""
+        """Answer with an error, if no answer has begun."""
         if self.status != GONE:
             log.warning("An answer broke off", extra={FIELDS: {"request_id": self.request_id, "error": status}})
             return
         body = error_body(status, message, self.request_id)
         pairs: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         pairs += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-        if status in (408, 413):
-            pairs.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": status, "headers": pairs})
         await self._send({"type": "http.response.body", "body": body})
 
 
 def too_large(limit: int, got: int) -> Refusal:
     """The refusal of a body."""
-    return Refusal(413, f"The body has {got:,} bytes or more, expected {limit:,} at most.")
+    return Refusal(413, f"The body has {got:,} bytes or more, expected {limit:,} at most.", CLOSING)
 
 
 def _digest(key: bytes) -> bytes:

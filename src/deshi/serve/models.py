@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from deshi.serve.engine import Answer, Item
 
@@ -24,6 +24,11 @@ History = Annotated[
 Listed = Annotated[list[ItemId], Field(max_length=MAX_LISTED, fail_fast=True)]
 
 
+def _whole(value: Any) -> Any:
+    """JSON doesn't tell 5.0 from 5, and some languages write all numbers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Asked(BaseModel):
     """Base of requests: no unknown keys, no numbers written as texts."""
 
@@ -33,7 +38,7 @@ class Asked(BaseModel):
 class Rules(Asked):
     """What may be answered, and how much of it."""
 
-    k: int = Field(10, ge=1, le=MAX_K, description="items of a list, at most")
+    k: Annotated[int, BeforeValidator(_whole)] = Field(10, ge=1, le=MAX_K, description="items of a list, at most")
     exclude: Listed = Field([], description="item ids that may not be answered; unknown ones are ignored")
     candidates: Listed | None = Field(None, description="the only item ids that may be; null: the whole catalogue")
     filter_seen: bool | None = Field(

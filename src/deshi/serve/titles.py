@@ -26,10 +26,8 @@ class TitleIndex:
     def find(self, text: str, limit: int) -> NDArray[np.int64]:
         """Indices of at most ``limit`` items: see :meth:`deshi.serve.engine.Engine.search_items`."""
         wanted, title = plain(text), pl.col(TITLE)
-        words = wanted.split()
-        if not words:
-            return np.zeros(0, dtype=np.int64)
-        inside = pl.all_horizontal(title.str.contains(word, literal=True) for word in words)
+        words = [title.str.contains(word, literal=True) for word in wanted.split()]
+        inside = pl.all_horizontal(words) if words else pl.lit(False)  # an id may be all signs, and no word
         word_begins = (pl.lit(" ") + title).str.contains(f" {wanted}", literal=True)
         place = (
             pl.when(pl.col(ITEM) == text.strip()).then(0).when(title == wanted).then(1)
