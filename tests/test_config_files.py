@@ -27,6 +27,7 @@ EXTRA = {
     "run": ["data=tiny"],
     "serve": ["bundle=latest"],
     "teach": ["data=tiny"],
+    "tune": ["data=tiny", "space.train.learning_rate=log(1e-4,1e-2)"],
 }
 """What a stage needs besides its defaults to have something to do."""
 MISSING = {

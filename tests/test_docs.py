@@ -76,7 +76,7 @@ def adapted(words: list[str], files: Path) -> list[str]:
     if stage == "teach":
         quick = any(word in ("teacher=sasrec", "teacher=ensemble") for word in rest)
         return [*words, *(word for word in SHORT if word.startswith("train."))] if quick else [*words, "--dry-run"]
-    if stage in ("fit", "distill") and not any(word.startswith("resume=") for word in rest):
+    if stage in ("fit", "distill", "tune") and not any(word.startswith("resume=") for word in rest):
         return [*words, *SHORT]
     return words
 
