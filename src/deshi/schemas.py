@@ -497,6 +497,10 @@ class ServeConfig(StageConfig):
     bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 is all of the machine's")
     port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
+    beside: list[str] = Field([], description="further bundles that the page at / shows beside it")
+    demo: Path | None = Field(
+        None, strict=False, description="test users and a teacher's lists for the page: a file of write_demo"
+    )
     api_key_file: Path | None = Field(None, strict=False, description="a file that holds the key requests must bring")
     api_key_env: str = Field("DESHI_API_KEY", min_length=1, description="without a file: the variable that holds it")
     body_bytes: int = Field(4 << 20, ge=1024, description="longest body of a request")

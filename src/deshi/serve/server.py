@@ -58,15 +58,19 @@ def run(cfg: ServeConfig) -> ServeResult:
         import uvicorn
 
         from deshi.serve.app import Service, create_app
+        from deshi.serve.demo import Demo
         from deshi.serve.metrics import Metrics
+        from deshi.serve.page import page
         from deshi.serve.reload import Engines
     except ImportError as error:
         raise DeshiError(f"{NEEDED} ({error})") from error
     begin = time.perf_counter()
     metrics = Metrics()
-    engines = Engines(lambda: ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle)), _starter(cfg), metrics)
+    engines = Engines(lambda: _open(cfg, cfg.bundle), lambda bundle: _start(cfg, bundle), metrics)
     service = Service(engines, metrics, read_key(cfg), cfg.body_bytes, cfg.timeout, cfg.log_requests)
-    app = create_app(service, hooks=[lambda: _reload_on_hangup(service)])
+    demo = Demo() if cfg.demo is None else Demo.load(cfg.demo.expanduser())
+    pages = [page(service, _beside(cfg), demo)]
+    app = create_app(service, pages, hooks=[lambda: _reload_on_hangup(service)])
     options = uvicorn.Config(
         app, cfg.host, cfg.port, http="auto", loop="auto", ws="none", lifespan="on", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, limit_concurrency=cfg.connections,
@@ -103,8 +107,22 @@ def read_key(cfg: ServeConfig) -> str | None:
     return key
 
 
-def _starter(cfg: ServeConfig) -> Any:
-    return lambda bundle: Engine(bundle, cfg.threads, cfg.precision)
+def _open(cfg: ServeConfig, text: str) -> ServingBundle:
+    return ServingBundle.load(find_bundle(cfg.paths.runs, text))
+
+
+def _start(cfg: ServeConfig, bundle: ServingBundle) -> Engine:
+    return Engine(bundle, cfg.threads, cfg.precision)
+
+
+def _beside(cfg: ServeConfig) -> dict[str, Engine]:
+    """The page's further engines by their labels: a bundle's name, with its version where two have the same."""
+    found: dict[str, Engine] = {}
+    for text in cfg.beside:
+        bundle = _open(cfg, text)
+        label = f"{bundle.name} ({bundle.version})" if bundle.name in found else bundle.name
+        found[label] = _start(cfg, bundle)
+    return found
 
 
 def _announce(cfg: ServeConfig, engine: Engine, key: bool) -> None:
