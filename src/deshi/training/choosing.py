@@ -23,15 +23,6 @@ from deshi.types import DeshiError
 _STREAM = 37  # so that no other part of deshi draws the same numbers from the same seed
 
 
-def with_named_run(node: dict[str, Any] | None, runs: Path) -> dict[str, Any] | None:
-    """A policy's node with its run by the folder's name: ``latest`` is another one tomorrow."""
-    if node is None or not isinstance(node.get("student"), str):
-        return node
-    folder = find_trained(runs, node["student"])
-    exact = folder.name if folder.resolve().parents[1] == runs.resolve() else str(folder)
-    return node | {"student": exact}
-
-
 def choose(
     node: dict[str, Any],
     histories: Histories,

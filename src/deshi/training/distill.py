@@ -25,9 +25,10 @@ from deshi.knowledge.truth import TRAIN, truths
 from deshi.schemas import DistillConfig
 from deshi.students.base import Recommender, Student
 from deshi.targets import build
-from deshi.training.choosing import choose, with_named_run
+from deshi.training.choosing import choose
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.hardware import training_device
+from deshi.training.runs import with_named_runs
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
 
@@ -48,8 +49,8 @@ def run(cfg: DistillConfig) -> FitResult:
         DeshiError: as :func:`deshi.training.fit.run`, or for a store that is missing, damaged, about other data, or
             made by a teacher that knew what the student is selected and tested on.
     """
-    if cfg.resume is None:
-        group = cfg.distill.model_copy(update={"policy": with_named_run(cfg.distill.policy, cfg.paths.runs)})
+    if cfg.resume is None and cfg.distill.policy is not None:
+        group = cfg.distill.model_copy(update={"policy": with_named_runs(cfg.distill.policy, cfg.paths.runs)})
         cfg = cfg.model_copy(update={"distill": group})
     return run_training("distill", cfg, network_name(cfg.student), _train)
 

@@ -27,7 +27,7 @@ from deshi.knowledge.writer import write_knowledge, write_lists
 from deshi.schemas import KnowConfig, TrainingConfig
 from deshi.students.scorers import Scorer
 from deshi.targets import build
-from deshi.training.choosing import choose, with_named_run
+from deshi.training.choosing import choose
 from deshi.training.hardware import training_device
 from deshi.training.runs import (
     FOLDS_FILE,
@@ -38,6 +38,7 @@ from deshi.training.runs import (
     load_bundle,
     load_scorer,
     trained_config,
+    with_named_runs,
 )
 from deshi.types import DeshiError
 
@@ -144,7 +145,7 @@ def _rows(
     def by_rule(rule: str) -> Ints:
         return choose_rows(rule, bundle, split, altered, cfg.seed, trained.train.train_targets)
 
-    rows, policy = by_rule(cfg.positions), with_named_run(cfg.policy, cfg.paths.runs)
+    rows, policy = by_rule(cfg.positions), cfg.policy and with_named_runs(cfg.policy, cfg.paths.runs)
     if policy is None:
         return rows, cfg.positions
     training = np.isin(rows, by_rule("train"))

@@ -89,6 +89,21 @@ def _scorer_for(runs: Path, bundle: Bundle, text: str, device: torch.device | st
     return scorer, record
 
 
+def with_named_runs(node: dict[str, Any], runs: Path) -> dict[str, Any]:
+    """A node whose runs (``student``, ``members``) are named by their folders: ``latest`` is another one tomorrow."""
+
+    def named(text: str) -> str:
+        folder = find_trained(runs, text)
+        return folder.name if folder.resolve().parents[1] == runs.resolve() else str(folder)
+
+    exact = dict(node)
+    if isinstance(node.get("student"), str):
+        exact["student"] = named(node["student"])
+    if isinstance(node.get("members"), list):
+        exact["members"] = [named(member) for member in node["members"]]
+    return exact
+
+
 def check_same_data(folder: Path, record: dict[str, Any], bundle: Bundle) -> None:
     """Refuse a run that was trained on other data than ``bundle``.
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from deshi.artifacts import atomic_file, write_json
-from deshi.config import find_trained
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
 from deshi.data.sequences import Ints
@@ -30,7 +29,15 @@ from deshi.training.callbacks import KeepBest, LearningCurve
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.hardware import training_device
 from deshi.training.module import MONITOR
-from deshi.training.runs import FOLDS_FILE, RUN_FILE, TEACHER_FILE, fold_folder, load_cross_fitted, new_network
+from deshi.training.runs import (
+    FOLDS_FILE,
+    RUN_FILE,
+    TEACHER_FILE,
+    fold_folder,
+    load_cross_fitted,
+    new_network,
+    with_named_runs,
+)
 from deshi.training.trainer import TIME_NAMES, Trained, Training
 from deshi.types import PAD, DeshiError
 
@@ -45,22 +52,8 @@ def run(cfg: TeachConfig) -> FitResult:
     Raises:
         DeshiError: as :func:`deshi.training.fit.run`, or for folds of a teacher that isn't trained.
     """
-    return run_training("teach", _with_named_runs(cfg), network_name(cfg.teacher), _train)
-
-
-def _with_named_runs(cfg: TeachConfig) -> TeachConfig:
-    """The runs that a teacher is made of by their folders' names: ``latest`` is another one tomorrow."""
-
-    def named(text: str) -> str:
-        folder = find_trained(cfg.paths.runs, text)
-        return folder.name if folder.resolve().parents[1] == cfg.paths.runs.resolve() else str(folder)
-
-    teacher = dict(cfg.teacher)
-    if isinstance(teacher.get("student"), str):
-        teacher["student"] = named(teacher["student"])
-    if isinstance(teacher.get("members"), list):
-        teacher["members"] = [named(member) for member in teacher["members"]]
-    return cfg.model_copy(update={"teacher": teacher})
+    cfg = cfg.model_copy(update={"teacher": with_named_runs(cfg.teacher, cfg.paths.runs)})
+    return run_training("teach", cfg, network_name(cfg.teacher), _train)
 
 
 def _train(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
