@@ -18,6 +18,8 @@ from deshi.targets import ConfigError
 from deshi.types import DeshiError
 
 FIELDS = {name: stage.schema.model_fields for name, stage in STAGES.items()}
+NEEDED = {"distill": ["knowledge=[lists]"], "tune": ["space.student.dim=choice(8,16)"]}
+"""What a stage needs besides its defaults."""
 WITH_TRAIN = [name for name, known in FIELDS.items() if "train" in known and known["train"].annotation is TrainConfig]
 
 
@@ -45,12 +47,13 @@ def test_some_stage_trains() -> None:
 @pytest.mark.parametrize("stage", WITH_TRAIN)
 def test_max_epochs_arrives_in_every_stage_that_trains(stage: str, config_dir: Path, tmp_path: Path) -> None:
     """A `max_epochs` that was silently 50 cost days: it must be in the resolved, the printed and the saved config."""
-    config = compose(stage, ["data=tiny", "train.max_epochs=3"], {}, config_dir)
+    given = ["data=tiny", "train.max_epochs=3", *NEEDED.get(stage, [])]
+    config = compose(stage, given, {}, config_dir)
     assert config.train.max_epochs == 3
     assert "max_epochs: 3  # <- train.max_epochs=3" in render(config)
     save_config(tmp_path, config)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["max_epochs"] == 3
-    assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["data=tiny", "train.max_epochs=3"]
+    assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == given
 
 
 def test_arguments_win_over_presets_wherever_they_stand(fit: Any) -> None:

@@ -30,9 +30,8 @@ def _project_files() -> list[Path]:
 
 
 def _dependencies() -> set[str]:
-    blocks = re.findall(
-        r"^(?:dependencies|dev) = \[\n(.*?)^\]|^(?:llm|serve|sql|tune) = \[(.*?)\]$", _read("pyproject.toml"), re.M | re.S
-    )
+    extras = r"^(?:llm|serve|sql|tune) = \[(.*?)\]$"
+    blocks = re.findall(r"^(?:dependencies|dev) = \[\n(.*?)^\]|" + extras, _read("pyproject.toml"), re.M | re.S)
     quoted = re.findall(r'"([A-Za-z0-9_-]+)', "\n".join("".join(block) for block in blocks))
     return {name.lower().replace("_", "-") for name in quoted} - {"deshi"}
 

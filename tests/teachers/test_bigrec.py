@@ -292,7 +292,7 @@ def test_settings_that_cannot_work(resources: Resources, options: dict[str, Any]
 def test_duplicates_are_exposed(resources: Resources) -> None:
     """A report must be able to say how many items no generated title can tell apart."""
     assert teacher(resources).duplicate_titles == 2
-    assert teacher(resources).identity["name"] == "bytes"
+    assert teacher(resources).described["name"] == "bytes"
 
 
 @pytest.mark.slow
