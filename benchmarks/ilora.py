@@ -2,7 +2,7 @@
 
     python benchmarks/ilora.py                          # everything, about 28 minutes a training
     python benchmarks/ilora.py --minutes 10 --only ilora random frozen
-    python benchmarks/ilora.py --minutes 0.3 --layers 2 --answers 8 --label -smoke
+    python benchmarks/ilora.py --minutes 0.3 --layers 2 --answers 8 --label=-smoke
 
 The gate is the ID student of ``benchmarks/teachers.py`` (seed 0); that student, the text teacher and their ensemble are
 taken from there, too, or trained if they are missing. Each variant of iLoRA has the same time. All are tested by
@@ -29,18 +29,25 @@ from teachers import tested, text_words, trained
 
 DATA = "ml-100k"
 TRAIN = ("train.batch_positions=1600", "train.learning_rate=1e-3", "train.augment.item_drop=0.2")
-HYBRID = ("teacher.prompt.item=hybrid", "teacher.max_length=30", "train.windows=random", "train.max_epochs=4")
+HYBRID = (
+    "teacher.prompt.item=hybrid",
+    "teacher.max_length=30",
+    "train.windows=random",
+    "train.max_epochs=3",
+    "train.batch_positions=160",
+)
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ilora": (),
     "random": ("teacher.llm.random=true",),
     "frozen": ("teacher.lora.rank=0",),
     "uniform": ("teacher.lora.gate=uniform",),
-    "words": ("teacher.objective=both", "train.max_epochs=3"),
+    "words": ("teacher.objective=both", "train.max_epochs=3", "train.max_batch_size=16"),
     "hybrid": HYBRID,
     "permuted": (*HYBRID, "teacher.prompt.permute_titles=true"),
 }
 """What each variant changes. Titles stand in the prompts of the last two alone, so that only they tell of titles. Such
-prompts are ten times as long, hence 30 items of a history and fewer epochs; a written answer costs four prompts."""
+prompts are ten times as long, hence 30 items of a history, fewer epochs and smaller batches; a question with its 20
+titles is four times as long as a history, hence fewer of both."""
 SHOWN = ("validation/ndcg@10", "test/ndcg@10", "test/recall@10", "test/hit_ratio@1", "test/written_hit_ratio_of_all@1",
          "test/written_valid_ratio")  # fmt: skip
 MODES = ("causal", "per_prefix")
