@@ -1,8 +1,9 @@
 """Every command and every Python example of the documentation runs.
 
 Commands on MovieLens 100K, or on a run, do their work: on a tiny data set in the same format, with a small student and
-one epoch. Commands on other data sets are checked up to the point where the work would start (``--dry-run``), since
-their files aren't here. CONTRIBUTING.md says the same to authors.
+one epoch. So do those on a table of one's own whose file the page shows, and services that a page starts with ``&``,
+asks with curl and ends with kill. Commands on other data sets are checked up to the point where the work would start
+(``--dry-run``), since their files aren't here. CONTRIBUTING.md says the same to authors.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import deshi
 from deshi import api
 from deshi.cli import main
 from deshi.conf.overrides import from_python
+from doc_services import Services
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -66,9 +68,9 @@ def adapted(words: list[str], files: Path) -> list[str]:
     if any(word.startswith("-") for word in words):
         return words
     data = [word.partition("=")[2] for word in rest if word.startswith("data=")]
-    if data not in ([], ["ml-100k"]):
+    if data not in ([], ["ml-100k"]) and not is_here(rest):
         return [*words, "--dry-run"]
-    if stage == "prepare":
+    if stage == "prepare" and data == ["ml-100k"]:
         return [*words, f"data.source.path={files}"]
     if stage == "run":
         quick = any(word in ("recipe=wide", "recipe=self") for word in rest)
@@ -79,6 +81,13 @@ def adapted(words: list[str], files: Path) -> list[str]:
     if stage in ("fit", "distill", "tune") and not any(word.startswith("resume=") for word in rest):
         return [*words, *SHORT]
     return words
+
+
+def is_here(words: list[str]) -> bool:
+    """Whether a data set of one's own can be worked on: the page shows its file, or has prepared it already."""
+    given = dict(word.partition("=")[::2] for word in words)
+    file, name = given.get("data.source.path", ""), given.get("data.name", "")
+    return Path(file).is_file() or bool(name and (Path("data") / name).is_dir())
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +119,11 @@ def workplace(prepared: Path, tmp_path: Path, tiny_movielens: Path, monkeypatch:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_the_commands_of_a_page_run(
-    page: Path, workplace: Path, tiny_movielens: Path, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    workplace: Path,
+    tiny_movielens: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     """One after the other in one folder, as a reader would type them, beside the files that the page shows."""
     for name, _, content in re.findall(
@@ -118,9 +131,13 @@ def test_the_commands_of_a_page_run(
     ):
         (workplace / name).parent.mkdir(parents=True, exist_ok=True)
         (workplace / name).write_text(content, encoding="utf-8")
+    services = Services()
+    request.addfinalizer(services.end)
     for words, expected in commands_with_codes(page):
         program, *rest = words
-        if program == "deshi":
+        if services.knows(words):
+            services.run(words)
+        elif program == "deshi":
             code = main(adapted(rest, tiny_movielens))
             assert code == expected, f"{shlex.join(words)}\n{capsys.readouterr().err}"
         elif program == "make":

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ class Process:
         lines: of its log so far, when it has ended all.
     """
 
-    def __init__(self, *words: str, **environment: str) -> None:
+    def __init__(self, *words: str, program: Sequence[str] = ("-m", "deshi"), **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deshi", "serve", "port=0", *words],
+            [sys.executable, *program, "serve", "port=0", *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
         )  # fmt: skip
         self.lines: list[dict[str, Any]] = []
