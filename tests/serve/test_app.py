@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import KEY, LONGEST, client_on, renamed
 from starlette.testclient import TestClient
 
+from asking import KEY, LONGEST, client_on, renamed
 from deshi.export.bundle import ServingBundle
 from deshi.serve import models
 from deshi.serve.engine import Answer, Engine

@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from asking import client_on
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from asking import client_on
 from deshi.serve.histories import READERS, read_histories
 from deshi.types import DeshiError
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import KEY, app_on, client_on, renamed, service_on
 
+from asking import KEY, app_on, client_on, renamed, service_on
 from deshi.export.bundle import GRAPHS, ServingBundle
 from deshi.serve.engine import Engine
 from deshi.serve.reload import Engines, ReloadBusy

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import schemathesis
-from asking import KEY, app_on
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
+
+from asking import KEY, app_on
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=QUIET, phases=[Phase.explicit, Phase.generate])

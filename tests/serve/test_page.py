@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import KEY, renamed, service_on
 from starlette.testclient import TestClient
 
+from asking import KEY, renamed, service_on
 from bundles import random_sequences, tiny_bundle
 from deshi.export.bundle import ServingBundle
 from deshi.knowledge.writer import write_lists

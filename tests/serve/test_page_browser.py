@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import KEY, Process, renamed
 
+from asking import KEY, Process, renamed
 from deshi.artifacts import write_json
 from deshi.serve.demo import Demo, DemoUser
 from test_report_browser import CONTRAST, OUTSIDE, PATIENCE, SCREENS, browser

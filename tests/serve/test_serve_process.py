@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import KEY, Process, renamed
 
 import deshi
+from asking import KEY, Process, renamed
 from deshi.cli import main
 from deshi.export.bundle import ServingBundle
 from deshi.schemas import ServeConfig
