@@ -147,7 +147,7 @@ def test_the_key_is_asked_for(browser: Any, serving: Path) -> None:
         page.wait_for_selector("#key", state="visible")
         page.fill("#key", "wrong")
         page.keyboard.press("Enter")
-        page.wait_for_function("document.getElementById('status').textContent.includes('another one')")
+        page.locator("#status", has_text="another one").wait_for()
         page.fill("#key", KEY)
         page.keyboard.press("Enter")
         page.wait_for_selector("#key", state="hidden")
