@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(url)
-        self.page.wait_for_function("!document.getElementById('served').textContent.startsWith('Loading')")
+        self.page.locator("#served", has_text=re.compile(r"^(?!\s*Loading)")).wait_for()
 
     def take(self, number: int) -> None:
         """Choose a test user and wait for the lists."""
@@ -98,15 +99,15 @@ def test_a_history_is_built_by_keyboard_alone(visit: Visit) -> None:
     page.keyboard.press("Escape")
     page.locator(".model li button").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#history li').length === 2")
+    page.locator("#history li").nth(1).wait_for()
     page.locator("#history button").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#history li').length === 1")
+    page.locator("#history li").nth(1).wait_for(state="detached")
     assert page.evaluate("document.activeElement.textContent") == "Remove"
     assert page.locator("#truth").is_hidden() and page.locator(".model").nth(2).locator("li").count() == 0
     page.locator("#clear").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.model').length === 0")
+    page.locator(".model").first.wait_for(state="detached")
     assert visit.said == []
 
 
