@@ -66,7 +66,7 @@ def file(_finished_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 class Visit:
     """A page opened on a screen of some size, with all that it said and asked for."""
 
-    def __init__(self, browser: Any, file: Path, size: tuple[int, int], scheme: str = "light") -> None:
+    def __init__(self, browser: Any, url: str, size: tuple[int, int], scheme: str = "light") -> None:
         width, height = size
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.context.set_default_timeout(PATIENCE)
@@ -76,13 +76,13 @@ class Visit:
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(file.as_uri())
+        self.page.goto(url)
 
 
 @pytest.fixture(params=SCREENS)
 def visit(request: pytest.FixtureRequest, browser: Any, file: Path) -> Iterator[Visit]:
     """The report on a phone and on a desk."""
-    opened = Visit(browser, file, SCREENS[request.param])
+    opened = Visit(browser, file.as_uri(), SCREENS[request.param])
     yield opened
     opened.context.close()
 
@@ -129,7 +129,7 @@ def test_contents_and_details_work_by_keyboard(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_can_be_read_by_day_and_by_night(browser: Any, file: Path, scheme: str) -> None:
     """Contrast of at least 4.5 (WCAG AA) for every text, those in figures' axes included."""
-    opened = Visit(browser, file, SCREENS["desk"], scheme)
+    opened = Visit(browser, file.as_uri(), SCREENS["desk"], scheme)
     opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     found = [(ratio, text) for ratio, text in opened.page.evaluate(CONTRAST) if not text.endswith("%")]
     opened.context.close()

@@ -13,6 +13,7 @@ from asking import KEY, Process, renamed
 from deshi.artifacts import write_json
 from deshi.serve.demo import Demo, DemoUser
 from test_report_browser import CONTRAST, OUTSIDE, PATIENCE, SCREENS, browser
+from test_report_browser import Visit as Opened
 
 __all__ = ["browser"]
 
@@ -40,20 +41,11 @@ def url(browser: Any, serving: Path, place: Path) -> Iterator[str]:
     process.kill()
 
 
-class Visit:
+class Visit(Opened):
     """The page on a screen of some size, with all that it said and asked for."""
 
     def __init__(self, browser: Any, url: str, size: tuple[int, int], scheme: str = "light") -> None:
-        width, height = size
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.context.set_default_timeout(PATIENCE)
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(url)
+        super().__init__(browser, url, size, scheme)
         self.page.locator("#served", has_text=re.compile(r"^(?!\s*Loading)")).wait_for()
 
     def take(self, number: int) -> None:

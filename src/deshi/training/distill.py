@@ -76,7 +76,8 @@ class DistillTraining(Training):
         self.stores = [open_store(cfg.paths.knowledge, name, bundle, split, cfg.split) for name in cfg.knowledge]
         self._check_same_stores()
         whole = Lists(bundle.n_interactions, self.stores, cfg.distill.k)
-        self.candidates = whole.covered & self._training_rows(whole.n_rows)
+        self.trained = self._training_rows(whole.n_rows)
+        self.candidates = whole.covered & self.trained
         chosen = self.candidates if cfg.distill.policy is None else self._chosen(cfg.distill.policy)
         self.lists = Lists(bundle.n_interactions, self.stores, cfg.distill.k, chosen)
         self._tell()
@@ -104,12 +105,11 @@ class DistillTraining(Training):
 
     def more_histories(self) -> MoreHistories | None:
         """The altered histories of the stores that have some, with rows where :class:`Lists` looks for them."""
-        altered = self._altered()
-        if not altered:
+        if not self._altered:
             return None
-        others = [one for _, one in altered]
-        starts = [one.offsets[:-1] + begin for begin, one in altered]
-        ends = [one.offsets[1:] + begin for begin, one in altered]
+        others = [one for _, one in self._altered]
+        starts = [one.offsets[:-1] + begin for begin, one in self._altered]
+        ends = [one.offsets[1:] + begin for begin, one in self._altered]
         users = np.concatenate([one.users for one in others])
         order = np.argsort(users, kind="stable")
         items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(one.items) for one in others)])
@@ -138,6 +138,7 @@ class DistillTraining(Training):
                 f"are {now}. Put the old ones back, or begin a new run."
             )
 
+    @cached_property
     def _altered(self) -> list[tuple[int, Histories]]:
         """The stores' altered histories, each with the number of its first row."""
         others = [store.histories(self.bundle) for store in self.stores if store.altered]
@@ -147,7 +148,7 @@ class DistillTraining(Training):
     def _training_rows(self, n_rows: int) -> NDArray[np.bool_]:
         """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
         found = np.zeros(n_rows, dtype=np.bool_)
-        for begin, histories in [(0, Histories.of(self.bundle)), *self._altered()]:
+        for begin, histories in [(0, Histories.of(self.bundle)), *self._altered]:
             found[begin + truths(histories, self.bundle, self.split)[0].rows] = True
         return found
 
@@ -182,7 +183,7 @@ class DistillTraining(Training):
             ", ".join(store.teacher for store in self.stores),
             self.lists.k,
             int(self.candidates[:events].sum()),
-            int(self._training_rows(len(covered))[:events].sum()),
+            int(self.trained[:events].sum()),
             f", and at {extra} positions of altered histories" if extra else "",
         )
         if self.cfg.distill.policy is not None:
