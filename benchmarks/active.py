@@ -17,9 +17,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distillation import exported
-from quality import data_words, deshi, newest
-from teachers import cell, tested, text_words, trained
+from distillation import exported, plain_and_teacher
+from quality import common_parser, data_words, deshi, newest, with_overrides
+from teachers import cell, tested, trained
 
 POLICIES: dict[str, str] = {
     "random": "Random",
@@ -48,29 +48,17 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for trainings")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for trainings")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.02, 0.1, 0.3, 1.0])
     parser.add_argument("--policies", nargs="+", choices=list(POLICIES), default=list(POLICIES))
     parser.add_argument("--store", help="a knowledge store under the root that covers the training rows")
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
-    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
     parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
-    options = parser.parse_intermixed_args()
-    options.overrides = [word for word in options.data if "=" in word]
-    options.data = [word for word in options.data if "=" not in word]
-    return options
+    return with_overrides(parser)
 
 
 def teacher_store(data: str, seed: int, words: list[str], overrides: list[str]) -> str:
     """The store of the ensemble of the preset's student and the text teacher."""
-    plain = trained("fit", f"{data}_seed{seed}", [f"experiment={data}", f"seed={seed}", *words, *overrides])
-    text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words, *overrides])
-    members = [f"teacher.members=[{plain},{text}]", "teacher.scale=zscore", f"seed={seed}"]
-    return exported(
-        trained("teach", f"{data}_id-text_zscore_seed{seed}", ["teacher=ensemble", *members, *words]), words
-    )
+    return exported(plain_and_teacher(data, seed, [*words, *overrides])[1], words)
 
 
 def known(path: Path, store: str, overrides: list[str]) -> dict[str, Any]:

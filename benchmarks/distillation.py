@@ -17,7 +17,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from quality import data_words, deshi, newest
+from quality import common_parser, data_words, deshi, newest
 from teachers import SHOWN, cell, tested, text_words, trained
 
 TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
@@ -49,11 +49,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
-    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), help=f"of {', '.join(RECIPES)} and those added")
     parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
     parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
@@ -68,10 +64,7 @@ def arguments() -> argparse.Namespace:
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train or find the plain student, the teacher and the distilled students of a seed, and test them."""
     preset = [f"experiment={data}", f"seed={seed}", *words]
-    plain = trained("fit", f"{data}_seed{seed}", preset)
-    text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words])
-    joined = [f"teacher.members=[{plain},{text}]", "teacher.scale=log_softmax", f"seed={seed}"]
-    teacher = trained("teach", f"{data}_id-text_log_softmax_seed{seed}", ["teacher=ensemble", *joined, *words])
+    plain, teacher = plain_and_teacher(data, seed, words)
     store = exported(teacher, words)
     runs = {"plain": plain, "teacher": teacher}
     for name, *more in options.plain:
@@ -80,6 +73,14 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
         given = [*options.known[name], f"knowledge=[{store}]", *(WITH_TABLE.get(data, ()) if "table" in name else ())]
         runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}_seed{seed}", [*preset, *given])
     return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
+
+
+def plain_and_teacher(data: str, seed: int, words: list[str]) -> tuple[Path, Path]:
+    """The preset's student, and the ensemble of it and the text teacher."""
+    plain = trained("fit", f"{data}_seed{seed}", [f"experiment={data}", f"seed={seed}", *words])
+    text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words])
+    joined = [f"teacher.members=[{plain},{text}]", "teacher.scale=log_softmax", f"seed={seed}"]
+    return plain, trained("teach", f"{data}_id-text_log_softmax_seed{seed}", ["teacher=ensemble", *joined, *words])
 
 
 def exported(run: Path, words: list[str]) -> str:

@@ -35,12 +35,23 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words")
+    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words")
+    parser.add_argument("--label", default="", help="ends the name of the results file")
+    return with_overrides(parser)
+
+
+def common_parser(description: str | None, data: str) -> argparse.ArgumentParser:
+    """The options of every benchmark that trains over data sets and seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help=data)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
     parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
-    parser.add_argument("--label", default="", help="ends the name of the results file")
+    return parser
+
+
+def with_overrides(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options read, ``key=value`` words apart from the data sets among which they may stand."""
     options = parser.parse_intermixed_args()
     options.overrides = [word for word in options.data if "=" in word]
     options.data = [word for word in options.data if "=" not in word]

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from quality import data_words, deshi, newest
+from quality import common_parser, data_words, deshi, newest, with_overrides
 
 OTHER = 100
 """Added to a seed for the second ID student."""
@@ -43,17 +43,10 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for every teach")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of the shared data sets")
-    parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
+    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for every teach")
     parser.add_argument("--scale", default="log_softmax", help="of the ensembles' scores")
     parser.add_argument("--label", default="", help="ends the names of the text teachers and of the results file")
-    options = parser.parse_intermixed_args()
-    options.overrides = [word for word in options.data if "=" in word]
-    options.data = [word for word in options.data if "=" not in word]
-    return options
+    return with_overrides(parser)
 
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
