@@ -200,7 +200,7 @@ def test_lists_that_hold_the_answers_are_refused(root: Path, config_dir: Path) -
 
 
 def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> None:
-    """Before any training: a term that can't read the scores, a table without vectors, two stores on one data."""
+    """Before any training, and no run folder is left: a term that can't read the scores, a table without vectors."""
     deshi.know("export", f"paths.root={root}", run="tiny_seed1", k=5, store="others", vectors="none")
     for words, message in (
         (["knowledge=[lists,others]"], "one store on the data's histories at most"),
@@ -210,3 +210,4 @@ def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> No
     ):
         with pytest.raises(DeshiError, match=message):
             distil(root, config_dir, *words)
+    assert list((root / "runs" / "distill").iterdir()) == []

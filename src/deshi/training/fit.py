@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from deshi.data.splits import Split
 from deshi.schemas import FitConfig, TrainingConfig
 from deshi.targets import build
 from deshi.training.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
-from deshi.training.runs import DATA_FILE, RUN_FILE, load_bundle
+from deshi.training.runs import CHECKPOINTS, DATA_FILE, RUN_FILE, load_bundle
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
 
@@ -90,6 +91,7 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
             return _finished(folder)
     bundle = load_bundle(cfg)
     split: Split = build(cfg.split)(bundle)
+    new = folder is None
     if folder is None:
         cfg = _with_measured_precision(cfg)
         folder = new_run_folder(cfg.paths.runs, stage, cfg.name or f"{cfg.data.name}_{network}")
@@ -98,7 +100,7 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
         write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
     else:
         _check_same_data(folder, bundle)
-    with _log_file(folder / "log.txt"):
+    with _refused_leaves_nothing(folder, new=new), _log_file(folder / "log.txt"):
         trained = train(cfg, bundle, split, folder)
     return FitResult(folder, trained.metrics, trained.record["selected_epoch"], sum(trained.seconds.values()))
 
@@ -136,6 +138,17 @@ def _check_same_data(folder: Path, bundle: Bundle) -> None:
             f"The run {folder} was started on data {known[:12]}, but {bundle.path} now holds "
             f"{bundle.fingerprint[:12]}. Prepare the data as they were, or start a new run."
         )
+
+
+@contextmanager
+def _refused_leaves_nothing(folder: Path, new: bool) -> Iterator[None]:
+    """Remove the folder of a new run that was refused before any training in it began: there is nothing to resume."""
+    try:
+        yield
+    except DeshiError:
+        if new and not any(folder.rglob(CHECKPOINTS)):
+            shutil.rmtree(folder)
+        raise
 
 
 @contextmanager

@@ -27,6 +27,8 @@ RUN_FILE = "run.json"
 DATA_FILE = "data.json"
 TEACHER_FILE = "teacher.json"
 FOLDS_FILE = "folds.npy"
+CHECKPOINTS = "checkpoints"
+"""The folder that a training makes when it begins."""
 
 
 def trained_config(folder: Path) -> TrainingConfig:
@@ -174,7 +176,7 @@ def load_selected_student(folder: Path) -> Student:
     """
     student, record = load_student(folder)
     if record["refit"]:
-        path = folder / "checkpoints" / STUDENT_FILE
+        path = folder / CHECKPOINTS / STUDENT_FILE
         if not path.is_file():
             raise DeshiError(f"{path} is missing: the run was refitted, and only that file holds what was selected.")
         load_weights(student, path)

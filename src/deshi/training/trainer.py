@@ -36,7 +36,7 @@ from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
 from deshi.training.hardware import choose_precision, set_threads, training_device
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
-from deshi.training.runs import RUN_FILE, STUDENT_FILE, new_network
+from deshi.training.runs import CHECKPOINTS, RUN_FILE, STUDENT_FILE, new_network
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Training:
         self.cfg, self.bundle, self.split, self.folder = cfg, bundle, split, folder
         self.name, self.users = name, users
         self.stage = cfg.stage
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / CHECKPOINTS
         self.threads = set_threads(cfg.train.threads)
 
     def run_once(self) -> Trained:
@@ -150,6 +150,7 @@ class Training:
         module, data = self._module(starts, ends, cases)
         curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
         trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), cases is not None)
+        self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
         with warnings.catch_warnings():
             for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
