@@ -1,14 +1,15 @@
 """iLoRA with a real language model on MovieLens-100K, and whether it is the language model that helps.
 
-    python benchmarks/ilora.py                          # everything, about 28 minutes a training
-    python benchmarks/ilora.py --minutes 10 --only ilora random frozen
+    python benchmarks/ilora.py --seeds 0 1 2 --only ilora               # half an hour a seed
+    python benchmarks/ilora.py --epochs 5 --label=-short                # all variants, as long each
     python benchmarks/ilora.py --minutes 0.3 --layers 2 --answers 8 --label=-smoke
 
-The gate is the ID student of ``benchmarks/teachers.py`` (seed 0); that student, the text teacher and their ensemble are
+The gate is the ID student of ``benchmarks/teachers.py``; that student, the one of another seed and the text teacher are
 taken from there, too, or trained if they are missing. Each variant of iLoRA has the same time. All are tested by
-``deshi evaluate``: among all items and among 20, and ``words`` also by the titles that it writes. The end measures
-tokens and rows a second for both modes of prompts. Further ``key=value`` words go to every ``deshi teach`` of iLoRA.
-Figures land in ``benchmarks/results/ilora-ml-100k.json``; what is finished is not done again.
+``deshi evaluate``: among all items and among 20, and ``words`` also by the titles that it writes; so are ensembles of
+them and, beside these, of two ID students. ``deshi compare`` tests them against the ID student, all seeds together. The
+end measures tokens and rows a second for both modes of prompts. Further ``key=value`` words go to every ``deshi teach``
+of iLoRA. Figures land in ``benchmarks/results/ilora-ml-100k.json``; what is finished is not done again.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from quality import PEAK_FILE, deshi, newest
-from teachers import tested, text_words, trained
+from teachers import OTHER, cell, tested, text_words, trained
 
 DATA = "ml-100k"
 TRAIN = ("train.batch_positions=1600", "train.learning_rate=1e-3", "train.augment.item_drop=0.2")
@@ -63,22 +65,19 @@ def main() -> None:
     words = [f"data={DATA}", f"paths.root={options.root}"]
     deshi("prepare", words)
     path = Path(__file__).parent / "results" / f"ilora-{DATA}{options.label}.json"
-    known = json.loads(path.read_text()) if path.exists() else {"models": {}, "speed": {}}
-    gate, *others = plain_models(words, options)
-    runs = {"id": gate, **dict(zip(("text", "id+text"), others, strict=True))}
-    for name in options.only:
-        runs[name] = variant(name, gate, words, options)
-        if name == "ilora":
-            runs["id+ilora"] = ensemble("id+ilora", [gate, runs[name]], words, options)
-        for label, run in runs.items():
-            if known["models"].get(label, {}).get("run") != str(run):
-                known["models"][label] = figures(label, run, words, options)
+    known = json.loads(path.read_text()) if path.exists() else {"seeds": {}, "speed": {}}
+    for seed in options.seeds:
+        models = known["seeds"].setdefault(str(seed), {})
+        for label, run in runs_of(seed, words, options):
+            if models.get(label, {}).get("run") != str(run):
+                models[label] = figures(label, run, words, options)
                 write(path, known, options)
+    gate = Path(known["seeds"][str(options.seeds[0])]["id"]["run"])
     for mode in MODES:
         if mode not in known["speed"]:
             known["speed"][mode] = sliced(mode, gate, options)
             write(path, known, options)
-    show(known)
+    show(known, options)
 
 
 def arguments() -> argparse.Namespace:
@@ -89,7 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10, help="of a training, at most, where a variant hasn't its own")
     parser.add_argument("--layers", type=int, help="of the language model: the first so many")
     parser.add_argument("--answers", type=int, default=200, help="test cases that are answered in words")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
     parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
     parser.add_argument("--slice", choices=MODES, help=argparse.SUPPRESS)
@@ -97,36 +96,43 @@ def arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def plain_models(words: list[str], options: argparse.Namespace) -> list[Path]:
-    """The ID student, the text teacher and their ensemble of ``benchmarks/teachers.py``."""
-    seed = options.seed
-    gate = trained("fit", f"{DATA}_seed{seed}", [f"experiment={DATA}", f"seed={seed}", *words])
+def runs_of(seed: int, words: list[str], options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """The models of one seed by their labels, each trained or found when it is its turn."""
+    gate, other = (
+        trained("fit", f"{DATA}_seed{s}", [f"experiment={DATA}", f"seed={s}", *words]) for s in (seed, seed + OTHER)
+    )
     text = trained("teach", f"{DATA}_text_seed{seed}", [*text_words(DATA), f"seed={seed}", *words])
-    return [gate, text, ensemble("id-text", [gate, text], words, options)]
+    yield from (("id", gate), ("text", text))
+    yield "id+id", ensemble("id-id", [gate, other], seed, words)
+    yield "id+text", ensemble("id-text", [gate, text], seed, words)
+    for name in options.only:
+        run = variant(name, gate, seed, words, options)
+        yield name, run
+        if name == "ilora":
+            yield "id+ilora", ensemble(f"id-ilora{options.label}", [gate, run], seed, words)
+            yield "id+text+ilora", ensemble(f"id-text-ilora{options.label}", [gate, text, run], seed, words)
 
 
-def ensemble(name: str, members: list[Path], words: list[str], options: argparse.Namespace) -> Path:
+def ensemble(name: str, members: list[Path], seed: int, words: list[str]) -> Path:
     """Members by z-scores, their weights chosen on validation."""
-    label = "" if name == "id-text" else options.label
     given = ["teacher=ensemble", f"teacher.members=[{','.join(map(str, members))}]", "teacher.scale=zscore"]
-    full = f"{DATA}_{name.replace('+', '-')}{label}_zscore_seed{options.seed}"
-    return trained("teach", full, [*given, f"seed={options.seed}", *words])
+    return trained("teach", f"{DATA}_{name}_zscore_seed{seed}", [*given, f"seed={seed}", *words])
 
 
-def teacher_words(gate: Path, options: argparse.Namespace) -> list[str]:
+def teacher_words(gate: Path, seed: int, options: argparse.Namespace) -> list[str]:
     """What all variants share."""
-    given = ["teacher=ilora", f"teacher.student={gate}", f"seed={options.seed}", *TRAIN]
+    given = ["teacher=ilora", f"teacher.student={gate}", f"seed={seed}", *TRAIN]
     given += [f"train.max_epochs={options.epochs}", f"train.max_minutes={options.minutes}"]
     given += [f"teacher.llm.layers={options.layers}"] if options.layers else []
     return [*given, *options.overrides]
 
 
-def variant(name: str, gate: Path, words: list[str], options: argparse.Namespace) -> Path:
+def variant(name: str, gate: Path, seed: int, words: list[str], options: argparse.Namespace) -> Path:
     """Train one variant, or find it."""
-    full = f"{DATA}_ilora-{name}{options.label}_seed{options.seed}"
+    full = f"{DATA}_ilora-{name}{options.label}_seed{seed}"
     run, begin = newest(options.root / "runs" / "teach", f"*_{full}"), time.perf_counter()
     if run is None:
-        given = [*words, *teacher_words(gate, options), *VARIANTS[name], f"name={full}", "train.progress=false"]
+        given = [*words, *teacher_words(gate, seed, options), *VARIANTS[name], f"name={full}", "train.progress=false"]
         peak = deshi("teach", given)
     elif not (run / "metrics.json").exists():
         peak = deshi("teach", [f"resume={run}", f"paths.root={options.root}"])
@@ -175,7 +181,7 @@ def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     from deshi.training.runs import load_bundle, new_network
 
-    words = [f"data={DATA}", *teacher_words(gate, options), f"paths.root={options.root}"]
+    words = [f"data={DATA}", *teacher_words(gate, options.seeds[0], options), f"paths.root={options.root}"]
     cfg = compose("teach", [*words, f"teacher.prompt.mode={options.slice}"], {})
     bundle = load_bundle(cfg)
     teacher = new_network(cfg, bundle, bundle.n_items)
@@ -244,20 +250,37 @@ def write(path: Path, known: dict[str, Any], options: argparse.Namespace) -> Non
     path.write_text(json.dumps(known | {"settings": settings}, indent=1, sort_keys=True) + "\n")
 
 
-def show(known: dict[str, Any]) -> None:
-    """Markdown: quality, then speed."""
+def show(known: dict[str, Any], options: argparse.Namespace) -> None:
+    """Markdown: quality with its spread over the seeds, tests against the ID student, speed."""
+    labels = list(dict.fromkeys(name for models in known["seeds"].values() for name in models))
     heads = [name.partition("/")[2] + (", validation" if name.startswith("validation") else "") for name in SHOWN]
-    print(f"\n| model | {' | '.join(heads)} | epochs | minutes | peak GiB |\n" + "| --- " * (len(SHOWN) + 4) + "|")
-    for name, model in known["models"].items():
-        cells = [f"{model[key]:.4f}" if key in model else "" for key in SHOWN]
-        cells += [str(model["trained_epochs"] or ""), f"{model['seconds'] / 60:.1f}", str(model["peak_gib"] or "")]
-        print(f"| {name} | {' | '.join(cells)} |")
+    print(
+        f"\n| model | seeds | {' | '.join(heads)} | epochs | minutes | peak GiB |\n" + "| --- " * (len(SHOWN) + 5) + "|"
+    )
+    for name in labels:
+        models = [models[name] for models in known["seeds"].values() if name in models]
+        cells = [cell([model[key] for model in models]) if key in models[0] else "" for key in SHOWN]
+        first = models[0]
+        cells += [str(first["trained_epochs"] or ""), f"{first['seconds'] / 60:.1f}", str(first["peak_gib"] or "")]
+        print(f"| {name} | {len(models)} | {' | '.join(cells)} |")
+    compared(known["seeds"], labels, options)
     print(
         "\n| prompts | training tokens/s | positions/s | exported rows/s | peak GiB | threads |\n" + "| --- " * 6 + "|"
     )
     for mode, speed in known["speed"].items():
         keys = ("train_tokens_per_s", "train_positions_per_s", "export_rows_per_s", "peak_gib", "threads")
         print(f"| {mode} | {' | '.join(str(speed[key]) for key in keys)} |")
+
+
+def compared(seeds: dict[str, Any], labels: list[str], options: argparse.Namespace) -> None:
+    """Paired tests of the models that every seed has against the ID student, all seeds together."""
+    shared = [name for name in labels if all(name in models for models in seeds.values())]
+    folders = ",".join(models[name]["evaluations"][0] for name in shared for models in seeds.values())
+    names = ",".join(f"'{name}'" for name in shared)
+    deshi("compare", [f"runs=[{folders}]", f"labels=[{names}]", "baseline=id", f"paths.root={options.root}"])
+    folder = newest(options.root / "runs" / "compare", "*")
+    assert folder is not None
+    print("\n" + next(folder.glob("*.md")).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
