@@ -2,9 +2,11 @@
 
     python benchmarks/distillation.py ml-100k
     python benchmarks/distillation.py amazon-beauty amazon-toys --shared ../shared/data --recipes kl table kl+table
+    python benchmarks/distillation.py ml-100k --teacher ilora --recipes kl
 
-For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``), its
-knowledge (100 items after every event), and for each recipe a student that is distilled with the preset's own training.
+For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``, or
+one with the iLoRA of ``benchmarks/ilora.py``), its knowledge (100 items after every event), and for each recipe a
+student that is distilled with the preset's own training.
 All are tested by ``deshi evaluate``; ``deshi compare`` tests the recipes against the plain student. Figures land in
 ``benchmarks/results/distillation-NAME.json``. What is finished is not done again.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "kl+table": (KL, TABLE),
 }
 """What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones."""
+
+TEACHERS = {"text": ("text",), "ilora": ("ilora",), "text+ilora": ("text", "ilora")}
+"""What may stand beside the ID student in the teacher."""
 
 WITH_TABLE: dict[str, tuple[str, ...]] = {
     "amazon-beauty": ("student.dropout=0.3",),
@@ -53,7 +59,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), help=f"of {', '.join(RECIPES)} and those added")
     parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
     parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
+    parser.add_argument("--teacher", choices=list(TEACHERS), default="text", help="what the ID student is joined by")
     options = parser.parse_args()
+    options.label = "" if options.teacher == "text" else f"-{options.teacher.replace('+', '-')}"
     options.known = {**RECIPES, **{name: tuple(words) for name, *words in options.add}}
     unknown = [name for name in options.recipes if name not in options.known]
     if unknown:
@@ -64,37 +72,47 @@ def arguments() -> argparse.Namespace:
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train or find the plain student, the teacher and the distilled students of a seed, and test them."""
     preset = [f"experiment={data}", f"seed={seed}", *words]
-    plain, teacher = plain_and_teacher(data, seed, words)
+    plain, teacher = plain_and_teacher(data, seed, words, options.teacher)
     store = exported(teacher, words)
     runs = {"plain": plain, "teacher": teacher}
     for name, *more in options.plain:
         runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*preset, *more])
     for name in options.recipes:
         given = [*options.known[name], f"knowledge=[{store}]", *(WITH_TABLE.get(data, ()) if "table" in name else ())]
-        runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}_seed{seed}", [*preset, *given])
+        runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}", [*preset, *given])
     return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
 
 
-def plain_and_teacher(data: str, seed: int, words: list[str]) -> tuple[Path, Path]:
-    """The preset's student, and the ensemble of it and the text teacher."""
+def plain_and_teacher(data: str, seed: int, words: list[str], teacher: str = "text") -> tuple[Path, Path]:
+    """The preset's student, and the ensemble of it and one of :data:`TEACHERS`."""
     plain = trained("fit", f"{data}_seed{seed}", [f"experiment={data}", f"seed={seed}", *words])
-    text = trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words])
-    joined = [f"teacher.members=[{plain},{text}]", "teacher.scale=log_softmax", f"seed={seed}"]
-    return plain, trained("teach", f"{data}_id-text_log_softmax_seed{seed}", ["teacher=ensemble", *joined, *words])
+    members = [plain]
+    if "text" in TEACHERS[teacher]:
+        members.append(trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words]))
+    if "ilora" in TEACHERS[teacher]:
+        tuned = newest(plain.parents[1] / "teach", f"*_{data}_ilora-ilora_seed{seed}")
+        if tuned is None or not (tuned / "metrics.json").exists():
+            sys.exit(
+                f"There is no finished iLoRA of {data}, seed {seed}: benchmarks/ilora.py --seeds {seed} trains it."
+            )
+        members.append(tuned)
+    joined = [f"teacher.members=[{','.join(map(str, members))}]", "teacher.scale=log_softmax", f"seed={seed}"]
+    name = f"{data}_id-{teacher.replace('+', '-')}_log_softmax_seed{seed}"
+    return plain, trained("teach", name, ["teacher=ensemble", *joined, *words])
 
 
 def exported(run: Path, words: list[str]) -> str:
-    """The store of a run's lists and of its language model's vectors, written if need be."""
-    store = run.name
+    """The store of a run's lists and of its text model's vectors, if it has one, written if need be."""
+    store, vectors = run.name, "text" if "text" in run.name else "none"
     root = next(word for word in words if word.startswith("paths.root="))
     if not (Path(root.partition("=")[2]) / "knowledge" / store / "manifest.json").is_file():
-        deshi("know", ["export", str(run), f"store={store}", "positions=train+held_out", "vectors=text", root])
+        deshi("know", ["export", str(run), f"store={store}", "positions=train+held_out", f"vectors={vectors}", root])
     return store
 
 
 def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Markdown: mean and standard deviation over the seeds, gains, share of the teacher's gain, paired tests."""
-    path = Path(__file__).parent / "results" / f"distillation-{data}.json"
+    path = Path(__file__).parent / "results" / f"distillation-{data}{options.label}.json"
     recipes = {name: list(options.known[name]) for name in options.recipes}
     path.write_text(json.dumps({"recipes": recipes, "seeds": found}, indent=1, sort_keys=True) + "\n")
     names = list(found[0]["models"])
