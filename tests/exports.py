@@ -1,13 +1,16 @@
-"""A tiny serving bundle for tests, exported once."""
+"""Tiny serving bundles for tests, each exported once."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 import deshi
-from deshi.export.bundle import ServingBundle
+from deshi.export.bundle import INDEX, MANIFEST, TABLE, ServingBundle, write_manifest
+from deshi.export.nearest import build_index
 from deshi.serve.engine import Engine
 
 
@@ -23,6 +26,22 @@ def serving(_finished_root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def bundle(serving: Path) -> ServingBundle:
     """The same, loaded."""
     return ServingBundle.load(serving)
+
+
+@pytest.fixture(scope="session")
+def indexed(serving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an index for approximate search."""
+    folder = tmp_path_factory.mktemp("indexed") / "bundle"
+    shutil.copytree(serving, folder)
+    with_index(folder)
+    return folder
+
+
+def with_index(folder: Path) -> None:
+    """Give a bundle an index of the table that it has now."""
+    build_index(load_file(folder / TABLE)["item_table"], folder / INDEX)
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, "tiny_seed0", {})
 
 
 @pytest.fixture(scope="session")

@@ -460,6 +460,11 @@ class ExportConfig(StageConfig):
         None, strict=False, description="the bundle's folder; null: serving, in the run's folder"
     )
     int8: bool = Field(False, description="an int8 graph too, with what it loses")
+    index: Literal["auto", "exact", "approximate"] = Field(
+        "auto",
+        description="approximate: an index for catalogues that are too large to be scored whole; exact: none; "
+        "auto: above a million items",
+    )
     parity: ParityConfig = Field(default_factory=ParityConfig)
 
 
@@ -486,6 +491,7 @@ class RecommendConfig(StageConfig):
     exclude: Path | None = Field(None, strict=False, description="a file of item ids, one a line, never recommended")
     allowed: Path | None = Field(None, strict=False, description="a file of the only item ids that may be")
     precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
+    search: Literal["auto", "exact"] = Field("auto", description="auto: by the bundle's index, if it has one")
     threads: int | None = Field(None, ge=1, description="answering at a time; null: one a core")
     batch_size: int = Field(8, ge=1, description="histories that go through the network at a time")
     progress: bool = Field(True, description="log how far it is")
@@ -508,4 +514,5 @@ class ServeConfig(StageConfig):
     connections: int = Field(1000, ge=1, description="at a time; further ones are answered by 503")
     log_requests: bool = Field(True, description="a line of the log for each request")
     precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
+    search: Literal["auto", "exact"] = Field("auto", description="auto: by the bundle's index, if it has one")
     threads: int = Field(1, ge=1, description="of onnxruntime for one answer; one is the fastest for a small network")

@@ -1,5 +1,5 @@
-"""The exported bundle that these tests share."""
+"""The exported bundles that these tests share."""
 
-from exports import bundle, engine, serving
+from exports import bundle, engine, indexed, serving
 
-__all__ = ["bundle", "engine", "serving"]
+__all__ = ["bundle", "engine", "indexed", "serving"]

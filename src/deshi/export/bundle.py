@@ -37,6 +37,10 @@ TABLE = "item_table.safetensors"
 WEIGHTS = "weights.safetensors"
 PARITY = "parity.json"
 CARD = "MODEL_CARD.md"
+INDEX = "items.faiss"
+RECALL = "recall.json"
+"""The index for approximate search and what it misses, there only if one was built."""
+
 GRAPHS = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 """The graph of each precision; the second is there only if it was asked for."""
 
@@ -115,6 +119,11 @@ class ServingBundle:
     def precisions(self) -> list[str]:
         """Those of the graphs that the bundle holds: ``fp32``, and ``int8`` if it was exported."""
         return [name for name, file in GRAPHS.items() if file in self.manifest["files"]]
+
+    @property
+    def index(self) -> Path | None:
+        """The index for approximate search, or None if the bundle has none."""
+        return self.path / INDEX if INDEX in self.manifest["files"] else None
 
     @cached_property
     def items(self) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 
 from deshi.data.bundle import Bundle
 from deshi.evaluate.record import Evaluation
+from deshi.export.nearest import Recall
 from deshi.export.parity import Parity
 from deshi.export.result import sentences
 from deshi.metrics.ranking import case_ranks, metrics_per_case
@@ -26,6 +27,7 @@ def model_card(
     bundle: Bundle,
     parities: Mapping[str, Parity],
     evaluations: Sequence[Evaluation],
+    recall: Recall | None = None,
 ) -> str:
     """The card's text.
 
@@ -35,6 +37,7 @@ def model_card(
         bundle: the data that the run was trained on.
         parities: of each graph.
         evaluations: of the run, the newest last; that among all items is taken.
+        recall: of the index for approximate search; None if there is none.
     """
     whole = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
     sections = {
@@ -44,9 +47,10 @@ def model_card(
         "The graph against the PyTorch model": [
             f"- {line}" for name, p in parities.items() for line in sentences(name, p)
         ],
+        "Approximate search": [] if recall is None else _search(recall),
         "Limits": _limits(config),
     }
-    parts = [f"## {title}\n" + "\n".join(lines) for title, lines in sections.items()]
+    parts = [f"## {title}\n" + "\n".join(lines) for title, lines in sections.items() if lines]
     return "\n\n".join([f"# {config['name']} on {config['data']}", *parts]) + "\n"
 
 
@@ -112,6 +116,13 @@ def _table(evaluation: Evaluation, part: str) -> list[str]:
 def _title(metric: str) -> str:
     name, _, k = metric.partition("@")
     return f"{name.capitalize() if name == 'recall' else name.upper()}@{k}"
+
+
+def _search(recall: Recall) -> list[str]:
+    return [
+        f"- The bundle has an index (faiss {recall.faiss}): {recall.sentence()}",
+        "- The figures above are those of exact scoring, which `search=exact` asks for.",
+    ]
 
 
 def _limits(config: Mapping[str, Any]) -> list[str]:

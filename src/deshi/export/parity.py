@@ -38,10 +38,14 @@ class OnnxScorer:
         self.n_items, self._max_length = len(table), max_length
         self._network, self._table = network, table
 
+    def hidden(self, batch: Batch) -> NDArray[np.float32]:
+        """``(B, dim)`` the states after the histories."""
+        items, lengths = keep_latest(batch.items, batch.lengths, self._max_length)
+        return self._network.hidden(items.numpy(), lengths.numpy())
+
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32."""
-        items, lengths = keep_latest(batch.items, batch.lengths, self._max_length)
-        return torch.from_numpy(self._network.hidden(items.numpy(), lengths.numpy()) @ self._table.T)
+        return torch.from_numpy(self.hidden(batch) @ self._table.T)
 
 
 @dataclass(frozen=True)

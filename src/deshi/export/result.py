@@ -12,6 +12,7 @@ from rich.text import Text
 
 from deshi.data.rendering import Rendered
 from deshi.export.bundle import ServingBundle
+from deshi.export.nearest import Recall
 from deshi.export.parity import LIST, Parity
 
 
@@ -23,12 +24,14 @@ class ExportResult(Rendered):
         folder: where it is.
         bundle: read back.
         parity: of each graph against the PyTorch model.
+        recall: of the index for approximate search; None if there is none.
         seconds: that the export took.
     """
 
     folder: Path
     bundle: ServingBundle = field(repr=False)
     parity: Mapping[str, Parity]
+    recall: Recall | None
     seconds: float
 
     def tables(self) -> Group:
@@ -39,6 +42,8 @@ class ExportResult(Rendered):
         for name, entry in self.bundle.manifest["files"].items():
             files.add_row(name, f"{entry['bytes'] / 1024:,.1f}")
         said = [Text(sentence) for name, parity in self.parity.items() for sentence in sentences(name, parity)]
+        if self.recall is not None:
+            said.append(Text(self.recall.sentence()))
         return Group(files, *said, Text(f"Written to {self.folder} in {self.seconds:.1f} s"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 from deshi.artifacts import atomic_folder, write_json
 from deshi.config import find_trained
 from deshi.data.bundle import Bundle
+from deshi.data.datamodule import CaseBatches
 from deshi.data.splits import Cases
 from deshi.evaluate.record import evaluations_of
 from deshi.evaluate.reference.events import training_events
@@ -24,8 +26,10 @@ from deshi.export.bundle import (
     COUNT,
     FOLDER,
     GRAPHS,
+    INDEX,
     ITEMS,
     PARITY,
+    RECALL,
     TABLE,
     WEIGHTS,
     ServingBundle,
@@ -34,6 +38,7 @@ from deshi.export.bundle import (
 )
 from deshi.export.card import model_card
 from deshi.export.graph import folded, write_graph
+from deshi.export.nearest import ItemIndex, Recall, build_index, measure_recall, wants_index
 from deshi.export.parity import OnnxScorer, Parity, compare_scorers
 from deshi.export.quantise import write_int8
 from deshi.export.result import ExportResult
@@ -44,6 +49,8 @@ from deshi.students.scorers import StudentScorer
 from deshi.targets import import_target
 from deshi.training.runs import read_record, trained_config
 from deshi.types import ITEM, TITLE, DeshiError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,7 @@ def run(cfg: ExportConfig) -> ExportResult:
 
     Raises:
         DeshiError: if the run isn't finished or trained no student, its data are missing or other ones, the graph
-            doesn't answer as the student does, or the place is taken by something else.
+            doesn't answer as the student does, a package is missing, or the place is taken by something else.
     """
     begin = time.perf_counter()
     runtime()
@@ -69,18 +76,20 @@ def run(cfg: ExportConfig) -> ExportResult:
     output = (cfg.output or folder / FOLDER).expanduser()
     _check_free(output)
     exported = _load(cfg, folder)
+    wants_index(cfg.index, exported.student.n_items)  # a missing package is told before the work
     with atomic_folder(output) as temporary:
         parities = _fill(temporary, cfg, exported)
+        recall = _index(temporary, cfg, exported)
         evaluations = evaluations_of(cfg.paths.runs, folder)
         config = _config(exported)
         write_json(temporary / CONFIG, config)
         write_json(temporary / PARITY, {name: parity.plain() for name, parity in parities.items()})
-        card = model_card(folder, config, exported.subject.bundle, parities, evaluations)
+        card = model_card(folder, config, exported.subject.bundle, parities, evaluations, recall)
         (temporary / CARD).write_text(card, encoding="utf-8")
         facts = {"run": folder.name, "data": exported.subject.bundle.name}
         write_manifest(temporary, _name(folder), facts)
         ServingBundle.load(temporary)
-    return ExportResult(output, ServingBundle.load(output, check=False), parities, time.perf_counter() - begin)
+    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, time.perf_counter() - begin)
 
 
 def _check_free(output: Path) -> None:
@@ -128,7 +137,7 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     student, subject = exported.student, exported.subject
     weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
     # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
-    table = np.ascontiguousarray(student.item_table().detach().float().numpy())
+    table = _table(student)
     save_file(weights, folder / WEIGHTS)
     save_file({"item_table": table}, folder / TABLE)
     _items(subject).write_parquet(folder / ITEMS)
@@ -139,6 +148,26 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
         write_int8(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
         parities["int8"] = _parity(folder, "int8", table, cfg, exported)
     return parities
+
+
+def _table(student: Student) -> np.ndarray:
+    return np.ascontiguousarray(student.item_table().detach().float().numpy())
+
+
+def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | None:
+    """Write the index for approximate search, if there is to be one, and what it misses for the users of the parity."""
+    table, bundle = _table(exported.student), exported.subject.bundle
+    if not wants_index(cfg.index, len(table)):
+        return None
+    log.info("An index for approximate search is made of %s items", f"{len(table):,}")
+    build_index(table, folder / INDEX)
+    graph = OnnxScorer(OnnxNetwork(folder / GRAPHS["fp32"]), table, exported.student.max_length)
+    cases = _sample(exported.cases, bundle, cfg.parity.users)
+    batches = CaseBatches(bundle, cases, bundle.n_interactions, batch_size=16, filter_seen=False)
+    states = (graph.hidden(batch) for _, batch, _, _ in batches)
+    recall = measure_recall(ItemIndex(folder / INDEX, table), table, states)
+    write_json(folder / RECALL, recall.plain())
+    return recall
 
 
 def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:

@@ -1,4 +1,7 @@
-"""The engine: a serving bundle and a history in, a ranked list out. Scores are exact; PyTorch isn't loaded."""
+"""The engine: a serving bundle and a history in, a ranked list out. PyTorch isn't loaded.
+
+Every score is exact. Which items are scored is all of them, unless the bundle has an index for approximate search.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.export.bundle import COUNT, ServingBundle
+from deshi.export.nearest import ItemIndex
 from deshi.export.session import OnnxNetwork, pad
 from deshi.serve.titles import TitleIndex
 from deshi.serve.top import best_of
@@ -21,6 +25,7 @@ History = Sequence[str] | Sequence[int] | Ints
 """Item ids (texts) or item indices (whole numbers), oldest first."""
 
 POPULARITY = "popularity"
+SEARCHES = ("auto", "exact")
 
 
 class RequestError(DeshiError, ValueError):
@@ -69,15 +74,28 @@ class Engine:
         threads: CPU threads of onnxruntime in one call.
         precision: ``fp32``, or ``int8`` if the bundle has it.
         batch_size: histories that go through the network at a time.
+        search: ``auto`` asks the bundle's index if it has one, ``exact`` scores every item.
 
     Attributes:
         bundle: the loaded bundle.
         precision: as given.
+
+    Raises:
+        DeshiError: for a missing precision or package, or a graph or index that can't be read.
     """
 
-    def __init__(self, bundle: ServingBundle, threads: int = 1, precision: str = "fp32", batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        bundle: ServingBundle,
+        threads: int = 1,
+        precision: str = "fp32",
+        batch_size: int = 8,
+        search: str = "auto",
+    ) -> None:
         if batch_size < 1:
             raise DeshiError(f"batch_size is {batch_size}, expected at least 1.")
+        if search not in SEARCHES:
+            raise DeshiError(f"search is {search!r}, expected one of {', '.join(SEARCHES)}.")
         self.bundle, self.precision, self._batch_size = bundle, precision, batch_size
         self._network = OnnxNetwork(bundle.graph(precision), threads)
         self._table = bundle.item_table
@@ -88,6 +106,7 @@ class Engine:
         self._index = {item_id: index for index, item_id in enumerate(self._ids)}
         self._counts = bundle.items[COUNT].to_numpy().astype(np.float32)
         self._search = TitleIndex(bundle.items)
+        self._near = None if search == "exact" or bundle.index is None else ItemIndex(bundle.index, self._table)
 
     @property
     def n_items(self) -> int:
@@ -159,7 +178,10 @@ class Engine:
         k = min(k, self.n_items)
         items = np.full((len(histories), k), PAD, dtype=np.int32)
         scores = np.full((len(histories), k), np.nan, dtype=np.float32)
-        for rows, block in self._scores(histories):
+        rest: Ints = np.arange(len(histories))
+        if self._near is not None:
+            rest = self._look_up(self._near, histories, allowed, filter_seen, items, scores)
+        for rows, block in self._scores(histories, rest):
             if allowed is not None:
                 block[:, ~allowed] = -np.inf
             for row, own in zip(rows, block, strict=True):
@@ -235,17 +257,49 @@ class Engine:
             return self._index[item]
         return int(self._checked([item])[0])
 
-    def _scores(self, histories: Sequence[Ints]) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
-        """Blocks of rows with their scores ``(B, n_items)``: histories of similar length together, no row twice."""
-        lengths = np.array([len(history) for history in histories], dtype=np.int64)
-        order = np.argsort(lengths, kind="stable")
-        order = order[lengths[order] > 0]
-        for first in range(0, len(order), self._batch_size):
-            rows = order[first : first + self._batch_size]
-            hidden = self._network.hidden(*pad([histories[row][-self.bundle.max_length :] for row in rows]))
-            yield rows, hidden @ self._table.T
-        for row in np.flatnonzero(lengths == 0):
+    def _look_up(
+        self,
+        near: ItemIndex,
+        histories: Sequence[Ints],
+        allowed: Mask | None,
+        filter_seen: bool,
+        items: NDArray[np.int32],
+        scores: NDArray[np.float32],
+    ) -> Ints:
+        """Fill in the rows that the index can answer, and give those that are left.
+
+        These are the rows without a history, those of which too much is left out, and those of which too little stays.
+        """
+        k, closed = items.shape[1], 0 if allowed is None else int(np.count_nonzero(~allowed))
+        wanted = np.array([k + closed + (len(history) if filter_seen else 0) for history in histories], dtype=np.int64)
+        left = np.array([not len(h) or not near.serves(w) for h, w in zip(histories, wanted, strict=True)], dtype=bool)
+        for rows, hidden in self._hidden(histories, np.flatnonzero(~left)):
+            for row, state in zip(rows, hidden, strict=True):
+                found, own = near.find(state, wanted[row])
+                if allowed is not None:
+                    own[~allowed[found]] = -np.inf
+                if filter_seen:
+                    own[np.isin(found, histories[row])] = -np.inf
+                best = best_of(own, min(k, len(own)))
+                left[row] = len(best) < k
+                items[row, : len(best)], scores[row, : len(best)] = found[best], own[best]
+        return np.flatnonzero(left)
+
+    def _scores(self, histories: Sequence[Ints], rows: Ints) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
+        """Blocks of the rows with their scores ``(B, n_items)``, no row twice; without a history by popularity."""
+        lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
+        for block, hidden in self._hidden(histories, rows[lengths > 0]):
+            yield block, hidden @ self._table.T
+        for row in rows[lengths == 0]:
             yield np.array([row]), self._counts[None].copy()
+
+    def _hidden(self, histories: Sequence[Ints], rows: Ints) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
+        """Blocks of the rows with the states after their histories ``(B, dim)``, similar lengths together."""
+        lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
+        order = rows[np.argsort(lengths, kind="stable")]
+        for first in range(0, len(order), self._batch_size):
+            block = order[first : first + self._batch_size]
+            yield block, self._network.hidden(*pad([histories[row][-self.bundle.max_length :] for row in block]))
 
     def _open_items(self, exclude: History, candidates: History | None, allowed: Mask | None) -> Mask | None:
         """What may be answered, as one mask; None is everything."""
@@ -282,7 +336,12 @@ class Engine:
 
 
 def load(
-    bundle: str | Path, threads: int = 1, precision: str = "fp32", batch_size: int = 8, check: bool = True
+    bundle: str | Path,
+    threads: int = 1,
+    precision: str = "fp32",
+    batch_size: int = 8,
+    check: bool = True,
+    search: str = "auto",
 ) -> Engine:
     """Open a serving bundle.
 
@@ -292,8 +351,10 @@ def load(
         precision: ``fp32``, or ``int8`` if the bundle has it.
         batch_size: histories that go through the network at a time.
         check: hash every file and compare with the bundle's manifest.
+        search: ``auto`` asks the bundle's index if it has one, ``exact`` scores every item.
 
     Raises:
-        DeshiError: if the folder is no whole bundle of this version, or onnxruntime isn't installed.
+        DeshiError: if the folder is no whole bundle of this version, or onnxruntime isn't installed, or faiss isn't
+            and the bundle has an index.
     """
-    return Engine(ServingBundle.load(bundle, check), threads, precision, batch_size)
+    return Engine(ServingBundle.load(bundle, check), threads, precision, batch_size, search)

@@ -74,7 +74,7 @@ def run(cfg: RecommendConfig) -> RecommendResult:
     if output.resolve() == source.resolve():
         raise DeshiError(f"input and output are both {output}, expected two files.")
     bundle = ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle))
-    engine = Engine(bundle, threads=1, precision=cfg.precision, batch_size=cfg.batch_size)
+    engine = Engine(bundle, 1, cfg.precision, cfg.batch_size, cfg.search)
     columns = cfg.columns
     histories = read_histories(
         source, bundle.items[ITEM], columns.user, columns.item, columns.items, columns.order, cfg.separator

@@ -112,7 +112,7 @@ def _open(cfg: ServeConfig, text: str) -> ServingBundle:
 
 
 def _start(cfg: ServeConfig, bundle: ServingBundle) -> Engine:
-    return Engine(bundle, cfg.threads, cfg.precision)
+    return Engine(bundle, cfg.threads, cfg.precision, search=cfg.search)
 
 
 def _beside(cfg: ServeConfig) -> dict[str, Engine]:

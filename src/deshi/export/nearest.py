@@ -1,0 +1,191 @@
+"""An index of the item table for approximate search: what it is made of, how it is asked, and what it misses.
+
+Scores are inner products, and an inner product is no metric; graphs of neighbours (HNSW, Malkov and Yashunin 2018) are
+made for one. In trained tables rare items are pushed down along a direction that all have in common, and their long
+vectors draw the graph's edges to themselves. So the table's mean is taken off first: that adds one number to all scores
+of a history, which orders nothing. ``benchmarks/approximate_search.py`` holds it against the inner product as it is and
+against its reduction to a Euclidean distance by one more dimension (Bachrach et al. 2014), which both find less.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+MANY_ITEMS = 1_000_000
+"""Up to so many items a catalogue is scored exactly, unless an index is asked for."""
+
+LEAST = 1024
+"""So many items are looked up at least: the graph is searched as widely as that."""
+
+FACTOR = 4
+"""Items looked up for each one that is wanted, or left out."""
+
+SHARE = 200
+"""From a two-hundredth of the catalogue on a search takes as long as scoring everything."""
+
+EDGES, WIDTH = 32, 64
+"""Neighbours of an item in the graph (twice as many in its lowest layer), and candidates while it is built."""
+
+CHUNK = 16_384
+EVERY = 5.0
+"""Items added at a time, and seconds between two lines about the progress."""
+
+DEPTHS = (10, 100)
+NEEDED = (
+    "An index for approximate search needs faiss: pip install 'deshi[ann]'. Without it scores are exact: give "
+    "index=exact to deshi export, and search=exact to what answers."
+)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What an index finds of the exact lists.
+
+    Attributes:
+        histories: asked.
+        recall10: mean share of an exact top 10 that the index finds.
+        recall100: the same of a top 100.
+        faiss: the version that built it.
+    """
+
+    histories: int
+    recall10: float
+    recall100: float
+    faiss: str
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-able numbers."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """The same for people."""
+        return (
+            f"approximate search finds {self.recall10:.2%} of the exact top-10 lists and {self.recall100:.2%} of the "
+            f"top-100 lists of {self.histories:,} histories, nothing left out."
+        )
+
+
+class ItemIndex:
+    """An opened index. It is mapped into memory, and may be asked by several threads at a time.
+
+    Args:
+        path: the file that :func:`build_index` wrote.
+        table: ``(n_items, dim)``, the scoring vectors.
+
+    Raises:
+        DeshiError: if faiss isn't installed, the file can't be read, or it is the index of another table.
+    """
+
+    def __init__(self, path: Path, table: NDArray[np.float32]) -> None:
+        self._faiss = _faiss()
+        try:
+            self._index = self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise DeshiError(f"{path} can't be read by faiss ({error}). Run deshi export again.") from error
+        if (self._index.ntotal, self._index.d) != table.shape:
+            raise DeshiError(f"{path} is no index of {len(table)} items of {table.shape[1]}. Run deshi export again.")
+        self._table = table
+
+    def serves(self, wanted: int) -> bool:
+        """Whether a list of ``wanted`` items, those to be left out included, is better looked up than scored."""
+        return FACTOR * wanted <= max(LEAST, len(self._table) // SHARE)
+
+    def find(self, hidden: NDArray[np.float32], wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Items with high scores, more than ``wanted`` if there are, in index order, and their exact scores.
+
+        Args:
+            hidden: ``(dim,)`` the state after a history.
+            wanted: items that are needed.
+        """
+        count = min(max(LEAST, FACTOR * wanted), len(self._table))
+        width = self._faiss.SearchParametersHNSW(efSearch=count)
+        found = np.sort(self._index.search(hidden[None], count, params=width)[1][0])
+        found = found[np.searchsorted(found, 0) :]  # -1 where it has found no more
+        # Unlike a matrix product, this gives equal vectors equal scores wherever they stand.
+        return found, np.einsum("nd,d->n", self._table[found], hidden)
+
+
+def wants_index(index: str, n_items: int) -> bool:
+    """Whether a bundle is to have an index, by the setting ``auto``, ``exact`` or ``approximate``.
+
+    Raises:
+        DeshiError: if it is and faiss isn't installed.
+    """
+    wanted = index == "approximate" or (index == "auto" and n_items > MANY_ITEMS)
+    if wanted:
+        _faiss()
+    return wanted
+
+
+def build_index(table: NDArray[np.float32], path: Path) -> None:
+    """Write the index of an item table. One thread builds it, so that the same table gives the same file."""
+    faiss = _faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        faiss.write_index(_graph(faiss, table), str(path))
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _graph(faiss: Any, table: NDArray[np.float32]) -> Any:
+    """The graph of a table, its numbers in half the bits: the scores of what it finds are computed from the table."""
+    stored = faiss.ScalarQuantizer.QT_bf16
+    index = faiss.IndexHNSWSQ(table.shape[1], stored, EDGES, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = WIDTH
+    index.is_trained = True  # nothing is learnt for these numbers
+    mean = table.mean(0, dtype=np.float64).astype(np.float32)
+    begin = said = time.perf_counter()
+    for first in range(0, len(table), CHUNK):
+        index.add(table[first : first + CHUNK] - mean)
+        now, done = time.perf_counter(), index.ntotal
+        if now - said >= EVERY and done < len(table):
+            left = (now - begin) * (len(table) - done) / done
+            log.info("%s of %s items are in the index, about %.0f s left", f"{done:,}", f"{len(table):,}", left)
+            said = now
+    return index
+
+
+def measure_recall(index: ItemIndex, table: NDArray[np.float32], states: Iterable[NDArray[np.float32]]) -> Recall:
+    """Hold an index against exact scoring.
+
+    Args:
+        index: of the table.
+        table: ``(n_items, dim)``.
+        states: blocks ``(B, dim)`` of states after histories.
+    """
+    shares = [
+        _found(index, state, scores) for block in states for state, scores in zip(block, block @ table.T, strict=True)
+    ]
+    recall10, recall100 = np.mean(shares, axis=0).tolist()
+    return Recall(len(shares), recall10, recall100, _faiss().__version__)
+
+
+def _found(index: ItemIndex, state: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:
+    """The share of the exact lists of :data:`DEPTHS` that an index finds; equal scores may stand for each other."""
+    shares = []
+    for depth in (min(depth, len(scores)) for depth in DEPTHS):
+        items = index.find(state, depth)[0]
+        least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
+        shares.append(min(int((scores[items] >= least).sum()), depth) / depth)
+    return shares
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise DeshiError(NEEDED) from error
+    return faiss
