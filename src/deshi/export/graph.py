@@ -20,6 +20,9 @@ from deshi.students.caser import Caser
 from deshi.students.layers import ItemEmbedding
 from deshi.types import PAD, DeshiError
 
+OPSET = 23
+"""Of the graph: the first one that has attention as one operator, which is faster than the ten that it replaces."""
+
 NEEDED = "Export needs onnx and onnxscript: pip install 'deshi[serve]'"
 
 
@@ -60,7 +63,7 @@ def write_graph(student: Student, path: Path) -> None:
                 network, example, dynamic_shapes={"items": {0: batch, 1: length}, "lengths": {0: batch}}, strict=True
             )
             program = torch.onnx.export(
-                traced, dynamo=True, input_names=list(INPUTS), output_names=[OUTPUT], verbose=False
+                traced, dynamo=True, input_names=list(INPUTS), output_names=[OUTPUT], verbose=False, opset_version=OPSET
             )
     except Exception as error:  # tracing runs the student's own code, which may raise anything
         raise DeshiError(

@@ -17,12 +17,17 @@ def write_int8(graph: Path, path: Path) -> None:
     """
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization.registry import IntegerOpsRegistry
     except ImportError as error:
         raise DeshiError(NEEDED) from error
+    # Attention has no weights, and what the quantiser makes of ONNX's own operator isn't valid.
     logger = logging.getLogger()  # onnxruntime recommends a preprocessing through the root logger
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
-        quantize_dynamic(str(graph), str(path), weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(
+            str(graph), str(path), weight_type=QuantType.QInt8, per_channel=True,
+            op_types_to_quantize=[name for name in IntegerOpsRegistry if name != "Attention"],
+        )  # fmt: skip
     finally:
         logger.setLevel(level)
