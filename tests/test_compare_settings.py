@@ -56,3 +56,14 @@ def test_names_that_lead_nowhere_stay(tmp_path: Path) -> None:
     both, _ = family(tmp_path, 1, seed=0)
     known, unknown = settings_of(both)["teacher.members"]
     assert unknown == "elsewhere" and known.startswith("sasrec-")
+
+
+def test_how_a_run_was_computed_makes_no_other_model(tmp_path: Path) -> None:
+    """The softmax's chunks change no result, nor does a limit of time that wasn't reached; one that was may have."""
+
+    def settings(name: str, epochs: int, minutes: float, chunk: int | None) -> dict[str, Any]:
+        train, loss = {"max_epochs": 10, "max_minutes": minutes}, {"_target_": "L", "chunk": chunk}
+        return settings_of(write_run(tmp_path, "fit", name, {"trained_epochs": epochs}, train=train, loss=loss))
+
+    assert settings("whole", 10, 30, 512) == settings("longer", 10, 60, None)
+    assert settings("cut", 6, 30, None) != settings("cut-later", 9, 60, None)

@@ -11,9 +11,13 @@ from deshi.artifacts import fingerprint, read_json
 from deshi.config import CONFIG_FILE, TRAINING_STAGES, read_saved
 from deshi.targets import TARGET
 
-NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads")
+NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")
 """Keys of a fit's configuration in which runs of one model may differ; the data are compared by fingerprint."""
 
+LIMIT = "train.max_minutes"
+"""Another such key, where the run was over before it."""
+
+RUN_FILE = "run.json"
 NAMES_RUNS = ("student", "members")
 """What arguments are called that name other runs: those of an LLM teacher, an ensemble, a policy."""
 _STAMP = re.compile(r"-\d{8}-\d{6}")
@@ -28,12 +32,14 @@ def settings_of(folder: Path) -> dict[str, Any]:
     flat = {
         key: value for key, value in flatten(read_saved(folder)).items() if not belongs_to(key, NO_PART_OF_THE_MODEL)
     }
-    runs = folder.parent.parent
+    runs, record = folder.parent.parent, read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    if record.get("trained_epochs") == flat.get("train.max_epochs"):
+        flat.pop(LIMIT, None)
     for key, value in flat.items():
         if "." in key and key.rpartition(".")[2] in NAMES_RUNS:
             flat[key] = [_origin(runs, one) for one in value] if isinstance(value, list) else _origin(runs, value)
-    if "knowledge" in flat and (folder / "run.json").is_file():
-        known = {one["store"]: one["teacher"] for one in read_json(folder / "run.json").get("knowledge", ())}
+    if "knowledge" in flat and record:
+        known = {one["store"]: one["teacher"] for one in record.get("knowledge", ())}
         flat["knowledge"] = [_store(runs, store, known.get(store, {})) for store in flat["knowledge"]]
     return flat
 
