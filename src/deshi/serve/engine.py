@@ -203,7 +203,7 @@ class Engine:
             )
         if isinstance(history, np.ndarray) or not all(isinstance(item, str) for item in history):
             return self._checked(history), 0
-        known = [index for index in map(self._index.get, history) if index is not None]
+        known = [self._index[item] for item in history if item in self._index]
         return np.array(known, dtype=np.int64), len(history) - len(known)
 
     def mask(self, items: History) -> Mask:
