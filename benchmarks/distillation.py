@@ -60,8 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
     parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
     parser.add_argument("--teacher", choices=list(TEACHERS), default="text", help="what the ID student is joined by")
+    parser.add_argument("--label", default="", help="ends the names of the distilled runs and of the results file")
     options = parser.parse_args()
-    options.label = "" if options.teacher == "text" else f"-{options.teacher.replace('+', '-')}"
+    options.label = ("" if options.teacher == "text" else f"-{options.teacher.replace('+', '-')}") + options.label
     options.known = {**RECIPES, **{name: tuple(words) for name, *words in options.add}}
     unknown = [name for name in options.recipes if name not in options.known]
     if unknown:
@@ -78,7 +79,7 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     for name, *more in options.plain:
         runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*preset, *more])
     for name in options.recipes:
-        given = [*options.known[name], f"knowledge=[{store}]", *(WITH_TABLE.get(data, ()) if "table" in name else ())]
+        given = [f"knowledge=[{store}]", *(WITH_TABLE.get(data, ()) if "table" in name else ()), *options.known[name]]
         runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}", [*preset, *given])
     return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
 
