@@ -113,17 +113,17 @@ class Ensemble:
         if self.weights is not None:
             return {"members": self.members, "weights": self.weights}
         vectors = list(weight_vectors(len(self.members), self.steps))
-        ranks: list[list[Tensor]] = [[] for _ in vectors]
-        cases = []
+        ranks, cases = [], []
         for numbers, batch, targets, seen in validation:
             moved = batch.to(self.device)
             parts = [normalised(scorer.scores(moved).cpu(), self.scale) for scorer in self.scorers]
             real = targets != PAD
             cases.append(numbers[:, None].expand_as(targets)[real])
-            for found, weights in zip(ranks, vectors, strict=True):
-                found.append(rank_rows(combined(parts, weights), targets, seen)[0][real])
+            # One tensor a batch is kept, not one a vector: each small one that outlives the matrices made around it
+            # would keep the allocator from using their memory again.
+            ranks.append(torch.stack([rank_rows(combined(parts, one), targets, seen)[0][real] for one in vectors]))
         owners = torch.cat(cases)
-        values = [metrics_from_ranks(torch.cat(one), ks=(10,), cases=owners)["ndcg@10"] for one in ranks]
+        values = [metrics_from_ranks(one, ks=(10,), cases=owners)["ndcg@10"] for one in torch.cat(ranks, dim=1)]
         best = max(range(len(vectors)), key=lambda place: values[place])
         log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
         tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]
