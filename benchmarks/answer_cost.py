@@ -16,10 +16,10 @@ import gc
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import deshi
 from deshi.data.bundle import Bundle
+from recommend_speed import latencies
 
 WARM_UP = 20
 BUNDLE = "serving"
@@ -36,6 +37,10 @@ Ask = Callable[[], object]
 
 def main() -> None:
     options = arguments()
+    if options.way:
+        folder = Path(options.runs[0].rpartition("=")[2])
+        print(json.dumps(measure(folder, options.way, options.requests, options.threads)))
+        return
     print(
         "| model | CPU time of an answer, p50, p99 | wall, p50, p99 | numbers | process, GiB |\n" + "| --- " * 5 + "|"
     )
@@ -44,7 +49,9 @@ def main() -> None:
         ways = ["torch"] + (["engine"] if (Path(folder) / BUNDLE).is_dir() else [])
         for way in ways:
             asked = [f"={folder}", f"--way={way}", f"--requests={options.requests}", f"--threads={options.threads}"]
-            done = subprocess.run([sys.executable, __file__, *asked], check=True, capture_output=True, text=True)
+            done = subprocess.run([sys.executable, __file__, *asked], stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                sys.exit(f"Measuring {folder} failed with status {done.returncode}; the reason stands above.")
             cost = json.loads(done.stdout.splitlines()[-1])
             label = (name or Path(folder).name) + (" exported, ONNX" if way == "engine" else "")
             print(
@@ -61,10 +68,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--way", choices=["torch", "engine"], help="measure the one run here and print JSON")
     options = parser.parse_args()
-    if options.way:
-        folder = Path(options.runs[0].rpartition("=")[2])
-        print(json.dumps(measure(folder, options.way, options.requests, options.threads)))
-        sys.exit()
+    folders = [Path(named.rpartition("=")[2]) for named in options.runs]
+    missing = [str(folder) for folder in folders if not (folder / "config.yaml").is_file()]
+    if missing:
+        parser.error(f"expected folders of finished runs, such as runs/fit/NAME; no run is at {', '.join(missing)}")
     return options
 
 
@@ -75,12 +82,7 @@ def measure(folder: Path, way: str, requests: int, threads: int) -> dict[str, ob
     users = np.random.default_rng(0).integers(0, bundle.n_users, requests + WARM_UP)
     load = with_engine if way == "engine" else with_torch
     asks, size = load(folder, bundle, users, threads)
-    walls, processes = [], []
-    for ask in asks:
-        wall, process = time.perf_counter(), time.process_time()
-        ask()
-        walls.append(1000 * (time.perf_counter() - wall))
-        processes.append(1000 * (time.process_time() - process))
+    walls, processes = latencies(asks)
     resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     quantiles = {
         name: np.quantile(values[WARM_UP:], [0.5, 0.99]).tolist()
@@ -107,10 +109,15 @@ def with_torch(folder: Path, bundle: Bundle, users: NDArray[np.int64], threads: 
     scorer, _ = load_scorer(folder, bundle=bundle)
     starts, ends = bundle.offsets[users], bundle.offsets[users + 1]
     parts = history_batches(np.asarray(bundle.items), users, starts, ends, int((ends - starts).max()), 1)
-    asks = [partial(lambda batch: scorer.scores(batch).topk(10), batch) for _, batch in parts]
-    alive = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    asks: list[Ask] = [partial(best_items, scorer, batch) for _, batch in parts]
+    alive = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in alive}
     return asks, sum(storages.values())
+
+
+def best_items(scorer: Any, batch: Any) -> object:
+    """The answer that is timed: the 10 best items of a batch."""
+    return scorer.scores(batch).topk(10)
 
 
 if __name__ == "__main__":

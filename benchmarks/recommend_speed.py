@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +56,24 @@ def measure_batch(bundle: Path, events: pl.DataFrame, folder: Path, precision: s
     return wall
 
 
+def latencies(asks: list[Callable[[], object]]) -> tuple[list[float], list[float]]:
+    """Wall time and process time of each call in ms, one after another."""
+    walls, processes = [], []
+    for ask in asks:
+        wall, process = time.perf_counter(), time.process_time()
+        ask()
+        walls.append(1000 * (time.perf_counter() - wall))
+        processes.append(1000 * (time.process_time() - process))
+    return walls, processes
+
+
 def measure_single(bundle: Path, data: Bundle, precision: str, requests: int) -> float:
     """Print the latency of single requests for users' whole histories, top 10; return the median in ms."""
     engine = deshi.load(bundle, precision=precision)
     ids = data.vocabulary["item_id"]
     users = np.random.default_rng(0).integers(0, data.n_users, requests + 50)
     histories = [ids.gather(data.history(int(user))).to_list() for user in users]
-    walls, processes = [], []
-    for history in histories:
-        wall, process = time.perf_counter(), time.process_time()
-        engine.recommend(history, k=10)
-        walls.append(1000 * (time.perf_counter() - wall))
-        processes.append(1000 * (time.process_time() - process))
+    walls, processes = latencies([partial(engine.recommend, history, k=10) for history in histories])
     for name, values in (("wall", walls[50:]), ("process", processes[50:])):
         p50, p99 = np.quantile(values, [0.5, 0.99])
         print(f"{precision}: {requests} single requests, one thread, {name} p50 {p50:.2f} ms, p99 {p99:.2f} ms")
