@@ -27,9 +27,10 @@ OTHER = 100
 TEXT: dict[str, tuple[str, ...]] = {
     "amazon-beauty": ("teacher.feed_forward=2.0", "train.learning_rate=3.0e-3", "train.validate_every=3"),
     "amazon-toys": ("teacher.feed_forward=2.0", "train.learning_rate=3.0e-3", "train.validate_every=3"),
+    "ml-100k": ("teacher.positions=rotary",),
     "ml-1m": ("teacher.positions=rotary",),
 }
-"""In what the text teacher's training differs from the preset's: the student's positions on MovieLens-1M, the rest
+"""In what the text teacher's training differs from the preset's: the student's positions on MovieLens, the rest
 chosen on validation of seed 0 of Amazon Beauty."""
 MODELS = ("id", "text", "id+id", "id+text")
 SHOWN = ("ndcg@10", "recall@10")
