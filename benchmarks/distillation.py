@@ -8,20 +8,20 @@ For each seed: the plain student of the preset, the teacher (the ensemble ID + t
 one with the iLoRA of ``benchmarks/ilora.py``), its knowledge (100 items after every event), and for each recipe a
 student that is distilled with the preset's own training.
 All are tested by ``deshi evaluate``; ``deshi compare`` tests the recipes against the plain student. Figures land in
-``benchmarks/results/distillation-NAME.json``. What is finished is not done again.
+``benchmarks/results/distillation-NAME.json``, beside those of other seeds with the same settings; tests are over the
+seeds whose evaluations are here. What is finished is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from quality import common_parser, data_words, deshi, newest
-from teachers import SHOWN, cell, tested, text_words, trained
+from quality import common_parser, data_words, deshi, merged, newest, preset
+from teachers import SHOWN, cell, compare, tested, text_words, trained
 
 TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
 KL = "distill=listwise"
@@ -72,16 +72,21 @@ def arguments() -> argparse.Namespace:
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train or find the plain student, the teacher and the distilled students of a seed, and test them."""
-    preset = [f"experiment={data}", f"seed={seed}", *words]
+    shared = [f"experiment={data}", f"seed={seed}", *words]
     plain, teacher = plain_and_teacher(data, seed, words, options.teacher)
     store = exported(teacher, words)
     runs = {"plain": plain, "teacher": teacher}
     for name, *more in options.plain:
-        runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*preset, *more])
+        runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*shared, *more])
     for name in options.recipes:
-        given = [f"knowledge=[{store}]", *(WITH_TABLE.get(data, ()) if "table" in name else ()), *options.known[name]]
-        runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}", [*preset, *given])
+        given = [*shared, f"knowledge=[{store}]", *recipe(name, data, options)]
+        runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}", given)
     return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
+
+
+def recipe(name: str, data: str, options: argparse.Namespace) -> list[str]:
+    """The words of a recipe."""
+    return [*(WITH_TABLE.get(data, ()) if "table" in name else ()), *options.known[name]]
 
 
 def plain_and_teacher(data: str, seed: int, words: list[str], teacher: str = "text") -> tuple[Path, Path]:
@@ -114,8 +119,9 @@ def exported(run: Path, words: list[str]) -> str:
 def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Markdown: mean and standard deviation over the seeds, gains, share of the teacher's gain, paired tests."""
     path = Path(__file__).parent / "results" / f"distillation-{data}{options.label}.json"
-    recipes = {name: list(options.known[name]) for name in options.recipes}
-    path.write_text(json.dumps({"recipes": recipes, "seeds": found}, indent=1, sort_keys=True) + "\n")
+    recipes = {name: recipe(name, data, options) for name in options.recipes}
+    settings = {"preset": preset(data), "recipes": recipes, "plain": options.plain, "text": text_words(data)}
+    found = merged(path, settings, found)
     names = list(found[0]["models"])
     print(f"\n{data}, {len(found)} seeds\n| model | part | NDCG@10 | Recall@10 | gain | share of the teacher's |")
     print("| --- " * 6 + "|")
@@ -127,12 +133,7 @@ def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Nam
             mean = statistics.mean(values[name])
             share = f"{(mean - base) / (best - base):.0%}" if best > base and name != "plain" else ""
             print(f"| {name} | {part} | {' | '.join(map(cell, columns))} | {mean / base - 1:+.1%} | {share} |")
-    runs = ",".join(one["models"][name]["run"] for name in names for one in found)
-    labels = ",".join(f"'{name}'" for name in names)
-    deshi("compare", [f"runs=[{runs}]", f"labels=[{labels}]", "baseline='plain'", f"paths.root={options.root}"])
-    compared = newest(options.root / "runs" / "compare", "*")
-    assert compared is not None
-    print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
+    compare(found, names, "plain", options.root)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 Each seed is one ``deshi fit`` with the experiment preset of that name, selected on validation, and one
 ``deshi evaluate`` on both parts. Times include validation; peak memory is the ``deshi fit`` process's. Further
 ``key=value`` words go to every ``deshi fit``. The figures land in ``benchmarks/results/quality-NAME.json``, beside
-those of other seeds that were measured before: remove the file to begin anew after a change of a preset.
+those of other seeds that were measured before with the same preset and words.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import os
 import statistics
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 SHARED = ("ml-1m", "amazon-beauty", "amazon-toys")
 PEAK_FILE = "peak_gib.json"
@@ -120,14 +123,25 @@ def deshi(stage: str, words: list[str]) -> float:
 def write(data: str, results: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Put the results into the file, beside those of other seeds that it holds, and return all of them."""
     path = Path(__file__).parent / "results" / f"quality-{data}{options.label}.json"
-    path.parent.mkdir(exist_ok=True)
+    return merged(path, {"preset": preset(data), "overrides": options.overrides}, results, {"cores": os.cpu_count()})
+
+
+def merged(
+    path: Path, settings: dict[str, Any], found: list[dict[str, Any]], beside: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Write what was found for some seeds beside what the file holds of others, if that has the same settings."""
     known = json.loads(path.read_text()) if path.exists() else {}
-    same = known.get("overrides") == options.overrides
-    by_seed = {result["seed"]: result for result in [*(known["results"] if same else []), *results]}
-    merged = [by_seed[seed] for seed in sorted(by_seed)]
-    summary = {"data": data, "seeds": sorted(by_seed), "overrides": options.overrides, "cores": os.cpu_count()}
-    path.write_text(json.dumps(summary | {"results": merged}, indent=1, sort_keys=True) + "\n")
-    return merged
+    same = all(known.get(key) == value for key, value in settings.items())
+    by_seed = {one["seed"]: one for one in [*(known["seeds"] if same else []), *found]}
+    seeds = [by_seed[seed] for seed in sorted(by_seed)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(settings | (beside or {}) | {"seeds": seeds}, indent=1, sort_keys=True) + "\n")
+    return seeds
+
+
+def preset(data: str) -> Any:
+    """The experiment preset of that name, as it stands in its file."""
+    return yaml.safe_load((resources.files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
 
 
 def show(data: str, results: list[dict[str, Any]]) -> None:

@@ -6,7 +6,8 @@
 For each seed: the ID student of the preset, a second one of another seed, the text teacher (see ``text_words``), and
 two ensembles, ID + text and ID + ID, whose weights are chosen on validation. All are tested by
 ``deshi evaluate``; ``deshi compare`` tests ID + text against the others. Figures land in
-``benchmarks/results/teachers-NAME.json``. What is finished is not done again.
+``benchmarks/results/teachers-NAME.json``, beside those of other seeds with the same settings; tests are over the seeds
+whose evaluations are here. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from importlib import resources
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from quality import common_parser, data_words, deshi, newest, with_overrides
+from quality import common_parser, data_words, deshi, merged, newest, preset, with_overrides
 
 OTHER = 100
 """Added to a seed for the second ID student."""
@@ -77,9 +76,9 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
 
 def text_words(data: str) -> list[str]:
     """The preset's training with :data:`TEXT`, as words for the text teacher of its own widths."""
-    preset = yaml.safe_load((resources.files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
-    length = preset["student"].get("max_length", 200)
-    train = dict(preset["train"])
+    given = preset(data)
+    length = given["student"].get("max_length", 200)
+    train = dict(given["train"])
     augment = train.pop("augment", {})
     train.setdefault("patience", train["max_epochs"])
     words = [f"teacher.max_length={length}", *(f"train.{key}={value}" for key, value in train.items())]
@@ -115,7 +114,13 @@ def tested(run: Path, words: list[str]) -> dict[str, Any]:
 def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Markdown: mean and standard deviation over the seeds, the gain over the ID student, and the paired tests."""
     path = Path(__file__).parent / "results" / f"teachers-{data}{options.label}.json"
-    path.write_text(json.dumps({"overrides": options.overrides, "seeds": found}, indent=1, sort_keys=True) + "\n")
+    settings = {
+        "preset": preset(data),
+        "text": text_words(data),
+        "overrides": options.overrides,
+        "scale": options.scale,
+    }
+    found = merged(path, settings, found)
     print(
         f"\n{data}, {len(found)} seeds\n| model | part | NDCG@10 | Recall@10 | NDCG@10 against ID |\n"
         + "| --- " * 5
@@ -127,12 +132,19 @@ def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Nam
             columns = [[one["models"][name][f"{part}/{metric}"] for one in found] for metric in SHOWN]
             cells = [cell(values) for values in columns]
             print(f"| {name} | {part} | {' | '.join(cells)} | {statistics.mean(columns[0]) / base - 1:+.1%} |")
-    runs = ",".join(one["models"][name]["run"] for name in MODELS for one in found)
-    labels = ",".join(f"'{name}'" for name in MODELS)
-    deshi("compare", [f"runs=[{runs}]", f"labels=[{labels}]", "baseline='id+text'", f"paths.root={options.root}"])
-    compared = newest(options.root / "runs" / "compare", "*")
+    compare(found, MODELS, "id+text", options.root)
+
+
+def compare(found: list[dict[str, Any]], names: Iterable[str], baseline: str, root: Path) -> None:
+    """Paired tests against one model, over the seeds whose evaluations lie on this machine."""
+    here = [one for one in found if all(Path(one["models"][name]["run"]).is_dir() for name in names)]
+    runs = ",".join(one["models"][name]["run"] for name in names for one in here)
+    labels = ",".join(f"'{name}'" for name in names)
+    deshi("compare", [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='{baseline}'", f"paths.root={root}"])
+    compared = newest(root / "runs" / "compare", "*")
     assert compared is not None
-    print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
+    print(f"\nseeds {', '.join(str(one['seed']) for one in here)}")
+    print(next(compared.glob("*.md")).read_text(encoding="utf-8"))
 
 
 def cell(values: list[float]) -> str:
