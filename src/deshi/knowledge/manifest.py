@@ -33,6 +33,12 @@ REQUIRED = (
 )  # fmt: skip
 
 
+def store_path(folder: Path, text: str) -> Path:
+    """The store that ``text`` names: a path, or a name under ``folder``."""
+    path = Path(text).expanduser()
+    return path if len(path.parts) > 1 or (path / MANIFEST).is_file() else folder / text
+
+
 def working_path(target: Path) -> Path:
     """Where the store ``target`` is written before it is complete."""
     return target.parent / f".{target.name}.partial"

@@ -12,6 +12,7 @@ from deshi.artifacts import read_json
 from deshi.config import TRAINING_STAGES, load_config, resolved
 from deshi.data.bundle import Bundle
 from deshi.evaluate.compare.settings import belongs_to, flatten
+from deshi.knowledge.manifest import store_path
 from deshi.knowledge.store import Knowledge
 from deshi.pipeline.steps import STAMP
 from deshi.schemas import DistillConfig, KnowConfig, StageConfig
@@ -55,7 +56,7 @@ def find_done(stage: str, cfg: StageConfig, bundle: Bundle, needs: Iterable[Path
         needs: what the stage reads; what was made before it is out of date.
     """
     if isinstance(cfg, KnowConfig):  # a store's name tells its run and what it was asked for
-        store = cfg.paths.knowledge / str(cfg.store)
+        store = store_path(cfg.paths.knowledge, str(cfg.store))
         return Found(store, True) if (store / "manifest.json").is_file() else None
     newest = max((folder.name[:STAMP] for folder in needs), default="")
     begun = None
@@ -100,4 +101,6 @@ def _is_same(run: Path, stage: str, cfg: StageConfig, bundle: Bundle) -> bool:
 def _knows_the_same(run: Path, cfg: DistillConfig) -> bool:
     """Whether the stores hold what the run learnt from."""
     known: Mapping[str, str] = read_json(run / KNOWLEDGE_FILE)
-    return all(known[name] == fingerprint_of(Knowledge.load(cfg.paths.knowledge / name)) for name in cfg.knowledge)
+    return all(
+        known[name] == fingerprint_of(Knowledge.load(store_path(cfg.paths.knowledge, name))) for name in cfg.knowledge
+    )

@@ -20,6 +20,7 @@ from deshi.distill.objective import Distillation
 from deshi.distill.signal import Lists
 from deshi.distill.term import Context, Term
 from deshi.knowledge.histories import Histories
+from deshi.knowledge.manifest import store_path
 from deshi.knowledge.store import Knowledge
 from deshi.knowledge.truth import TRAIN, truths
 from deshi.schemas import DistillConfig
@@ -217,7 +218,7 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
         DeshiError: for missing, damaged or foreign stores, rows that are wrong, a teacher of another split or one
             that was trained on validation, and rows that hold the answers.
     """
-    path = Path(name).expanduser() if (Path(name).expanduser() / "manifest.json").is_file() else folder / name
+    path = store_path(folder, name)
     store = Knowledge.load(path, bundle, check=True)
     teacher = store.manifest["teacher"]
     if teacher.get("split", node) != node:

@@ -21,6 +21,7 @@ from deshi.knowledge.foreign.readers import Imported
 from deshi.knowledge.histories import Histories, Ints
 from deshi.knowledge.inspection import inspect_knowledge
 from deshi.knowledge.inspection_result import Inspection
+from deshi.knowledge.manifest import store_path
 from deshi.knowledge.positions import choose_rows
 from deshi.knowledge.store import Knowledge
 from deshi.knowledge.writer import write_knowledge, write_lists
@@ -118,7 +119,7 @@ def _export(cfg: KnowConfig) -> KnowResult:
         scorer,
         altered or bundle,
         rows,
-        _store(cfg, cfg.store or folder.name),
+        store_path(cfg.paths.knowledge, cfg.store or folder.name),
         k=min(cfg.k, bundle.n_items),
         meta=meta,
         positions=positions,
@@ -161,7 +162,7 @@ def _rows(
 
 def _inspect(cfg: KnowConfig) -> Inspection:
     assert cfg.store is not None
-    path = _store(cfg, cfg.store)
+    path = store_path(cfg.paths.knowledge, cfg.store)
     manifest = Knowledge.load(path).manifest
     bundle = Bundle.load(cfg.paths.data / manifest["data"])
     knowledge = Knowledge.load(path, bundle, check=True)
@@ -193,7 +194,7 @@ def _import(cfg: KnowConfig) -> KnowResult:
     knowledge = write_lists(
         *imported.found.aligned(),
         bundle,
-        _store(cfg, cfg.store),
+        store_path(cfg.paths.knowledge, cfg.store),
         meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
         score_kind=imported.found.score_kind,
         dtype=cfg.dtype,
@@ -201,12 +202,6 @@ def _import(cfg: KnowConfig) -> KnowResult:
         force=cfg.force,
     )
     return KnowResult(knowledge)
-
-
-def _store(cfg: KnowConfig, text: str) -> Path:
-    """A folder, or a name under ``paths.knowledge``."""
-    path = Path(text).expanduser()
-    return path if len(path.parts) > 1 or (path / "manifest.json").is_file() else cfg.paths.knowledge / text
 
 
 def _identity(folder: Path) -> dict[str, Any]:
