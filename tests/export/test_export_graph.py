@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from deshi.export.graph import folded, traceable, write_graph
@@ -121,6 +124,13 @@ def test_int8_is_close_and_smaller(tmp_path: Path) -> None:
     full = network.hidden(items.numpy(), lengths.numpy())
     small = OnnxNetwork(tmp_path / "int8.onnx").hidden(items.numpy(), lengths.numpy())
     assert 0 < abs(full - small).max() < 0.3
+    weights = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8
+    ]
+    assert sum(weight.size for weight in weights) > 400 * 64
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) <= 64  # two products fit into 16 bits
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "model.onnx").stat().st_size
 
 
