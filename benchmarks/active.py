@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distillation import exported, plain_and_teacher
-from quality import common_parser, data_words, deshi, newest, with_overrides
+from quality import common_parser, data_words, deshi, done, with_overrides
 from teachers import cell, tested, trained
 
 POLICIES: dict[str, str] = {
@@ -77,9 +77,9 @@ def one_seed(
     wanted = {"plain": plain} | {
         f"{name}@{share:g}": None for name, share in cells(options.policies, options.shares)
     }  # fmt: skip
-    done = results["seeds"].setdefault(str(seed), {})
+    tested_before = results["seeds"].setdefault(str(seed), {})
     for name, run in wanted.items():
-        if name in done:
+        if name in tested_before:
             continue
         policy, _, share = name.partition("@")
         if run is None:
@@ -87,7 +87,7 @@ def one_seed(
             given = [*recipe, "distill=listwise", f"knowledge=[{store}]", *more]
             run = trained("distill", f"{data}_active_{policy}-{share}_seed{seed}{label}", given)
         record = json.loads((run / "run.json").read_text())
-        done[name] = tested(run, words) | {"distilled": record.get("distilled", 0)}
+        tested_before[name] = tested(run, words) | {"distilled": record.get("distilled", 0)}
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
@@ -121,9 +121,7 @@ def show(data: str, results: dict[str, Any], options: argparse.Namespace) -> Non
         runs = ",".join(one[name]["run"] for name in names for one in found)
         labels = ",".join(f"'{name}'" for name in names)
         words = [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='random@{share:g}'", f"paths.root={options.root}"]
-        deshi("compare", words)
-        compared = newest(options.root / "runs" / "compare", "*")
-        assert compared is not None
+        compared = done("compare", words, options.root)
         print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
 
 

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quality import PEAK_FILE, deshi, newest
+from quality import PEAK_FILE, deshi, done, newest
 from teachers import OTHER, cell, tested, text_words, trained
 
 DATA = "ml-100k"
@@ -149,16 +149,19 @@ def figures(name: str, run: Path, words: list[str], options: argparse.Namespace)
     """A model's figures: full ranking on both parts, 20 candidates on test, and how it was trained."""
     found = tested(run, words)
     given = [f"run={run}", "candidates=llara", f"paths.root={options.root}"]
-    peak = deshi("evaluate", [*given, *([f"answers={options.answers}"] if name == "words" else [])])
-    folder = newest(options.root / "runs" / "evaluate", "*")
-    assert folder is not None
+    folder = done("evaluate", [*given, *([f"answers={options.answers}"] if name == "words" else [])], options.root)
     metrics = json.loads((folder / "metrics.json").read_text())
     few = {key: value for key, value in metrics.items() if "hit_ratio" in key or "written" in key}
     record = json.loads((run / "run.json").read_text())
     told = {key: record.get(key) for key in ("llm", "trained_epochs", "selected_epoch", "positions", "threads")}
-    memory = json.loads((run / PEAK_FILE).read_text()) if (run / PEAK_FILE).exists() else None
-    peaks = {"peak_gib": memory, "evaluate_peak_gib": round(peak, 2)}
-    return found | few | told | peaks | {"run": str(run), "evaluations": [found["run"], str(folder)]}
+    memory = {key: peak_memory(path) for key, path in (("peak_gib", run), ("evaluate_peak_gib", folder))}
+    return found | few | told | memory | {"run": str(run), "evaluations": [found["run"], str(folder)]}
+
+
+def peak_memory(run: Path) -> float | None:
+    """Peak memory of the process that made a run, in GiB, if it was measured."""
+    path = run / PEAK_FILE
+    return float(path.read_text()) if path.exists() else None
 
 
 def sliced(mode: str, gate: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -277,9 +280,8 @@ def compared(seeds: dict[str, Any], labels: list[str], options: argparse.Namespa
     shared = [name for name in labels if all(name in models for models in seeds.values())]
     folders = ",".join(models[name]["evaluations"][0] for name in shared for models in seeds.values())
     names = ",".join(f"'{name}'" for name in shared)
-    deshi("compare", [f"runs=[{folders}]", f"labels=[{names}]", "baseline=id", f"paths.root={options.root}"])
-    folder = newest(options.root / "runs" / "compare", "*")
-    assert folder is not None
+    words = [f"runs=[{folders}]", f"labels=[{names}]", "baseline=id", f"paths.root={options.root}"]
+    folder = done("compare", words, options.root)
     print("\n" + next(folder.glob("*.md")).read_text(encoding="utf-8"))
 
 

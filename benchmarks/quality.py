@@ -25,6 +25,8 @@ import yaml
 
 SHARED = ("ml-1m", "amazon-beauty", "amazon-toys")
 PEAK_FILE = "peak_gib.json"
+LAST_FILES = ("metrics.json", "comparison.md")
+"""What a finished evaluation or comparison has."""
 SHOWN = ("ndcg@10", "recall@10", "mrr@10", "coverage@10")
 
 
@@ -98,8 +100,8 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     run = newest(options.root / "runs" / "fit", f"*_{name}") or options.root
     if not (run / PEAK_FILE).exists():
         (run / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
-    deshi("evaluate", [f"run={run}", "part=both", f"with_references={str(seed == options.seeds[0]).lower()}", root])
-    tested = newest(options.root / "runs" / "evaluate", "*") or options.root
+    references = f"with_references={str(seed == options.seeds[0]).lower()}"
+    tested = done("evaluate", [f"run={run}", "part=both", references, root], options.root)
     found = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in (("run", run), ("time", run))}
     metrics = json.loads((tested / "metrics.json").read_text())
     return {"seed": seed, "peak_gib": json.loads((run / PEAK_FILE).read_text()), "metrics": metrics} | found
@@ -108,6 +110,28 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
 def newest(folder: Path, pattern: str) -> Path | None:
     """The run folder that was made last."""
     return max(folder.glob(pattern), key=lambda path: path.name, default=None)
+
+
+def done(stage: str, words: list[str], root: Path) -> Path:
+    """The evaluation or comparison by exactly these words: one that is there, or a new one.
+
+    Other benchmarks may run at the same time under the same root: the newest folder could be theirs.
+    """
+
+    def there() -> Path | None:
+        for folder in sorted((root / "runs" / stage).glob("*"), reverse=True):
+            if any((folder / name).exists() for name in LAST_FILES):
+                if yaml.safe_load((folder / "overrides.yaml").read_text()) == words:
+                    return folder
+        return None
+
+    found = there()
+    if found is None:
+        peak = deshi(stage, words)
+        found = there()
+        assert found is not None, f"deshi {stage} left no finished run of these words under {root}"
+        (found / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
+    return found
 
 
 def deshi(stage: str, words: list[str]) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quality import common_parser, data_words, deshi, merged, newest, preset, with_overrides
+from quality import common_parser, data_words, deshi, done, merged, newest, preset, with_overrides
 
 OTHER = 100
 """Added to a seed for the second ID student."""
@@ -101,9 +101,7 @@ def trained(stage: str, name: str, words: list[str]) -> Path:
 def tested(run: Path, words: list[str]) -> dict[str, Any]:
     """Figures of a run on both parts, its time, and an ensemble's weights."""
     root = run.parents[2]
-    deshi("evaluate", [f"run={run}", "part=both", f"paths.root={root}"])
-    folder = newest(root / "runs" / "evaluate", "*")
-    assert folder is not None
+    folder = done("evaluate", [f"run={run}", "part=both", f"paths.root={root}"], root)
     metrics = json.loads((folder / "metrics.json").read_text())
     record = json.loads((run / "run.json").read_text())
     seconds = json.loads((run / "time.json").read_text())["wall_seconds"]
@@ -140,9 +138,8 @@ def compare(found: list[dict[str, Any]], names: Iterable[str], baseline: str, ro
     here = [one for one in found if all(Path(one["models"][name]["run"]).is_dir() for name in names)]
     runs = ",".join(one["models"][name]["run"] for name in names for one in here)
     labels = ",".join(f"'{name}'" for name in names)
-    deshi("compare", [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='{baseline}'", f"paths.root={root}"])
-    compared = newest(root / "runs" / "compare", "*")
-    assert compared is not None
+    words = [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='{baseline}'", f"paths.root={root}"]
+    compared = done("compare", words, root)
     print(f"\nseeds {', '.join(str(one['seed']) for one in here)}")
     print(next(compared.glob("*.md")).read_text(encoding="utf-8"))
 
