@@ -7,9 +7,9 @@
 For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``, or
 one with the iLoRA of ``benchmarks/ilora.py``), its knowledge (100 items after every event), and for each recipe a
 student that is distilled with the preset's own training.
-All are tested by ``deshi evaluate``; ``deshi compare`` tests the recipes against the plain student. Figures land in
-``benchmarks/results/distillation-NAME.json``, beside those of other seeds with the same settings; tests are over the
-seeds whose evaluations are here. What is finished is not done again.
+All are tested by ``deshi evaluate``; paired permutation tests compare all with the plain student. Figures land in
+``benchmarks/results/distillation-NAME.json``, beside those of other seeds with the same settings, with the test ranks
+that the tests need. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Nam
             mean = statistics.mean(values[name])
             share = f"{(mean - base) / (best - base):.0%}" if best > base and name != "plain" else ""
             print(f"| {name} | {part} | {' | '.join(map(cell, columns))} | {mean / base - 1:+.1%} | {share} |")
-    compare(found, names, "plain", options.root)
+    compare(found, names, "plain")
 
 
 if __name__ == "__main__":

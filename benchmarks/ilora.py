@@ -7,9 +7,10 @@
 The gate is the ID student of ``benchmarks/teachers.py``; that student, the one of another seed and the text teacher are
 taken from there, too, or trained if they are missing. Each variant of iLoRA has the same time. All are tested by
 ``deshi evaluate``: among all items and among 20, and ``words`` also by the titles that it writes; so are ensembles of
-them and, beside these, of two ID students. ``deshi compare`` tests them against the ID student, all seeds together. The
-end measures tokens and rows a second for both modes of prompts. Further ``key=value`` words go to every ``deshi teach``
-of iLoRA. Figures land in ``benchmarks/results/ilora-ml-100k.json``; what is finished is not done again.
+them and, beside these, of two ID students. Paired permutation tests compare all with the ID student and with two, all
+seeds together. The end measures tokens and rows a second for both modes of prompts. Further ``key=value`` words go to
+every ``deshi teach`` of iLoRA. Figures land in ``benchmarks/results/ilora-ml-100k.json``, beside those of other seeds
+with the same settings; what is finished is not done again.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quality import PEAK_FILE, deshi, done, newest
-from teachers import OTHER, cell, tested, text_words, trained
+from quality import PEAK_FILE, deshi, done, newest, preset
+from teachers import OTHER, cell, compare, tested, text_words, trained
 
 DATA = "ml-100k"
 TRAIN = ("train.batch_positions=1600", "train.learning_rate=1e-3", "train.augment.item_drop=0.2")
@@ -65,18 +66,20 @@ def main() -> None:
     words = [f"data={DATA}", f"paths.root={options.root}"]
     deshi("prepare", words)
     path = Path(__file__).parent / "results" / f"ilora-{DATA}{options.label}.json"
-    known = json.loads(path.read_text()) if path.exists() else {"seeds": {}, "speed": {}}
+    known = json.loads(path.read_text()) if path.exists() else {"speed": {}}
+    if known.get("settings") != settings(options):
+        known = {"settings": settings(options), "seeds": {}, "speed": known["speed"]}
     for seed in options.seeds:
         models = known["seeds"].setdefault(str(seed), {})
         for label, run in runs_of(seed, words, options):
             if models.get(label, {}).get("run") != str(run):
                 models[label] = figures(label, run, words, options)
-                write(path, known, options)
+                write(path, known)
     gate = Path(known["seeds"][str(options.seeds[0])]["id"]["run"])
     for mode in MODES:
         if mode not in known["speed"]:
             known["speed"][mode] = sliced(mode, gate, options)
-            write(path, known, options)
+            write(path, known)
     show(known, options)
 
 
@@ -247,10 +250,15 @@ def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
         return {"export_rows_per_s": round(len(rows) / (time.perf_counter() - begin), 1), "export_rows": len(rows)}
 
 
-def write(path: Path, known: dict[str, Any], options: argparse.Namespace) -> None:
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures of all seeds in a file share."""
+    given = {key: getattr(options, key) for key in ("epochs", "minutes", "layers", "answers", "overrides")}
+    return given | {"preset": preset(DATA), "text": text_words(DATA), "train": list(TRAIN)}
+
+
+def write(path: Path, known: dict[str, Any]) -> None:
     """Keep what there is, so that an interrupted run goes on from there."""
-    settings = {"minutes": options.minutes, "layers": options.layers, "overrides": options.overrides}
-    path.write_text(json.dumps(known | {"settings": settings}, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def show(known: dict[str, Any], options: argparse.Namespace) -> None:
@@ -266,7 +274,7 @@ def show(known: dict[str, Any], options: argparse.Namespace) -> None:
         first = models[0]
         cells += [str(first["trained_epochs"] or ""), f"{first['seconds'] / 60:.1f}", str(first["peak_gib"] or "")]
         print(f"| {name} | {len(models)} | {' | '.join(cells)} |")
-    compared(known["seeds"], labels, options)
+    compared(known["seeds"], labels)
     print(
         "\n| prompts | training tokens/s | positions/s | exported rows/s | peak GiB | threads |\n" + "| --- " * 6 + "|"
     )
@@ -275,14 +283,12 @@ def show(known: dict[str, Any], options: argparse.Namespace) -> None:
         print(f"| {mode} | {' | '.join(str(speed[key]) for key in keys)} |")
 
 
-def compared(seeds: dict[str, Any], labels: list[str], options: argparse.Namespace) -> None:
-    """Paired tests of the models that every seed has against the ID student, all seeds together."""
+def compared(seeds: dict[str, Any], labels: list[str]) -> None:
+    """Paired tests of the models that every seed has against the ID student and as many ID students."""
     shared = [name for name in labels if all(name in models for models in seeds.values())]
-    folders = ",".join(models[name]["evaluations"][0] for name in shared for models in seeds.values())
-    names = ",".join(f"'{name}'" for name in shared)
-    words = [f"runs=[{folders}]", f"labels=[{names}]", "baseline=id", f"paths.root={options.root}"]
-    folder = done("compare", words, options.root)
-    print("\n" + next(folder.glob("*.md")).read_text(encoding="utf-8"))
+    found = [{"seed": int(seed), "models": models} for seed, models in seeds.items()]
+    for baseline in ("id", "id+id"):
+        compare(found, shared, baseline)
 
 
 if __name__ == "__main__":

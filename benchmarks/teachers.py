@@ -5,20 +5,27 @@
 
 For each seed: the ID student of the preset, a second one of another seed, the text teacher (see ``text_words``), and
 two ensembles, ID + text and ID + ID, whose weights are chosen on validation. All are tested by
-``deshi evaluate``; ``deshi compare`` tests ID + text against the others. Figures land in
-``benchmarks/results/teachers-NAME.json``, beside those of other seeds with the same settings; tests are over the seeds
-whose evaluations are here. What is finished is not done again.
+``deshi evaluate``; paired permutation tests compare ID + text with the others. Figures land in
+``benchmarks/results/teachers-NAME.json``, beside those of other seeds with the same settings, with the test ranks that
+the tests need. What is finished is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import statistics
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from deshi.metrics.significance import bootstrap_interval, holm, paired_permutation
 from quality import common_parser, data_words, deshi, done, merged, newest, preset, with_overrides
 
 OTHER = 100
@@ -106,7 +113,8 @@ def tested(run: Path, words: list[str]) -> dict[str, Any]:
     record = json.loads((run / "run.json").read_text())
     seconds = json.loads((run / "time.json").read_text())["wall_seconds"]
     figures = {f"{part}/{name}": metrics[f"{part}/{name}"] for part in ("validation", "test") for name in SHOWN}
-    return {"run": str(folder), "seconds": seconds, "weights": record.get("state", {}).get("weights"), **figures}
+    weights, ranks = record.get("state", {}).get("weights"), top_ranks(folder)
+    return {"run": str(folder), "seconds": seconds, "weights": weights, "top10": ranks, **figures}
 
 
 def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -130,18 +138,42 @@ def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Nam
             columns = [[one["models"][name][f"{part}/{metric}"] for one in found] for metric in SHOWN]
             cells = [cell(values) for values in columns]
             print(f"| {name} | {part} | {' | '.join(cells)} | {statistics.mean(columns[0]) / base - 1:+.1%} |")
-    compare(found, MODELS, "id+text", options.root)
+    compare(found, MODELS, "id+text")
 
 
-def compare(found: list[dict[str, Any]], names: Iterable[str], baseline: str, root: Path) -> None:
-    """Paired tests against one model, over the seeds whose evaluations lie on this machine."""
-    here = [one for one in found if all(Path(one["models"][name]["run"]).is_dir() for name in names)]
-    runs = ",".join(one["models"][name]["run"] for name in names for one in here)
-    labels = ",".join(f"'{name}'" for name in names)
-    words = [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='{baseline}'", f"paths.root={root}"]
-    compared = done("compare", words, root)
-    print(f"\nseeds {', '.join(str(one['seed']) for one in here)}")
-    print(next(compared.glob("*.md")).read_text(encoding="utf-8"))
+def compare(found: list[dict[str, Any]], names: Iterable[str], baseline: str) -> None:
+    """Paired tests against one model over users, each user's figures being the mean over the seeds; Markdown."""
+    names = list(names)
+    known = [one for one in found if all("top10" in one["models"][name] for name in names)]
+    others = [name for name in names if name != baseline]
+    print(f"\ntests against {baseline}, seeds {', '.join(str(one['seed']) for one in known) or 'none'}")
+    if not known:
+        return
+    values = {name: np.mean([per_user(one["models"][name]["top10"]) for one in known], axis=0) for name in names}
+    tests = [(name, place) for name in others for place in range(len(SHOWN))]
+    pairs = [(values[name][:, place], values[baseline][:, place]) for name, place in tests]
+    p_values = holm([paired_permutation(first, second) for first, second in pairs])
+    print("| model | metric | difference, 95 % interval | p (Holm) |\n" + "| --- " * 4 + "|")
+    for (name, place), (first, second), p in zip(tests, pairs, p_values, strict=True):
+        gain = bootstrap_interval(first - second)
+        print(f"| {name} | {SHOWN[place]} | {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] | {p:.3f} |")
+
+
+def top_ranks(evaluation: Path) -> str:
+    """An evaluation's test ranks up to 10, user by user, in few letters: what tests in a later session need.
+
+    Doubled, since a mean rank of ties may end in a half, and 0 beyond 10; bytes, compressed, in base 64.
+    """
+    ranks = pl.read_parquet(evaluation / "ranks.parquet").filter(pl.col("part") == "test").sort("case")["rank"]
+    doubled = np.where(ranks.to_numpy() <= 10, 2 * ranks.to_numpy(), 0).astype(np.uint8)
+    return base64.b64encode(zlib.compress(doubled.tobytes(), 9)).decode()
+
+
+def per_user(packed: str) -> NDArray[np.float64]:
+    """NDCG@10 and Recall@10 ``(C, 2)`` of what :func:`top_ranks` wrote; a case has one target."""
+    ranks = np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype=np.uint8) / 2
+    hit = ranks > 0
+    return np.stack([np.where(hit, 1 / np.log2(1 + ranks.clip(min=1)), 0.0), hit], axis=1)
 
 
 def cell(values: list[float]) -> str:
