@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from distillation import exported, plain_and_teacher
-from quality import common_parser, data_words, deshi, done, with_overrides
-from teachers import cell, tested, trained
+from quality import common_parser, data_words, deshi, done, trained, with_overrides
+from teachers import cell, tested
 
 POLICIES: dict[str, str] = {
     "random": "Random",

@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quality import common_parser, data_words, deshi, merged, newest, preset
-from teachers import SHOWN, cell, compare, tested, text_words, trained
+from quality import common_parser, data_words, deshi, merged, newest, preset, trained
+from teachers import SHOWN, cell, compare, tested, text_words
 
 TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
 KL = "distill=listwise"

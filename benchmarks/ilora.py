@@ -27,8 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quality import PEAK_FILE, deshi, done, newest, preset
-from teachers import OTHER, cell, compare, tested, text_words, trained
+from quality import deshi, done, peak_memory, preset, trained
+from teachers import OTHER, cell, compare, tested, text_words
 
 DATA = "ml-100k"
 TRAIN = ("train.batch_positions=1600", "train.learning_rate=1e-3", "train.augment.item_drop=0.2")
@@ -132,20 +132,8 @@ def teacher_words(gate: Path, seed: int, options: argparse.Namespace) -> list[st
 
 def variant(name: str, gate: Path, seed: int, words: list[str], options: argparse.Namespace) -> Path:
     """Train one variant, or find it."""
-    full = f"{DATA}_ilora-{name}{options.label}_seed{seed}"
-    run, begin = newest(options.root / "runs" / "teach", f"*_{full}"), time.perf_counter()
-    if run is None:
-        given = [*words, *teacher_words(gate, seed, options), *VARIANTS[name], f"name={full}", "train.progress=false"]
-        peak = deshi("teach", given)
-    elif not (run / "metrics.json").exists():
-        peak = deshi("teach", [f"resume={run}", f"paths.root={options.root}"])
-    else:
-        return run
-    run = newest(options.root / "runs" / "teach", f"*_{full}")
-    assert run is not None
-    (run / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
-    print(f"{name}: {time.perf_counter() - begin:.0f} s, peak memory {peak:.2f} GiB", flush=True)
-    return run
+    given = [*words, *teacher_words(gate, seed, options), *VARIANTS[name]]
+    return trained("teach", f"{DATA}_ilora-{name}{options.label}_seed{seed}", given)
 
 
 def figures(name: str, run: Path, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
@@ -159,12 +147,6 @@ def figures(name: str, run: Path, words: list[str], options: argparse.Namespace)
     told = {key: record.get(key) for key in ("llm", "trained_epochs", "selected_epoch", "positions", "threads")}
     memory = {key: peak_memory(path) for key, path in (("peak_gib", run), ("evaluate_peak_gib", folder))}
     return found | few | told | memory | {"run": str(run), "evaluations": [found["run"], str(folder)]}
-
-
-def peak_memory(run: Path) -> float | None:
-    """Peak memory of the process that made a run, in GiB, if it was measured."""
-    path = run / PEAK_FILE
-    return float(path.read_text()) if path.exists() else None
 
 
 def sliced(mode: str, gate: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -89,22 +89,34 @@ def data_words(data: str, shared: Path) -> list[str]:
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train and test one seed; an interrupted run of that name is resumed, a finished one taken as it is."""
-    name = f"{data}_seed{seed}{options.label}"
-    root, peak = words[-1], 0.0
-    run = newest(options.root / "runs" / "fit", f"*_{name}")
-    if run is None:
-        overrides = [f"experiment={data}", f"seed={seed}", f"name={name}", "train.progress=false", *options.overrides]
-        peak = deshi("fit", words + overrides)
-    elif not (run / "metrics.json").exists():
-        peak = deshi("fit", [f"resume={run}", root])
-    run = newest(options.root / "runs" / "fit", f"*_{name}") or options.root
-    if not (run / PEAK_FILE).exists():
-        (run / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
+    given = [*words, f"experiment={data}", f"seed={seed}", *options.overrides]
+    run = trained("fit", f"{data}_seed{seed}{options.label}", given)
     references = f"with_references={str(seed == options.seeds[0]).lower()}"
-    tested = done("evaluate", [f"run={run}", "part=both", references, root], options.root)
+    tested = done("evaluate", [f"run={run}", "part=both", references, words[-1]], options.root)
     found = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in (("run", run), ("time", run))}
     metrics = json.loads((tested / "metrics.json").read_text())
-    return {"seed": seed, "peak_gib": json.loads((run / PEAK_FILE).read_text()), "metrics": metrics} | found
+    return {"seed": seed, "peak_gib": peak_memory(run), "metrics": metrics} | found
+
+
+def trained(stage: str, name: str, words: list[str]) -> Path:
+    """The finished run of that name, trained or resumed if need be."""
+    root = Path(next(word for word in words if word.startswith("paths.root=")).partition("=")[2])
+    run, peak = newest(root / "runs" / stage, f"*_{name}"), None
+    if run is None:
+        peak = deshi(stage, [*words, f"name={name}", "train.progress=false"])
+    elif not (run / "metrics.json").exists():
+        peak = deshi(stage, [f"resume={run}", f"paths.root={root}"])
+    found = newest(root / "runs" / stage, f"*_{name}")
+    assert found is not None
+    if peak is not None:
+        (found / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
+    return found
+
+
+def peak_memory(run: Path) -> float | None:
+    """Peak memory of the process that made a run, in GiB, if it was measured."""
+    path = run / PEAK_FILE
+    return float(path.read_text()) if path.exists() else None
 
 
 def newest(folder: Path, pattern: str) -> Path | None:
@@ -171,8 +183,8 @@ def preset(data: str) -> Any:
 def show(data: str, results: list[dict[str, Any]]) -> None:
     """Mean and standard deviation over the seeds, as Markdown rows."""
     wall = [result["time"]["student_baseline_train_time"] for result in results]
-    peak = max(result["peak_gib"] for result in results)
-    print(f"\n{data}: {len(results)} seeds, training {min(wall):.0f} to {max(wall):.0f} s, peak memory {peak:.2f} GiB")
+    peak = max((result["peak_gib"] for result in results if result["peak_gib"]), default="not measured")
+    print(f"\n{data}: {len(results)} seeds, training {min(wall):.0f} to {max(wall):.0f} s, peak memory {peak} GiB")
     print("| model | part | " + " | ".join(SHOWN) + " |\n" + "| --- " * (len(SHOWN) + 2) + "|")
     for row in rows(results):
         print(row)

@@ -26,7 +26,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from deshi.metrics.significance import bootstrap_interval, holm, paired_permutation
-from quality import common_parser, data_words, deshi, done, merged, newest, preset, with_overrides
+from quality import common_parser, data_words, deshi, done, merged, preset, trained, with_overrides
 
 OTHER = 100
 """Added to a seed for the second ID student."""
@@ -90,19 +90,6 @@ def text_words(data: str) -> list[str]:
     train.setdefault("patience", train["max_epochs"])
     words = [f"teacher.max_length={length}", *(f"train.{key}={value}" for key, value in train.items())]
     return [*words, f"train.augment.item_drop={augment.get('item_drop', 0.0)}", *TEXT.get(data, ())]
-
-
-def trained(stage: str, name: str, words: list[str]) -> Path:
-    """The finished run of that name, trained or resumed if need be."""
-    root = Path(next(word for word in words if word.startswith("paths.root=")).partition("=")[2])
-    run = newest(root / "runs" / stage, f"*_{name}")
-    if run is None:
-        deshi(stage, [*words, f"name={name}", "train.progress=false"])
-    elif not (run / "metrics.json").exists():
-        deshi(stage, [f"resume={run}", f"paths.root={root}"])
-    found = newest(root / "runs" / stage, f"*_{name}")
-    assert found is not None
-    return found
 
 
 def tested(run: Path, words: list[str]) -> dict[str, Any]:
