@@ -279,6 +279,12 @@ class ListsConfig(Closed):
     normalise: bool = Field(False, description="store log-probabilities over all candidates instead of logits")
     dtype: Literal["float32", "float16"] = Field("float32", description="of the stored scores")
     batch_size: int = Field(256, ge=1, description="rows scored at a time")
+    min_context: int | None = Field(
+        None,
+        ge=1,
+        description="answer rows beyond the teacher's max_length in overlapping windows, so that each reads more than "
+        "so many events, instead of one by one; null: with all max_length",
+    )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     copies: int = Field(1, ge=1, description="with augment: altered histories of each user")
     vectors: Literal["scoring", "text", "none"] = Field(

@@ -21,7 +21,7 @@ from deshi.knowledge.positions import choose_rows
 from deshi.knowledge.progress import Progress, clock
 from deshi.knowledge.store import Knowledge
 from deshi.knowledge.writer import cut, write_knowledge, write_lists
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, Batch, DeshiError
 from knowing import META, Hashed, expected_list, sasrec, shop
 
 
@@ -93,6 +93,45 @@ def test_a_pass_answers_early_rows_and_never_late_ones(tmp_path: Path) -> None:
     lists = list(Lister(scorer, Histories.of(bundle), 3).lists(np.arange(12)))
     assert sorted(passes) == [0, 1, 2, 3, 10, 11] and sorted(singles) == [4, 5, 6, 7, 8, 9]
     assert sorted(np.concatenate([rows for rows, _, _ in lists]).tolist()) == list(range(12))
+
+
+@pytest.mark.parametrize("min_context", [1, 2, 3])
+@pytest.mark.parametrize("batch", [3, 256])
+def test_windows_answer_as_a_question_with_their_events_does(tmp_path: Path, min_context: int, batch: int) -> None:
+    """A late row reads its window's events, more than ``min_context`` of them, and filters the whole history's."""
+    histories = [[int(i) for i in np.random.default_rng(n).permutation(20)[:n]] for n in (3, 4, 5, 11, 20)]
+    bundle, scorer = tiny_bundle(tmp_path, histories), sasrec(20, 4)
+    rows = np.flatnonzero(np.random.default_rng(0).random(bundle.n_interactions) < 0.8)
+    lister = Lister(scorer, Histories.of(bundle), 6, batch=batch, min_context=min_context)
+    answered = list[int]()
+    for numbers, items, _ in lister.lists(rows):
+        for row, listed in zip(numbers.tolist(), items, strict=True):
+            begin = int(bundle.offsets[np.searchsorted(bundle.offsets, row, side="right") - 1])
+            step, window = 4 - min_context, begin
+            while row - window >= 4:
+                window += step
+            assert row - window + 1 > min_context or window == begin
+            read = torch.from_numpy(bundle.items[window : row + 1].astype(np.int64))[None]
+            nobody = torch.full_like(read, PAD)
+            asked = Batch(torch.zeros(1, dtype=torch.int64), read, torch.tensor([read.shape[1]]), nobody, nobody)
+            seen = torch.from_numpy(bundle.items[begin : row + 1].astype(np.int64))[None]
+            expected, _ = best_items(scorer.scores(asked), seen, 6)
+            assert listed.tolist() == expected[0].tolist()
+            answered.append(row)
+    assert sorted(answered) == rows.tolist()
+
+
+def test_a_window_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    """With all of max_length, or a teacher of whole histories, there is no window; and it is another request."""
+    bundle = tiny_bundle(tmp_path, [list(range(10)), [3, 4]])
+    with pytest.raises(DeshiError, match="reads 4 events in one pass. Give a number from 1 to 3"):
+        Lister(sasrec(10, 4), Histories.of(bundle), 3, min_context=4)
+    with pytest.raises(DeshiError, match="answers whole histories only. Leave it out"):
+        Lister(Hashed(bundle.n_items), Histories.of(bundle), 3, min_context=2)
+    rows, scorer = np.arange(12), sasrec(10, 4)
+    write_knowledge(scorer, bundle, rows, tmp_path / "store", k=3, meta=META)
+    with pytest.raises(DeshiError, match="min_context"):
+        write_knowledge(scorer, bundle, rows, tmp_path / "store", k=3, meta=META, min_context=2)
 
 
 def test_ties_go_to_the_smaller_index_and_minus_infinity_is_no_candidate() -> None:

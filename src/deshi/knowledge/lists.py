@@ -44,7 +44,8 @@ class Lister:
     A row at position ``p`` of its history (counted from its first event) is answered in one pass together with the
     other rows of the history, if the scorer is a :class:`~deshi.students.scorers.PositionScorer` and ``p`` is below its
     ``max_length``: a causal model's window begins at the history's first event there, so the pass sees what a
-    question of its own would. Later rows are asked one by one, with their whole history.
+    question of its own would. Later rows are asked one by one, with their whole history, or, with ``min_context``, in
+    passes over overlapping windows.
 
     Attributes:
         scorer: the teacher.
@@ -54,6 +55,8 @@ class Lister:
         normalise: store log-probabilities over the candidates instead of the scores as they are.
         batch: rows scored at a time; one pass answers at least one history, so it may be ``max_length`` rows.
         device: where the scorer computes.
+        min_context: answer later rows in windows of ``max_length`` events that begin every ``max_length - min_context``
+            events: such a row's answer reads more than ``min_context`` of its latest events, not ``max_length``.
     """
 
     scorer: Scorer
@@ -63,29 +66,47 @@ class Lister:
     normalise: bool = False
     batch: int = 256
     device: torch.device | str = "cpu"
+    min_context: int | None = None
 
     def __post_init__(self) -> None:
         check_catalogue(self.scorer, self.histories)
         for name in ("k", "batch"):
             if getattr(self, name) < 1:
                 raise DeshiError(f"{name} is {getattr(self, name)}, expected a number from 1.")
+        longest = self.longest
+        if self.min_context is not None and not 1 <= self.min_context < longest:
+            reads = f"reads {longest} events in one pass" if longest else "answers whole histories only"
+            hint = f"Give a number from 1 to {longest - 1}, or leave it out." if longest else "Leave it out."
+            raise DeshiError(f"min_context is {self.min_context}, but this teacher {reads}. {hint}")
+
+    @property
+    def longest(self) -> int:
+        """The longest history that the scorer answers inside in one pass, 0 if it can't."""
+        return self.scorer.max_length if isinstance(self.scorer, PositionScorer) else 0
 
     def lists(self, rows: Ints) -> Iterator[Lists]:
         """The lists of ascending ``rows`` ``(M,)``, in blocks and in any order, each row once."""
         owners = self.histories.owners(rows)
-        longest = self.scorer.max_length if isinstance(self.scorer, PositionScorer) else 0
-        early = rows - self.histories.offsets[owners] < longest
-        yield from self._in_one_pass(rows[early], owners[early])
-        yield from self._one_by_one(rows[~early], owners[~early])
+        starts = self.histories.offsets[owners]
+        beyond = rows + 1 - starts - self.longest  # events that a window from the history's first event lacks
+        if self.min_context is not None:
+            step = self.longest - self.min_context
+            starts = starts + np.maximum(-(-beyond // step), 0) * step
+        inside = (beyond <= 0) | (self.min_context is not None)
+        yield from self._in_one_pass(rows[inside], owners[inside], starts[inside])
+        yield from self._one_by_one(rows[~inside], owners[~inside])
 
-    def _in_one_pass(self, rows: Ints, owners: Ints) -> Iterator[Lists]:
+    def _in_one_pass(self, rows: Ints, owners: Ints, starts: Ints) -> Iterator[Lists]:
+        """Answer rows ``(M,)`` with the windows that begin at the events ``starts`` ``(M,)``, a pass a window."""
         if not isinstance(self.scorer, PositionScorer) or not len(rows):
             return
-        sequences, first, counts = np.unique(owners, return_index=True, return_counts=True)
-        starts, ends = self.histories.offsets[sequences], rows[first + counts - 1] + 1
-        for members in _packs(ends - starts, counts, self.batch):
-            batch = self._batch(sequences[members], starts[members], ends[members])
-            where = torch.from_numpy(np.isin(batch.rows.numpy(), rows))
+        windows, first, counts = np.unique(starts, return_index=True, return_counts=True)
+        sequences, ends = owners[first], rows[first + counts - 1] + 1
+        for members in _packs(ends - windows, counts, self.batch):
+            batch = self._batch(sequences[members], windows[members], ends[members])
+            read = batch.rows.numpy()
+            places = np.searchsorted(rows, read).clip(max=len(rows) - 1)  # windows overlap: a row is asked in one
+            where = torch.from_numpy((rows[places] == read) & (starts[places] == read[:, :1]))
             asked = batch.rows[where].numpy()
             scores = self.scorer.position_scores(self._to_device(batch), where.to(self.device))
             for begin in range(0, len(asked), self.batch):

@@ -48,6 +48,7 @@ def write_knowledge(
     dtype: ScoreType = "float32",
     item_embeddings: Tensor | None = None,
     batch: int = 256,
+    min_context: int | None = None,
     shard_rows: int = 2048,
     device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
@@ -76,6 +77,7 @@ def write_knowledge(
             no softmax notices), so that none overflows and the best items keep the finest steps.
         item_embeddings: ``(n_items, D)`` the teacher's vectors of the items, to be stored beside the lists.
         batch: rows scored at a time.
+        min_context: see :class:`~deshi.knowledge.lists.Lister`.
         shard_rows: rows between two marks; at most so many (and a history) are computed again after a kill.
         device: where the scorer computes.
         progress: called after every block of rows.
@@ -88,10 +90,11 @@ def write_knowledge(
     rows = check_rows(rows, source)
     if normalise and score_kind != "logit":
         raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {score_kind!r}.")
-    lister = Lister(scorer, source, k, filter_seen, normalise, batch, device)
+    lister = Lister(scorer, source, k, filter_seen, normalise, batch, device, min_context)
     kind: ScoreKind = "log_probability" if normalise else score_kind
     request = new_request(source, rows, k, filter_seen, kind, dtype, positions, meta, item_embeddings)
     request |= {"batch": batch, "normalised": normalise}
+    request |= {} if min_context is None else {"min_context": min_context}
     return _write(source, rows, folder, request, lister.lists, item_embeddings, shard_rows, progress, force)
 
 

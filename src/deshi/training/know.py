@@ -129,6 +129,7 @@ def _export(cfg: KnowConfig) -> KnowResult:
         dtype=cfg.dtype,
         item_embeddings=None if known is None else torch.from_numpy(known),
         batch=cfg.batch_size,
+        min_context=cfg.min_context,
         device=device,
         force=cfg.force,
     )
