@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quality import data_words, deshi, newest
+from quality import data_words, deshi, newest, trained
 
 SITUATIONS = {
     "short range": ["train.train_targets=without_last"],
@@ -27,7 +27,7 @@ BUDGETS = {
     "ml-100k": ["student.dim=128", "train.max_epochs=40", "train.patience=40", "train.validate_every=2"],
     "ml-1m": ["student.dim=64", "train.max_epochs=12", "train.validate_every=2", "train.windows=last"],
 }
-SHARED = ["train.schedule=cosine", "train.progress=false"]
+SCHEDULE = "train.schedule=cosine"
 
 
 def main() -> None:
@@ -54,10 +54,7 @@ def arguments() -> argparse.Namespace:
 def situation(name: str, own: list[str], words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train one situation, unless that was done, and let deshi explain its gap."""
     label = f"situation-{name.replace(', ', '-').replace(' ', '-')}-{options.data}"
-    run = newest(options.root / "runs" / "fit", f"*_{label}")
-    if run is None or not (run / "metrics.json").is_file():
-        deshi("fit", [*words, *BUDGETS[options.data], *SHARED, *own, *options.overrides, f"name={label}"])
-        run = newest(options.root / "runs" / "fit", f"*_{label}")
+    run = trained("fit", label, [*words, *BUDGETS[options.data], SCHEDULE, *own, *options.overrides])
     deshi("gap", [f"run={run}", f"paths.root={options.root}", f"metric={options.metric}"])
     gap = newest(options.root / "runs" / "gap", f"*_{label}")
     assert gap is not None
