@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distillation import exported, plain_and_teacher
+from distillation import knowledge
 from quality import common_parser, data_words, deshi, done, trained, with_overrides
 from teachers import cell, tested
 
@@ -39,7 +39,7 @@ def main() -> None:
     for data in options.data:
         words = [*data_words(data, options.shared), f"paths.root={options.root}"]
         deshi("prepare", words)
-        store = options.store or teacher_store(data, options.seeds[0], words, options.overrides)
+        store = options.store or knowledge("text", "lists", data, options.seeds[0], [*words, *options.overrides])
         path = Path(__file__).parent / "results" / f"active-{data}{options.label}.json"
         results = known(path, store, options.overrides)
         for seed in options.seeds:
@@ -54,11 +54,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--store", help="a knowledge store under the root that covers the training rows")
     parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
     return with_overrides(parser)
-
-
-def teacher_store(data: str, seed: int, words: list[str], overrides: list[str]) -> str:
-    """The store of the ensemble of the preset's student and the text teacher."""
-    return exported(plain_and_teacher(data, seed, [*words, *overrides])[1], words)
 
 
 def known(path: Path, store: str, overrides: list[str]) -> dict[str, Any]:

@@ -3,25 +3,29 @@
     python benchmarks/distillation.py ml-100k
     python benchmarks/distillation.py amazon-beauty amazon-toys --shared ../shared/data --recipes kl table kl+table
     python benchmarks/distillation.py ml-100k --teacher ilora --recipes kl
+    python benchmarks/distillation.py amazon-beauty --plain twice student.dim=128 --recipes --keep
 
-For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``, or
-one with the iLoRA of ``benchmarks/ilora.py``), its knowledge (100 items after every event), and for each recipe a
-student that is distilled with the preset's own training.
-All are tested by ``deshi evaluate``; paired permutation tests compare all with the plain student. Figures land in
-``benchmarks/results/distillation-NAME.json``, beside those of other seeds with the same settings, with the test ranks
-that the tests need. What is finished is not done again.
+For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``, one
+with the iLoRA of ``benchmarks/ilora.py``, or ``wide``: two of either kind), its knowledge (100 items after every
+event), and for each recipe a student that is distilled with the preset's own training; the teacher only if a recipe
+needs it. All are tested by ``deshi evaluate``; paired permutation tests compare all with the plain student. Figures
+land in ``benchmarks/results/distillation-NAME.json`` with the words that made them and the test ranks that tests need,
+beside those of other seeds and models; ``--keep`` trains no model whose figures are there. What is finished under
+``--root`` is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from quality import common_parser, data_words, deshi, merged, newest, preset, trained
-from teachers import SHOWN, cell, compare, tested, text_words
+from quality import common_parser, data_words, deshi, merged, newest, preset, root_of, trained
+from teachers import OTHER, SHOWN, cell, compare, id_words, tested, text_words
 
 TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
 KL = "distill=listwise"
@@ -30,10 +34,26 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "table": ("distill=table",),
     "kl+table": (KL, TABLE),
 }
-"""What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones."""
+"""What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones.
 
-TEACHERS = {"text": ("text",), "ilora": ("ilora",), "text+ilora": ("text", "ilora")}
-"""What may stand beside the ID student in the teacher."""
+``knowledge=[lists,dropped]`` among the words names :data:`STORES`; without it a recipe has ``lists``."""
+
+STORES: dict[str, tuple[str, ...]] = {
+    "lists": ("positions=train+held_out",),
+    "dropped": ("positions=train", "augment.item_drop=0.3", "copies=2"),
+}
+"""What a recipe may learn from: the teacher's lists after all events, and after those of altered histories."""
+
+TEACHERS = {
+    "text": ("id", "text"),
+    "wide": ("id", "id2", "text", "text2"),
+    "ids": ("id", "id2"),
+    "self": ("id",),
+    "crossed": ("id-crossed", "text-crossed"),
+    "ilora": ("id", "ilora"),
+    "text+ilora": ("id", "text", "ilora"),
+}
+"""The members of each teacher; ``crossed`` ones answer for the users that they were not trained on."""
 
 WITH_TABLE: dict[str, tuple[str, ...]] = {
     "amazon-beauty": ("student.dropout=0.3",),
@@ -50,16 +70,19 @@ def main() -> None:
     for data in options.data:
         words = [*data_words(data, options.shared), f"paths.root={options.root}"]
         deshi("prepare", words)
-        found = [one_seed(data, seed, words, options) for seed in options.seeds]
-        write_and_show(data, found, options)
+        for seed in options.seeds:
+            found = one_seed(data, seed, words, options)
+            everything = merged(results(data, options), settings(data), [found])
+        show(data, everything)
 
 
 def arguments() -> argparse.Namespace:
     parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys")
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), help=f"of {', '.join(RECIPES)} and those added")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)} and those added")
     parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
     parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
-    parser.add_argument("--teacher", choices=list(TEACHERS), default="text", help="what the ID student is joined by")
+    parser.add_argument("--teacher", choices=list(TEACHERS), default="text", help="whose lists the recipes learn from")
+    parser.add_argument("--keep", action="store_true", help="train no model whose figures the results file holds")
     parser.add_argument("--label", default="", help="ends the names of the distilled runs and of the results file")
     options = parser.parse_args()
     options.label = ("" if options.teacher == "text" else f"-{options.teacher.replace('+', '-')}") + options.label
@@ -71,17 +94,37 @@ def arguments() -> argparse.Namespace:
 
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Train or find the plain student, the teacher and the distilled students of a seed, and test them."""
-    shared = [f"experiment={data}", f"seed={seed}", *words]
-    plain, teacher = plain_and_teacher(data, seed, words, options.teacher)
-    store = exported(teacher, words)
-    runs = {"plain": plain, "teacher": teacher}
-    for name, *more in options.plain:
-        runs[name] = trained("fit", f"{data}_{name}_seed{seed}", [*shared, *more])
-    for name in options.recipes:
-        given = [*shared, f"knowledge=[{store}]", *recipe(name, data, options)]
-        runs[name] = trained("distill", f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}", given)
-    return {"seed": seed, "models": {name: tested(run, words) for name, run in runs.items()}}
+    """Train or find the plain students, the teacher and the distilled students of a seed, and test them."""
+    wanted = {"plain": [], **{name: more for name, *more in options.plain}}
+    if options.recipes:
+        wanted["teacher"] = list(TEACHERS[options.teacher])
+    wanted |= {name: recipe(name, data, options) for name in options.recipes}
+    known = measured(data, seed, options) if options.keep else {}
+    models = {}
+    for name, more in wanted.items():
+        if known.get(name) != more:
+            run = model(name, more, data, seed, words, options)
+            models[name] = tested(run, words) | {"words": more}
+    return {"seed": seed, "models": models}
+
+
+def measured(data: str, seed: int, options: argparse.Namespace) -> dict[str, list[str]]:
+    """The models whose figures the results file holds for that seed, with their words."""
+    path = results(data, options)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = all(known.get(key) == value for key, value in settings(data).items())
+    found = [one["models"] for one in known["seeds"] if one["seed"] == seed] if same else []
+    return {name: figures["words"] for models in found for name, figures in models.items()}
+
+
+def results(data: str, options: argparse.Namespace) -> Path:
+    """The results file."""
+    return Path(__file__).parent / "results" / f"distillation-{data}{options.label}.json"
+
+
+def settings(data: str) -> dict[str, Any]:
+    """What all figures of a file share."""
+    return {"preset": preset(data), "text": text_words(data)}
 
 
 def recipe(name: str, data: str, options: argparse.Namespace) -> list[str]:
@@ -89,51 +132,100 @@ def recipe(name: str, data: str, options: argparse.Namespace) -> list[str]:
     return [*(WITH_TABLE.get(data, ()) if "table" in name else ()), *options.known[name]]
 
 
-def plain_and_teacher(data: str, seed: int, words: list[str], teacher: str = "text") -> tuple[Path, Path]:
-    """The preset's student, and the ensemble of it and one of :data:`TEACHERS`."""
-    plain = trained("fit", f"{data}_seed{seed}", [f"experiment={data}", f"seed={seed}", *words])
-    members = [plain]
-    if "text" in TEACHERS[teacher]:
-        members.append(trained("teach", f"{data}_text_seed{seed}", [*text_words(data), f"seed={seed}", *words]))
-    if "ilora" in TEACHERS[teacher]:
-        tuned = newest(plain.parents[1] / "teach", f"*_{data}_ilora-ilora_seed{seed}")
-        if tuned is None or not (tuned / "metrics.json").exists():
-            sys.exit(
-                f"There is no finished iLoRA of {data}, seed {seed}: benchmarks/ilora.py --seeds {seed} trains it."
-            )
-        members.append(tuned)
+def model(name: str, more: list[str], data: str, seed: int, words: list[str], options: argparse.Namespace) -> Path:
+    """The run of a plain student, of the teacher or of a recipe."""
+    shared = [f"experiment={data}", f"seed={seed}", *words]
+    if name == "teacher":
+        return teacher(data, seed, words, options.teacher)
+    if name not in options.recipes:
+        return (
+            member("id", data, seed, words) if not more else trained("fit", f"{data}_{name}_seed{seed}", shared + more)
+        )
+    named = next((word for word in more if word.startswith("knowledge=")), "knowledge=[lists]")
+    stores = named.partition("=")[2].strip("[]").split(",")
+    given = ",".join(knowledge(options.teacher, store, data, seed, words) for store in stores)
+    own = [word for word in more if word != named]
+    run = f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}"
+    return trained("distill", run, [*shared, f"knowledge=[{given}]", *own])
+
+
+def teacher(data: str, seed: int, words: list[str], kind: str = "text") -> Path:
+    """One of :data:`TEACHERS`: an ensemble by log-probabilities, weights chosen on validation, or its only member."""
+    members = [member(name, data, seed, words) for name in TEACHERS[kind]]
+    if len(members) == 1:
+        return members[0]
     joined = [f"teacher.members=[{','.join(map(str, members))}]", "teacher.scale=log_softmax", f"seed={seed}"]
-    name = f"{data}_id-{teacher.replace('+', '-')}_log_softmax_seed{seed}"
-    return plain, trained("teach", name, ["teacher=ensemble", *joined, *words])
+    name = f"{data}_id-{kind.replace('+', '-')}_log_softmax_seed{seed}"
+    return trained("teach", name, ["teacher=ensemble", *joined, *words])
 
 
-def exported(run: Path, words: list[str]) -> str:
-    """The store of a run's lists and of its text model's vectors, if it has one, written if need be."""
-    store, vectors = run.name, "text" if "text" in run.name else "none"
-    root = next(word for word in words if word.startswith("paths.root="))
-    if not (Path(root.partition("=")[2]) / "knowledge" / store / "manifest.json").is_file():
-        deshi("know", ["export", str(run), f"store={store}", "positions=train+held_out", f"vectors={vectors}", root])
-    return store
+def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
+    """A member of a teacher; ``id`` is the plain student itself."""
+    if kind == "ilora":
+        run = newest(root_of(words) / "runs" / "teach", f"*_{data}_ilora-ilora_seed{seed}")
+        if run is None or not (run / "metrics.json").exists():
+            sys.exit(f"There is no finished iLoRA of {data}, seed {seed}: benchmarks/ilora.py --seeds {seed} makes it.")
+        return run
+    if kind.endswith("2"):
+        kind, seed = kind[:-1], seed + OTHER
+    given = [f"seed={seed}", *words]
+    if kind == "id":
+        return trained("fit", f"{data}_seed{seed}", [f"experiment={data}", *given])
+    if kind == "text":
+        return trained("teach", f"{data}_text_seed{seed}", [*text_words(data), *given])
+    own = {"id-crossed": id_words(data), "text-crossed": text_words(data)}[kind]
+    return trained("teach", f"{data}_{kind}_seed{seed}", [*own, "cross_fit=2", *given])
 
 
-def write_and_show(data: str, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Markdown: mean and standard deviation over the seeds, gains, share of the teacher's gain, paired tests."""
-    path = Path(__file__).parent / "results" / f"distillation-{data}{options.label}.json"
-    recipes = {name: recipe(name, data, options) for name in options.recipes}
-    settings = {"preset": preset(data), "recipes": recipes, "plain": options.plain, "text": text_words(data)}
-    found = merged(path, settings, found)
-    names = list(found[0]["models"])
-    print(f"\n{data}, {len(found)} seeds\n| model | part | NDCG@10 | Recall@10 | gain | share of the teacher's |")
-    print("| --- " * 6 + "|")
+def knowledge(kind: str, store: str, data: str, seed: int, words: list[str]) -> str:
+    """The name of one of the :data:`STORES` of a teacher, with the vectors of its text models; written if need be.
+
+    iLoRA answers late events in overlapping windows: one by one they would take an hour.
+    """
+    run, root = teacher(data, seed, words, kind), root_of(words)
+    name = run.name if store == "lists" else f"{run.name}-{store}"
+    vectors = "text" if any(one.startswith("text") for one in TEACHERS[kind]) else "none"
+    given = [f"store={name}", f"vectors={vectors}", *STORES[store]]
+    given += ["min_context=50"] if "ilora" in TEACHERS[kind] else []
+    if not (root / "knowledge" / name / "manifest.json").is_file():
+        deshi("know", ["export", str(run), *given, f"paths.root={root}"])
+    return name
+
+
+def show(data: str, found: list[dict[str, Any]]) -> None:
+    """Markdown: mean and standard deviation over the seeds, gains, share of the teacher's gain, paired tests.
+
+    A model's seeds are those that the file holds; its gain is over the plain student of the same seeds.
+    """
+    names = list(dict.fromkeys(name for one in found for name in one["models"]))
+    print(f"\n{data}\n| model | seeds | part | NDCG@10 | Recall@10 | gain | share of the teacher's |")
+    print("| --- " * 7 + "|")
     for part in ("validation", "test"):
-        values = {name: [one["models"][name][f"{part}/ndcg@10"] for one in found] for name in names}
-        base, best = statistics.mean(values["plain"]), statistics.mean(values["teacher"])
         for name in names:
-            columns = [[one["models"][name][f"{part}/{metric}"] for one in found] for metric in SHOWN]
-            mean = statistics.mean(values[name])
+            seeds = [one for one in found if name in one["models"]]
+            columns = [[one["models"][name][f"{part}/{metric}"] for one in seeds] for metric in SHOWN]
+            mean, base, best = (mean_of(seeds, other, f"{part}/{SHOWN[0]}") for other in (name, "plain", "teacher"))
+            gain = f"{mean / base - 1:+.1%}"
             share = f"{(mean - base) / (best - base):.0%}" if best > base and name != "plain" else ""
-            print(f"| {name} | {part} | {' | '.join(map(cell, columns))} | {mean / base - 1:+.1%} | {share} |")
-    compare(found, names, "plain")
+            numbers = " ".join(str(one["seed"]) for one in seeds)
+            print(f"| {name} | {numbers} | {part} | {' | '.join(map(cell, columns))} | {gain} | {share} |")
+    for numbers, same in by_seeds(found, names).items():
+        compare([one for one in found if one["seed"] in numbers], ["plain", *same], "plain")
+
+
+def mean_of(found: list[dict[str, Any]], name: str, metric: str) -> float:
+    """A model's mean over these seeds; not a number where one of them lacks it."""
+    return statistics.mean(one["models"].get(name, {}).get(metric, math.nan) for one in found)
+
+
+def by_seeds(found: list[dict[str, Any]], names: list[str]) -> dict[tuple[int, ...], list[str]]:
+    """The models but the plain one, those of the same seeds together: one family of tests each."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        seeds = tuple(one["seed"] for one in found if name in one["models"])
+        if name != "plain":
+            groups.setdefault(seeds, []).append(name)
+    return groups
 
 
 if __name__ == "__main__":

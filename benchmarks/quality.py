@@ -100,7 +100,7 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
 
 def trained(stage: str, name: str, words: list[str]) -> Path:
     """The finished run of that name, trained or resumed if need be."""
-    root = Path(next(word for word in words if word.startswith("paths.root=")).partition("=")[2])
+    root = root_of(words)
     run, peak = newest(root / "runs" / stage, f"*_{name}"), None
     if run is None:
         peak = deshi(stage, [*words, f"name={name}", "train.progress=false"])
@@ -111,6 +111,11 @@ def trained(stage: str, name: str, words: list[str]) -> Path:
     if peak is not None:
         (found / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
     return found
+
+
+def root_of(words: list[str]) -> Path:
+    """Where the words put data and runs."""
+    return Path(next(word for word in words if word.startswith("paths.root=")).partition("=")[2])
 
 
 def peak_memory(run: Path) -> float | None:
@@ -165,10 +170,20 @@ def write(data: str, results: list[dict[str, Any]], options: argparse.Namespace)
 def merged(
     path: Path, settings: dict[str, Any], found: list[dict[str, Any]], beside: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Write what was found for some seeds beside what the file holds of others, if that has the same settings."""
-    known = json.loads(path.read_text()) if path.exists() else {}
-    same = all(known.get(key) == value for key, value in settings.items())
-    by_seed = {one["seed"]: one for one in [*(known["seeds"] if same else []), *found]}
+    """Write what was found for some seeds beside what the file holds, if that has the same settings.
+
+    Seeds may have ``models``: those of the same seed are joined, and one that other ``words`` made goes in every seed.
+    """
+    before = json.loads(path.read_text()) if path.exists() else {}
+    known = before["seeds"] if all(before.get(key) == value for key, value in settings.items()) else []
+    words = {name: model.get("words") for one in found for name, model in one.get("models", {}).items()}
+    by_seed: dict[int, dict[str, Any]] = {}
+    for one in [*known, *found]:
+        models = by_seed.get(one["seed"], {}).get("models", {}) | one.get("models", {})
+        kept = {
+            name: model for name, model in models.items() if model.get("words") == words.get(name, model.get("words"))
+        }
+        by_seed[one["seed"]] = one | ({"models": kept} if kept else {})
     seeds = [by_seed[seed] for seed in sorted(by_seed)]
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(settings | (beside or {}) | {"seeds": seeds}, indent=1, sort_keys=True) + "\n")

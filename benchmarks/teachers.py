@@ -83,13 +83,23 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
 
 def text_words(data: str) -> list[str]:
     """The preset's training with :data:`TEXT`, as words for the text teacher of its own widths."""
-    given = preset(data)
-    length = given["student"].get("max_length", 200)
-    train = dict(given["train"])
+    length = preset(data)["student"].get("max_length", 200)
+    return [f"teacher.max_length={length}", *train_words(data), *TEXT.get(data, ())]
+
+
+def id_words(data: str) -> list[str]:
+    """The preset's student and its training, as words for a teacher."""
+    student = [f"teacher.{key}={value}" for key, value in preset(data)["student"].items()]
+    return ["teacher=sasrec", *student, *train_words(data)]
+
+
+def train_words(data: str) -> list[str]:
+    """The preset's training."""
+    train = dict(preset(data)["train"])
     augment = train.pop("augment", {})
     train.setdefault("patience", train["max_epochs"])
-    words = [f"teacher.max_length={length}", *(f"train.{key}={value}" for key, value in train.items())]
-    return [*words, f"train.augment.item_drop={augment.get('item_drop', 0.0)}", *TEXT.get(data, ())]
+    words = [f"train.{key}={value}" for key, value in train.items()]
+    return [*words, f"train.augment.item_drop={augment.get('item_drop', 0.0)}"]
 
 
 def tested(run: Path, words: list[str]) -> dict[str, Any]:

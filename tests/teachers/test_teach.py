@@ -13,9 +13,11 @@ from tiny_models import write_tiny_bert
 
 import deshi
 from deshi.data.bundle import Bundle
+from deshi.knowledge.store import Knowledge
 from deshi.students.scorers import StudentScorer
 from deshi.targets import ConfigError
 from deshi.teachers.cross_fit import CrossFitted
+from deshi.teachers.ensemble import Ensemble
 from deshi.training.runs import load_network, load_scorer
 from deshi.types import DeshiError
 from tiny import SMALL
@@ -73,6 +75,23 @@ def test_each_fold_is_answered_by_a_teacher_that_has_not_seen_it(finished_root: 
     assert deshi.evaluate(root, run=str(run.folder), part="validation").metrics["validation/ndcg@10"] == pytest.approx(
         run.metrics["validation/ndcg@10"], abs=1e-6
     )
+
+
+def test_cross_fitted_text_teachers_give_their_vectors_to_students(
+    finished_root: Path, config_dir: Path, bert: Path
+) -> None:
+    """All folds share a language model: out-of-sample lists and its vectors go into one store, also by an ensemble."""
+    root = f"paths.root={finished_root}"
+    run = deshi.teach(root, *TRAIN, *text_words(bert), "cross_fit=2", config_dir=config_dir, data="tiny")
+    given = ["teacher=ensemble", f"teacher.members=[{run.folder},tiny_seed0]", "teacher.weights=[0.5,0.5]"]
+    both = deshi.teach(root, *given, config_dir=config_dir, data="tiny")
+    found = [load_scorer(one.folder)[0] for one in (run, both)]
+    vectors = [scorer.text_vectors() for scorer in found if isinstance(scorer, CrossFitted | Ensemble)]
+    assert len(vectors) == 2 and vectors[0] is not None and vectors[1] is not None
+    assert len(vectors[0]) == found[0].n_items and np.array_equal(vectors[0], vectors[1])
+    deshi.know("export", root, run=str(both.folder), vectors="text", k=5, store="folds")
+    kept = Knowledge.load(finished_root / "knowledge" / "folds").item_embeddings()
+    assert kept is not None and np.array_equal(kept.numpy(), vectors[0])
 
 
 def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_root: Path, config_dir: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.students.scorers import PositionScorer, Scorer
+from deshi.students.scorers import PositionScorer, Scorer, StudentScorer
 from deshi.types import Batch, DeshiError
 
 
@@ -71,6 +71,11 @@ class CrossFitted:
                 raise DeshiError("A teacher of this cross-fitting answers for whole histories only: use scores().")
             found[torch.isin(owner, rows)] = scorer.position_scores(batch.select(rows), where[rows])
         return found
+
+    def text_vectors(self) -> NDArray[np.float32] | None:
+        """``(n_items, D)`` the language model's vectors of the items, which all folds share; None if there are none."""
+        first = self._scorers[0]
+        return first.text_vectors() if isinstance(first, StudentScorer) else None
 
     def _parts(self, batch: Batch) -> list[tuple[int, Tensor]]:
         """Each fold that occurs in the batch, with its rows in ascending order."""

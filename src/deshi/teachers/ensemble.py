@@ -18,6 +18,7 @@ from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
 from deshi.students.scorers import PositionScorer, Scorer, StudentScorer
 from deshi.teachers.base import Resources
+from deshi.teachers.cross_fit import CrossFitted
 from deshi.types import PAD, Batch, DeshiError
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Ensemble:
 
     def text_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` a language model's vectors of the items: those of the first member that is made of some."""
-        found = (scorer.text_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer))
+        found = (scorer.text_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer | CrossFitted))
         return next((vectors for vectors in found if vectors is not None), None)
 
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
