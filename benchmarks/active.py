@@ -6,8 +6,9 @@
 All students learn from one store: that of ``--store``, or of the ensemble ID + text of ``benchmarks/teachers.py`` of
 the first seed, which is made if need be. For each seed: the preset's plain student, at which the policies look, and for
 each policy and share a student of the same size by ``distill=listwise`` with the preset's own training. All are tested
-by ``deshi evaluate``; ``deshi compare`` tests the policies against random rows. Further ``key=value`` words go to every
-training. Figures land in ``benchmarks/results/active-NAME.json`` after every run. What is finished is not done again.
+by ``deshi evaluate``; paired permutation tests compare the policies with random rows. Further ``key=value`` words go to
+every training. Figures land in ``benchmarks/results/active-NAME.json`` after every run. What is finished is not done
+again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from distillation import knowledge
-from quality import common_parser, data_words, deshi, done, trained, with_overrides
-from teachers import cell, tested
+from quality import common_parser, data_words, deshi, trained, with_overrides
+from teachers import cell, compare, tested
 
 POLICIES: dict[str, str] = {
     "random": "Random",
@@ -111,13 +112,9 @@ def show(data: str, results: dict[str, Any], options: argparse.Namespace) -> Non
         print("| --- " * (len(shares) + 1) + "|")
         for policy in options.policies:
             print(f"| {policy} | " + " | ".join(values[f"{policy}@{share:g}"] for share in shares) + " |")
+    by_seed = [{"seed": seed, "models": results["seeds"][str(seed)]} for seed in options.seeds]
     for share in shares if "random" in options.policies and len(options.policies) > 1 else []:
-        names = [f"{policy}@{share:g}" for policy in options.policies]
-        runs = ",".join(one[name]["run"] for name in names for one in found)
-        labels = ",".join(f"'{name}'" for name in names)
-        words = [f"runs=[{runs}]", f"labels=[{labels}]", f"baseline='random@{share:g}'", f"paths.root={options.root}"]
-        compared = done("compare", words, options.root)
-        print("\n" + next(compared.glob("*.md")).read_text(encoding="utf-8"))
+        compare(by_seed, [f"{policy}@{share:g}" for policy in options.policies], f"random@{share:g}")
 
 
 if __name__ == "__main__":

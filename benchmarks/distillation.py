@@ -209,8 +209,8 @@ def show(data: str, found: list[dict[str, Any]]) -> None:
             share = f"{(mean - base) / (best - base):.0%}" if best > base and name != "plain" else ""
             numbers = " ".join(str(one["seed"]) for one in seeds)
             print(f"| {name} | {numbers} | {part} | {' | '.join(map(cell, columns))} | {gain} | {share} |")
-    for numbers, same in by_seeds(found, names).items():
-        compare([one for one in found if one["seed"] in numbers], ["plain", *same], "plain")
+    for shared, same in by_seeds(found, names).items():
+        compare([one for one in found if one["seed"] in shared], ["plain", *same], "plain")
 
 
 def mean_of(found: list[dict[str, Any]], name: str, metric: str) -> float:

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quality import deshi, done, peak_memory, preset, trained
+from quality import deshi, evaluated, peak_memory, preset, trained
 from teachers import OTHER, cell, compare, tested, text_words
 
 DATA = "ml-100k"
@@ -140,7 +140,7 @@ def figures(name: str, run: Path, words: list[str], options: argparse.Namespace)
     """A model's figures: full ranking on both parts, 20 candidates on test, and how it was trained."""
     found = tested(run, words)
     given = [f"run={run}", "candidates=llara", f"paths.root={options.root}"]
-    folder = done("evaluate", [*given, *([f"answers={options.answers}"] if name == "words" else [])], options.root)
+    folder = evaluated([*given, *([f"answers={options.answers}"] if name == "words" else [])])
     metrics = json.loads((folder / "metrics.json").read_text())
     few = {key: value for key, value in metrics.items() if "hit_ratio" in key or "written" in key}
     record = json.loads((run / "run.json").read_text())

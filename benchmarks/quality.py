@@ -25,8 +25,6 @@ import yaml
 
 SHARED = ("ml-1m", "amazon-beauty", "amazon-toys")
 PEAK_FILE = "peak_gib.json"
-LAST_FILES = ("metrics.json", "comparison.md")
-"""What a finished evaluation or comparison has."""
 SHOWN = ("ndcg@10", "recall@10", "mrr@10", "coverage@10")
 
 
@@ -92,7 +90,7 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     given = [*words, f"experiment={data}", f"seed={seed}", *options.overrides]
     run = trained("fit", f"{data}_seed{seed}{options.label}", given)
     references = f"with_references={str(seed == options.seeds[0]).lower()}"
-    tested = done("evaluate", [f"run={run}", "part=both", references, words[-1]], options.root)
+    tested = evaluated([f"run={run}", "part=both", references, words[-1]])
     found = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in (("run", run), ("time", run))}
     metrics = json.loads((tested / "metrics.json").read_text())
     return {"seed": seed, "peak_gib": peak_memory(run), "metrics": metrics} | found
@@ -129,24 +127,24 @@ def newest(folder: Path, pattern: str) -> Path | None:
     return max(folder.glob(pattern), key=lambda path: path.name, default=None)
 
 
-def done(stage: str, words: list[str], root: Path) -> Path:
-    """The evaluation or comparison by exactly these words: one that is there, or a new one.
+def evaluated(words: list[str]) -> Path:
+    """The evaluation by exactly these words: one that is there, or a new one.
 
     Other benchmarks may run at the same time under the same root: the newest folder could be theirs.
     """
 
     def there() -> Path | None:
-        for folder in sorted((root / "runs" / stage).glob("*"), reverse=True):
-            if any((folder / name).exists() for name in LAST_FILES):
+        for folder in sorted((root_of(words) / "runs" / "evaluate").glob("*"), reverse=True):
+            if (folder / "metrics.json").exists():
                 if yaml.safe_load((folder / "overrides.yaml").read_text()) == words:
                     return folder
         return None
 
     found = there()
     if found is None:
-        peak = deshi(stage, words)
+        peak = deshi("evaluate", words)
         found = there()
-        assert found is not None, f"deshi {stage} left no finished run of these words under {root}"
+        assert found is not None, f"deshi evaluate left no finished run of these words under {root_of(words)}"
         (found / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
     return found
 

@@ -26,7 +26,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from deshi.metrics.significance import bootstrap_interval, holm, paired_permutation
-from quality import common_parser, data_words, deshi, done, merged, preset, trained, with_overrides
+from quality import common_parser, data_words, deshi, evaluated, merged, preset, trained, with_overrides
 
 OTHER = 100
 """Added to a seed for the second ID student."""
@@ -105,7 +105,7 @@ def train_words(data: str) -> list[str]:
 def tested(run: Path, words: list[str]) -> dict[str, Any]:
     """Figures of a run on both parts, its time, and an ensemble's weights."""
     root = run.parents[2]
-    folder = done("evaluate", [f"run={run}", "part=both", f"paths.root={root}"], root)
+    folder = evaluated([f"run={run}", "part=both", f"paths.root={root}"])
     metrics = json.loads((folder / "metrics.json").read_text())
     record = json.loads((run / "run.json").read_text())
     seconds = json.loads((run / "time.json").read_text())["wall_seconds"]
