@@ -27,16 +27,27 @@ from typing import Any
 from quality import common_parser, data_words, deshi, merged, newest, preset, root_of, trained
 from teachers import OTHER, SHOWN, cell, compare, id_words, tested, text_words
 
-TABLE = "distill.table={_target_:deshi.distill.tables.Added}"
-KL = "distill=listwise"
+BOTH = ("distill=listwise", "distill.table={_target_:deshi.distill.tables.Added}")
 RECIPES: dict[str, tuple[str, ...]] = {
-    "kl": (KL,),
+    "kl": BOTH[:1],
     "table": ("distill=table",),
-    "kl+table": (KL, TABLE),
+    "kl+table": BOTH,
 }
-"""What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones.
+"""What each recipe adds to ``deshi distill`` with the preset; ``--add NAME word word ...`` makes further ones."""
+TRIED: dict[str, tuple[str, ...]] = {
+    "temperature-2": (*BOTH, "distill.terms.kl.temperature=2"),
+    "temperature-0.5": (*BOTH, "distill.terms.kl.temperature=0.5"),
+    "top-10": (*BOTH, "distill.terms.kl.top_k=10"),
+    "top-30": (*BOTH, "distill.terms.kl.top_k=30"),
+    "ranks": (*BOTH, "distill.terms.kl.target=ranks"),
+    "weight-0.3": (*BOTH, "distill.terms.kl.weight=0.3"),
+    "weight-3": (*BOTH, "distill.terms.kl.weight=3"),
+    "dropped": (*BOTH, "knowledge=[lists,dropped]"),
+    "twice": (*BOTH, "student.dim=128"),
+}
+"""Further ones, asked for by name: changes of ``kl+table``, one at a time.
 
-``knowledge=[lists,dropped]`` among the words names :data:`STORES`; without it a recipe has ``lists``."""
+``knowledge=[lists,dropped]`` names :data:`STORES`; without it a recipe has ``lists``."""
 
 STORES: dict[str, tuple[str, ...]] = {
     "lists": ("positions=train+held_out",),
@@ -78,7 +89,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys")
-    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)} and those added")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES | TRIED)}")
     parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
     parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
     parser.add_argument("--teacher", choices=list(TEACHERS), default="text", help="whose lists the recipes learn from")
@@ -86,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--label", default="", help="ends the names of the distilled runs and of the results file")
     options = parser.parse_args()
     options.label = ("" if options.teacher == "text" else f"-{options.teacher.replace('+', '-')}") + options.label
-    options.known = {**RECIPES, **{name: tuple(words) for name, *words in options.add}}
+    options.known = {**RECIPES, **TRIED, **{name: tuple(words) for name, *words in options.add}}
     unknown = [name for name in options.recipes if name not in options.known]
     if unknown:
         parser.error(f"there is no recipe {', '.join(unknown)}; the recipes are {', '.join(options.known)}")
@@ -129,7 +140,8 @@ def settings(data: str) -> dict[str, Any]:
 
 def recipe(name: str, data: str, options: argparse.Namespace) -> list[str]:
     """The words of a recipe."""
-    return [*(WITH_TABLE.get(data, ()) if "table" in name else ()), *options.known[name]]
+    words = options.known[name]
+    return [*(WITH_TABLE.get(data, ()) if "table" in " ".join(words) else ()), *words]
 
 
 def model(name: str, more: list[str], data: str, seed: int, words: list[str], options: argparse.Namespace) -> Path:
