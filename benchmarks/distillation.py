@@ -43,7 +43,7 @@ TRIED: dict[str, tuple[str, ...]] = {
     "weight-0.3": (*BOTH, "distill.terms.kl.weight=0.3"),
     "weight-3": (*BOTH, "distill.terms.kl.weight=3"),
     "dropped": (*BOTH, "knowledge=[lists,dropped]"),
-    "twice": (*BOTH, "student.dim=128"),
+    "student-128": (*BOTH, "student.dim=128"),
 }
 """Further ones, asked for by name: changes of ``kl+table``, one at a time.
 
@@ -101,6 +101,9 @@ def arguments() -> argparse.Namespace:
     unknown = [name for name in options.recipes if name not in options.known]
     if unknown:
         parser.error(f"there is no recipe {', '.join(unknown)}; the recipes are {', '.join(options.known)}")
+    twice = {name for name, *_ in options.plain} & {*options.recipes, "plain", "teacher"}
+    if twice:
+        parser.error(f"{', '.join(sorted(twice))} names a plain student and something else: give it another name")
     return options
 
 
