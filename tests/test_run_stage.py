@@ -196,3 +196,16 @@ def test_what_is_not_said_is_taken_over_from_the_plain_student(config_dir: Path)
     wide = cfg.teachers["wide"].train
     assert (wide.max_epochs, wide.learning_rate) == (7, 0.5) and cfg.teachers["both"].train == cfg.train
     assert cfg.distilled.student == {**cfg.student, "dim": 32} and cfg.distilled.train == cfg.train
+
+
+@pytest.mark.parametrize(
+    ("words", "positions"),
+    [([], "absolute"), (["student.positions=rotary"], "rotary"), (["student=gru4rec"], "absolute")],
+)
+@pytest.mark.parametrize("teacher", ["text", "wide"])
+def test_teachers_count_positions_as_the_student_does(
+    teacher: str, words: list[str], positions: str, config_dir: Path
+) -> None:
+    """A preset that is better for the student is so for the teacher's networks, and a student may lack the key."""
+    cfg = api.compose("run", ["data=tiny", f"recipe={teacher}", *words], {}, config_dir)
+    assert cfg.teachers[teacher].teacher["positions"] == positions
