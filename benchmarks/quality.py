@@ -87,7 +87,7 @@ def data_words(data: str, shared: Path) -> list[str]:
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train and test one seed; an interrupted run of that name is resumed, a finished one taken as it is."""
-    given = [*words, f"experiment={data}", f"seed={seed}", *options.overrides]
+    given = [f"experiment={data}", f"seed={seed}", *words, *options.overrides]
     run = trained("fit", f"{data}_seed{seed}{options.label}", given)
     references = f"with_references={str(seed == options.seeds[0]).lower()}"
     tested = evaluated([f"run={run}", "part=both", references, words[-1]])
@@ -97,11 +97,13 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
 
 
 def trained(stage: str, name: str, words: list[str]) -> Path:
-    """The finished run of that name, trained or resumed if need be."""
-    root = root_of(words)
+    """The finished run of that name, trained or resumed if need be; one that other words made is refused."""
+    root, given = root_of(words), [*words, f"name={name}", "train.progress=false"]
     run, peak = newest(root / "runs" / stage, f"*_{name}"), None
     if run is None:
-        peak = deshi(stage, [*words, f"name={name}", "train.progress=false"])
+        peak = deshi(stage, given)
+    elif words_of(run) != given:
+        sys.exit(f"{run} was made by {words_of(run)}, not by {given}. Move it away, or give another --root or --label.")
     elif not (run / "metrics.json").exists():
         peak = deshi(stage, [f"resume={run}", f"paths.root={root}"])
     found = newest(root / "runs" / stage, f"*_{name}")
@@ -109,6 +111,11 @@ def trained(stage: str, name: str, words: list[str]) -> Path:
     if peak is not None:
         (found / PEAK_FILE).write_text(json.dumps(round(peak, 2)))
     return found
+
+
+def words_of(run: Path) -> Any:
+    """The words that a run or an evaluation was made by."""
+    return yaml.safe_load((run / "overrides.yaml").read_text())
 
 
 def root_of(words: list[str]) -> Path:
@@ -135,9 +142,8 @@ def evaluated(words: list[str]) -> Path:
 
     def there() -> Path | None:
         for folder in sorted((root_of(words) / "runs" / "evaluate").glob("*"), reverse=True):
-            if (folder / "metrics.json").exists():
-                if yaml.safe_load((folder / "overrides.yaml").read_text()) == words:
-                    return folder
+            if (folder / "metrics.json").exists() and words_of(folder) == words:
+                return folder
         return None
 
     found = there()
