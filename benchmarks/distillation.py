@@ -66,6 +66,9 @@ TEACHERS = {
 }
 """The members of each teacher; ``crossed`` ones answer for the users that they were not trained on."""
 
+CONTEXT = {"ml-1m": 100}
+"""How many events an answer about a late one reads at least, where histories are much longer than a pass."""
+
 WITH_TABLE: dict[str, tuple[str, ...]] = {
     "amazon-beauty": ("student.dropout=0.3",),
     "amazon-toys": ("student.dropout=0.3",),
@@ -195,13 +198,14 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
 def knowledge(kind: str, store: str, data: str, seed: int, words: list[str]) -> str:
     """The name of one of the :data:`STORES` of a teacher, with the vectors of its text models; written if need be.
 
-    iLoRA answers late events in overlapping windows: one by one they would take an hour.
+    iLoRA, and any teacher of MovieLens-1M, answers late events in overlapping windows: one by one they take an hour.
     """
     run, root = teacher(data, seed, words, kind), root_of(words)
     name = run.name if store == "lists" else f"{run.name}-{store}"
     vectors = "text" if any(one.startswith("text") for one in TEACHERS[kind]) else "none"
     given = [f"store={name}", f"vectors={vectors}", *STORES[store]]
-    given += ["min_context=50"] if "ilora" in TEACHERS[kind] else []
+    context = 50 if "ilora" in TEACHERS[kind] else CONTEXT.get(data)
+    given += [f"min_context={context}"] if context else []
     if not (root / "knowledge" / name / "manifest.json").is_file():
         deshi("know", ["export", str(run), *given, f"paths.root={root}"])
     return name
