@@ -198,7 +198,7 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
 def knowledge(kind: str, store: str, data: str, seed: int, words: list[str]) -> str:
     """The name of one of the :data:`STORES` of a teacher, with the vectors of its text models; written if need be.
 
-    iLoRA, and any teacher of MovieLens-1M, answers late events in overlapping windows: one by one they take an hour.
+    iLoRA, and any teacher of MovieLens-1M, answers late events in overlapping windows, ten times as fast as one by one.
     """
     run, root = teacher(data, seed, words, kind), root_of(words)
     name = run.name if store == "lists" else f"{run.name}-{store}"
