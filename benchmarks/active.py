@@ -7,8 +7,8 @@ All students learn from one store: that of ``--store``, or of the ensemble ID + 
 the first seed, which is made if need be. For each seed: the preset's plain student, at which the policies look, and for
 each policy and share a student of the same size by ``distill=listwise`` with the preset's own training. All are tested
 by ``deshi evaluate``; paired permutation tests compare the policies with random rows. Further ``key=value`` words go to
-every training. Figures land in ``benchmarks/results/active-NAME.json`` after every run. What is finished is not done
-again.
+every student's training, not to the teacher's. Figures land in ``benchmarks/results/active-NAME.json`` after every run.
+What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     for data in options.data:
         words = [*data_words(data, options.shared), f"paths.root={options.root}"]
         deshi("prepare", words)
-        store = options.store or knowledge("text", "lists", data, options.seeds[0], [*words, *options.overrides])
+        store = options.store or knowledge("text", "lists", data, options.seeds[0], words)
         path = Path(__file__).parent / "results" / f"active-{data}{options.label}.json"
         results = known(path, store, options.overrides)
         for seed in options.seeds:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for trainings")
+    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for the students")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.02, 0.1, 0.3, 1.0])
     parser.add_argument("--policies", nargs="+", choices=list(POLICIES), default=list(POLICIES))
     parser.add_argument("--store", help="a knowledge store under the root that covers the training rows")
