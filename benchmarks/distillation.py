@@ -60,11 +60,15 @@ TEACHERS = {
     "wide": ("id", "id2", "text", "text2"),
     "ids": ("id", "id2"),
     "self": ("id",),
+    "twice": ("twice",),
     "crossed": ("id-crossed", "text-crossed"),
     "ilora": ("id", "ilora"),
     "text+ilora": ("id", "text", "ilora"),
 }
 """The members of each teacher; ``crossed`` ones answer for the users that they were not trained on."""
+
+TWICE = {"ml-100k": 192, "ml-1m": 200, "amazon-beauty": 128, "amazon-toys": 128}
+"""The width at which a plain student has at least 1.98 times the numbers: ``--plain twice student.dim=...``."""
 
 CONTEXT = {"ml-1m": 100}
 """How many events an answer about a late one reads at least, where histories are much longer than a pass."""
@@ -189,6 +193,8 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
     given = [f"seed={seed}", *words]
     if kind == "id":
         return trained("fit", f"{data}_seed{seed}", [f"experiment={data}", *given])
+    if kind == "twice":
+        return trained("fit", f"{data}_twice_seed{seed}", [f"experiment={data}", *given, f"student.dim={TWICE[data]}"])
     if kind == "text":
         return trained("teach", f"{data}_text_seed{seed}", [*text_words(data), *given])
     own = {"id-crossed": id_words(data), "text-crossed": text_words(data)}[kind]
