@@ -65,7 +65,10 @@ TEACHERS = {
     "ilora": ("id", "ilora"),
     "text+ilora": ("id", "text", "ilora"),
 }
-"""The members of each teacher; ``crossed`` ones answer for the users that they were not trained on."""
+"""The members of each teacher.
+
+``crossed`` ones answer for the users that they were not trained on; ``twice`` is a plain student, see :data:`TWICE`.
+"""
 
 TWICE = {"ml-100k": 192, "ml-1m": 200, "amazon-beauty": 128, "amazon-toys": 128}
 """The width at which a plain student has at least 1.98 times the numbers: ``--plain twice student.dim=...``."""
