@@ -131,6 +131,21 @@ def test_whatever_is_wrong_stops_before_any_work(problems: Any, text: str, expec
     assert expected in problems(text)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "knowledge: is missing and has no default, expected stores that deshi know export wrote"),
+        ([], ": folders or names. Write knowledge=[...]"),
+        (["knowledge=lists"], "knowledge: got 'lists' (str), expected array. Write knowledge=[lists]."),
+    ],
+)
+def test_a_missing_value_and_one_value_for_a_list_are_explained(words: list[str], expected: str) -> None:
+    """What the key is for and how to write it stand in the message."""
+    with pytest.raises(ConfigError) as error:
+        compose("distill", words, {})
+    assert expected in str(error.value)
+
+
 def test_all_problems_come_at_once(problems: Any) -> None:
     """Nobody wants to mend a configuration one error a run."""
     found = problems("train.max_epoch=3", "student.dmi=2", "seed=x")

@@ -42,12 +42,12 @@ def validate(
         config = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         names = [*valid_keys(model, values), *known]
-        raise ConfigError([p for detail in error.errors() for p in _problems(names, detail)]) from None
+        raise ConfigError([p for detail in error.errors() for p in _problems(model, names, detail)]) from None
     config._overrides = list(overrides)
     return config
 
 
-def _problems(names: Iterable[str], detail: Any) -> list[Problem]:
+def _problems(model: type[BaseModel], names: Iterable[str], detail: Any) -> list[Problem]:
     """Pydantic's error in deshi's words."""
     key = ".".join(str(part) for part in detail["loc"])
     cause = detail.get("ctx", {}).get("error")
@@ -59,7 +59,7 @@ def _problems(names: Iterable[str], detail: Any) -> list[Problem]:
         leaves = [".".join([key, *path]) for path in _leaf_paths(detail["input"])]
         return [Problem(leaf, f"unknown key. {suggestion(leaf, names, 'keys')}") for leaf in leaves]
     if detail["type"] == "missing":
-        return [Problem(key, "is missing and has no default. Give it a value, or choose a group that has one.")]
+        return [Problem(key, _missing(model, key))]
     expected = detail["msg"]
     for prefix in ("Input should be ", "String should ", "Input should ", "a valid "):
         expected = expected.removeprefix(prefix)
@@ -67,7 +67,17 @@ def _problems(names: Iterable[str], detail: Any) -> list[Problem]:
     if detail["type"] == "literal_error" and isinstance(detail["input"], str):
         choices = [choice.strip("' ") for choice in expected.replace(" or ", ",").split(",")]
         hint = f" {suggestion(detail['input'], choices, 'values')}"
+    if detail["type"] == "list_type" and isinstance(detail["input"], str):
+        hint = f" Write {key}=[{detail['input']}]."
     return [Problem(key, f"got {show(detail['input'])}, expected {expected}.{hint}")]
+
+
+def _missing(model: type[BaseModel], key: str) -> str:
+    field = model.model_fields.get(key)
+    if field is None or not field.description:
+        return "is missing and has no default. Give it a value, or choose a group that has one."
+    value = "[...]" if get_origin(field.annotation) is list else "..."
+    return f"is missing and has no default, expected {field.description}. Write {key}={value}"
 
 
 def _leaf_paths(value: Any) -> Iterator[list[str]]:

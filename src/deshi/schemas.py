@@ -260,7 +260,7 @@ class DistillConfig(FitConfig):
     stage: ClassVar[str] = "distill"
     run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
-    knowledge: list[str] = Field(min_length=1, description="stores of what the teacher knows: folders or names")
+    knowledge: list[str] = Field(min_length=1, description="stores that deshi know export wrote: folders or names")
     distill: DistillGroup = Field(default_factory=DistillGroup)
 
 
@@ -355,9 +355,7 @@ class EvaluateConfig(StageConfig):
 class ReportConfig(StageConfig):
     """Configuration of ``deshi report``."""
 
-    runs: list[str] = Field(
-        min_length=1, description="runs of deshi fit or deshi evaluate: folders, names, patterns, or latest"
-    )
+    runs: list[str] = Field(min_length=1, description="trained or evaluated runs: folders, names, patterns, or latest")
     part: Literal["validation", "test"] = Field("test", description="which targets the page is about")
     metric: str = Field(
         "ndcg@10", pattern=r"^(ndcg|recall|hr|mrr|map)@[1-9][0-9]*$", description="the headline metric, with its K"
@@ -372,7 +370,7 @@ class ReportConfig(StageConfig):
 class GapConfig(StageConfig):
     """Configuration of ``deshi gap``."""
 
-    run: str = Field(description="a run of deshi fit: folder, name, or latest")
+    run: str = Field(description="a run of deshi fit, teach or distill: folder, name, or latest")
     metric: str = Field("ndcg@10", description="what is explained: ndcg, recall, hr, mrr or map, at any K")
     steps: int = Field(4, ge=1, le=50, description="training targets that the model is asked about, going back")
     samples: int = Field(1000, ge=100, description="resamples of the users for the intervals")
@@ -383,9 +381,7 @@ class GapConfig(StageConfig):
 class CompareConfig(StageConfig):
     """Configuration of ``deshi compare``."""
 
-    runs: list[str] = Field(
-        min_length=1, description="runs of deshi fit or deshi evaluate: folders, names, patterns, or latest"
-    )
+    runs: list[str] = Field(min_length=1, description="trained or evaluated runs: folders, names, patterns, or latest")
     part: Literal["validation", "test"] = Field("test", description="which targets are compared on")
     metrics: list[str] = Field(
         ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
@@ -420,7 +416,7 @@ class AuditConfig(StageConfig):
 
     run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill", "evaluate")
 
-    run: str | None = Field(None, description="a run of deshi fit or deshi evaluate: folder, name, or latest")
+    run: str | None = Field(None, description="a trained or evaluated run: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
     knowledge: Path | None = Field(None, strict=False, description="a knowledge store to hold against the data")
