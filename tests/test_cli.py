@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -97,6 +98,15 @@ def test_module_and_command_are_the_same() -> None:
     """`python -m deshi` works where the command isn't on the path."""
     done = subprocess.run([sys.executable, "-m", "deshi", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("deshi 0.")
+
+
+def test_a_reader_that_stops_reading_is_no_traceback() -> None:
+    """`deshi fit --help | head` closes the pipe while deshi writes to it."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "deshi", "--help"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_stage_gets_the_resolved_configuration_and_its_result_is_printed(

@@ -137,6 +137,7 @@ def test_whatever_is_wrong_stops_before_any_work(problems: Any, text: str, expec
         ([], "knowledge: is missing and has no default, expected stores that deshi know export wrote"),
         ([], ": folders or names. Write knowledge=[...]"),
         (["knowledge=lists"], "knowledge: got 'lists' (str), expected array. Write knowledge=[lists]."),
+        (["knowledge=[]"], "knowledge: got [] (list), expected at least one."),
     ],
 )
 def test_a_missing_value_and_one_value_for_a_list_are_explained(words: list[str], expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ deshi STAGE --config-dir DIR    take groups of your own from DIR/GROUP/NAME.yaml
 deshi --version"""
 
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 WRONG_USE = 2
 TABLE_WIDTH = 120
 
@@ -46,22 +48,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when the stage has done its work, or what its result says (``exit_code``: ``audit`` says 1 when it has found
-        an error); 2 for an error that the user can mend, 130 after an interruption.
+        an error); 2 for an error that the user can mend, 130 after an interruption, 141 when what reads the output has
+        stopped reading, as ``| head`` does.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(words)
+        code = _main(words)
+        sys.stdout.flush()
+        return code
     except DeshiError as error:
         if os.environ.get("DESHI_TRACEBACK") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
+        return PIPE_CLOSED
     except (KeyboardInterrupt, SystemExit) as error:
         cause = error if isinstance(error, KeyboardInterrupt) else error.__context__
         if not isinstance(cause, KeyboardInterrupt):
             raise
         print(f"\ninterrupted. {_what_next(str(cause), words)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _stdout_is_closed() -> bool:
+    """Whether nobody reads the standard output any more; then it goes nowhere, so that Python's exit is quiet too."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    closed = any(events & select.POLLERR for _, events in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
 
 
 def _main(words: list[str]) -> int:

@@ -63,6 +63,8 @@ def _problems(model: type[BaseModel], names: Iterable[str], detail: Any) -> list
     expected = detail["msg"]
     for prefix in ("Input should be ", "String should ", "Input should ", "a valid "):
         expected = expected.removeprefix(prefix)
+    if detail["type"] == "too_short":
+        expected = "at least one"
     hint = ""
     if detail["type"] == "literal_error" and isinstance(detail["input"], str):
         choices = [choice.strip("' ") for choice in expected.replace(" or ", ",").split(",")]
