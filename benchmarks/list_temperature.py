@@ -19,6 +19,7 @@ from deshi.data.splits import LeaveOneOut
 from deshi.knowledge.inspection import sharpness
 from deshi.knowledge.store import Knowledge
 from deshi.knowledge.truth import truths
+from deshi.types import PAD
 
 TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 
@@ -43,7 +44,7 @@ def main() -> None:
         items, scores, place = items[listed], scores[listed].astype(np.float64), hit[listed].argmax(1)
         surprise, entropy = [], []
         for temperature in TEMPERATURES:
-            logits = np.where(items < 0, -np.inf, scores / temperature)
+            logits = np.where(items == PAD, -np.inf, scores / temperature)
             total = np.logaddexp.reduce(logits, axis=1)
             surprise.append(float((total - logits[np.arange(len(place)), place]).mean()))
             entropy.append(float(np.mean(sharpness(items, logits.astype(np.float32), "logit")[0])))

@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not _stdout_is_closed():
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit complains once more
         return PIPE_CLOSED
     except (KeyboardInterrupt, SystemExit) as error:
         cause = error if isinstance(error, KeyboardInterrupt) else error.__context__
@@ -74,13 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether nobody reads the standard output any more; then it goes nowhere, so that Python's exit is quiet too."""
+    """Whether nobody reads the standard output any more."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
-    closed = any(events & select.POLLERR for _, events in poll.poll(0))
-    if closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return closed
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _main(words: list[str]) -> int:

@@ -260,7 +260,9 @@ class DistillConfig(FitConfig):
     stage: ClassVar[str] = "distill"
     run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
-    knowledge: list[str] = Field(min_length=1, description="stores that deshi know export wrote: folders or names")
+    knowledge: list[str] = Field(
+        min_length=1, description="stores that deshi know export wrote, or deshi know import: folders or names"
+    )
     distill: DistillGroup = Field(default_factory=DistillGroup)
 
 
