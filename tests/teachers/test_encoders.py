@@ -88,6 +88,11 @@ def test_the_cache_serves_without_loading(encoder: Encoder, tmp_path: Path, monk
     assert [path.suffix for path in files] == [".safetensors"]
 
 
+def test_the_machine_does_not_choose_the_format_of_the_vectors() -> None:
+    """``auto`` times two formats: a teacher over whitened vectors came out differently on another processor."""
+    assert CausalEncoder().llm.dtype == "fp32"
+
+
 def test_whatever_decides_the_vectors_is_in_the_key(folder: Path, tmp_path: Path) -> None:
     """A cache that overlooked an option, the order of the texts or other weights would serve wrong vectors."""
     nodes = encoders(folder)

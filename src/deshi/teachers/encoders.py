@@ -124,13 +124,13 @@ class CausalEncoder:
     """The last layer's hidden states of a causal LM.
 
     Attributes:
-        llm: the model.
+        llm: the model; by default in fp32, so that the vectors are the same wherever they are computed.
         pooling: ``mean`` over the real tokens, or ``last``, the only one that has seen the whole text.
         max_tokens: longer texts are cut.
         batch_tokens: how many tokens, padding included, go through the model at once.
     """
 
-    llm: LLM = field(default_factory=LLM)
+    llm: LLM = field(default_factory=lambda: LLM(dtype="fp32"))
     pooling: Literal["mean", "last"] = "mean"
     max_tokens: int = 128
     batch_tokens: int = 4096
