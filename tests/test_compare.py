@@ -119,6 +119,14 @@ def test_one_model_has_intervals_only(three: list[Evaluation]) -> None:
     assert compare_evaluations(three[:1], baseline="sasrec").tests == []
 
 
+def test_labels_are_noted_with_their_runs(three: list[Evaluation]) -> None:
+    """They go by the runs' order, which a shell may have changed: the output says which run got which."""
+    (note, *_) = compare_evaluations(three, labels=["ours", "theirs"]).notes
+    first, second, third = (Path(str(one.record["run"])).name for one in three)
+    assert note == f"Labels: ours is sasrec of {first}, {second}; theirs is gru4rec of {third}."
+    assert not any("Labels" in text for text in compare_evaluations(three).notes)
+
+
 def test_few_seeds_are_noted(three: list[Evaluation]) -> None:
     """A test over users says nothing about the next seed."""
     notes = "\n".join(compare_evaluations(three).notes)

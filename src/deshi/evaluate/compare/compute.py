@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,12 @@ def compare_evaluations(
         seed=seed,
         protocol=flatten(record.get("protocol") or {}),
         warnings=_warnings(groups, part),
-        notes=[*notes, *([ALONE] if each_run else _seed_notes(groups)), *([] if pairs else [NO_TESTS])],
+        notes=[
+            *notes,
+            *_label_notes(labelled(found), groups),
+            *([ALONE] if each_run else _seed_notes(groups)),
+            *([] if pairs else [NO_TESTS]),
+        ],
     )
 
 
@@ -214,6 +220,16 @@ def _not_beating(one: Group, part: str) -> list[str]:
     references = {name: each[key] for name, each in beside.items() if key in each}
     own = sum(figures[key] for figures in metrics) / len(metrics)
     return not_beating(one.label, own, references, f"{key.partition('/')[2].upper()}, {part}")
+
+
+def _label_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:
+    """Which runs got the user's labels: labels go by order, and a shell sorts run folders by time."""
+    named = []
+    for one, other in zip(groups, made, strict=True):
+        runs = [Path(member.evaluation.record.get("run") or member.evaluation.folder).name for member in one.members]
+        if one.label != other.label:
+            named.append(f"{one.label} is {other.label} of {', '.join(runs)}")
+    return [f"Labels: {'; '.join(named)}."] if named else []
 
 
 def _seed_notes(groups: Sequence[Group]) -> list[str]:
