@@ -249,11 +249,11 @@ def mean_of(found: list[dict[str, Any]], name: str, metric: str) -> float:
 
 
 def by_seeds(found: list[dict[str, Any]], names: list[str]) -> dict[tuple[int, ...], list[str]]:
-    """The models but the plain one, those of the same seeds together: one family of tests each."""
+    """The models but the plain one, those whose test ranks are kept for the same seeds together: a family of tests."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in names:
-        seeds = tuple(one["seed"] for one in found if name in one["models"])
-        if name != "plain":
+        seeds = tuple(one["seed"] for one in found if "top10" in one["models"].get(name, {}))
+        if name != "plain" and seeds:
             groups.setdefault(seeds, []).append(name)
     return groups
 
