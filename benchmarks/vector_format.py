@@ -11,15 +11,17 @@ the columns that correlate negatively, which have changed their sign.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deshi.data.bundle import Bundle
 from deshi.teachers.embedding import encode
-from deshi.teachers.encoders import CausalEncoder, LoadedEncoder, mean_of_real
+from deshi.teachers.encoders import CausalEncoder
 from deshi.teachers.item_text import item_texts
+from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.whitening import whiten
 
 
@@ -31,7 +33,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/deshi").expanduser())
     options = parser.parse_args()
     texts = list(dict.fromkeys(item_texts(Bundle.load(options.bundle).item_table(), "{title}").texts))
-    exact, rounded = (vectors(texts, options.cache, bf16) for bf16 in (False, True))
+    encoders = CausalEncoder(), CausalEncoder(Rounded(dtype="fp32"))
+    exact, rounded = (encode(texts, one.load(options.cache, torch.device("cpu")), one)[0] for one in encoders)
     spread = (exact - exact.mean(0)).square().mean().sqrt()
     print(f"{len(texts)} titles: raw vectors differ by {(exact - rounded).square().mean().sqrt() / spread:.1%}")
     one, other = whiten(exact, options.dim), whiten(rounded, options.dim)
@@ -41,22 +44,19 @@ def main() -> None:
     print(f"{int(turned.sum())} columns have changed their sign")
 
 
-def vectors(texts: list[str], cache: Path, bf16: bool) -> Tensor:
-    """The texts' vectors ``(N, D)``."""
-    encoder = CausalEncoder()
-    loaded = encoder.llm.load(cache, torch.device("cpu"))
-    loaded.tokenizer.padding_side = "right"
-    if bf16:
+@dataclass(frozen=True)
+class Rounded(LLM):
+    """A model whose weights and layers' outputs are rounded to bf16, computed in fp32."""
+
+    def load(self, cache: Path, device: torch.device | str = "cpu") -> LoadedLLM:
+        """As :meth:`LLM.load`."""
+        loaded = super().load(cache, device)
         for weights in loaded.model.parameters():
             weights.data = weights.data.bfloat16().float()
         for module in loaded.model.modules():
             if isinstance(module, nn.Linear) or "Norm" in type(module).__name__:
                 module.register_forward_hook(lambda _module, _given, states: states.bfloat16().float())
-
-    def forward(tokens: Tensor, mask: Tensor) -> Tensor:
-        return mean_of_real(loaded.hidden(loaded.embed_tokens(tokens), mask), mask)
-
-    return encode(texts, LoadedEncoder(loaded.tokenizer, forward, torch.device("cpu")), encoder)[0]
+        return loaded
 
 
 if __name__ == "__main__":

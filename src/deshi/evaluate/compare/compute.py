@@ -226,8 +226,9 @@ def _label_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:
     """Which runs got the user's labels: labels go by order, and a shell sorts run folders by time."""
     named = []
     for one, other in zip(groups, made, strict=True):
-        runs = [Path(member.evaluation.record.get("run") or member.evaluation.folder).name for member in one.members]
         if one.label != other.label:
+            found = [member.evaluation for member in one.members]
+            runs = [Path(evaluation.record.get("run") or evaluation.folder).name for evaluation in found]
             named.append(f"{one.label} is {other.label} of {', '.join(runs)}")
     return [f"Labels: {'; '.join(named)}."] if named else []
 
