@@ -16,7 +16,7 @@ from deshi.config import load_config, validate
 from deshi.data.splits import LeakWarning
 from deshi.schemas import FitConfig
 from deshi.students.layers import Dropout
-from deshi.training import fit
+from deshi.training import fit, hardware
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights
 from deshi.training.hardware import choose_precision
 from deshi.training.module import TrainingModule
@@ -269,3 +269,22 @@ def test_precision_is_taken_as_asked_and_measured_on_auto() -> None:
     cpu = torch.device("cpu")
     assert choose_precision("bf16", cpu) == "bf16" and choose_precision("fp32", cpu) == "fp32"
     assert choose_precision("auto", cpu) in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("share", "chosen", "measured"),
+    [(60.0, "fp32", {64}), (1.5, "fp32", {64, 512}), (0.9, "fp32", {64, 512}), (0.5, "bf16", {64, 512})],
+)
+def test_slow_bf16_is_ruled_out_by_a_small_product(
+    share: float, chosen: str, measured: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without bf16 instructions the full product takes more than a second, which every training would wait for."""
+    rows_seen = set()
+
+    def seconds(dtype: torch.dtype, rows: int) -> float:
+        rows_seen.add(rows)
+        return share if dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(hardware, "_seconds", seconds)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert rows_seen == measured

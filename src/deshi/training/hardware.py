@@ -26,7 +26,8 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
 
     ``auto`` times a product of the size of a loss chunk in both formats, in turns so that other work on the machine
     slows both, and takes bf16 only if it is at least a fifth faster: some CPUs have bf16 instructions and are slower
-    with them. It is bf16 on a GPU that supports it.
+    with them, and some without are sixty times slower, which a smaller product shows first. It is bf16 on a GPU that
+    supports it.
     """
     if wanted != "auto":
         return wanted
@@ -34,8 +35,9 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if device.type != "cpu":
         return "fp32"
-    ratios = [_seconds(torch.bfloat16) / _seconds(torch.float32) for _ in range(13)]
-    return "bf16" if statistics.median(ratios[2:]) < 0.8 else "fp32"
+    if _bf16_share(64) > 5:
+        return "fp32"
+    return "bf16" if _bf16_share(512) < 0.8 else "fp32"
 
 
 def training_device(accelerator: str) -> torch.device:
@@ -64,9 +66,15 @@ def release_memory() -> None:
         trim(0)
 
 
-def _seconds(dtype: torch.dtype) -> float:
-    """The time of one (512, 128) by (128, 4096) product."""
-    left, right = torch.ones(512, 128, dtype=dtype), torch.ones(128, 4096, dtype=dtype)
+def _bf16_share(rows: int) -> float:
+    """The time of one product in bf16 as a share of its time in fp32: the median of eleven pairs after two others."""
+    ratios = [_seconds(torch.bfloat16, rows) / _seconds(torch.float32, rows) for _ in range(13)]
+    return statistics.median(ratios[2:])
+
+
+def _seconds(dtype: torch.dtype, rows: int) -> float:
+    """The time of one product of (``rows``, 128) and (128, 8 times ``rows``)."""
+    left, right = torch.ones(rows, 128, dtype=dtype), torch.ones(128, 8 * rows, dtype=dtype)
     start = time.perf_counter()
     left @ right
     return time.perf_counter() - start
