@@ -281,7 +281,7 @@ def test_slow_bf16_is_ruled_out_by_a_small_product(
     """Without bf16 instructions the full product takes more than a second, which every training would wait for."""
     rows_seen = set()
 
-    def seconds(dtype: torch.dtype, rows: int) -> float:
+    def seconds(dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
         rows_seen.add(rows)
         return share if dtype == torch.bfloat16 else 1.0
 

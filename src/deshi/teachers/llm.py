@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from deshi.teachers.models import ModelFiles, extra, find_model, quiet, read_gguf
+from deshi.training.hardware import bf16_is_faster
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -224,8 +224,7 @@ class LLM:
 def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
     """The number format: as wanted, or by what the device is good at.
 
-    On a CPU ``auto`` times products of an LLM's size in both formats, in turns so that other work on the machine slows
-    both, and takes bf16 if it is at least a fifth faster: without AMX or AVX512-BF16 it is many times slower.
+    On a CPU ``auto`` is bf16 where :func:`deshi.training.hardware.bf16_is_faster` says so of products of an LLM's size.
     """
     if wanted != "auto":
         return _DTYPES[wanted]
@@ -233,16 +232,7 @@ def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type != "cpu":
         return torch.float32
-    ratios = [_seconds(torch.bfloat16) / _seconds(torch.float32) for _ in range(9)]
-    return torch.bfloat16 if statistics.median(ratios[2:]) < 0.8 else torch.float32
-
-
-def _seconds(dtype: torch.dtype) -> float:
-    """The time of one (256, 576) by (576, 1536) product."""
-    left, right = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
-    start = time.perf_counter()
-    torch.nn.functional.linear(left, right)
-    return time.perf_counter() - start
+    return torch.bfloat16 if bf16_is_faster(256, 576, 1536) else torch.float32
 
 
 def checkpoint_activations(model: Any, **how: Any) -> None:

@@ -24,10 +24,8 @@ def set_threads(threads: int | None) -> int:
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The number format of the matrix products.
 
-    ``auto`` times a product of the size of a loss chunk in both formats, in turns so that other work on the machine
-    slows both, and takes bf16 only if it is at least a fifth faster: some CPUs have bf16 instructions and are slower
-    with them, and some without are sixty times slower, which a smaller product shows first. It is bf16 on a GPU that
-    supports it.
+    ``auto`` asks :func:`bf16_is_faster` about a product of the size of a loss chunk; it is bf16 on a GPU that supports
+    it.
     """
     if wanted != "auto":
         return wanted
@@ -35,9 +33,16 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if device.type != "cpu":
         return "fp32"
-    if _bf16_share(64) > 5:
-        return "fp32"
-    return "bf16" if _bf16_share(512) < 0.8 else "fp32"
+    return "bf16" if bf16_is_faster(512, 128, 4096) else "fp32"
+
+
+def bf16_is_faster(rows: int, inner: int, columns: int) -> bool:
+    """Whether this CPU computes (rows, inner) by (inner, columns) at least a fifth faster in bf16 than in fp32.
+
+    Both are timed in turns, so that other work on the machine slows both: some CPUs have bf16 instructions and are
+    slower with them. Those without are many times slower, which an eighth of the rows shows first.
+    """
+    return _bf16_share(rows // 8, inner, columns) < 3 and _bf16_share(rows, inner, columns) < 0.8
 
 
 def training_device(accelerator: str) -> torch.device:
@@ -66,15 +71,14 @@ def release_memory() -> None:
         trim(0)
 
 
-def _bf16_share(rows: int) -> float:
-    """The time of one product in bf16 as a share of its time in fp32: the median of eleven pairs after two others."""
-    ratios = [_seconds(torch.bfloat16, rows) / _seconds(torch.float32, rows) for _ in range(13)]
+def _bf16_share(*shape: int) -> float:
+    """The time of one product in bf16 as a share of its time in fp32: the median of seven pairs after two others."""
+    ratios = [_seconds(torch.bfloat16, *shape) / _seconds(torch.float32, *shape) for _ in range(9)]
     return statistics.median(ratios[2:])
 
 
-def _seconds(dtype: torch.dtype, rows: int) -> float:
-    """The time of one product of (``rows``, 128) and (128, 8 times ``rows``)."""
-    left, right = torch.ones(rows, 128, dtype=dtype), torch.ones(128, 8 * rows, dtype=dtype)
+def _seconds(dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype)
     start = time.perf_counter()
-    left @ right
+    torch.nn.functional.linear(left, right)
     return time.perf_counter() - start
