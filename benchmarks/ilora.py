@@ -162,7 +162,7 @@ def sliced(mode: str, gate: Path, options: argparse.Namespace) -> dict[str, Any]
 def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Training steps and exported rows a second, of an untrained iLoRA: training changes no time."""
     from deshi.api import compose
-    from deshi.training.hardware import limit_kernel_cache
+    from deshi.hardware import limit_kernel_cache
 
     limit_kernel_cache()
     import torch
@@ -187,8 +187,8 @@ def training_speed(teacher: Any, cfg: Any, bundle: Any, read: list[int], steps: 
     """Positions that are learnt from and tokens (padding included) a second, over some steps after the first one."""
     import torch
 
+    from deshi.hardware import choose_precision
     from deshi.targets import build
-    from deshi.training.hardware import choose_precision
     from deshi.training.trainer import data_module
 
     starts, ends = build(cfg.split)(bundle).train_ranges(bundle)

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from bundles import tiny_bundle
+from deshi import hardware
 from deshi.config import load_config, validate
 from deshi.data.splits import LeakWarning
+from deshi.hardware import choose_precision
 from deshi.schemas import FitConfig
 from deshi.students.layers import Dropout
-from deshi.training import fit, hardware
+from deshi.training import fit
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights
-from deshi.training.hardware import choose_precision
 from deshi.training.module import TrainingModule
 from deshi.training.runs import load_student
 from deshi.training.trainer import target_counts

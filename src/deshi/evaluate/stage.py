@@ -22,9 +22,9 @@ from deshi.evaluate.reference.events import training_events
 from deshi.evaluate.result import EvaluateResult, unbeaten
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
 from deshi.evaluate.words import Writer, ask_in_words, writer_of
+from deshi.hardware import training_device
 from deshi.schemas import EvaluateConfig
 from deshi.targets import build
-from deshi.training.hardware import training_device
 from deshi.types import PAD, DeshiError
 
 RUN_FILE = "run.json"

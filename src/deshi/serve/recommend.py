@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -34,10 +34,10 @@ EVERY = 5.0
 
 SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, "score": pl.Float32, "rank": pl.Int32})
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-SINKS: dict[str, Callable[[pl.LazyFrame, Path], Any]] = {
-    "parquet": lambda frame, path: frame.sink_parquet(path, compression="zstd", compression_level=1),
-    "csv": lambda frame, path: frame.sink_csv(path),
-    "jsonl": lambda frame, path: frame.sink_ndjson(path),
+SINKS: dict[str, Callable[[pl.LazyFrame, IO[bytes]], Any]] = {
+    "parquet": lambda frame, file: frame.sink_parquet(file, compression="zstd", compression_level=1),
+    "csv": lambda frame, file: frame.sink_csv(file),
+    "jsonl": lambda frame, file: frame.sink_ndjson(file),
 }
 
 
@@ -83,8 +83,9 @@ def run(cfg: RecommendConfig) -> RecommendResult:
     filter_seen = bundle.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), filter_seen, counts)
     frames = answer.frames(cfg.threads or _cores(), cfg.progress)
-    with atomic_file(output) as temporary:
-        SINKS[form](_lazy(frames), temporary)
+    # An open file, not its name: polars opens a name in a thread of its own, which may come after the clearing away.
+    with atomic_file(output) as temporary, temporary.open("wb") as file:
+        SINKS[form](_lazy(frames), file)
     return RecommendResult(
         output=output,
         users=counts.users,

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deshi.hardware import bf16_is_faster
 from deshi.teachers.models import ModelFiles, extra, find_model, quiet, read_gguf
-from deshi.training.hardware import bf16_is_faster
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class LLM:
 def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
     """The number format: as wanted, or by what the device is good at.
 
-    On a CPU ``auto`` is bf16 where :func:`deshi.training.hardware.bf16_is_faster` says so of products of an LLM's size.
+    On a CPU ``auto`` is bf16 where :func:`deshi.hardware.bf16_is_faster` says so of products of an LLM's size.
     """
     if wanted != "auto":
         return _DTYPES[wanted]

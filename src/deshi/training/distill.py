@@ -19,6 +19,7 @@ from deshi.data.splits import Split
 from deshi.distill.objective import Distillation
 from deshi.distill.signal import Lists
 from deshi.distill.term import Context, Term
+from deshi.hardware import training_device
 from deshi.knowledge.histories import Histories
 from deshi.knowledge.manifest import store_path
 from deshi.knowledge.store import Knowledge
@@ -28,7 +29,6 @@ from deshi.students.base import Recommender, Student
 from deshi.targets import build
 from deshi.training.choosing import choose
 from deshi.training.fit import FitResult, network_name, run_training
-from deshi.training.hardware import training_device
 from deshi.training.runs import with_named_runs
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError

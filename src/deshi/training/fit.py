@@ -15,9 +15,9 @@ from deshi.artifacts import environment, new_run_folder, read_json, write_json
 from deshi.config import find_run, load_config, save_config
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
+from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
 from deshi.schemas import FitConfig, TrainingConfig
 from deshi.targets import build
-from deshi.training.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
 from deshi.training.runs import CHECKPOINTS, DATA_FILE, RUN_FILE, load_bundle
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError

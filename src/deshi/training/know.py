@@ -16,6 +16,7 @@ from deshi.config import find_trained
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Split
+from deshi.hardware import training_device
 from deshi.knowledge.altered import alter_histories
 from deshi.knowledge.foreign.readers import Imported
 from deshi.knowledge.histories import Histories, Ints
@@ -29,7 +30,6 @@ from deshi.schemas import KnowConfig, TrainingConfig
 from deshi.students.scorers import Scorer
 from deshi.targets import build
 from deshi.training.choosing import choose
-from deshi.training.hardware import training_device
 from deshi.training.runs import (
     FOLDS_FILE,
     STUDENT_FILE,

@@ -12,6 +12,7 @@ import torch
 from deshi.artifacts import read_json
 from deshi.config import find_trained, load_config, read_saved
 from deshi.data.bundle import Bundle
+from deshi.hardware import training_device
 from deshi.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.students.base import Recommender, Student
 from deshi.students.scorers import Scorer, scorer_of
@@ -19,7 +20,6 @@ from deshi.targets import build
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.training.checkpoint import load_weights
-from deshi.training.hardware import training_device
 from deshi.types import DeshiError
 
 STUDENT_FILE = "student.safetensors"

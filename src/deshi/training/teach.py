@@ -17,6 +17,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
 from deshi.data.sequences import Ints
 from deshi.data.splits import Cases, Split
+from deshi.hardware import training_device
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
 from deshi.schemas import TeachConfig
@@ -27,7 +28,6 @@ from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
 from deshi.training.callbacks import KeepBest, LearningCurve
 from deshi.training.fit import FitResult, network_name, run_training
-from deshi.training.hardware import training_device
 from deshi.training.module import MONITOR
 from deshi.training.runs import (
     FOLDS_FILE,

@@ -29,12 +29,12 @@ from deshi.data.joined import MoreHistories
 from deshi.data.ranges import inside
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
+from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.schemas import TrainingConfig
 from deshi.students.base import Recommender, folded
 from deshi.targets import build
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
-from deshi.training.hardware import choose_precision, set_threads, training_device
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.training.runs import CHECKPOINTS, RUN_FILE, STUDENT_FILE, new_network
 from deshi.types import DeshiError

@@ -18,10 +18,10 @@ from deshi.evaluate.gap.headline import headline
 from deshi.evaluate.gap.result import Counterfactual, GapResult, Part, Step
 from deshi.evaluate.gap.verdict import find_cliff, judge
 from deshi.evaluate.subject import Subject, find_subject, leaked_targets
+from deshi.hardware import training_device
 from deshi.metrics.significance import Interval, bootstrap_interval
 from deshi.schemas import EvaluateConfig, GapConfig
 from deshi.students.scorers import Scorer, scorer_of
-from deshi.training.hardware import training_device
 from deshi.training.runs import load_selected_student, trained_config
 from deshi.types import DeshiError
 
