@@ -279,7 +279,7 @@ def test_precision_is_taken_as_asked_and_measured_on_auto() -> None:
 def test_slow_bf16_is_ruled_out_by_a_small_product(
     share: float, chosen: str, measured: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without bf16 instructions the full product takes more than a second, which every training would wait for."""
+    """Without bf16 instructions every training would wait for full products that take many times as long."""
     rows_seen = set()
 
     def seconds(dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:

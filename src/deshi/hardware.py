@@ -24,24 +24,24 @@ def set_threads(threads: int | None) -> int:
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The number format of the matrix products.
 
-    ``auto`` asks :func:`bf16_is_faster` about a product of the size of a loss chunk; it is bf16 on a GPU that supports
-    it.
+    ``auto`` asks :func:`bf16_is_faster` about a product of the size of a loss chunk.
     """
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    if device.type != "cpu":
-        return "fp32"
-    return "bf16" if bf16_is_faster(512, 128, 4096) else "fp32"
+    return "bf16" if bf16_is_faster(device, 512, 128, 4096) else "fp32"
 
 
-def bf16_is_faster(rows: int, inner: int, columns: int) -> bool:
-    """Whether this CPU computes (rows, inner) by (inner, columns) at least a fifth faster in bf16 than in fp32.
+def bf16_is_faster(device: torch.device, rows: int, inner: int, columns: int) -> bool:
+    """Whether a product of (rows, inner) and (inner, columns) is better done in bf16: on a GPU, if it supports that.
 
-    Both are timed in turns, so that other work on the machine slows both: some CPUs have bf16 instructions and are
-    slower with them. Those without are many times slower, which an eighth of the rows shows first.
+    On a CPU, if it is at least a fifth faster than in fp32. Both are timed in turns, so that other work on the machine
+    slows both: some CPUs have bf16 instructions and are slower with them. Those without are many times slower, which
+    an eighth of the rows shows first.
     """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
     return _bf16_share(rows // 8, inner, columns) < 3 and _bf16_share(rows, inner, columns) < 0.8
 
 

@@ -222,17 +222,10 @@ class LLM:
 
 @functools.lru_cache
 def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
-    """The number format: as wanted, or by what the device is good at.
-
-    On a CPU ``auto`` is bf16 where :func:`deshi.hardware.bf16_is_faster` says so of products of an LLM's size.
-    """
+    """The number format: as wanted, or what :func:`deshi.hardware.bf16_is_faster` says of products of an LLM's size."""
     if wanted != "auto":
         return _DTYPES[wanted]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type != "cpu":
-        return torch.float32
-    return torch.bfloat16 if bf16_is_faster(256, 576, 1536) else torch.float32
+    return torch.bfloat16 if bf16_is_faster(device, 256, 576, 1536) else torch.float32
 
 
 def checkpoint_activations(model: Any, **how: Any) -> None:
