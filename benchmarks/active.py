@@ -30,7 +30,7 @@ POLICIES: dict[str, str] = {
     "uncertainty": "Uncertainty",
     "coreset": "Coreset",
 }
-"""Of ``deshi.distill.policies``; ``all`` is the share 1 of any."""
+"""Of ``deshi.distillation.selection``; ``all`` is the share 1 of any."""
 OF_STUDENT = ("disagreement", "error", "uncertainty", "coreset")
 WHOLE = "all"
 
@@ -97,7 +97,7 @@ def cells(policies: list[str], shares: list[float]) -> list[tuple[str, float]]:
 def policy_word(policy: str, share: str, student: Path) -> str:
     """The override that sets the policy."""
     look = f",student:'{student}'" if policy in OF_STUDENT else ""
-    return f"distill.policy={{_target_:deshi.distill.policies.{POLICIES[policy]},share:{share}{look}}}"
+    return f"distill.policy={{_target_:deshi.distillation.selection.{POLICIES[policy]},share:{share}{look}}}"
 
 
 def show(data: str, results: dict[str, Any], options: argparse.Namespace) -> None:

@@ -71,7 +71,7 @@ def compare_forms(table: Floats, states: Floats) -> None:
     """Print what a graph finds of the exact lists in each form of the inner product."""
     import faiss
 
-    from deshi.export.nearest import EDGES, FACTOR, LEAST, WIDTH
+    from deshi.serving.approximate_search import EDGES, FACTOR, LEAST, WIDTH
 
     faiss.omp_set_num_threads(1)
     squared = (table**2).sum(1)
@@ -108,8 +108,8 @@ def timed(answer: Callable[[Floats, NDArray[np.int64]], object], states: Floats,
 
 def measure(table: Floats, states: Floats, path: Path) -> None:
     """Print all figures of deshi's index of the table."""
-    from deshi.export.nearest import ItemIndex, build_index, measure_recall
-    from deshi.serve.top import best_of
+    from deshi.serving.approximate_search import ItemIndex, build_index, measure_recall
+    from deshi.serving.top_k import best_of
 
     Path("/proc/self/clear_refs").write_text("5")  # the most memory is counted from now on
     before, begin, busy = memory("VmRSS"), time.perf_counter(), time.process_time()

@@ -37,7 +37,7 @@ def write_evaluation(root: Path, number: int, hardness: np.ndarray, generator: n
     folder = root / "runs" / "evaluate" / f"20260102-{number:06d}_ml-1m_sasrec"
     run.mkdir(parents=True)
     folder.mkdir(parents=True)
-    config = {"student": {"_target_": "deshi.students.sasrec.SASRec", "dim": 8 * (number + 1)}, "seed": 0}
+    config = {"student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 8 * (number + 1)}, "seed": 0}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "config.yaml").write_text("{}\n")
     record = {

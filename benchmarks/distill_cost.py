@@ -21,13 +21,13 @@ import numpy as np
 import torch
 import yaml
 
-from deshi.distill.objective import Distillation
-from deshi.distill.signal import Signal
-from deshi.distill.term import Context, Term
+from deshi.configuration.targets import build
+from deshi.distillation.objective import Distillation
+from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.term import Context, Term
 from deshi.losses.softmax import Softmax
-from deshi.students.base import Student
-from deshi.students.sasrec import SASRec
-from deshi.targets import build
+from deshi.models.base import Student
+from deshi.models.sasrec import SASRec
 from deshi.types import Batch
 
 POSITIONS, LENGTH, WIDTH = 3200, 200, 384

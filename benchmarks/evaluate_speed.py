@@ -21,13 +21,13 @@ import numpy as np
 import polars as pl
 import torch
 
+from deshi.baselines import Popularity
 from deshi.data.bundle import Bundle, write_bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.data.vocabulary import Events
-from deshi.evaluate.measure import Part, Questions
-from deshi.evaluate.measure import measure as ask
-from deshi.evaluate.ranking import evaluate_ranks, summarise
-from deshi.evaluate.reference import Popularity
+from deshi.evaluation.measure import Part, Questions
+from deshi.evaluation.measure import measure as ask
+from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import exact_ranks, exact_ranks_from_hidden
 

@@ -187,8 +187,8 @@ def training_speed(teacher: Any, cfg: Any, bundle: Any, read: list[int], steps: 
     """Positions that are learnt from and tokens (padding included) a second, over some steps after the first one."""
     import torch
 
+    from deshi.configuration.targets import build
     from deshi.hardware import choose_precision
-    from deshi.targets import build
     from deshi.training.trainer import data_module
 
     starts, ends = build(cfg.split)(bundle).train_ranges(bundle)
@@ -220,8 +220,8 @@ def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
     """Rows a second of what ``deshi know export`` does, over all events of some users, drawn once."""
     import numpy as np
 
-    from deshi.knowledge.writer import write_knowledge
-    from deshi.students.scorers import scorer_of
+    from deshi.models.scorers import scorer_of
+    from deshi.soft_labels.writer import write_knowledge
 
     chosen = np.random.default_rng(0).permutation(bundle.n_users)[:users]
     rows = np.concatenate([np.arange(bundle.offsets[user], bundle.offsets[user + 1]) for user in np.sort(chosen)])

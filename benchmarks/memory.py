@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from deshi.losses.softmax import Softmax
-from deshi.students.sasrec import SASRec
+from deshi.models.sasrec import SASRec
 
 N_ITEMS, BATCHES, POSITIONS = 3416, 500, 3200
 ARMS: dict[str, tuple[bool, dict[str, str]]] = {

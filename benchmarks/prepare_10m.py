@@ -50,8 +50,8 @@ def generate(path: Path, rows: int) -> None:
 def prepare(path: Path) -> None:
     """Run the stage on the file and print the result and the figures as one JSON line."""
     start = time.perf_counter()
+    from deshi.configuration.schemas import PrepareConfig
     from deshi.data.prepare import run
-    from deshi.schemas import PrepareConfig
 
     columns = {"user": "user", "item": "item", "timestamp": "when", "rating": "stars", "time_unit": "s"}
     source = {"_target_": "deshi.data.sources.tabular.Tabular", "path": str(path), **columns}

@@ -22,7 +22,7 @@ import polars as pl
 
 import deshi
 from deshi.data.bundle import Bundle
-from deshi.export.bundle import ServingBundle
+from deshi.serving.bundle import ServingBundle
 
 BATCH_BOUND, MEDIAN_BOUND = 10.0, 2.0
 

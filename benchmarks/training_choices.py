@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from deshi.losses.softmax import Softmax
-from deshi.students.layers import Dropout
-from deshi.students.sasrec import SASRec
+from deshi.models.layers import Dropout
+from deshi.models.sasrec import SASRec
 
 N_ITEMS, LENGTH = 3416, 200
 

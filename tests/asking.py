@@ -17,11 +17,11 @@ import polars as pl
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from deshi.export.bundle import ITEMS, MANIFEST, ServingBundle, write_manifest
-from deshi.serve.app import Service, create_app
-from deshi.serve.engine import Engine
-from deshi.serve.metrics import Metrics
-from deshi.serve.reload import Engines
+from deshi.serving.bundle import ITEMS, MANIFEST, ServingBundle, write_manifest
+from deshi.serving.engine import Engine
+from deshi.serving.http.app import Service, create_app
+from deshi.serving.http.metrics import Metrics
+from deshi.serving.http.reload import Engines
 
 KEY = "a-key-of-the-tests-0123456789"
 LONGEST = 64 * 1024

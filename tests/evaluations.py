@@ -10,10 +10,10 @@ import polars as pl
 import yaml
 
 from deshi.artifacts import write_json
-from deshi.evaluate.record import Evaluation, load_evaluation
+from deshi.evaluation.stored import Evaluation, load_evaluation
 
 PROTOCOL = {"candidates": "full", "filter_seen": True, "split": {"name": "leave_one_out", "targets": "next"}}
-SASREC = {"student": {"_target_": "deshi.students.sasrec.SASRec", "dim": 64}, "train": {"learning_rate": 0.001}}
+SASREC = {"student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 64}, "train": {"learning_rate": 0.001}}
 
 
 def frame_of(ranks: Sequence[float], part: str = "test", users: Sequence[str] | None = None) -> pl.DataFrame:

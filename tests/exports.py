@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import deshi
-from deshi.export.bundle import INDEX, MANIFEST, TABLE, ServingBundle, write_manifest
-from deshi.export.nearest import build_index
-from deshi.serve.engine import Engine
+from deshi.serving.approximate_search import build_index
+from deshi.serving.bundle import INDEX, MANIFEST, TABLE, ServingBundle, write_manifest
+from deshi.serving.engine import Engine
 
 
 @pytest.fixture(scope="session")

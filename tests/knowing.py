@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.students.sasrec import SASRec
-from deshi.students.scorers import StudentScorer
+from deshi.models.sasrec import SASRec
+from deshi.models.scorers import StudentScorer
 from deshi.types import PAD, Batch
 
 META = {"name": "tester", "run": "none"}

@@ -20,27 +20,27 @@ from torch import Tensor
 
 from bundles import tiny_bundle
 from deshi.artifacts import write_json
-from deshi.audit.batches import audit_batches
-from deshi.audit.bundle import audit_bundle
-from deshi.audit.candidates import audit_candidates
-from deshi.audit.figures import audit_figures
-from deshi.audit.finding import Finding
-from deshi.audit.provenance import audit_knowledge, audit_record, audit_weights
-from deshi.audit.questions import audit_questions
-from deshi.audit.ranks import audit_ranks
-from deshi.audit.recompute import recompute
-from deshi.audit.selection import audit_selection
-from deshi.audit.split import audit_split
-from deshi.audit.student import audit_student
-from deshi.audit.table import Renamed, audit_table
+from deshi.auditing.batches import audit_batches
+from deshi.auditing.bundle import audit_bundle
+from deshi.auditing.candidates import audit_candidates
+from deshi.auditing.examples import audit_questions
+from deshi.auditing.figures import audit_figures
+from deshi.auditing.finding import Finding
+from deshi.auditing.provenance import audit_knowledge, audit_record, audit_weights
+from deshi.auditing.ranks import audit_ranks
+from deshi.auditing.reranking import recompute
+from deshi.auditing.selection import audit_selection
+from deshi.auditing.split import audit_split
+from deshi.auditing.student import audit_student
+from deshi.auditing.table import Renamed, audit_table
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import Cases, LeaveOneOut, Split
-from deshi.evaluate.ranking import evaluate_ranks, summarise
-from deshi.students.base import Student
-from deshi.students.sasrec import SASRec
-from deshi.students.scorers import StudentScorer
+from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.models.base import Student
+from deshi.models.sasrec import SASRec
+from deshi.models.scorers import StudentScorer
 from deshi.types import PAD, Batch
 
 USERS, ITEMS, LENGTH = 90, 40, 9

@@ -20,7 +20,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "audit")]
 from pairs import PairFrames, audit, frames_of, good, make_world  # noqa: E402
 from test_pair_planted import PLANTED  # noqa: E402
 
-from deshi.audit.finding import CHECKS, Finding  # noqa: E402
+from deshi.auditing.finding import CHECKS, Finding  # noqa: E402
 from planted import FAULTS, open_shop  # noqa: E402
 
 
@@ -71,7 +71,7 @@ def _frames() -> PairFrames:
 
 
 def _malformed(folder: Path) -> object:
-    from deshi.audit.pair import audit_pair
+    from deshi.auditing.pair import audit_pair
 
     audit(folder, _frames())
     with (folder / "interactions.csv").open("a") as handle:

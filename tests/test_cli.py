@@ -16,8 +16,8 @@ import pytest
 
 from deshi.api import STAGES
 from deshi.cli import main
-from deshi.conf.groups import choices, stage_groups
-from deshi.config import save_config
+from deshi.configuration.groups import choices, stage_groups
+from deshi.configuration.saved import save_config
 from deshi.types import DeshiError
 
 
@@ -126,7 +126,7 @@ def test_dry_run_checks_and_prints_but_does_not_work(stand_in: Any, capsys: pyte
     """A long job's arguments can be looked over first."""
     recorder = stand_in("fit")
     assert main(["fit", "--dry-run", "student=gru4rec"]) == 0
-    assert "deshi.students.gru4rec.GRU4Rec" in capsys.readouterr().out and not recorder.configs
+    assert "deshi.models.gru4rec.GRU4Rec" in capsys.readouterr().out and not recorder.configs
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.evaluate.compare.compute import compare_evaluations
-from deshi.evaluate.compare.result import CompareResult
-from deshi.evaluate.record import Evaluation, load_evaluation
+from deshi.comparison.compute import compare_evaluations
+from deshi.comparison.result import CompareResult
+from deshi.evaluation.stored import Evaluation, load_evaluation
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
 
-GRU = {"student": {"_target_": "deshi.students.gru4rec.GRU4Rec", "dim": 64}}
+GRU = {"student": {"_target_": "deshi.models.gru4rec.GRU4Rec", "dim": 64}}
 
 
 def random_ranks(seed: int, size: int = 300, scale: float = 20.0) -> list[float]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deshi.evaluate.compare.models import find_baseline, flatten, group, labelled
-from deshi.evaluate.record import Evaluation, find_evaluations
+from deshi.comparison.models import find_baseline, flatten, group, labelled
+from deshi.evaluation.stored import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation
 

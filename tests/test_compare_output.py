@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from deshi.evaluate.compare.comparison import Comparison, Figure, Model, PairTest
-from deshi.evaluate.compare.output import html, latex, markdown, tex, write_comparison
-from deshi.evaluate.compare.result import CompareResult
-from deshi.evaluate.compare.tables import figures_sheet, p_text, pairs_sheet, sheets, shown_tests
+from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
+from deshi.comparison.output import html, latex, markdown, tex, write_comparison
+from deshi.comparison.result import CompareResult
+from deshi.comparison.tables import figures_sheet, p_text, pairs_sheet, sheets, shown_tests
 
 NASTY = ["a_b & 50% #1 {x} $y^2~", r"<b>|[red]\end{table}", "*plain*"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from deshi.artifacts import write_json
-from deshi.evaluate.compare.settings import settings_of
+from deshi.comparison.settings import settings_of
 
 
 def write_run(runs: Path, stage: str, name: str, record: dict[str, Any] | None = None, **config: Any) -> Path:
@@ -22,7 +22,7 @@ def write_run(runs: Path, stage: str, name: str, record: dict[str, Any] | None =
 def family(runs: Path, day: int, seed: int, dim: int = 8, k: str = "lists-1") -> tuple[Path, Path]:
     """An ensemble and a student distilled from it, with what they draw on."""
     stamp = f"2025010{day}-000000"
-    student = {"_target_": "deshi.students.sasrec.SASRec", "dim": dim}
+    student = {"_target_": "deshi.models.sasrec.SASRec", "dim": dim}
     plain = write_run(runs, "fit", f"{stamp}_plain{seed}", student=student, seed=seed)
     node = {"_target_": "deshi.teachers.ensemble.Ensemble", "members": [plain.name, "elsewhere"]}
     both = write_run(runs, "teach", f"{stamp}_both{seed}", teacher=node, seed=seed)

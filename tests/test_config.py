@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from deshi.api import STAGES, compose
-from deshi.conf.compose import load
-from deshi.conf.overrides import from_python
-from deshi.conf.show import render
-from deshi.config import find_run, load_config, resolved, save_config, validate
-from deshi.schemas import EvaluateConfig, FitConfig, PathsConfig, TrainConfig
-from deshi.targets import ConfigError
+from deshi.configuration.compose import load
+from deshi.configuration.overrides import from_python
+from deshi.configuration.saved import find_run, load_config, resolved, save_config, validate
+from deshi.configuration.schemas import EvaluateConfig, FitConfig, PathsConfig, TrainConfig
+from deshi.configuration.show import render
+from deshi.configuration.targets import ConfigError
 from deshi.types import DeshiError
 
 FIELDS = {name: stage.schema.model_fields for name, stage in STAGES.items()}
@@ -114,7 +114,7 @@ def test_paths_need_no_quoting_beyond_the_shells(fit: Any, folder: str) -> None:
         ("train.augment.itemdrop=0.1", "Nearest valid keys: train.augment.item_drop"),
         ("studnet=gru4rec", "studnet: unknown key. Nearest valid keys: student"),
         ("student=gru5rec", "there is no student 'gru5rec'. Nearest valid choices: gru4rec"),
-        ("student.dmi=64", "unknown argument of deshi.students.sasrec.SASRec. Nearest valid arguments: dim"),
+        ("student.dmi=64", "unknown argument of deshi.models.sasrec.SASRec. Nearest valid arguments: dim"),
         ("student.dim=wide", "student.dim: got 'wide' (str), expected int."),
         ("student.n_items=5", "student.n_items: is supplied by deshi at run time"),
         ("student=null", "student: is missing"),
@@ -155,7 +155,7 @@ def test_all_problems_come_at_once(problems: Any) -> None:
 
 def test_an_override_that_gets_lost_is_an_error(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the composition ever drop an argument, the run must not start."""
-    monkeypatch.setattr("deshi.conf.compose._compose", lambda *_: {"data": _tiny(config_dir), "force": False})
+    monkeypatch.setattr("deshi.configuration.compose._compose", lambda *_: {"data": _tiny(config_dir), "force": False})
     with pytest.raises(ConfigError, match=r"got force=true, but the resolved configuration holds False"):
         compose("prepare", ["force=true"], {})
 
@@ -278,4 +278,4 @@ def test_defaults_stand_in_the_schema_alone(fit: Any) -> None:
 def test_schema_errors_without_the_command_line_read_the_same() -> None:
     """Stages may be driven from plain dicts, e.g. a saved file that was edited by hand."""
     with pytest.raises(ConfigError, match=r"data: is missing"):
-        validate(FitConfig, {"student": {"_target_": "deshi.students.sasrec.SASRec"}, "loss": {}})
+        validate(FitConfig, {"student": {"_target_": "deshi.models.sasrec.SASRec"}, "loss": {}})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from deshi.api import compose
-from deshi.conf.command import command_of, words_of
-from deshi.config import resolved
+from deshi.configuration.command import command_of, words_of
+from deshi.configuration.saved import resolved
 
-TERM = "distill.terms={x: {_target_: deshi.distill.listwise.ListwiseKL, temperature: 2}}"
+TERM = "distill.terms={x: {_target_: deshi.distillation.listwise.ListwiseKL, temperature: 2}}"
 CASES = [
     ("prepare", ["data=ml-1m", "data.filters.min_rating=4"]),
     ("fit", ["experiment=ml-100k", "seed=2", "name=x"]),

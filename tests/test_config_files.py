@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from deshi.api import STAGES, compose
-from deshi.conf.groups import ROOT, choices, description, stage_groups
-from deshi.targets import ConfigError
+from deshi.configuration.groups import ROOT, choices, description, stage_groups
+from deshi.configuration.targets import ConfigError
 
 FILES = sorted(ROOT.rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from deshi.targets import ConfigError, build, check_node, complete, import_target, nearest
+from deshi.configuration.targets import ConfigError, build, check_node, complete, import_target, nearest
 from deshi.types import DeshiError
 
 HERE = "test_config_targets"

@@ -20,7 +20,7 @@ import pytest
 import deshi
 from deshi import api
 from deshi.cli import main
-from deshi.conf.overrides import from_python
+from deshi.configuration.overrides import from_python
 from doc_services import Services
 
 ROOT = Path(__file__).parents[1]

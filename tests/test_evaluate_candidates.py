@@ -13,8 +13,8 @@ from torch import Tensor
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Cases, LeaveOneOut, Ratio
-from deshi.evaluate.candidates import FromFile, Llara, Sampled, candidate_sets, candidates_frame
-from deshi.evaluate.ranking import evaluate_ranks
+from deshi.evaluation.candidates import FromFile, Llara, Sampled, candidate_sets, candidates_frame
+from deshi.evaluation.ranking import evaluate_ranks
 from deshi.types import PAD, Batch, DeshiError
 
 

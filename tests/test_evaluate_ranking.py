@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
+from deshi.baselines import Popularity
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.evaluate.ranking import evaluate_ranks, summarise
-from deshi.evaluate.reference import Popularity
-from deshi.students.sasrec import SASRec
-from deshi.students.scorers import StudentScorer
+from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.models.sasrec import SASRec
+from deshi.models.scorers import StudentScorer
 from deshi.types import PAD, Batch, DeshiError
 
 

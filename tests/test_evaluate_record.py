@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import deshi
-from deshi.evaluate.record import evaluations_of, find_evaluations, load_evaluation
+from deshi.evaluation.stored import evaluations_of, find_evaluations, load_evaluation
 from deshi.types import DeshiError
 
 

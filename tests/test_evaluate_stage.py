@@ -11,7 +11,7 @@ import torch
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.evaluate.result import EvaluateResult, unbeaten
+from deshi.evaluation.result import EvaluateResult, unbeaten
 from deshi.types import DeshiError
 from tiny import SMALL
 
@@ -214,7 +214,7 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
 def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison goes on without the one reference that can't be computed, and says so."""
-    monkeypatch.setattr("deshi.evaluate.stage.MAX_ITEMS", 10)
+    monkeypatch.setattr("deshi.evaluation.stage.MAX_ITEMS", 10)
     result = evaluate(root, "run=latest", "with_references=true", "eval.ks=[5]")
     assert "ease" not in result.references and "ease was left out" in str(result)
 

@@ -13,11 +13,11 @@ import torch
 
 from bundles import tiny_bundle
 from deshi import hardware
-from deshi.config import load_config, validate
+from deshi.configuration.saved import load_config, validate
+from deshi.configuration.schemas import FitConfig
 from deshi.data.splits import LeakWarning
 from deshi.hardware import choose_precision
-from deshi.schemas import FitConfig
-from deshi.students.layers import Dropout
+from deshi.models.layers import Dropout
 from deshi.training import fit
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights
 from deshi.training.module import TrainingModule
@@ -25,7 +25,7 @@ from deshi.training.runs import load_student
 from deshi.training.trainer import target_counts
 from deshi.types import DeshiError
 
-SASREC = {"_target_": "deshi.students.sasrec.SASRec", "dim": 16, "max_length": 12, "heads": 2}
+SASREC = {"_target_": "deshi.models.sasrec.SASRec", "dim": 16, "max_length": 12, "heads": 2}
 SOFTMAX = {"_target_": "deshi.losses.softmax.Softmax"}
 
 

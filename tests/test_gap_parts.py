@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
 from deshi.data.splits import Cases, LeaveOneOut, Ratio, Temporal
-from deshi.evaluate.gap.asked import Asker, Metric, steps_back
-from deshi.evaluate.gap.covariates import Covariate, Known, covariates, unseen_share
-from deshi.evaluate.gap.decomposition import decompose, design
-from deshi.evaluate.gap.verdict import find_cliff, judge
+from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
+from deshi.gap_analysis.decomposition import decompose, design
+from deshi.gap_analysis.probe import Asker, Metric, steps_back
+from deshi.gap_analysis.verdict import find_cliff, judge
 from deshi.metrics.significance import Interval
 from deshi.types import Batch, DeshiError
 

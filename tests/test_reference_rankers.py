@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bundles import random_sequences, tiny_bundle
+from deshi.baselines import EASE, REFERENCES, ItemKNN, Markov, Popularity, ReferenceRanker, ease
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.evaluate.reference import EASE, REFERENCES, ItemKNN, Markov, Popularity, ReferenceRanker, ease
 from deshi.types import PAD, Batch, DeshiError
 
 
@@ -68,8 +68,8 @@ def test_itemknn_does_not_depend_on_its_blocks(tmp_path: Path, monkeypatch: pyte
     bundle = tiny_bundle(tmp_path, random_sequences(30, 25, 3, 9), n_items=25)
     batch = histories([1, 2, 3], [4], [5, 6])
     whole = fit_on_all(ItemKNN(), bundle).scores(batch)
-    monkeypatch.setattr("deshi.evaluate.reference.itemknn._BLOCK_NUMBERS", 120)
-    monkeypatch.setattr("deshi.evaluate.reference.itemknn._VOTES", 30)
+    monkeypatch.setattr("deshi.baselines.itemknn._BLOCK_NUMBERS", 120)
+    monkeypatch.setattr("deshi.baselines.itemknn._VOTES", 30)
     assert torch.allclose(fit_on_all(ItemKNN(), bundle).scores(batch), whole, atol=1e-6)
 
 

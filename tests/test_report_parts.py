@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deshi.evaluate.report.drawing import COLORS, INK, Studio, inline, model_pen, reference_pen, shortened
-from deshi.evaluate.report.examples import draw
-from deshi.evaluate.report.figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
-from deshi.evaluate.report.provenance import flat, hide_passwords
+from deshi.reporting.drawing import COLORS, INK, Studio, inline, model_pen, reference_pen, shortened
+from deshi.reporting.examples import draw
+from deshi.reporting.figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
+from deshi.reporting.provenance import flat, hide_passwords
 
 
 @pytest.mark.parametrize(

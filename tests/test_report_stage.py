@@ -12,9 +12,9 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.evaluate.report.blocks import Picture, Table
-from deshi.evaluate.report.drawing import Studio
-from deshi.evaluate.report.result import ReportResult
+from deshi.reporting.blocks import Picture, Table
+from deshi.reporting.drawing import Studio
+from deshi.reporting.result import ReportResult
 from deshi.types import DeshiError
 from html_checks import Page
 

@@ -13,18 +13,18 @@ import deshi
 from deshi import api
 from deshi.artifacts import read_json
 from deshi.cli import main
-from deshi.config import load_config, resolved
-from deshi.evaluate.report.blocks import Picture, Table
-from deshi.evaluate.report.drawing import Studio
-from deshi.schemas import DistillConfig, FitConfig, TeachConfig
-from deshi.targets import ConfigError
+from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
+from deshi.configuration.targets import ConfigError
+from deshi.reporting.blocks import Picture, Table
+from deshi.reporting.drawing import Studio
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import Training
 from deshi.types import DeshiError
 from tiny import SMALL
 
 WIDE = ("recipe=wide", "teachers.wide.teacher.dim=24", "teachers.wide.teacher.max_length=10")
-LATE = "teachers.late={teacher: {_target_: deshi.students.sasrec.SASRec}}"
+LATE = "teachers.late={teacher: {_target_: deshi.models.sasrec.SASRec}}"
 SELF = ("recipe=self", "train.max_epochs=2", "with_references=false")
 TIMES = {
     "student_baseline_train_time", "teacher_train_time_total", "distill_teacher_export_time",
@@ -170,7 +170,7 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
         (["teachers.both.teacher.members=[plain,late]", LATE], "both draws on late, which must stand before"),
         (["knowledge.lists.of=nobody"], "expected one of plain, wide, both"),
         (["teachers.both=null", "teachers.wide=null"], "there is no teacher: choose a recipe"),
-        (["teachers.plain={teacher: {_target_: deshi.students.sasrec.SASRec}}"], "plain is a student's name"),
+        (["teachers.plain={teacher: {_target_: deshi.models.sasrec.SASRec}}"], "plain is a student's name"),
         (["train.refit=true"], "trains on validation events"),
         (["eval.ks=[5]"], "expected 10 among them"),
         (["seeds=[1,1]"], "expected each once"),

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from deshi.losses.softmax import Softmax
-from deshi.students.base import HistoryError, Student
-from deshi.students.caser import Caser
-from deshi.students.gru4rec import GRU4Rec
-from deshi.students.hstu import HSTU, UNSEEN
-from deshi.students.layers import reseed_dropout
-from deshi.students.ligr import LiGR
-from deshi.students.sasrec import SASRec
+from deshi.models.base import HistoryError, Student
+from deshi.models.caser import Caser
+from deshi.models.gru4rec import GRU4Rec
+from deshi.models.hstu import HSTU, UNSEEN
+from deshi.models.layers import reseed_dropout
+from deshi.models.ligr import LiGR
+from deshi.models.sasrec import SASRec
 from deshi.types import PAD, DeshiError, ShapeError
 
 N_ITEMS, DIM, MAX_LENGTH = 40, 16, 8

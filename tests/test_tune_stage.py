@@ -12,10 +12,10 @@ import pytest
 import deshi
 from deshi import api
 from deshi.artifacts import read_json
-from deshi.config import load_config, resolved
+from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.schemas import FitConfig
+from deshi.configuration.targets import ConfigError
 from deshi.pipeline.space import Choice, Numbers, parse
-from deshi.schemas import FitConfig
-from deshi.targets import ConfigError
 from deshi.training import fit
 from deshi.training.module import TrainingModule
 from deshi.types import DeshiError

@@ -9,10 +9,10 @@ import lightning as L
 from arm import Stopwatch, arguments, report, settings_of, step_timer
 
 from deshi.artifacts import new_run_folder
-from deshi.config import validate
+from deshi.configuration.saved import validate
+from deshi.configuration.schemas import FitConfig, PrepareConfig
+from deshi.configuration.targets import build
 from deshi.data.prepare import run as prepare
-from deshi.schemas import FitConfig, PrepareConfig
-from deshi.targets import build
 from deshi.training.trainer import Training
 from deshi.types import PAD
 
@@ -34,7 +34,7 @@ def configurations(args: argparse.Namespace) -> tuple[PrepareConfig, FitConfig]:
     source = {"_target_": "deshi.data.sources.tabular.Tabular", "path": str(args.data), **columns}
     shared = {"data": {"name": "throughput", "source": source}, "paths": {"root": str(args.work)}}
     student = {
-        "_target_": "deshi.students.sasrec.SASRec",
+        "_target_": "deshi.models.sasrec.SASRec",
         "dim": args.dim,
         "blocks": args.blocks,
         "heads": args.heads,

@@ -13,27 +13,25 @@ Importing the package loads nothing heavy; a stage loads what it needs when it r
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deshi.audit.result import AuditResult
+    from deshi.auditing.result import AuditResult
+    from deshi.comparison.result import CompareResult
     from deshi.data.prepare import PrepareResult
-    from deshi.evaluate.compare.result import CompareResult
-    from deshi.evaluate.gap.result import GapResult
-    from deshi.evaluate.report.result import ReportResult
-    from deshi.evaluate.stage import EvaluateResult
-    from deshi.export.result import ExportResult
-    from deshi.knowledge.inspection_result import Inspection
+    from deshi.evaluation.stage import EvaluateResult
+    from deshi.gap_analysis.result import GapResult
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
-    from deshi.serve.engine import Engine
-    from deshi.serve.result import RecommendResult
-    from deshi.serve.server import ServeResult
+    from deshi.reporting.result import ReportResult
+    from deshi.serving.engine import Engine
+    from deshi.serving.http.result import RecommendResult
+    from deshi.serving.http.server import ServeResult
+    from deshi.serving.result import ExportResult
+    from deshi.soft_labels.inspection_result import Inspection
     from deshi.training.fit import FitResult
-    from deshi.training.know import KnowResult
+    from deshi.training.label import KnowResult
 
 __version__ = "0.1.0"
 __all__ = [
@@ -186,9 +184,9 @@ def serve(*overrides: str, config_dir: str | Path | None = None, **values: Any) 
 def load(bundle: str | Path, **options: Any) -> Engine:
     """Open a serving bundle: ``deshi.load("bundle").recommend(["item 1", "item 2"], k=10)``.
 
-    Options and errors as for :func:`deshi.serve.engine.load`.
+    Options and errors as for :func:`deshi.serving.engine.load`.
     """
-    from deshi.serve.engine import load as open_bundle
+    from deshi.serving.engine import load as open_bundle
 
     return open_bundle(bundle, **options)
 
@@ -197,28 +195,3 @@ def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, 
     from deshi.api import run_stage
 
     return run_stage(stage, *overrides, config_dir=config_dir, **values)
-
-
-_PACKAGES: dict[str, Any] = {
-    "audit": audit, "distill": distill, "evaluate": evaluate, "export": export, "serve": serve,
-}  # fmt: skip
-"""Stages whose function and package have one name."""
-
-
-class _CallablePackage(ModuleType):
-    """A package such as ``deshi.evaluate``, callable as the stage of the same name."""
-
-    def __call__(self, *overrides: str, **values: Any) -> Any:
-        return _PACKAGES[self.__name__.rpartition(".")[2]](*overrides, **values)
-
-
-class _Package(ModuleType):
-    """Python puts an imported subpackage in the place of the function of its name: keep it callable."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _PACKAGES and isinstance(value, ModuleType):
-            value.__class__ = _CallablePackage
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

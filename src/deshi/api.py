@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deshi.pipeline.schema import RunConfig, TuneConfig
-from deshi.schemas import (
+from deshi.configuration.schemas import (
     AuditConfig,
     CompareConfig,
     DistillConfig,
@@ -24,24 +23,25 @@ from deshi.schemas import (
     StageConfig,
     TeachConfig,
 )
-from deshi.targets import nearest
+from deshi.configuration.targets import nearest
+from deshi.pipeline.schema import RunConfig, TuneConfig
 from deshi.types import DeshiError
 
 if TYPE_CHECKING:
-    from deshi.audit.result import AuditResult
+    from deshi.auditing.result import AuditResult
+    from deshi.comparison.result import CompareResult
     from deshi.data.prepare import PrepareResult
-    from deshi.evaluate.compare.result import CompareResult
-    from deshi.evaluate.gap.result import GapResult
-    from deshi.evaluate.report.result import ReportResult
-    from deshi.evaluate.stage import EvaluateResult
-    from deshi.export.result import ExportResult
-    from deshi.knowledge.inspection_result import Inspection
+    from deshi.evaluation.stage import EvaluateResult
+    from deshi.gap_analysis.result import GapResult
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
-    from deshi.serve.result import RecommendResult
-    from deshi.serve.server import ServeResult
+    from deshi.reporting.result import ReportResult
+    from deshi.serving.http.result import RecommendResult
+    from deshi.serving.http.server import ServeResult
+    from deshi.serving.result import ExportResult
+    from deshi.soft_labels.inspection_result import Inspection
     from deshi.training.fit import FitResult
-    from deshi.training.know import KnowResult
+    from deshi.training.label import KnowResult
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _run_teach(config: TeachConfig) -> FitResult:
 
 
 def _run_know(config: KnowConfig) -> KnowResult | Inspection:
-    from deshi.training.know import run
+    from deshi.training.label import run
 
     return run(config)
 
@@ -96,49 +96,49 @@ def _run_distill(config: DistillConfig) -> FitResult:
 
 
 def _run_evaluate(config: EvaluateConfig) -> EvaluateResult:
-    from deshi.evaluate.stage import run
+    from deshi.evaluation.stage import run
 
     return run(config)
 
 
 def _run_gap(config: GapConfig) -> GapResult:
-    from deshi.evaluate.gap.stage import run
+    from deshi.gap_analysis.stage import run
 
     return run(config)
 
 
 def _run_report(config: ReportConfig) -> ReportResult:
-    from deshi.evaluate.report.stage import run
+    from deshi.reporting.stage import run
 
     return run(config)
 
 
 def _run_compare(config: CompareConfig) -> CompareResult:
-    from deshi.evaluate.compare.stage import run
+    from deshi.comparison.stage import run
 
     return run(config)
 
 
 def _run_audit(config: AuditConfig) -> AuditResult:
-    from deshi.audit.stage import run
+    from deshi.auditing.stage import run
 
     return run(config)
 
 
 def _run_export(config: ExportConfig) -> ExportResult:
-    from deshi.export.stage import run
+    from deshi.serving.stage import run
 
     return run(config)
 
 
 def _run_recommend(config: RecommendConfig) -> RecommendResult:
-    from deshi.serve.recommend import run
+    from deshi.serving.http.recommend import run
 
     return run(config)
 
 
 def _run_serve(config: ServeConfig) -> ServeResult:
-    from deshi.serve.server import run
+    from deshi.serving.http.server import run
 
     return run(config)
 
@@ -383,8 +383,8 @@ def find_stage(name: str) -> Stage:
 
 def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config_dir: Path | None = None) -> Any:
     """A stage's checked configuration from ``key=value`` texts and Python values; the values come last and win."""
-    from deshi.conf.compose import load
-    from deshi.conf.overrides import from_python
+    from deshi.configuration.compose import load
+    from deshi.configuration.overrides import from_python
 
     return load(stage, find_stage(stage).schema, [*overrides, *from_python(values)], config_dir)
 

@@ -96,7 +96,7 @@ def _main(words: list[str]) -> int:
 
 
 def _run(stage: Stage, arguments: Arguments) -> int:
-    from deshi.conf.show import render
+    from deshi.configuration.show import render
 
     overrides = [*_named_runs(stage, arguments.runs), *arguments.overrides]
     config = compose(stage.name, overrides, {}, arguments.config_dir)
@@ -112,7 +112,7 @@ def _run(stage: Stage, arguments: Arguments) -> int:
 
 def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
     """Words without a ``=`` as a stage's ``run``, ``runs`` or ``bundle``, or its ``action`` and what that works on."""
-    from deshi.conf.overrides import from_python
+    from deshi.configuration.overrides import from_python
 
     if not words:
         return []
@@ -226,7 +226,7 @@ def general_help() -> str:
 
 def stage_help(stage: Stage, config_dir: Path | None = None) -> str:
     """What ``deshi STAGE --help`` prints: purpose, groups with their choices, keys with defaults, examples."""
-    from deshi.conf.show import group_help, key_help
+    from deshi.configuration.show import group_help, key_help
 
     width = max(len(command) for command, _ in stage.examples)
     examples = "\n".join(f"  {command:<{width}}  # {meaning}" for command, meaning in stage.examples)

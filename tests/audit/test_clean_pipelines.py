@@ -10,28 +10,28 @@ import torch
 
 import deshi
 from bundles import random_sequences, tiny_bundle
-from deshi.audit.batches import audit_batches
-from deshi.audit.bundle import audit_bundle
-from deshi.audit.candidates import audit_candidates
-from deshi.audit.figures import audit_figures
-from deshi.audit.finding import Finding
-from deshi.audit.provenance import audit_embeddings
-from deshi.audit.questions import audit_questions
-from deshi.audit.ranks import audit_ranks
-from deshi.audit.recompute import recompute
-from deshi.audit.split import audit_split
-from deshi.audit.student import audit_student
-from deshi.audit.table import audit_table
+from deshi.auditing.batches import audit_batches
+from deshi.auditing.bundle import audit_bundle
+from deshi.auditing.candidates import audit_candidates
+from deshi.auditing.examples import audit_questions
+from deshi.auditing.figures import audit_figures
+from deshi.auditing.finding import Finding
+from deshi.auditing.provenance import audit_embeddings
+from deshi.auditing.ranks import audit_ranks
+from deshi.auditing.reranking import recompute
+from deshi.auditing.split import audit_split
+from deshi.auditing.student import audit_student
+from deshi.auditing.table import audit_table
+from deshi.baselines import REFERENCES
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
-from deshi.evaluate.ranking import evaluate_ranks, summarise
-from deshi.evaluate.reference import REFERENCES
-from deshi.students.caser import Caser
-from deshi.students.gru4rec import GRU4Rec
-from deshi.students.sasrec import SASRec
-from deshi.students.scorers import StudentScorer
+from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.models.caser import Caser
+from deshi.models.gru4rec import GRU4Rec
+from deshi.models.sasrec import SASRec
+from deshi.models.scorers import StudentScorer
 from planted import Shop, candidate_sets, open_shop, ranked
 from shops import SOURCES
 

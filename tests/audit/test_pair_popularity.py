@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deshi.audit.pair_alignment import popularity_ranks
+from deshi.auditing.pair_alignment import popularity_ranks
 
 
 class _Ids(list[str]):

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deshi.distill.chunk import Chunk
-from deshi.distill.fused import Pass
-from deshi.distill.signal import Signal
-from deshi.distill.term import Context, Term
+from deshi.distillation.chunk import Chunk
+from deshi.distillation.fused import Pass
+from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.term import Context, Term
 from deshi.types import PAD
 
 POSITIONS, ITEMS, DIM, WIDTH = 12, 30, 8, 6

@@ -15,15 +15,15 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.knowledge.positions import choose_rows
-from deshi.knowledge.writer import write_lists
-from deshi.students.layers import ItemEmbedding
+from deshi.models.layers import ItemEmbedding
+from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels.writer import write_lists
 from deshi.training.module import TrainingModule
 from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from tiny import SMALL
 
-ADDED = "distill.table={_target_: deshi.distill.tables.Added, hidden: null}"
+ADDED = "distill.table={_target_: deshi.distillation.item_tables.Added, hidden: null}"
 
 
 @pytest.fixture

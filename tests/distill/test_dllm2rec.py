@@ -9,10 +9,10 @@ import torch
 from teaching import ITEMS, chunk_of, context, lists, prepared, seeded
 from torch import Tensor
 
-from deshi.distill.dllm2rec import DLLM2Rec, DLLM2RecReleased, distance_from_truth
-from deshi.distill.dro import DRO
-from deshi.distill.lists import draw_outside
-from deshi.distill.signal import Signal
+from deshi.distillation.dllm2rec import DLLM2Rec, DLLM2RecReleased, distance_from_truth
+from deshi.distillation.dro import DRO
+from deshi.distillation.list_losses import draw_outside
+from deshi.distillation.soft_label_batches import Signal
 from deshi.types import PAD, DeshiError
 
 K = 4

@@ -9,10 +9,10 @@ import torch
 from teaching import DIM, ITEMS, WIDTH, context, lists, prepared, seeded
 from torch.nn import functional as F
 
-from deshi.distill.de import DE
-from deshi.distill.embedding import EmbeddingMatch
-from deshi.distill.signal import Signal
-from deshi.distill.term import Context, HiddenTerm
+from deshi.distillation.de import DE
+from deshi.distillation.embedding import EmbeddingMatch
+from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.term import Context, HiddenTerm
 from deshi.types import PAD, DeshiError
 
 TERMS: dict[str, Callable[[], HiddenTerm]] = {

@@ -12,11 +12,11 @@ import torch
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import DataModule
-from deshi.data.joined import JoinedBatches, MoreHistories
+from deshi.data.extra_histories import JoinedBatches, MoreHistories
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut
-from deshi.knowledge.altered import alter_histories
-from deshi.knowledge.histories import Histories
+from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, Batch
 
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.distill.listwise import ListwiseKL
-from deshi.distill.objective import Distillation
-from deshi.distill.signal import Lists, Signal
-from deshi.distill.term import Context, HiddenTerm, Term
-from deshi.knowledge.store import Knowledge
+from deshi.distillation.listwise import ListwiseKL
+from deshi.distillation.objective import Distillation
+from deshi.distillation.soft_label_batches import Lists, Signal
+from deshi.distillation.term import Context, HiddenTerm, Term
 from deshi.losses.bce import BCE
 from deshi.losses.gbce import GBCE
 from deshi.losses.softmax import Softmax
-from deshi.students.sasrec import SASRec
+from deshi.models.sasrec import SASRec
+from deshi.soft_labels.store import Knowledge
 from deshi.types import PAD, Batch, DeshiError
 
 N, ROWS, K = 20, 60, 4

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 import deshi
 from deshi.artifacts import read_json
-from deshi.conf.groups import ROOT
+from deshi.configuration.groups import ROOT
+from deshi.configuration.targets import check_node
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.distill import policies
-from deshi.distill.evidence import Evidence, windows
-from deshi.distill.policies import Policy, k_center
-from deshi.knowledge.histories import Histories
-from deshi.knowledge.positions import choose_rows
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import write_knowledge, write_lists
-from deshi.targets import check_node
+from deshi.distillation import selection
+from deshi.distillation.selection import Policy, k_center
+from deshi.distillation.selection_inputs import Evidence, windows
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import write_knowledge, write_lists
 from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from knowing import META, sasrec, shop
@@ -137,7 +137,7 @@ def test_confidence_is_over_the_list_whatever_the_kind_of_scores(
 @pytest.mark.parametrize("share", [0.001, 0.25, 1.0])
 def test_every_policy_keeps_to_its_budget(scene: Scene, name: str, arguments: dict[str, Any], share: float) -> None:
     """Exactly so many of the rows and no other, the same for the same generator: a share is a price."""
-    policy: Policy = getattr(policies, name)(share=share, **arguments)
+    policy: Policy = getattr(selection, name)(share=share, **arguments)
     chosen = policy.choose(scene.evidence(), generator())
     assert chosen.shape == (scene.bundle.n_interactions,)
     assert chosen.sum() == max(1, round(share * len(scene.rows)))
@@ -149,13 +149,13 @@ def test_ranked_policies_take_the_extreme_rows(scene: Scene) -> None:
     """By the values that their names promise, from either end."""
     found = scene.evidence()
     for policy, values in (
-        (policies.GroundTruthError(0.2, "x"), found.judged.loss),
-        (policies.GroundTruthError(0.2, "x", lowest=True), -found.judged.loss),
-        (policies.Uncertainty(0.2, "x"), found.judged.entropy),
-        (policies.Uncertainty(0.2, "x", "margin"), -found.judged.margin),
-        (policies.Confidence(0.2), found.confidence),
-        (policies.Confidence(0.2, "entropy"), -found.teacher_entropy),
-        (policies.Disagreement(0.2, "x"), found.divergence),
+        (selection.GroundTruthError(0.2, "x"), found.judged.loss),
+        (selection.GroundTruthError(0.2, "x", lowest=True), -found.judged.loss),
+        (selection.Uncertainty(0.2, "x"), found.judged.entropy),
+        (selection.Uncertainty(0.2, "x", "margin"), -found.judged.margin),
+        (selection.Confidence(0.2), found.confidence),
+        (selection.Confidence(0.2, "entropy"), -found.teacher_entropy),
+        (selection.Disagreement(0.2, "x"), found.divergence),
     ):
         chosen = policy.choose(found, generator())[scene.rows]
         assert values[chosen].min() >= values[~chosen].max()
@@ -164,7 +164,7 @@ def test_ranked_policies_take_the_extreme_rows(scene: Scene) -> None:
 def test_equal_values_are_chosen_at_random(scene: Scene) -> None:
     """The first rows belong to the first users: a tie that went by row number would choose users, not positions."""
 
-    class Same(policies.Ranked):
+    class Same(selection.Ranked):
         def values(self, evidence: Evidence) -> NDArray[np.float32]:
             return np.zeros(len(evidence), dtype=np.float32)
 
@@ -175,8 +175,8 @@ def test_equal_values_are_chosen_at_random(scene: Scene) -> None:
 def test_all_is_all_and_random_is_random(scene: Scene) -> None:
     """The two ends of the scale that the others are measured on."""
     found = scene.evidence()
-    assert np.flatnonzero(policies.All().choose(found, generator())).tolist() == scene.rows.tolist()
-    draws = [policies.Random(0.3).choose(found, generator(seed)) for seed in range(2)]
+    assert np.flatnonzero(selection.All().choose(found, generator())).tolist() == scene.rows.tolist()
+    draws = [selection.Random(0.3).choose(found, generator(seed)) for seed in range(2)]
     assert (draws[0] != draws[1]).any()
 
 
@@ -198,8 +198,8 @@ def test_a_coreset_covers_more_than_chance_does(scene: Scene) -> None:
         near = found.hidden[chosen[scene.rows]]
         return float(np.linalg.norm(found.hidden[:, None] - near[None], axis=2).min(1).max())
 
-    mine = radius(policies.Coreset(0.1, "x").choose(found, generator()))
-    chance = [radius(policies.Random(0.1).choose(found, generator(seed))) for seed in range(10)]
+    mine = radius(selection.Coreset(0.1, "x").choose(found, generator()))
+    chance = [radius(selection.Random(0.1).choose(found, generator(seed))) for seed in range(10)]
     assert mine < np.median(chance)
 
 
@@ -218,16 +218,16 @@ def test_what_cannot_be_chosen_from_is_refused(scene: Scene, tmp_path: Path) -> 
     order = write_lists(scene.rows, items.astype(np.int32), scores, scene.bundle, tmp_path / "order", meta=META)
     bare = Evidence(scene.histories, scene.rows)
     for found, policy, message in (
-        (scene.evidence(order), policies.Disagreement(0.1, "x"), "kind 'score', whose order alone"),
-        (bare, policies.Confidence(0.1), "no.* answers yet|there are none yet"),
-        (bare, policies.GroundTruthError(0.1, "x"), "looks at a student"),
+        (scene.evidence(order), selection.Disagreement(0.1, "x"), "kind 'score', whose order alone"),
+        (bare, selection.Confidence(0.1), "no.* answers yet|there are none yet"),
+        (bare, selection.GroundTruthError(0.1, "x"), "looks at a student"),
     ):
         with pytest.raises(DeshiError, match=message):
             policy.choose(found, generator())
     with pytest.raises(DeshiError, match=r"Random got share=0, expected a share above 0 and up to 1"):
-        policies.Random(0)
+        selection.Random(0)
     with pytest.raises(DeshiError, match="part=0"):
-        policies.Coreset(0.1, "x", part=0)
+        selection.Coreset(0.1, "x", part=0)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "policy").glob("*.yaml")), ids=lambda path: path.stem)
@@ -235,12 +235,12 @@ def test_every_policy_file_names_a_policy_and_its_arguments(path: Path) -> None:
     """The files are the list of policies that a user finds."""
     node = yaml.safe_load(path.read_text())
     assert not check_node(node | ({"student": "x"} if "student" in node else {}))
-    assert issubclass(getattr(policies, node["_target_"].rpartition(".")[2]), Policy)
+    assert issubclass(getattr(selection, node["_target_"].rpartition(".")[2]), Policy)
 
 
 def policy(name: str, **arguments: Any) -> str:
     inner = ", ".join(f"{key}: {value}" for key, value in arguments.items())
-    return f"distill.policy={{_target_: deshi.distill.policies.{name}, {inner}}}"
+    return f"distill.policy={{_target_: deshi.distillation.selection.{name}, {inner}}}"
 
 
 @pytest.fixture

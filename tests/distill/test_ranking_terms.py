@@ -8,14 +8,14 @@ import pytest
 import torch
 from teaching import ITEMS, chunk_of, context, lists, prepared, seeded
 
-from deshi.distill.cd import CD
-from deshi.distill.lists import draw_outside
-from deshi.distill.margin_mse import MarginMSE
-from deshi.distill.rd import RD
-from deshi.distill.rrd import RRD
-from deshi.distill.signal import Signal
-from deshi.distill.term import Term
-from deshi.distill.unkd import UnKD, pairs_of_groups, popularity_groups
+from deshi.distillation.cd import CD
+from deshi.distillation.list_losses import draw_outside
+from deshi.distillation.margin_mse import MarginMSE
+from deshi.distillation.rd import RD
+from deshi.distillation.rrd import RRD
+from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.term import Term
+from deshi.distillation.unkd import UnKD, pairs_of_groups, popularity_groups
 from deshi.types import PAD, DeshiError
 
 SCORES = torch.randn(4, ITEMS, generator=seeded(1))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deshi.distill.listwise import ListwiseKL
-from deshi.distill.objective import Distillation
-from deshi.distill.signal import Lists
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import write_knowledge
+from deshi.distillation.listwise import ListwiseKL
+from deshi.distillation.objective import Distillation
+from deshi.distillation.soft_label_batches import Lists
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import write_knowledge
 from deshi.types import PAD, Batch
 from knowing import META, sasrec, shop
 

@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deshi.distill.tables import Added, Initialised
+from deshi.configuration.targets import build, check_node
+from deshi.distillation.item_tables import Added, Initialised
 from deshi.losses.softmax import Softmax
-from deshi.students.gru4rec import GRU4Rec
-from deshi.students.layers import ItemEmbedding, reseed_dropout
-from deshi.students.sasrec import SASRec
-from deshi.targets import build, check_node
+from deshi.models.gru4rec import GRU4Rec
+from deshi.models.layers import ItemEmbedding, reseed_dropout
+from deshi.models.sasrec import SASRec
 from deshi.teachers.whitening import pca
 from deshi.types import PAD, Batch, DeshiError
 
 N, DIM, WIDTH = 30, 8, 12
-ADDED = "deshi.distill.tables.Added"
+ADDED = "deshi.distillation.item_tables.Added"
 NODES = [
     {"_target_": ADDED, "hidden": 16, "dropout": 0.3},
     {"_target_": ADDED, "hidden": None, "dropout": 0.3, "offset": 0.0},
-    {"_target_": "deshi.distill.tables.Initialised"},
-    {"_target_": "deshi.distill.tables.Initialised", "method": "whiten"},
+    {"_target_": "deshi.distillation.item_tables.Initialised"},
+    {"_target_": "deshi.distillation.item_tables.Initialised", "method": "whiten"},
 ]
 
 

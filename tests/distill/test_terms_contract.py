@@ -9,16 +9,16 @@ import torch
 from teaching import DIM, ITEMS, POSITIONS, chunk_of, lists, prepared, reference, seeded
 from torch import Tensor
 
-from deshi.distill.cd import CD
-from deshi.distill.dllm2rec import DLLM2Rec, DLLM2RecReleased
-from deshi.distill.dro import DRO
-from deshi.distill.fused import Pass, fused_pass
-from deshi.distill.listwise import ListwiseKL
-from deshi.distill.margin_mse import MarginMSE
-from deshi.distill.rd import RD
-from deshi.distill.rrd import RRD
-from deshi.distill.term import ScoreTerm
-from deshi.distill.unkd import UnKD
+from deshi.distillation.cd import CD
+from deshi.distillation.dllm2rec import DLLM2Rec, DLLM2RecReleased
+from deshi.distillation.dro import DRO
+from deshi.distillation.fused import Pass, fused_pass
+from deshi.distillation.listwise import ListwiseKL
+from deshi.distillation.margin_mse import MarginMSE
+from deshi.distillation.rd import RD
+from deshi.distillation.rrd import RRD
+from deshi.distillation.term import ScoreTerm
+from deshi.distillation.unkd import UnKD
 from deshi.types import PAD
 
 TERMS: dict[str, Callable[[], ScoreTerm]] = {

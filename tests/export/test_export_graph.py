@@ -12,12 +12,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from deshi.export.graph import folded, traceable, write_graph
-from deshi.export.quantise import write_int8
-from deshi.export.session import OnnxNetwork, pad
-from deshi.students.base import Student
-from deshi.students.gru4rec import GRU4Rec
-from deshi.students.sasrec import SASRec
+from deshi.models.base import Student
+from deshi.models.gru4rec import GRU4Rec
+from deshi.models.sasrec import SASRec
+from deshi.serving.graph import folded, traceable, write_graph
+from deshi.serving.onnx_network import OnnxNetwork, pad
+from deshi.serving.quantization import write_int8
 from deshi.types import DeshiError
 from test_students_contract import DIM, MAX_LENGTH, N_ITEMS, STUDENTS, histories, seeded
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Cases, LeaveOneOut
-from deshi.export.parity import Parity, compare_scorers
+from deshi.serving.parity import Parity, compare_scorers
 from deshi.types import Batch, DeshiError
 
 N_ITEMS, TOLERANCE = 30, 1e-3

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 
 import deshi
 from deshi.artifacts import file_sha256, read_json, write_json
+from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.evaluate.ranking import evaluate_ranks
-from deshi.export.bundle import GRAPHS, REQUIRED, BundleError, ServingBundle, find_bundle
-from deshi.export.parity import OnnxScorer
-from deshi.export.session import OnnxNetwork
-from deshi.students.scorers import StudentScorer
-from deshi.targets import build
+from deshi.evaluation.ranking import evaluate_ranks
+from deshi.models.scorers import StudentScorer
+from deshi.serving.bundle import GRAPHS, REQUIRED, BundleError, ServingBundle, find_bundle
+from deshi.serving.onnx_network import OnnxNetwork
+from deshi.serving.parity import OnnxScorer
 from deshi.types import DeshiError
 
 

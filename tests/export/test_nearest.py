@@ -11,9 +11,9 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json
-from deshi.export import nearest
-from deshi.export.bundle import INDEX, RECALL, BundleError, ServingBundle
-from deshi.export.nearest import ItemIndex, build_index, measure_recall, wants_index
+from deshi.serving import approximate_search
+from deshi.serving.approximate_search import ItemIndex, build_index, measure_recall, wants_index
+from deshi.serving.bundle import INDEX, RECALL, BundleError, ServingBundle
 from deshi.types import DeshiError
 
 
@@ -38,7 +38,7 @@ def test_of_a_small_table_next_to_nothing_is_missed(tmp_path: Path) -> None:
     recall = measure_recall(index, table, [states[:50], states[50:]])
     assert (recall.histories, recall.recall10) == (60, 1.0) and recall.recall100 > 0.999
     found, scores = index.find(states[0], 10)
-    assert len(found) == nearest.LEAST and (np.diff(found) > 0).all()
+    assert len(found) == approximate_search.LEAST and (np.diff(found) > 0).all()
     np.testing.assert_allclose(scores, (table @ states[0])[found], rtol=1e-4, atol=1e-4)
     assert scores.max() == pytest.approx((table @ states[0]).max(), rel=1e-5)
 
@@ -57,8 +57,8 @@ def test_what_is_missed_is_measured(tmp_path: Path) -> None:
 
 def test_the_same_table_gives_the_same_file(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """A bundle's version is made of its files: another export of the same run must not look like another model."""
-    monkeypatch.setattr(nearest, "CHUNK", 100)
-    monkeypatch.setattr(nearest, "EVERY", 0.0)
+    monkeypatch.setattr(approximate_search, "CHUNK", 100)
+    monkeypatch.setattr(approximate_search, "EVERY", 0.0)
     with caplog.at_level("INFO"):
         build_index(table_of(300), tmp_path / "one")
     build_index(table_of(300), tmp_path / "two")
@@ -103,7 +103,7 @@ def test_an_export_above_the_bound_says_what_its_index_misses(
     finished_root: Path, bundle: ServingBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An approximate answer without a figure is a guess. The bound lies below the tiny catalogue here."""
-    monkeypatch.setattr(nearest, "MANY_ITEMS", 39)
+    monkeypatch.setattr(approximate_search, "MANY_ITEMS", 39)
     result = deshi.export(f"paths.root={finished_root}", run="tiny_seed0", parity={"users": 7})
     assert read_json(result.folder / RECALL) == {
         "histories": 7, "recall10": 1.0, "recall100": 1.0, "faiss": result.recall.faiss

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import deshi
+from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
-from deshi.knowledge.foreign.dllm2rec import write_dllm2rec
-from deshi.knowledge.inspection_result import Inspection
-from deshi.knowledge.store import Knowledge
-from deshi.targets import ConfigError
-from deshi.training.know import KnowResult
+from deshi.soft_labels.foreign.dllm2rec import write_dllm2rec
+from deshi.soft_labels.inspection_result import Inspection
+from deshi.soft_labels.store import Knowledge
+from deshi.training.label import KnowResult
 from deshi.types import DeshiError
 
 

@@ -13,10 +13,10 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.knowledge.altered import alter_histories
-from deshi.knowledge.positions import choose_rows
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import write_knowledge
+from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import write_knowledge
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, expected_list, sasrec, shop
 

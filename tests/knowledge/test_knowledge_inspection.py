@@ -16,15 +16,15 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.knowledge.agreement import jaccard, rbo
-from deshi.knowledge.altered import alter_histories
-from deshi.knowledge.histories import Histories
-from deshi.knowledge.inspection import inspect_knowledge, sharpness
-from deshi.knowledge.inspection_result import Inspection
-from deshi.knowledge.positions import choose_rows
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.truth import truths
-from deshi.knowledge.writer import write_knowledge
+from deshi.soft_labels.agreement import jaccard, rbo
+from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.inspection import inspect_knowledge, sharpness
+from deshi.soft_labels.inspection_result import Inspection
+from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.targets import truths
+from deshi.soft_labels.writer import write_knowledge
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, shop
 

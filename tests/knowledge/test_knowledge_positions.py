@@ -13,8 +13,8 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.knowledge.altered import alter_histories
-from deshi.knowledge.positions import choose_rows
+from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.positions import choose_rows
 from deshi.types import DeshiError
 
 

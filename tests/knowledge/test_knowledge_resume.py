@@ -15,11 +15,11 @@ import pytest
 from filelock import FileLock
 
 from deshi.data.bundle import Bundle
-from deshi.knowledge import working
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.working import working_path
-from deshi.knowledge.writer import write_knowledge
-from deshi.students.scorers import Scorer
+from deshi.models.scorers import Scorer
+from deshi.soft_labels import working_folder
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.working_folder import working_path
+from deshi.soft_labels.writer import write_knowledge
 from deshi.types import DeshiError
 from knowing import META, Hashed, shop
 
@@ -122,7 +122,7 @@ def test_an_end_between_the_last_steps_loses_nothing(
     """Manifest, rename and tidying are three steps: stopping before any of them must not cost the lists."""
     bundle = shop(tmp_path)
     export(bundle, tmp_path / "whole")
-    write_json, replace_folder = working.write_json, working.replace_folder
+    write_json, replace_folder = working_folder.write_json, working_folder.replace_folder
 
     def write(path: Path, value: object) -> None:
         if step == "manifest" and path.name == "manifest.json":
@@ -135,8 +135,8 @@ def test_an_end_between_the_last_steps_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(working, "write_json", write)
-        patch.setattr(working, "replace_folder", replace)
+        patch.setattr(working_folder, "write_json", write)
+        patch.setattr(working_folder, "replace_folder", replace)
         export(bundle, tmp_path / "store")
     scorer = Hashed(bundle.n_items)
     export(bundle, tmp_path / "store", scorer)

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.knowledge.checking import inspect_rows
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import write_knowledge
+from deshi.soft_labels.checks import inspect_rows
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import write_knowledge
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, shop
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles import tiny_bundle
-from deshi.audit.provenance import audit_knowledge
+from deshi.auditing.provenance import audit_knowledge
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.knowledge.histories import Histories
-from deshi.knowledge.lists import Lister, best_items
-from deshi.knowledge.positions import choose_rows
-from deshi.knowledge.progress import Progress, clock
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import cut, write_knowledge, write_lists
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Lister, best_items
+from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels.progress import Progress, clock
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import cut, write_knowledge, write_lists
 from deshi.types import PAD, Batch, DeshiError
 from knowing import META, Hashed, expected_list, sasrec, shop
 

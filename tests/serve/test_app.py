@@ -12,9 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from asking import KEY, LONGEST, client_on, renamed
-from deshi.export.bundle import ServingBundle
-from deshi.serve import models
-from deshi.serve.engine import Answer, Engine
+from deshi.serving.bundle import ServingBundle
+from deshi.serving.engine import Answer, Engine
+from deshi.serving.http import schemas
 
 ERROR = {"error", "message", "problems", "request_id"}
 
@@ -76,7 +76,7 @@ def test_items_are_searched_and_compared(client: TestClient, engine: Engine) -> 
     assert client.get("/items", params={"query": "..."}).json()["items"] == []
 
 
-IDS = {0: "a/b", 1: "ünïcødé 弟子 🎬", 2: "?&#%", 3: "..", 4: "x" * models.MAX_ID, 5: "line\nbreak\x00"}
+IDS = {0: "a/b", 1: "ünïcødé 弟子 🎬", 2: "?&#%", 3: "..", 4: "x" * schemas.MAX_ID, 5: "line\nbreak\x00"}
 
 
 def test_ids_are_any_text(serving: Path, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_ids_are_any_text(serving: Path, tmp_path: Path) -> None:
                 found = client.get(f"/items/{quote(item_id, safe='')}/similar")
                 assert found.status_code == 200, item_id
             if item_id.isprintable():
-                found = client.get("/items", params={"query": item_id[: models.MAX_QUERY]}).json()["items"]
-                assert len(item_id) > models.MAX_QUERY or found[0]["item_id"] == item_id
+                found = client.get("/items", params={"query": item_id[: schemas.MAX_QUERY]}).json()["items"]
+                assert len(item_id) > schemas.MAX_QUERY or found[0]["item_id"] == item_id
 
 
 GOOD: dict[str, Any] = {"history": ["1"]}
@@ -101,10 +101,10 @@ WRONG = [
     ({"history": "1"}, "body.history", "'1'"),
     ({"history": ["1", 2]}, "body.history.1", "2"),
     ({"history": [None]}, "body.history.0", "None"),
-    ({"history": ["x" * (models.MAX_ID + 1)]}, "body.history.0", "'xxx"),
-    ({"history": ["1"] * (models.MAX_HISTORY + 1)}, "body.history", "['1', '1', '1', ...]"),
+    ({"history": ["x" * (schemas.MAX_ID + 1)]}, "body.history.0", "'xxx"),
+    ({"history": ["1"] * (schemas.MAX_HISTORY + 1)}, "body.history", "['1', '1', '1', ...]"),
     (GOOD | {"k": 0}, "body.k", "0"),
-    (GOOD | {"k": models.MAX_K + 1}, "body.k", "1001"),
+    (GOOD | {"k": schemas.MAX_K + 1}, "body.k", "1001"),
     (GOOD | {"k": "5"}, "body.k", "'5'"),
     (GOOD | {"k": True}, "body.k", "True"),
     (GOOD | {"k": 1e300}, "body.k", "1000000"),
@@ -295,6 +295,6 @@ def test_the_document_names_every_route_and_limit(client: TestClient) -> None:
         "/health", "/ready", "/metrics", "/reload",
     } == set(document["paths"])  # fmt: skip
     history = document["components"]["schemas"]["RecommendRequest"]["properties"]["history"]
-    assert (history["maxItems"], history["items"]["maxLength"]) == (models.MAX_HISTORY, models.MAX_ID)
+    assert (history["maxItems"], history["items"]["maxLength"]) == (schemas.MAX_HISTORY, schemas.MAX_ID)
     assert document["components"]["schemas"]["RecommendRequest"]["additionalProperties"] is False
     assert {"413", "422", "504"} <= set(document["paths"]["/recommend"]["post"]["responses"])

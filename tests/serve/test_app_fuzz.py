@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from asking import client_on
-from deshi.serve.histories import READERS, read_histories
+from deshi.serving.histories import READERS, read_histories
 from deshi.types import DeshiError
 
 FEW = settings(

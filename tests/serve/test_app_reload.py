@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from asking import KEY, app_on, client_on, renamed, service_on
-from deshi.export.bundle import GRAPHS, ServingBundle
-from deshi.serve.engine import Engine
-from deshi.serve.reload import Engines, ReloadBusy
+from deshi.serving.bundle import GRAPHS, ServingBundle
+from deshi.serving.engine import Engine
+from deshi.serving.http.reload import Engines, ReloadBusy
 from deshi.types import DeshiError
 
 HEADERS = {"X-API-Key": KEY}

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import deshi
-from deshi.export import nearest
-from deshi.export.bundle import TABLE, ServingBundle
-from deshi.export.nearest import ItemIndex
-from deshi.schemas import ServeConfig
-from deshi.serve.engine import Answer, Engine
-from deshi.serve.server import _start
+from deshi.configuration.schemas import ServeConfig
+from deshi.serving import approximate_search
+from deshi.serving.approximate_search import ItemIndex
+from deshi.serving.bundle import TABLE, ServingBundle
+from deshi.serving.engine import Answer, Engine
+from deshi.serving.http.server import _start
 from deshi.types import DeshiError
 from exports import with_index
 
@@ -37,8 +37,8 @@ def near(indexed: Path) -> Engine:
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine items are looked up at least, and two for each that is wanted: a large catalogue in the small."""
-    monkeypatch.setattr(nearest, "LEAST", 9)
-    monkeypatch.setattr(nearest, "FACTOR", 2)
+    monkeypatch.setattr(approximate_search, "LEAST", 9)
+    monkeypatch.setattr(approximate_search, "FACTOR", 2)
 
 
 def indices(answer: Answer) -> list[int]:
@@ -100,8 +100,8 @@ def test_the_rules_hold_whatever_the_index_finds(near: Engine, data: st.DataObje
     exclude, k = data.draw(st.lists(items, max_size=4)), data.draw(st.integers(1, 12))
     filter_seen, least = data.draw(st.booleans()), data.draw(st.integers(1, 40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest, "LEAST", least)
-        patch.setattr(nearest, "FACTOR", 1)
+        patch.setattr(approximate_search, "LEAST", least)
+        patch.setattr(approximate_search, "FACTOR", 1)
         answers = near.recommend_batch(histories, k, exclude, filter_seen=filter_seen)
     for history, answer in zip(histories, answers, strict=True):
         gone = {*exclude, *(history if filter_seen else [])}

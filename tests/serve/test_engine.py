@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deshi
-from deshi.export.bundle import ServingBundle
-from deshi.export.session import OnnxNetwork
-from deshi.serve.engine import Engine, RequestError
-from deshi.serve.titles import TitleIndex, plain
-from deshi.serve.top import best_of
+from deshi.serving.bundle import ServingBundle
+from deshi.serving.engine import Engine, RequestError
+from deshi.serving.onnx_network import OnnxNetwork
+from deshi.serving.title_search import TitleIndex, plain
+from deshi.serving.top_k import best_of
 from deshi.types import DeshiError
 
 LONG = [3, 1, 4, 15, 9, 2, 6, 5, 35, 8, 7, 32, 38]

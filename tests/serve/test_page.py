@@ -14,13 +14,13 @@ from starlette.testclient import TestClient
 
 from asking import KEY, renamed, service_on
 from bundles import random_sequences, tiny_bundle
-from deshi.export.bundle import ServingBundle
-from deshi.knowledge.writer import write_lists
-from deshi.serve.app import create_app
-from deshi.serve.comparison import Listed, compared, place, reasons
-from deshi.serve.demo import Demo, DemoUser, write_demo
-from deshi.serve.engine import Engine
-from deshi.serve.page import PAGE, page, policy
+from deshi.serving.bundle import ServingBundle
+from deshi.serving.engine import Engine
+from deshi.serving.http.app import create_app
+from deshi.serving.http.comparison import Listed, compared, place, reasons
+from deshi.serving.http.demo import Demo, DemoUser, write_demo
+from deshi.serving.http.page import PAGE, page, policy
+from deshi.soft_labels.writer import write_lists
 from deshi.types import DeshiError
 from html_checks import Page
 

@@ -11,7 +11,7 @@ import pytest
 
 from asking import KEY, Process, renamed
 from deshi.artifacts import write_json
-from deshi.serve.demo import Demo, DemoUser
+from deshi.serving.http.demo import Demo, DemoUser
 from test_report_browser import CONTRAST, OUTSIDE, PATIENCE, SCREENS, browser
 from test_report_browser import Visit as Opened
 

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 import deshi
-from deshi.serve import recommend
-from deshi.serve.engine import Engine
-from deshi.serve.histories import read_histories
+from deshi.serving.engine import Engine
+from deshi.serving.histories import read_histories
+from deshi.serving.http import recommend
 from deshi.types import DeshiError
 
 HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}

@@ -19,10 +19,10 @@ import pytest
 import deshi
 from asking import KEY, Process, renamed
 from deshi.cli import main
-from deshi.export.bundle import ServingBundle
-from deshi.schemas import ServeConfig
-from deshi.serve.logs import JsonFormatter
-from deshi.serve.server import read_key
+from deshi.configuration.schemas import ServeConfig
+from deshi.serving.bundle import ServingBundle
+from deshi.serving.http.logs import JsonFormatter
+from deshi.serving.http.server import read_key
 from deshi.types import DeshiError
 
 
@@ -163,7 +163,7 @@ def test_a_line_of_the_log_is_one_line_of_ascii() -> None:
     """Log collectors split at line ends; a client must not be able to write a line of its own."""
     import logging
 
-    record = logging.LogRecord("deshi.serve", logging.INFO, "", 0, 'a\n{"forged": 1} \x1b[31m弟', None, None)
+    record = logging.LogRecord("deshi.serving.http", logging.INFO, "", 0, 'a\n{"forged": 1} \x1b[31m弟', None, None)
     line = JsonFormatter().format(record)
     assert "\n" not in line and line.isascii() and "\x1b" not in line
     assert json.loads(line)["message"] == record.getMessage()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deshi.conf import compose
+from deshi.configuration import compose
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-sources.md"
 NAMES = sorted(path.stem for path in Path(compose.__file__).parent.joinpath("data").glob("*.yaml"))

@@ -13,7 +13,7 @@ from byte_llm import ByteLLM
 from torch import Tensor, nn
 
 from bundles import tiny_bundle
-from deshi.students.base import HistoryError
+from deshi.models.base import HistoryError
 from deshi.teachers.base import Resources
 from deshi.teachers.bigrec import BigRec
 from deshi.teachers.grounding import embed_texts, l2_distances, quoted

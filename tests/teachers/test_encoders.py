@@ -12,7 +12,7 @@ import torch
 from tiny_models import write_tiny_bert, write_tiny_llama
 
 from bundles import tiny_bundle
-from deshi.targets import build
+from deshi.configuration.targets import build
 from deshi.teachers import embedding
 from deshi.teachers.embedding import embed, length_batches
 from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder, last_real, mean_of_real

@@ -16,8 +16,8 @@ from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import LeaveOneOut
-from deshi.evaluate.ranking import evaluate_ranks
-from deshi.students.scorers import PositionScorer, Scorer
+from deshi.evaluation.ranking import evaluate_ranks
+from deshi.models.scorers import PositionScorer, Scorer
 from deshi.teachers.base import Resources
 from deshi.teachers.file_vectors import ItemVectors
 from deshi.teachers.files import RankedLists, ScoreMatrix

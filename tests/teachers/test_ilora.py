@@ -15,10 +15,10 @@ from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, TinyLLM, tiny_teacher
 from torch.nn import functional as F
 
 from deshi.api import compose
+from deshi.configuration.targets import build
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.losses.softmax import Softmax
-from deshi.students.layers import reseed_dropout
-from deshi.targets import build
+from deshi.models.layers import reseed_dropout
 from deshi.teachers.ilora import TOKENS, ILoRA, _chunks
 from deshi.teachers.instance_lora import InstanceLora, is_adapter
 from deshi.teachers.llm import LLM

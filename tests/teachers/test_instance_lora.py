@@ -10,7 +10,7 @@ import torch
 from tiny_llm import WIDTH, checkpoint, tiny_model
 from torch.nn import functional as F
 
-from deshi.students.layers import Dropout
+from deshi.models.layers import Dropout
 from deshi.teachers.instance_lora import GatedExperts, InstanceLora, inject, is_adapter, lora_layers
 from deshi.types import DeshiError
 

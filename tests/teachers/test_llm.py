@@ -16,8 +16,8 @@ import torch
 from tiny_models import WORDS, write_tiny_llama
 
 from deshi.artifacts import file_sha256
+from deshi.configuration.targets import build, check_node
 from deshi.data.sources.fetch import Package
-from deshi.targets import build, check_node
 from deshi.teachers import models
 from deshi.teachers.llm import LLM, choose_dtype
 from deshi.teachers.models import Mirror, find_model, weights_sha256

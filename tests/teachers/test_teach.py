@@ -12,10 +12,10 @@ import torch
 from tiny_models import write_tiny_bert
 
 import deshi
+from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
-from deshi.knowledge.store import Knowledge
-from deshi.students.scorers import StudentScorer
-from deshi.targets import ConfigError
+from deshi.models.scorers import StudentScorer
+from deshi.soft_labels.store import Knowledge
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
 from deshi.training.runs import load_network, load_scorer
@@ -163,7 +163,7 @@ def test_members_of_other_data_are_refused(finished_root: Path, config_dir: Path
 
 def test_a_cross_fitted_scorer_asks_each_user_s_own_teacher() -> None:
     """Rows of a batch are mixed: each must come back in its place, from its fold's network."""
-    from deshi.students.sasrec import SASRec
+    from deshi.models.sasrec import SASRec
     from deshi.types import Batch
 
     networks = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
 from deshi.losses.softmax import Softmax
-from deshi.students.base import Student
+from deshi.models.base import Student
 from deshi.teachers.base import Resources
 from deshi.teachers.text import Text
 from deshi.types import PAD, Batch, DeshiError

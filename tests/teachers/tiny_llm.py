@@ -13,8 +13,8 @@ import torch
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.students.base import Student
-from deshi.students.sasrec import SASRec
+from deshi.models.base import Student
+from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora import ILoRA
 from deshi.teachers.instance_lora import InstanceLora, lora_layers

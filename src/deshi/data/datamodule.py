@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.joined import JoinedBatches, MoreHistories
+from deshi.data.extra_histories import JoinedBatches, MoreHistories
 from deshi.data.sequences import Augmentation, Ints, TrainingBatches, WindowMode, history_batches
 from deshi.data.splits import Cases
 from deshi.types import PAD, Batch

@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from deshi.artifacts import atomic_folder, fingerprint, read_json, write_json
+from deshi.configuration.targets import build
 from deshi.data import freshness, statistics
 from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
-from deshi.targets import build
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"

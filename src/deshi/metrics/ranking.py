@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.targets import suggestion
+from deshi.configuration.targets import suggestion
 from deshi.types import DeshiError
 
 Floats = NDArray[np.float64]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.config import TRAINING_STAGES, load_config, resolved
+from deshi.comparison.settings import belongs_to, flatten
+from deshi.configuration.saved import TRAINING_STAGES, load_config, resolved
+from deshi.configuration.schemas import DistillConfig, KnowConfig, StageConfig
 from deshi.data.bundle import Bundle
-from deshi.evaluate.compare.settings import belongs_to, flatten
-from deshi.knowledge.manifest import store_path
-from deshi.knowledge.store import Knowledge
 from deshi.pipeline.steps import STAMP
-from deshi.schemas import DistillConfig, KnowConfig, StageConfig
+from deshi.soft_labels.manifest import store_path
+from deshi.soft_labels.store import Knowledge
 from deshi.training.distill import KNOWLEDGE_FILE, fingerprint_of
 from deshi.training.runs import DATA_FILE, RUN_FILE
 from deshi.types import DeshiError

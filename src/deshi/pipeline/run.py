@@ -15,14 +15,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from deshi.artifacts import environment, fingerprint, new_run_folder, write_json
-from deshi.conf.command import command_of
-from deshi.config import find_run, load_config, resolved, save_config
+from deshi.configuration.command import command_of
+from deshi.configuration.saved import find_run, load_config, resolved, save_config
+from deshi.configuration.schemas import StageConfig
 from deshi.data.bundle import Bundle
 from deshi.pipeline.reuse import comparable, find_done
 from deshi.pipeline.schema import RunConfig
 from deshi.pipeline.steps import REPORT, Plan, Step, plan_of
 from deshi.pipeline.summary import RunResult, summarise
-from deshi.schemas import StageConfig
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
 

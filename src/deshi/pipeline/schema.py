@@ -7,9 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from deshi.config import overlaid
-from deshi.pipeline.space import Choice, Numbers, parse_space
-from deshi.schemas import (
+from deshi.configuration.saved import overlaid
+from deshi.configuration.schemas import (
     Closed,
     DistillGroup,
     Folds,
@@ -20,6 +19,7 @@ from deshi.schemas import (
     TeacherNode,
     TrainConfig,
 )
+from deshi.pipeline.space import Choice, Numbers, parse_space
 
 PLAIN, DISTILLED = "plain", "distilled"
 """What the two students are called, beside the teachers' own names."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deshi.targets import suggestion
+from deshi.configuration.targets import suggestion
 
 GRAMMAR = "choice(64,128), interval(0,0.5), log(1e-4,1e-2), range(1,4) or range(32,256,32)"
 _CALL = re.compile(r"(\w+)\((.*)\)", re.S)

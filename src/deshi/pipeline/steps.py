@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint
-from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig, drawn_on
-from deshi.schemas import (
+from deshi.configuration.schemas import (
     CompareConfig,
     DistillConfig,
     EvaluateConfig,
@@ -22,6 +21,7 @@ from deshi.schemas import (
     StageConfig,
     TeachConfig,
 )
+from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig, drawn_on
 
 Folders = Mapping[str, Path]
 """What steps have left, by the steps' names."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deshi.artifacts import read_json, write_json
-from deshi.config import find_trained, read_saved
+from deshi.configuration.saved import find_trained, read_saved
 from deshi.data.rendering import Rendered
 from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig
 from deshi.pipeline.steps import COMPARISON, Plan, evaluation_of

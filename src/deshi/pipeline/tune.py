@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import environment, new_run_folder, read_json, write_json
-from deshi.config import find_run, overlaid, resolved, save_config, validate
+from deshi.configuration.saved import find_run, overlaid, resolved, save_config, validate
+from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.pipeline.schema import TuneConfig
 from deshi.pipeline.tuned import Trial, TuneResult
-from deshi.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.training.module import MONITOR
 from deshi.types import DeshiError
 

@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deshi.conf.command import command_of
+from deshi.configuration.command import command_of
+from deshi.configuration.schemas import TrainingConfig
 from deshi.data.rendering import Rendered
-from deshi.schemas import TrainingConfig
 
 
 @dataclass(frozen=True)

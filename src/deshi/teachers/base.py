@@ -12,8 +12,8 @@ from torch import Tensor
 
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
-from deshi.students.base import Student
-from deshi.students.scorers import Scorer
+from deshi.models.base import Student
+from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError
 
 LoadScorer = Callable[[str, "torch.device | str"], tuple[Scorer, dict[str, Any]]]
@@ -51,7 +51,7 @@ class Resources:
 
 @runtime_checkable
 class FittedTeacher(Protocol):
-    """A teacher that isn't trained by gradients: a :class:`~deshi.students.scorers.Scorer` with a small state."""
+    """A teacher that isn't trained by gradients: a :class:`~deshi.models.scorers.Scorer` with a small state."""
 
     n_items: int
 

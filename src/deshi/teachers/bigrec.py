@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.students.base import Recommender, check_histories
+from deshi.models.base import Recommender, check_histories
 from deshi.teachers.base import Resources
 from deshi.teachers.grounding import (
     by_length,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.students.scorers import PositionScorer, Scorer, StudentScorer
+from deshi.models.scorers import PositionScorer, Scorer, StudentScorer
 from deshi.types import Batch, DeshiError
 
 
@@ -45,7 +45,7 @@ class CrossFitted:
 
     @property
     def score_kind(self) -> str:
-        """What the scores are, see :mod:`deshi.knowledge.manifest`."""
+        """What the scores are, see :mod:`deshi.soft_labels.manifest`."""
         return str(getattr(self._scorers[0], "score_kind", "score"))
 
     @property
@@ -62,7 +62,7 @@ class CrossFitted:
         return found
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
-        """``(P, n_items)`` float32, see :class:`~deshi.students.scorers.PositionScorer`."""
+        """``(P, n_items)`` float32, see :class:`~deshi.models.scorers.PositionScorer`."""
         owner = where.nonzero()[:, 0]
         found = torch.empty(len(owner), self.n_items, device=batch.items.device)
         for fold, rows in self._parts(batch):

@@ -16,7 +16,7 @@ from torch import Tensor
 from deshi.data.datamodule import CaseBatches
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.students.scorers import PositionScorer, Scorer, StudentScorer
+from deshi.models.scorers import PositionScorer, Scorer, StudentScorer
 from deshi.teachers.base import Resources
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.types import PAD, Batch, DeshiError
@@ -68,7 +68,7 @@ class Ensemble:
 
     @property
     def score_kind(self) -> str:
-        """What the scores are, see :mod:`deshi.knowledge.manifest`: a sum of logarithms is a logit."""
+        """What the scores are, see :mod:`deshi.soft_labels.manifest`: a sum of logarithms is a logit."""
         return {"softmax": "probability", "log_softmax": "logit"}.get(self.scale, "score")
 
     @property
@@ -82,7 +82,7 @@ class Ensemble:
         return self._sum([scorer.scores(batch) for scorer in self.scorers])
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
-        """``(P, n_items)`` float32, see :class:`~deshi.students.scorers.PositionScorer`."""
+        """``(P, n_items)`` float32, see :class:`~deshi.models.scorers.PositionScorer`."""
         readers = [one for one in self.scorers if isinstance(one, PositionScorer)]
         if len(readers) < len(self.scorers):
             raise DeshiError("A member of this ensemble answers for whole histories only: use scores().")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from deshi.artifacts import file_sha256
-from deshi.targets import nearest
+from deshi.configuration.targets import nearest
 from deshi.types import PAD, DeshiError
 
 log = logging.getLogger(__name__)

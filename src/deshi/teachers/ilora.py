@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deshi.students.base import Student, check_histories, keep_latest
-from deshi.students.layers import Dropout
+from deshi.models.base import Student, check_histories, keep_latest
+from deshi.models.layers import Dropout
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora_answers import (
     Answers,
@@ -262,7 +262,7 @@ class Head(nn.Module):
 
 
 class Draws(Dropout):
-    """Random choices in training that begin anew with the masks: see :func:`deshi.students.layers.reseed_dropout`."""
+    """Random choices in training that begin anew with the masks: see :func:`deshi.models.layers.reseed_dropout`."""
 
     def __init__(self) -> None:
         super().__init__(0.0)

@@ -24,7 +24,7 @@ class Answers:
     """What was answered.
 
     Attributes:
-        texts: the written answers, for :func:`deshi.metrics.answers.answer_metrics`.
+        texts: the written answers, for :func:`deshi.metrics.generated_answers.answer_metrics`.
         chosen: ``(B,)`` int64 columns of the candidates, :data:`INVALID` for answers that can't be told.
     """
 

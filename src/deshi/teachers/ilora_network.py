@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.students.base import Student
-from deshi.students.layers import Dropout
+from deshi.models.base import Student
+from deshi.models.layers import Dropout
 from deshi.teachers.instance_lora import InstanceLora, inject, is_adapter, lora_layers
 from deshi.teachers.llm import LoadedLLM
 from deshi.teachers.prompts import ItemTokens, Layout

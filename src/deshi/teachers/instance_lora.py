@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.students.layers import Dropout
+from deshi.models.layers import Dropout
 from deshi.teachers.llm import checkpoint_activations
 from deshi.teachers.models import extra
 from deshi.types import DeshiError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from deshi.targets import suggestion
+from deshi.configuration.targets import suggestion
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from deshi.students.layers import Dropout, ItemEmbedding
-from deshi.students.sasrec import SASRec
+from deshi.models.layers import Dropout, ItemEmbedding
+from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.item_embeddings import ItemEmbeddings
 from deshi.types import DeshiError
@@ -36,7 +36,7 @@ class Text(SASRec):
         dropout: rate after the embedding and after each sub-layer.
         adapter: width of the adapter's hidden layer.
         adapter_dropout: rate inside the adapter.
-        positions: as :class:`~deshi.students.sasrec.SASRec`'s.
+        positions: as :class:`~deshi.models.sasrec.SASRec`'s.
         offsets: whether a trained offset for each item is added to its adapted text: a model of text and ID in one.
     """
 

@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deshi.artifacts import atomic_file, fingerprint, read_json, write_json
+from deshi.configuration.schemas import DistillConfig
+from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
-from deshi.data.joined import MoreHistories
+from deshi.data.extra_histories import MoreHistories
 from deshi.data.splits import Split
-from deshi.distill.objective import Distillation
-from deshi.distill.signal import Lists
-from deshi.distill.term import Context, Term
+from deshi.distillation.objective import Distillation
+from deshi.distillation.soft_label_batches import Lists
+from deshi.distillation.term import Context, Term
 from deshi.hardware import training_device
-from deshi.knowledge.histories import Histories
-from deshi.knowledge.manifest import store_path
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.truth import TRAIN, truths
-from deshi.schemas import DistillConfig
-from deshi.students.base import Recommender, Student
-from deshi.targets import build
-from deshi.training.choosing import choose
+from deshi.models.base import Recommender, Student
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.manifest import store_path
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.targets import TRAIN, truths
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.runs import with_named_runs
+from deshi.training.selection import choose
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from deshi.artifacts import environment, new_run_folder, read_json, write_json
-from deshi.config import find_run, load_config, save_config
+from deshi.configuration.saved import find_run, load_config, save_config
+from deshi.configuration.schemas import FitConfig, TrainingConfig
+from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
-from deshi.schemas import FitConfig, TrainingConfig
-from deshi.targets import build
 from deshi.training.runs import CHECKPOINTS, DATA_FILE, RUN_FILE, load_bundle
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError

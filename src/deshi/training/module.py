@@ -11,11 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from deshi.distill.objective import Distillation
+from deshi.distillation.objective import Distillation
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.students.base import Recommender, Student, folded
-from deshi.students.layers import reseed_dropout
+from deshi.models.base import Recommender, Student, folded
+from deshi.models.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
 
 MONITOR = "validation/ndcg@10"
@@ -27,7 +27,7 @@ class TrainingModule(L.LightningModule):
     Args:
         student: the network, a student or a teacher.
         loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar; or a
-            :class:`~deshi.distill.objective.Distillation`, which looks at the batch itself.
+            :class:`~deshi.distillation.objective.Distillation`, which looks at the batch itself.
         learning_rate: peak rate of AdamW.
         betas: of AdamW.
         weight_decay: of matrices; biases, norms and embeddings are left alone.

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from deshi.artifacts import read_json
-from deshi.config import find_trained, load_config, read_saved
+from deshi.configuration.saved import find_trained, load_config, read_saved
+from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
+from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.hardware import training_device
-from deshi.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
-from deshi.students.base import Recommender, Student
-from deshi.students.scorers import Scorer, scorer_of
-from deshi.targets import build
+from deshi.models.base import Recommender, Student
+from deshi.models.scorers import Scorer, scorer_of
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.training.checkpoint import load_weights

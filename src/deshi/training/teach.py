@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from deshi.artifacts import atomic_file, write_json
+from deshi.configuration.schemas import TeachConfig
+from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import CaseBatches
 from deshi.data.sequences import Ints
@@ -20,10 +22,8 @@ from deshi.data.splits import Cases, Split
 from deshi.hardware import training_device
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.schemas import TeachConfig
-from deshi.students.base import Recommender
-from deshi.students.scorers import Scorer
-from deshi.targets import import_target
+from deshi.models.base import Recommender
+from deshi.models.scorers import Scorer
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
 from deshi.training.callbacks import KeepBest, LearningCurve

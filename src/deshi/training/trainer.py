@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deshi.artifacts import read_json, write_json
+from deshi.configuration.schemas import TrainingConfig
+from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import DataModule
-from deshi.data.joined import MoreHistories
+from deshi.data.extra_histories import MoreHistories
 from deshi.data.ranges import inside
 from deshi.data.sequences import Augmentation, Ints
 from deshi.data.splits import Cases, Split
 from deshi.hardware import choose_precision, set_threads, training_device
-from deshi.schemas import TrainingConfig
-from deshi.students.base import Recommender, folded
-from deshi.targets import build
+from deshi.models.base import Recommender, folded
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
 from deshi.training.module import MONITOR, TrainingModule, count_parameters

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.knowledge.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
-from deshi.knowledge.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
-from deshi.knowledge.foreign.matching import SEVERAL, UNMATCHED, contained
-from deshi.knowledge.store import Knowledge
-from deshi.knowledge.writer import write_lists
+from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
+from deshi.soft_labels.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
+from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED, contained
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import write_lists
 from deshi.types import PAD, DeshiError
 
 SEQUENCES = [[0, 1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 0, 1, 2, 3, 5], [0, 3]]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from foreign_data import ITEMS, K, Taught, distances, taught
 
-from deshi.knowledge.foreign.alignment import align_embeddings, align_rows
-from deshi.knowledge.foreign.dllm2rec import read_embeddings, read_lists, read_statistics, write_dllm2rec
-from deshi.knowledge.foreign.frames import read_sequences
-from deshi.knowledge.foreign.mapping import map_by_index
-from deshi.knowledge.foreign.rankings import check_direction, check_ranks, rank_evidence
+from deshi.soft_labels.foreign.alignment import align_embeddings, align_rows
+from deshi.soft_labels.foreign.dllm2rec import read_embeddings, read_lists, read_statistics, write_dllm2rec
+from deshi.soft_labels.foreign.frames import read_sequences
+from deshi.soft_labels.foreign.mapping import map_by_index
+from deshi.soft_labels.foreign.rankings import check_direction, check_ranks, rank_evidence
 from deshi.types import PAD, DeshiError
 
 

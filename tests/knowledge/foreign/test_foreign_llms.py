@@ -11,10 +11,10 @@ import pytest
 import torch
 from foreign_data import ITEMS, K, Taught, distances, taught
 
-from deshi.knowledge.foreign import bigrec, llara, llm2rec, llmemb, titles
-from deshi.knowledge.foreign.alignment import align_embeddings, align_rows
-from deshi.knowledge.foreign.frames import read_sequences
-from deshi.knowledge.foreign.mapping import map_by_id, map_by_index, map_by_title
+from deshi.soft_labels.foreign import bigrec, llara, llm2rec, llmemb, titles
+from deshi.soft_labels.foreign.alignment import align_embeddings, align_rows
+from deshi.soft_labels.foreign.frames import read_sequences
+from deshi.soft_labels.foreign.mapping import map_by_id, map_by_index, map_by_title
 from deshi.types import PAD, DeshiError
 
 EMBEDDINGS = torch.arange(ITEMS * 3.0).reshape(ITEMS, 3) / 7

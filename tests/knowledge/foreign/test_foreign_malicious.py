@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from deshi.knowledge.foreign.machine import STEPS
-from deshi.knowledge.foreign.tensors import read_array, read_tensor, read_tensors
-from deshi.knowledge.foreign.unpickle import read_pickle
+from deshi.soft_labels.foreign.machine import STEPS
+from deshi.soft_labels.foreign.tensors import read_array, read_tensor, read_tensors
+from deshi.soft_labels.foreign.unpickle import read_pickle
 from deshi.types import DeshiError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pickled_frames import PANDAS_0_25, PANDAS_1_5, PANDAS_3_ARROW, pickled
 
-from deshi.knowledge.foreign.decoding import Frame
-from deshi.knowledge.foreign.unpickle import read_pickle
+from deshi.soft_labels.foreign.decoding import Frame
+from deshi.soft_labels.foreign.unpickle import read_pickle
 from deshi.types import DeshiError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -13,7 +13,7 @@ import polars as pl
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
-from deshi.data.sources.hunt import Hunt
+from deshi.data.sources.slow_reader import Hunt
 from deshi.types import DeshiError
 
 

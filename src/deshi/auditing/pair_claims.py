@@ -1,0 +1,180 @@
+"""A figure that another tool printed, compared with what its files give; where they differ, why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from deshi.auditing.finding import Finding, Severity, finding
+from deshi.auditing.pair_alignment import earlier_ranks
+from deshi.auditing.pair_candidates import without_seen
+from deshi.auditing.pair_data import Bools, Pair
+from deshi.auditing.pair_lists import BATCHES
+from deshi.configuration.targets import suggestion
+from deshi.metrics.ranking import METRICS, Floats, case_ranks
+from deshi.types import DeshiError
+
+OTHER_KS = (1, 3, 5, 10, 20, 50, 100)
+NAMES = {"hit": "hr", "hits": "hr", "hitrate": "hr", "hit_rate": "hr", "hitratio": "hr", "map": "map"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A printed figure.
+
+    Attributes:
+        metric: ndcg, recall, hr, mrr or map.
+        k: the list length.
+        value: the figure.
+        tolerance: half a unit of its last digit.
+    """
+
+    metric: str
+    k: int
+    value: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        return f"{self.metric}@{self.k}"
+
+    def fits(self, value: float) -> bool:
+        """Whether ``value`` is printed as the claim is."""
+        return abs(value - self.value) <= self.tolerance * 1.001 + 1e-9
+
+
+def read_claims(text: str) -> list[Claim]:
+    """Read printed figures such as ``ndcg@10=0.117, hr@10=0.2``.
+
+    Raises:
+        DeshiError: for a text of another form, or an unknown metric.
+    """
+    claims = []
+    for part in filter(None, (piece.strip() for piece in re.split(r"[,;]\s*|\s+", text))):
+        found = re.fullmatch(r"([A-Za-z_]+)@(\d+)[=:]([0-9]*\.?[0-9]+)", part)
+        if found is None or int(found[2]) < 1:
+            raise DeshiError(f"claimed={text!r}: {part!r} is no METRIC@K=VALUE such as ndcg@10=0.117.")
+        name = NAMES.get(found[1].lower(), found[1].lower())
+        if name not in METRICS:
+            raise DeshiError(f"claimed={text!r}: there is no metric {found[1]!r}. {suggestion(name, METRICS)}")
+        digits = len(found[3].partition(".")[2])
+        if float(found[3]) > 1:
+            raise DeshiError(f"claimed={text!r}: {part!r} is above 1; give a share, e.g. 0.117 for 11.7 %.")
+        claims.append(Claim(name, int(found[2]), float(found[3]), 0.5 * 10.0**-digits))
+    if not claims:
+        raise DeshiError("claimed is empty, expected figures such as claimed='ndcg@10=0.117'.")
+    return claims
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A way to come to a figure.
+
+    Attributes:
+        check: the finding's name if it is this one.
+        how: a phrase.
+        value: the figure.
+    """
+
+    check: str
+    how: str
+    value: float
+
+
+def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
+    """A finding for every claim that the files don't give, with the readings that do."""
+    for claim in claims:
+        own = _mean(pair, claim, pair.ranks)
+        if claim.fits(own):
+            continue
+        readings = list(_readings(pair, claim))
+        fitting = [reading for reading in readings if claim.fits(reading.value)]
+        near = min(readings, key=lambda reading: abs(reading.value - claim.value))
+        check = fitting[0].check if fitting else "claim-not-reproduced"
+        # With few digits or many readings a fit can be chance: all of them are told.
+        if fitting:
+            told = ", or ".join(f"{reading.how} ({reading.value:.5f})" for reading in fitting[:4])
+            explained = f"It is what one gets {told}"
+        elif abs(near.value - claim.value) < 0.9 * abs(own - claim.value):
+            explained = f"No usual reading gives it; the nearest is {near.value:.5f} {near.how}"
+        else:
+            explained = "No usual reading comes nearer"
+        severity: Severity | None = None if check != "cold-targets" else "error"
+        yield finding(
+            check,
+            f"The claimed {claim} {claim.value:g} does not follow from the files, which give {own:.5f}. {explained}.",
+            [f"{claim}: claimed {claim.value:g}, recomputed {own:.5f}"],
+            f"{claim.value - own:+.5f}, which is {100 * (claim.value / own - 1):+.1f} %." if own else "From 0.",
+            "Report the mean over all users with a target, ties by mean rank, and say K, candidates and filter.",
+            severity,
+        )
+
+
+def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
+    """Usual other ways to a figure, the likeliest first."""
+    lists, user, target = pair.lists, pair.target_user, pair.target
+    yield from _batches(pair, claim)
+    for name, values in (("in favour of", lists.best), ("against", lists.worst)):
+        value = _mean(pair, claim, lists.ranks_of(user, target, values))
+        yield Reading("ties-counted-as-hits", f"with ties counted {name} the target", value)
+    inside = lists.lengths[user] > 0
+    yield Reading("user-not-evaluated", "over the users with predictions only", _mean(pair, claim, pair.ranks, inside))
+    found = np.isfinite(pair.ranks)
+    yield Reading(
+        "claim-not-reproduced", "over the users whose list holds the target", _mean(pair, claim, pair.ranks, found)
+    )
+    for ranks, name in zip(earlier_ranks(pair)[1:], ("second last (validation)", "third last"), strict=True):
+        value = float(METRICS[claim.metric](case_ranks(ranks), claim.k).mean())
+        yield Reading("claim-not-reproduced", f"for the {name} event instead of the target", value)
+    reverse = lists.ranks_of(user, target, lists.reversed)
+    yield Reading("claim-not-reproduced", "with the lists the other way round", _mean(pair, claim, reverse))
+    unseen = _mean(pair, claim, without_seen(pair))
+    yield Reading("claim-not-reproduced", "without the items that users already have", unseen)
+    yield from _other_definitions(pair, claim)
+
+
+def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
+    """Means of batch means, and without the last batch, with the users in the order in which the lists name them."""
+    grouped = case_ranks(pair.ranks, pair.case, len(pair.case_user))
+    first = np.full(len(pair.users), np.iinfo(np.int64).max)
+    np.minimum.at(first, pair.predicted.user, pair.predicted.line)
+    row = METRICS[claim.metric](grouped, claim.k)[np.argsort(first[pair.case_user], kind="stable")]
+    for size in BATCHES:
+        if size >= len(row) or len(row) % size == 0:
+            continue
+        mean = float(np.mean([row[start : start + size].mean() for start in range(0, len(row), size)]))
+        yield Reading("averaged-by-batch", f"as the mean of the means of batches of {size}", mean)
+        kept = row[: len(row) // size * size]
+        yield Reading("last-batch-dropped", f"without the last batch of {size}", float(kept.mean()))
+
+
+def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
+    check = "claim-not-reproduced"
+    # With one target a case recall is HR and MAP is MRR.
+    single = {"recall": "hr", "map": "mrr"} if len(pair.case) == len(pair.case_user) else {}
+    for name in METRICS:
+        if name not in single and name != single.get(claim.metric, claim.metric):
+            yield Reading(check, f"as {name}@{claim.k}", _mean(pair, Claim(name, claim.k, 0, 0), pair.ranks))
+    for k in sorted({*OTHER_KS, claim.k - 1, claim.k + 1} - {claim.k, 0}):
+        yield Reading(check, f"at K={k}", _mean(pair, Claim(claim.metric, k, 0, 0), pair.ranks))
+    if claim.metric == "recall":
+        hits = np.bincount(pair.case[pair.ranks <= claim.k], minlength=len(pair.case_user))
+        sizes = np.minimum(np.bincount(pair.case), claim.k)
+        yield Reading(check, "with hits divided by min(K, number of targets)", float((hits / sizes).mean()))
+    if claim.metric == "mrr":
+        yield Reading(check, "without a cut at K", _mean(pair, Claim("mrr", 10**9, 0, 0), pair.ranks))
+    if claim.metric == "ndcg":
+        gains = np.where(pair.ranks <= claim.k, 1 / np.log(1 + pair.ranks), 0.0)
+        yield Reading(check, "with natural logarithms and no division by the ideal", float(gains.mean()))
+
+
+def _mean(pair: Pair, claim: Claim, ranks: Floats, keep: Bools | None = None) -> float:
+    """The claimed metric of other ranks: the mean over cases, or over those whose targets ``keep`` marks."""
+    chosen = np.ones(len(ranks), dtype=bool) if keep is None else keep
+    if not chosen.any():
+        return 0.0
+    grouped = case_ranks(ranks[chosen], pair.case[chosen], len(pair.case_user))
+    values = METRICS[claim.metric](grouped, claim.k)
+    return float(values[grouped.sizes > 0].mean())

@@ -1,0 +1,81 @@
+"""How much is a fault worth? Simple rankers, fitted and asked with and without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deshi.baselines.events import Events
+from deshi.baselines.markov import Markov
+from deshi.data.bundle import Bundle
+from deshi.data.splits import Cases
+from deshi.evaluation.ranking import evaluate_ranks
+from deshi.metrics.ranking import case_ranks, metrics_per_case
+from deshi.models.scorers import Scorer
+
+Ints = NDArray[Any]
+Floats = NDArray[np.float64]
+AT = 10
+"""Effects are measured as NDCG at this length."""
+
+SAMPLE = 2000
+"""At most so many cases are asked by a probe."""
+
+
+def ndcg_of(ranks: Floats) -> Floats:
+    """NDCG of cases with one target each, from their ranks ``(C,)``; 0 for a rank that is NaN or out of reach."""
+    reachable = np.nan_to_num(ranks, nan=np.inf, posinf=np.inf)
+    return np.where(reachable <= AT, 1.0 / np.log2(1.0 + np.maximum(reachable, 1.0)), 0.0)
+
+
+def ndcg_per_case(scorer: Scorer, bundle: Bundle, cases: Cases, filter_seen: bool = True) -> Floats:
+    """NDCG of every case ``(C,)``, by the full-ranking protocol."""
+    found = evaluate_ranks(scorer, bundle, cases, filter_seen, top_k=AT).ranks
+    grouped = case_ranks(found["rank"].to_numpy(), found["case"].to_numpy(), len(cases))
+    return metrics_per_case(grouped, [AT])[f"ndcg@{AT}"]
+
+
+def sample_cases(cases: Cases, size: int = SAMPLE, only: Ints | None = None) -> Cases:
+    """At most ``size`` cases, evenly spaced; with ``only`` ``(C,)`` bool, of those that it marks."""
+    chosen = np.arange(len(cases)) if only is None else np.flatnonzero(only)
+    if len(chosen) > size:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, size).astype(np.int64)]
+    counts = np.diff(cases.target_offsets)[chosen]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    rows = np.repeat(cases.target_offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Cases(cases.users[chosen], cases.starts[chosen], cases.ends[chosen], offsets, cases.target_rows[rows])
+
+
+def markov(bundle: Bundle, starts: Ints, ends: Ints) -> Scorer:
+    """The last-item Markov ranker, fitted on those training ranges: quick, and it learns what is shown to it."""
+    return Markov().fit(bundle, starts, ends)
+
+
+class _PairMarkov(Markov):
+    """A Markov ranker that is taught pairs one by one."""
+
+    def learn(self, items: Ints, targets: Ints, n_items: int) -> Scorer:
+        """Learn that ``targets`` ``(P,)`` follow ``items`` ``(P,)``; each pair is a user of its own."""
+        pairs = np.stack([items, targets], axis=1).reshape(-1).astype(np.int64)
+        self._fit(Events(np.repeat(np.arange(len(items)), 2), pairs, len(items), n_items))
+        self.n_items = n_items
+        return self
+
+
+def markov_of_pairs(items: Ints, targets: Ints, n_items: int) -> Scorer:
+    """The Markov ranker, taught the pairs that training batches hold."""
+    return _PairMarkov().learn(items, targets, n_items)
+
+
+def with_ends(cases: Cases, ends: Ints) -> Cases:
+    """The same questions with other ends of the histories."""
+    return replace(cases, ends=ends)
+
+
+def gain(name: str, honest: float, faulty: float) -> str:
+    """A sentence about a probe's two figures."""
+    change = f" ({faulty / honest:.2f} times as much)" if honest > 0 else ""
+    return f"{name}: NDCG@{AT} {honest:.4f} without the fault, {faulty:.4f} with it{change}."

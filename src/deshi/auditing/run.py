@@ -1,0 +1,183 @@
+"""The audit of deshi's own artifacts, subject by subject: data, batches, student, evaluations."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from deshi.auditing.batches import audit_batches
+from deshi.auditing.bundle import audit_bundle
+from deshi.auditing.candidates import audit_candidates
+from deshi.auditing.examples import audit_questions
+from deshi.auditing.figures import audit_figures
+from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.probe import AT, ndcg_per_case
+from deshi.auditing.provenance import audit_record, audit_weights
+from deshi.auditing.ranks import audit_ranks
+from deshi.auditing.reranking import recompute
+from deshi.auditing.result import Checked
+from deshi.auditing.selection import audit_selection
+from deshi.auditing.split import audit_split
+from deshi.auditing.student import audit_student
+from deshi.auditing.subject import Fitted, Subject
+from deshi.auditing.table import audit_table, reproduced
+from deshi.data.sequences import Augmentation, Ints
+from deshi.data.splits import Cases, Split
+from deshi.evaluation.stored import Evaluation, read_curve
+from deshi.models.base import Student
+from deshi.models.scorers import StudentScorer
+from deshi.training.module import MONITOR
+from deshi.training.runs import STUDENT_FILE, load_selected_student, load_student
+from deshi.training.trainer import data_module
+
+log = logging.getLogger(__name__)
+
+Step = tuple[str, Callable[[], list[Finding]]]
+
+
+def audit(subject: Subject, max_positions: int) -> tuple[list[Finding], list[Checked]]:
+    """Run every check that applies to a subject.
+
+    Args:
+        subject: what is looked at.
+        max_positions: of the training batches.
+
+    Returns:
+        The findings in the order of the checks, and what was looked at.
+    """
+    findings: list[Finding] = []
+    checked: list[Checked] = []
+    for what, step in _steps(subject, max_positions):
+        begin = time.perf_counter()
+        found = step()
+        checked.append(Checked(what, time.perf_counter() - begin, len(found)))
+        log.info("%s: %d findings in %.1f s", what, len(found), checked[-1].seconds)
+        findings += found
+    return findings, checked
+
+
+def _steps(subject: Subject, max_positions: int) -> Iterator[Step]:
+    bundle, split, fitted = subject.bundle, subject.split, subject.fitted
+    yield "bundle", lambda: audit_bundle(bundle)
+    yield "split", lambda: audit_split(bundle, split, fitted.cfg.eval.filter_seen if fitted else True)
+    if fitted is not None:
+        own = audit_record(fitted.record, bundle, fitted.folder / "run.json")
+        own += audit_weights(fitted.folder / STUDENT_FILE, bundle)
+        yield "provenance of the run", lambda: own
+        if own:  # with other data or broken weights, batches and answers say nothing about this run
+            return
+        yield from _of_run(subject, fitted, max_positions)
+    for evaluation, asked in subject.evaluations:
+        yield from _of_evaluation(subject, evaluation, asked)
+
+
+def _of_run(subject: Subject, fitted: Fitted, max_positions: int) -> Iterator[Step]:
+    bundle, split = subject.bundle, subject.split
+    selected = load_selected_student(fitted.folder)
+    cases = split.cases(bundle, "validation")
+    train = fitted.cfg.train
+    with warnings.catch_warnings():  # the audit says with counts what these warn of
+        warnings.simplefilter("ignore")
+        ranges = split.train_ranges(bundle, train.train_targets)
+    yield "training batches", lambda: _batches(subject, fitted, selected, ranges, False, max_positions)
+    if train.refit:
+        again = split.refit_ranges(bundle)
+        yield "batches of the refit", lambda: _batches(subject, fitted, selected, again, True, max_positions)
+    yield "validation batches", lambda: _questions(subject, fitted, selected, ranges, cases)
+    yield "student", lambda: audit_student(selected, bundle, cases)
+    yield "recorded figure", lambda: _recorded(subject, fitted, selected, cases)
+
+
+def _batches(
+    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], refit: bool, limit: int
+) -> list[Finding]:
+    """One epoch of the batches that ``deshi fit`` makes, with the run's own settings."""
+    bundle, split, cfg = subject.bundle, subject.split, fitted.cfg
+    data = data_module(cfg, bundle, *ranges, None, student.max_length)
+    changes = Augmentation(**cfg.train.augment.model_dump())
+    seen = cfg.eval.filter_seen
+    found = audit_batches(bundle, split, data.epoch(0), changes, refit, cfg.train.windows, seen, limit)
+    return [_with_own_figures(one, subject, student, seen) for one in found]
+
+
+def _with_own_figures(one: Finding, subject: Subject, student: Student, filter_seen: bool) -> Finding:
+    """A leak's effect on this very run: its figure where the targets were trained on, and where they were not."""
+    if one.name not in ("validation-target-trained-on", "training-range-short"):
+        return one
+    figures = []
+    for part in ("validation", "test"):
+        cases = subject.split.cases(subject.bundle, part)
+        if len(cases):
+            value = ndcg_per_case(StudentScorer(student), subject.bundle, cases, filter_seen).mean()
+            figures.append(f"{value:.4f} on {part}")
+    return replace(one, effect=f"{one.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
+
+
+def _questions(
+    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], cases: Cases
+) -> list[Finding]:
+    data: Any = data_module(fitted.cfg, subject.bundle, *ranges, cases, student.max_length)
+    return audit_questions(subject.bundle, subject.split, cases, data.val_dataloader())
+
+
+def _recorded(subject: Subject, fitted: Fitted, student: Student, cases: Cases) -> list[Finding]:
+    """The figure that selected the student must come back, and must be validation's."""
+    bundle, seen = subject.bundle, fitted.cfg.eval.filter_seen
+    scorer, recorded = StudentScorer(student), fitted.metrics.get(MONITOR)
+    test = subject.split.cases(bundle, "test")
+    figures = {"validation": ndcg_per_case(scorer, bundle, cases, seen)}
+    lost = recorded is not None and not reproduced(recorded, figures["validation"])
+    if lost and len(test):
+        figures["test"] = ndcg_per_case(scorer, bundle, test, seen)
+    measured = figures if "test" in figures else None
+    selection = audit_selection(fitted.record, read_curve(fitted.folder), recorded, measured)
+    if any(one.name == "selected-on-test" for one in selection):
+        return selection
+    return selection + audit_table(scorer, bundle, cases, recorded, seen, figures["validation"])
+
+
+def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> Iterator[Step]:
+    record, bundle = evaluation.record, subject.bundle
+    foreign = audit_record(record, bundle, evaluation.folder / "run.json")
+    yield "provenance of the evaluation", lambda: foreign
+    if not foreign:
+        for part in evaluation.parts:
+            yield f"ranks and figures, {part}", lambda part=part: _part(subject, evaluation, split, part)  # type: ignore[misc]
+
+
+def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> list[Finding]:
+    bundle, protocol = subject.bundle, evaluation.record["protocol"]
+    ranks, cases = evaluation.ranks(part), split.cases(bundle, part)
+    full, seen = protocol["candidates"] == "full", bool(protocol["filter_seen"])
+    honest = None
+    if full and subject.fitted is not None:
+        student, _ = load_student(subject.fitted.folder)
+        honest = recompute(StudentScorer(student), bundle, cases, seen)
+    found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
+    found += audit_figures(evaluation.metrics, ranks, part, cases.ends - cases.starts)
+    found += _refitted(subject, evaluation, part)
+    drawn = evaluation.folder / "candidates.parquet"
+    if drawn.is_file():
+        found += audit_candidates(pl.read_parquet(drawn).filter(pl.col("part") == part), ranks)
+    return found
+
+
+def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Finding]:
+    """Validation figures of weights that were refitted on validation: a warning, since evaluate says it too."""
+    fitted = subject.fitted
+    if part != "validation" or fitted is None or not fitted.cfg.train.refit:
+        return []
+    name = f"validation/ndcg@{AT}"
+    ranks = evaluation.ranks(part)
+    what = f"All {ranks['case'].n_unique():,} validation cases of this evaluation were trained on by the refit."
+    effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
+    effect += f"{fitted.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
+    mend = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
+    where = [place(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
+    return [finding("validation-target-trained-on", what, where, effect, mend, "warning")]

@@ -1,0 +1,50 @@
+"""Markov: what followed the last item in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deshi.baselines.base import ReferenceRanker
+from deshi.baselines.events import Events
+from deshi.types import Batch, DeshiError
+
+
+class Markov(ReferenceRanker):
+    """First-order transitions of the history's last item, smoothed with popularity.
+
+    The score is ``(n_ij + prior p_j) / (n_i + prior)``: ``n_ij`` times ``j`` followed ``i`` directly within a user's
+    training range, ``n_i`` times anything did, ``p_j`` the item's share of the training events. An item
+    that nothing followed falls back on popularity.
+
+    Args:
+        prior: the weight of popularity, in transitions.
+    """
+
+    def __init__(self, prior: float = 10.0) -> None:
+        if prior <= 0:
+            raise DeshiError(f"Markov got prior={prior}, expected a number above 0.")
+        self.prior = prior
+
+    def _fit(self, events: Events) -> None:
+        follows = events.users[1:] == events.users[:-1]
+        keys = events.items[:-1][follows] * events.n_items + events.items[1:][follows]
+        pairs, counts = np.unique(keys, return_counts=True)
+        sources = np.bincount(pairs // events.n_items, minlength=events.n_items)
+        self._offsets = np.concatenate([[0], np.cumsum(sources)])
+        self._next = torch.from_numpy(pairs % events.n_items)
+        self._counts = torch.from_numpy(counts).float()
+        share = events.counts() / len(events.items)
+        self._popularity = torch.from_numpy(share).float()
+
+    def _scores(self, batch: Batch) -> Tensor:
+        rows = torch.arange(len(batch.items))
+        last = batch.items[rows, batch.lengths - 1].numpy()
+        begins, sizes = self._offsets[last], self._offsets[last + 1] - self._offsets[last]
+        row = torch.from_numpy(np.repeat(rows.numpy(), sizes))
+        place = torch.from_numpy(np.arange(sizes.sum()) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes))
+        scores = (self.prior * self._popularity).repeat(len(rows), 1)
+        scores[row, self._next[place]] += self._counts[place]
+        totals = torch.zeros(len(rows)).index_add_(0, row, self._counts[place])
+        return scores / (totals + self.prior)[:, None]

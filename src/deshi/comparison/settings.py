@@ -1,0 +1,77 @@
+"""What makes a trained run the model that it is: its configuration without the seed, and what it was made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import fingerprint, read_json
+from deshi.configuration.saved import CONFIG_FILE, TRAINING_STAGES, read_saved
+from deshi.configuration.targets import TARGET
+
+NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")
+"""Keys of a fit's configuration in which runs of one model may differ; the data are compared by fingerprint."""
+
+LIMIT = "train.max_minutes"
+"""Another such key, where the run was over before it."""
+
+RUN_FILE = "run.json"
+NAMES_RUNS = ("student", "members")
+"""What arguments are called that name other runs: those of an LLM teacher, an ensemble, a policy."""
+_STAMP = re.compile(r"-\d{8}-\d{6}")
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The flat configuration of a run that is equal for all seeds.
+
+    Names of other runs (an ensemble's members) and of stores are replaced by what those are, which is the same for
+    runs of another seed that drew on runs of that seed.
+    """
+    flat = {
+        key: value for key, value in flatten(read_saved(folder)).items() if not belongs_to(key, NO_PART_OF_THE_MODEL)
+    }
+    runs, record = folder.parent.parent, read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    if record.get("trained_epochs") == flat.get("train.max_epochs"):
+        flat.pop(LIMIT, None)
+    for key, value in flat.items():
+        if "." in key and key.rpartition(".")[2] in NAMES_RUNS:
+            flat[key] = [_origin(runs, one) for one in value] if isinstance(value, list) else _origin(runs, value)
+    if "knowledge" in flat and record:
+        known = {one["store"]: one["teacher"] for one in record.get("knowledge", ())}
+        flat["knowledge"] = [_store(runs, store, known.get(store, {})) for store in flat["knowledge"]]
+    return flat
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return flat
+
+
+def belongs_to(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of ``names`` or lies below it."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _origin(runs: Path, text: Any) -> Any:
+    """A run as its network and a short sum over its settings; what names no run that is still there stays."""
+    places = [Path(str(text)), *(runs / stage / str(text) for stage in TRAINING_STAGES)]
+    folder = next((place for place in places if (place / CONFIG_FILE).is_file()), None)
+    if not isinstance(text, str) or folder is None:
+        return text
+    settings = settings_of(folder)
+    target = settings.get(f"teacher.{TARGET}", settings.get(f"student.{TARGET}", ""))
+    return f"{str(target).rpartition('.')[2].lower()}-{fingerprint([('settings', settings)])[:6]}"
+
+
+def _store(runs: Path, name: str, teacher: Mapping[str, Any]) -> str:
+    """A store whose name begins with its teacher's run, as that run and the rest of the name."""
+    run = str(teacher.get("run", ""))
+    if not run or not name.startswith(run):
+        return name
+    return f"{_origin(runs, run)}{_STAMP.sub('', name.removeprefix(run))}"

@@ -1,0 +1,145 @@
+"""The tables of a comparison before they take a format: cells with text, marks and what is bold, and a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deshi.comparison.comparison import Comparison, Figure, PairTest
+
+TITLES = {"ndcg": "NDCG", "recall": "Recall", "hr": "HR", "mrr": "MRR", "map": "MAP"}
+MARK = "*"
+MOST_TESTS = 60
+"""More tests than this aren't read: the tables then show those that the marks are about."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, smaller text below or beside it, whether it is bold."""
+
+    text: str
+    detail: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table without a format.
+
+    Attributes:
+        title: what it shows.
+        columns: their heads; the first ``n_left`` are aligned to the left, the others are figures.
+        rows: of as many cells as there are columns.
+        caption: how to read it, sentences.
+        n_left: number of columns with names.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str
+    n_left: int
+
+
+def metric_title(metric: str) -> str:
+    """``NDCG@10`` for ``ndcg@10``."""
+    name, _, k = metric.partition("@")
+    return f"{TITLES.get(name, name)}@{k}"
+
+
+def sheets(comparison: Comparison) -> list[Sheet]:
+    """The table of models by metrics and, if anything was tested, the table of tests."""
+    return [figures_sheet(comparison), *([pairs_sheet(comparison)] if comparison.tests else [])]
+
+
+def figures_sheet(comparison: Comparison) -> Sheet:
+    """A row a model, a column a metric; the best of a column is bold."""
+    several = len(comparison.models) > 1
+    best = {metric: set(comparison.best(metric)) if several else set() for metric in comparison.metrics}
+    marked = {metric: comparison.marked(metric) for metric in comparison.metrics}
+    rows = [
+        [
+            Cell(model.label),
+            Cell(str(len(model.seeds)) if model.seeds else "-"),
+            *(
+                _figure(
+                    comparison.figures[model.label][metric], model.label in best[metric], model.label in marked[metric]
+                )
+                for metric in comparison.metrics
+            ),
+        ]
+        for model in comparison.models
+    ]
+    title = f"{comparison.data}, {comparison.part}, {comparison.n_users:,} users"
+    columns = ["Model", "Seeds", *(metric_title(metric) for metric in comparison.metrics)]
+    return Sheet(title, columns, rows, _figures_caption(comparison), n_left=1)
+
+
+def pairs_sheet(comparison: Comparison) -> Sheet:
+    """A row a pair and metric, corrected p-values."""
+    shown = shown_tests(comparison)
+    title = "Paired tests over users"
+    if len(shown) < len(comparison.tests):
+        whom = "the best model of each metric" if comparison.baseline is None else comparison.baseline
+        title += f": the {len(shown)} of {len(comparison.tests)} with {whom}"
+    share = _percent(comparison.confidence)
+    columns = ["First", "Second", "Metric", "Difference", "d", "W / T / L", "p (flips)", "p (ranks)"]
+    caption = (
+        f"Difference: mean over users of first minus second, with its {share} bootstrap interval. d: that mean in "
+        f"standard deviations of the differences. W / T / L: users for whom the first is better, equal, worse. "
+        f"p: two-sided, by {comparison.permutations:,} random sign flips and by Wilcoxon's signed ranks, both after "
+        f"Holm's correction over {len(comparison.tests)} tests. Bold: below {comparison.level:.2g}."
+    )
+    return Sheet(title, columns, [_test(test, comparison.level) for test in shown], caption, n_left=3)
+
+
+def shown_tests(comparison: Comparison) -> list[PairTest]:
+    """All tests, or if they are many those with the model that each metric's marks refer to."""
+    if len(comparison.tests) <= MOST_TESTS:
+        return list(comparison.tests)
+    anchors = {metric: comparison.compared_with(metric) for metric in comparison.metrics}
+    return [test for test in comparison.tests if anchors[test.metric] in (test.first, test.second)]
+
+
+def p_text(p: float) -> str:
+    """Three decimals; what would be 0.000 is given as a bound."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _figure(figure: Figure, bold: bool, marked: bool) -> Cell:
+    spread = "" if figure.std is None else f" ± {figure.std:.4f}"
+    return Cell(f"{figure.mean:.4f}{spread}{MARK if marked else ''}", f"[{figure.low:.4f}, {figure.high:.4f}]", bold)
+
+
+def _test(test: PairTest, level: float) -> list[Cell]:
+    return [
+        Cell(test.first),
+        Cell(test.second),
+        Cell(metric_title(test.metric)),
+        Cell(f"{test.difference:+.4f}", f"[{test.low:+.4f}, {test.high:+.4f}]"),
+        Cell(f"{test.effect_size:+.3f}"),
+        Cell(f"{test.wins:,} / {test.ties:,} / {test.losses:,}"),
+        Cell(p_text(test.permutation_holm), bold=test.permutation_holm < level),
+        Cell(p_text(test.wilcoxon_holm), bold=test.wilcoxon_holm < level),
+    ]
+
+
+def _figures_caption(comparison: Comparison) -> str:
+    spread = any(figure.std is not None for each in comparison.figures.values() for figure in each.values())
+    sentences = [
+        f"Mean over users{' and seeds ± standard deviation over seeds' if spread else ''}, in brackets the "
+        f"{_percent(comparison.confidence)} bootstrap interval over users."
+    ]
+    if len(comparison.models) > 1:
+        sentences.append("Bold: the best of a column.")
+    if comparison.tests:
+        whom = "the best of its column" if comparison.baseline is None else comparison.baseline
+        sentences.append(
+            f"{MARK} differs significantly from {whom} (paired permutation test over users, Holm-corrected over "
+            f"{len(comparison.tests)} tests, p < {comparison.level:.2g})."
+        )
+    return " ".join(sentences)
+
+
+def _percent(confidence: float) -> str:
+    return f"{100 * confidence:.4g} %"

@@ -1,0 +1,129 @@
+"""From a stage's name and ``key=value`` arguments to its checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deshi.configuration.groups import stage_groups
+from deshi.configuration.overrides import Override, parse
+from deshi.configuration.saved import TRAINING_STAGES, Config, find_run, read_saved, resolved, schema_defaults, validate
+from deshi.configuration.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
+from deshi.configuration.targets import ConfigError, Problem
+
+LOOKED_UP = ("paths", "run", "runs", "resume")
+
+
+def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir: Path | None = None) -> Config:
+    """Compose and check a stage's configuration.
+
+    Args:
+        stage: the name of a YAML file of :mod:`deshi.conf`.
+        model: the stage's schema.
+        texts: ``key=value`` arguments; the later wins.
+        config_dir: a folder with groups and choices of the user's own.
+
+    Raises:
+        ConfigError: for everything that is wrong, before any work.
+        DeshiError: if a run that is named doesn't exist.
+    """
+    overrides = parse(stage, texts, config_dir)
+    values = _compose(stage, model, overrides, config_dir)
+    if values.get("resume") is not None:
+        values = _resumed(stage, model, values, overrides)
+    if model.model_fields.keys() >= {"run", "data", "split"}:
+        values = _with_run(values, model) if values.get("run") is not None else _without_run(values)
+    config = validate(model, values, list(texts), known=stage_groups(stage))
+    _check_applied(config, overrides)
+    return config
+
+
+def _compose(
+    stage: str, model: type[StageConfig], overrides: Iterable[Override], config_dir: Path | None
+) -> dict[str, Any]:
+    unset = {group for group, choice in stage_groups(stage).items() if choice is None}
+    texts = [o.for_hydra for o in overrides if not (o.is_group and o.value is None and o.key in unset)]
+    if config_dir is not None:
+        texts.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
+    try:
+        with _hydra_of_ones_own(), initialize_config_module("deshi.conf", version_base="1.3"):
+            composed = compose(stage, overrides=texts)
+        merged = OmegaConf.merge(schema_defaults(model), composed)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        key = str(getattr(error, "full_key", None) or "")
+        raise ConfigError([Problem(key, str(error).strip().partition("\n")[0] + ".")]) from error
+    needed = [key for key in missing if stage in ("prepare", "run") or not key.startswith("data.source.")]
+    if needed:
+        raise ConfigError([Problem(key, f"is missing: give {key}=VALUE.") for key in needed])
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+@contextmanager
+def _hydra_of_ones_own() -> Iterator[None]:
+    """Hydra is a singleton: set aside what a notebook may have initialised, and put it back."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _resumed(
+    stage: str, model: type[StageConfig], values: dict[str, Any], overrides: Iterable[Override]
+) -> dict[str, Any]:
+    """The interrupted run's own configuration; nothing of it may change on the way but what the stage allows."""
+    folder = find_run(_paths(values).runs, stage, str(values["resume"]))
+    keys = {override.key: override.key.split(".")[0] for override in overrides}
+    extra = [override for override in overrides if keys[override.key] not in (*LOOKED_UP, *model.resumed_with)]
+    if extra:
+        reason = "a resumed run keeps its own configuration. Leave it out, or start a new run."
+        raise ConfigError([Problem(override.text, reason) for override in extra])
+    anew = {key: values[key] for key in keys if key in model.resumed_with}
+    return {**read_saved(folder), **anew, "resume": str(folder)}
+
+
+def _with_run(values: dict[str, Any], model: type[StageConfig]) -> dict[str, Any]:
+    """Data and split of the run that is evaluated, unless they are given."""
+    runs, name = _paths(values).runs, str(values["run"])
+    stages = [stage for stage in model.run_stages if name != "latest" or stage in TRAINING_STAGES]
+    folder = find_run(runs, stages, name)
+    saved = read_saved(folder)
+    taken = {key: saved.get(key) for key in ("data", "split") if values.get(key) is None}
+    return {**values, **taken, "run": str(folder)}
+
+
+def _without_run(values: dict[str, Any]) -> dict[str, Any]:
+    return values if values.get("split") is not None else {**values, "split": dict(LEAVE_ONE_OUT)}
+
+
+def _paths(values: dict[str, Any]) -> PathsConfig:
+    class OnlyPaths(StageConfig):
+        pass
+
+    return validate(OnlyPaths, {"paths": values.get("paths") or {}}).paths
+
+
+def _check_applied(config: StageConfig, overrides: Sequence[Override]) -> None:
+    """An override that didn't reach the configuration is an error, never a silence."""
+    final = OmegaConf.create(resolved(config))
+    last = {override.key: override for override in overrides if not override.is_group}
+    lost = []
+    for key, override in last.items():
+        value = OmegaConf.select(final, key)
+        changes = isinstance(override.value, dict) or "${" in override.text or key.split(".")[0] in LOOKED_UP
+        if not changes and value != override.value:
+            lost.append(Problem(key, f"got {override.text}, but the resolved configuration holds {value!r}."))
+    if lost:
+        raise ConfigError(lost)

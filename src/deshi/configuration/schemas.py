@@ -1,0 +1,522 @@
+"""The schema of every stage's configuration: what keys there are, what they mean, and what they may hold.
+
+Models are strict (a number written as text is refused) and closed (an unknown key is refused). The defaults stand
+here and nowhere else: the YAML files of ``deshi.conf`` hold only what differs from them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from deshi.configuration.targets import TARGET, ConfigError, check_node, complete
+
+RUNTIME: dict[str, tuple[str, ...]] = {
+    "student": ("n_items",),
+    "term": (),
+    "table": ("n_items", "dim", "embeddings"),
+    "policy": (),
+    "teacher": ("n_items", "resources"),
+    "loss": (),
+    "split": (),
+    "source": (),
+    "candidates": (),
+    "foreign": ("bundle",),
+}
+"""Arguments that deshi supplies when it builds a node of that kind, and a configuration therefore may not."""
+
+
+def _node(kind: str) -> AfterValidator:
+    def check(node: dict[str, Any]) -> dict[str, Any]:
+        problems = check_node(node, RUNTIME[kind])
+        if problems:
+            raise ConfigError(problems)
+        return complete(node, RUNTIME[kind])
+
+    return AfterValidator(check)
+
+
+def _folds(value: int) -> int:
+    if value == 1:
+        raise ValueError("got 1, expected 0 (none) or 2 folds and more: one fold leaves nobody to train on")
+    return value
+
+
+SourceNode = Annotated[dict[str, Any], _node("source")]
+SplitNode = Annotated[dict[str, Any], _node("split")]
+StudentNode = Annotated[dict[str, Any], _node("student")]
+TeacherNode = Annotated[dict[str, Any], _node("teacher")]
+TermNode = Annotated[dict[str, Any], _node("term")]
+TableNode = Annotated[dict[str, Any], _node("table")]
+PolicyNode = Annotated[dict[str, Any], _node("policy")]
+LossNode = Annotated[dict[str, Any], _node("loss")]
+ForeignNode = Annotated[dict[str, Any], _node("foreign")]
+CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
+Folds = Annotated[int, AfterValidator(_folds)]
+LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
+
+
+class Closed(BaseModel):
+    """Base of all models: strict types, no unknown keys, no change after the check."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=False)
+
+
+class PathsConfig(Closed):
+    """Where files are; relative paths count from the folder in which the command runs."""
+
+    root: Path = Field(Path("."), strict=False, description="folder under which data and runs lie")
+    data: Path = Field(Path("data"), strict=False, description="data bundles; by default ROOT/data")
+    runs: Path = Field(Path("runs"), strict=False, description="run folders; by default ROOT/runs")
+    knowledge: Path = Field(Path("knowledge"), strict=False, description="knowledge stores; by default ROOT/knowledge")
+    cache: Path = Field(
+        Path("~/.cache/deshi"), strict=False, description="downloads; by default $DESHI_CACHE or ~/.cache/deshi"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        root = str(values.get("root") or ".")
+        cache = os.environ.get("DESHI_CACHE") or "~/.cache/deshi"
+        defaults = {
+            "root": root,
+            "data": os.path.join(root, "data"),
+            "runs": os.path.join(root, "runs"),
+            "knowledge": os.path.join(root, "knowledge"),
+            "cache": cache,
+        }
+        return defaults | {key: value for key, value in values.items() if value is not None}
+
+    @field_validator("root", "data", "runs", "knowledge", "cache")
+    @classmethod
+    def _home(cls, path: Path) -> Path:
+        return path.expanduser()
+
+
+class FilterConfig(Closed):
+    """What preparation leaves out, in this order."""
+
+    min_rating: float | None = Field(None, description="keep interactions rated at least this")
+    duplicates: Literal["keep", "first", "last", "error"] = Field(
+        "keep", description="when a user has the same item more than once"
+    )
+    min_user_interactions: int = Field(1, ge=1, description="keep users with at least this many interactions")
+    min_item_interactions: int = Field(1, ge=1, description="keep items with at least this many interactions")
+    k_core: bool = Field(True, description="repeat the two minima until nothing changes")
+    min_history: int = Field(
+        1, ge=1, description="at the end, drop users with fewer events (with k_core the minima hold again)"
+    )
+
+
+class DataConfig(Closed):
+    """A data set: its name, where it comes from and how it is filtered."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the bundle under paths.data")
+    source: SourceNode = Field(description="the reader of the original files")
+    filters: FilterConfig = Field(default_factory=FilterConfig)
+    on_bad_rows: Literal["error", "skip"] = Field("error", description="a malformed row stops, or is counted")
+    max_bad_rows: int = Field(100, ge=0, description="with skip: stop after this many malformed rows")
+
+
+class AugmentConfig(Closed):
+    """Changes to training histories, drawn anew for every epoch; 0 is off."""
+
+    item_drop: float = Field(0.0, ge=0, lt=1, description="probability that an item of a history is left out")
+    crop: float = Field(0.0, ge=0, lt=1, description="probability that a history is cut to a random stretch")
+    reorder: float = Field(0.0, ge=0, lt=1, description="share of a history that is shuffled in place")
+
+
+class TrainConfig(Closed):
+    """How a network is trained."""
+
+    max_epochs: int = Field(50, ge=1, description="passes over the training data, at most")
+    batch_positions: int = Field(3200, ge=1, description="positions (events to predict) per batch")
+    max_batch_size: int = Field(512, ge=1, description="histories per batch, at most")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    betas: tuple[float, float] = Field((0.9, 0.98), strict=False, description="AdamW's betas")
+    warmup_steps: int = Field(100, ge=0, description="steps over which the learning rate rises from 0")
+    schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
+    gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
+    averaging: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
+    patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves it to PyTorch")
+    accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
+    train_targets: Literal["train", "without_last", "including_validation"] = Field(
+        "train",
+        description="mistakes to reproduce: including_validation, a LEAK, trains on what model selection looks at; "
+        "without_last stops one target short",
+    )
+    refit: bool = Field(False, description="retrain on train + validation for the selected number of epochs")
+    windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    progress: bool = Field(True, description="show a progress bar")
+    max_minutes: float | None = Field(None, gt=0, description="stop training after this time")
+
+
+class EvalConfig(Closed):
+    """How rankings are measured."""
+
+    ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K")
+    filter_seen: bool = Field(True, description="leave items of the user's history out of the ranking")
+    batch_size: int = Field(128, ge=1, description="histories per batch")
+
+
+class StageConfig(Closed):
+    """What the configurations of all stages share."""
+
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill")
+    """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
+    resumed_with: ClassVar[tuple[str, ...]] = ()
+    """Keys that may be given anew when a run is resumed."""
+
+    paths: PathsConfig = Field(default_factory=PathsConfig)
+    _overrides: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def overrides(self) -> list[str]:
+        """The ``key=value`` arguments that this configuration was made with."""
+        return list(self._overrides)
+
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Plain ``values`` before they are checked, with what some keys take over from others written out."""
+        return values
+
+
+class PrepareConfig(StageConfig):
+    """Configuration of ``deshi prepare``."""
+
+    data: DataConfig
+    force: bool = Field(False, description="prepare again even if the bundle is there and up to date")
+
+
+class LearningConfig(StageConfig):
+    """What is learnt from, how, and by what measure: shared by all stages that train, or have others train."""
+
+    data: DataConfig
+    split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
+    loss: LossNode
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_network"
+    )
+    resume: str | None = Field(None, description="a run folder (or its name, or latest) to continue")
+
+
+class TrainingConfig(LearningConfig):
+    """What the stages that train have in common."""
+
+    stage: ClassVar[str] = "fit"
+
+    seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
+
+
+class FitConfig(TrainingConfig):
+    """Configuration of ``deshi fit``."""
+
+    student: StudentNode
+
+
+class TeachConfig(TrainingConfig):
+    """Configuration of ``deshi teach``."""
+
+    stage: ClassVar[str] = "teach"
+    run_stages: ClassVar[tuple[str, ...]] = ("teach",)
+
+    teacher: TeacherNode
+    cross_fit: Folds = Field(
+        0, ge=0, description="folds of users: each user is answered by a teacher trained on others"
+    )
+
+
+class DistillGroup(Closed):
+    """What a student learns from a teacher."""
+
+    terms: dict[str, TermNode] = Field(default_factory=dict, description="by name: what is added to the loss")
+    base: float = Field(1.0, ge=0, description="weight of the student's own loss on what really came next")
+    table: TableNode | None = Field(
+        None, description="what the item table is made of in training; null: plain numbers from nothing"
+    )
+    policy: PolicyNode | None = Field(None, description="which covered positions are distilled; null: all")
+    k: int | None = Field(None, ge=1, description="longest list that is read; null: as long as they are")
+    altered_targets: bool = Field(
+        False, description="train on the true next items of the stores' altered histories, too"
+    )
+
+
+class DistillConfig(FitConfig):
+    """Configuration of ``deshi distill``."""
+
+    stage: ClassVar[str] = "distill"
+    run_stages: ClassVar[tuple[str, ...]] = ("distill",)
+
+    knowledge: list[str] = Field(
+        min_length=1, description="stores that deshi know export wrote, or deshi know import: folders or names"
+    )
+    distill: DistillGroup = Field(default_factory=DistillGroup)
+
+
+class ListsConfig(Closed):
+    """What a teacher is asked to write down."""
+
+    positions: str = Field(
+        "train+held_out",
+        description="which events a list is written after: all, train, last:N, sample:SHARE, held_out, joined by +",
+    )
+    policy: PolicyNode | None = Field(
+        None, description="export: which of the training positions a list is written after; null: all of them"
+    )
+    k: int = Field(100, ge=1, description="length of a list")
+    filter_seen: bool = Field(True, description="leave items of the history out of its list")
+    normalise: bool = Field(False, description="store log-probabilities over all candidates instead of logits")
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored scores")
+    batch_size: int = Field(256, ge=1, description="rows scored at a time")
+    min_context: int | None = Field(
+        None,
+        ge=1,
+        description="answer rows beyond the teacher's max_length in overlapping windows, so that each reads more than "
+        "so many events, instead of one by one; null: with all max_length",
+    )
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    copies: int = Field(1, ge=1, description="with augment: altered histories of each user")
+    vectors: Literal["scoring", "text", "none"] = Field(
+        "scoring",
+        description="export: vectors of the items that go along: those that the teacher scores with, or those that its "
+        "language model made of the texts",
+    )
+
+
+class KnowConfig(StageConfig, ListsConfig):
+    """Configuration of ``deshi know``."""
+
+    action: Literal["export", "inspect", "import"] = Field(
+        description="export: a run writes its lists; inspect: look into a store; import: lists from elsewhere"
+    )
+    run: str | None = Field(None, description="export: a run of deshi teach or deshi fit: folder, name, or latest")
+    store: str | None = Field(None, description="the store's name or folder; export: by default that of the run")
+    force: bool = Field(False, description="replace a store that was written by another request")
+    beside: str | None = Field(None, description="inspect: a run whose lists are compared")
+    examples: int = Field(4, ge=0, le=100, description="inspect: lists shown with titles")
+    source: ForeignNode | None = Field(None, description="import: the reader of the foreign files")
+    data: DataConfig | None = Field(None, description="import: the data set that the lists are about")
+    seed: int = Field(0, ge=0, description="of what is drawn")
+
+    @model_validator(mode="after")
+    def _enough(self) -> KnowConfig:
+        needed = {"export": ("run",), "inspect": ("store",), "import": ("store", "source", "data")}[self.action]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            example = {"export": "deshi know export RUN", "inspect": "deshi know inspect STORE"}.get(self.action)
+            raise ValueError(f"{self.action} needs {', '.join(missing)}" + (f", e.g. {example}" if example else ""))
+        return self
+
+
+class EvaluateConfig(StageConfig):
+    """Configuration of ``deshi evaluate``."""
+
+    run: str | None = Field(None, description="a run folder, its name, or latest")
+    reference: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
+        None, description="evaluate a reference ranker instead of a run"
+    )
+    with_references: bool = Field(False, description="evaluate all reference rankers beside the run")
+    part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
+    data: DataConfig | None = Field(None, description="null: the run's")
+    split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    candidates: CandidatesNode | None = Field(None, description="null: the whole catalogue; or a rule for small sets")
+    answers: int = Field(
+        0,
+        ge=0,
+        description="cases of each part, drawn at random, whose candidates a teacher that writes is asked about in "
+        "words; 0: none",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> EvaluateConfig:
+        if self.answers and not (self.run and self.candidates):
+            raise ValueError("answers asks a run about candidates: give run=FOLDER and candidates=llara, too")
+        if self.run and self.reference:
+            raise ValueError("got run and reference: give one of them, or run with with_references=true")
+        if not self.run and not (self.reference or self.with_references):
+            raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or reference=popularity")
+        if not self.run and self.data is None:
+            raise ValueError("a reference ranker needs a data set: give data=NAME, e.g. data=ml-100k")
+        return self
+
+
+class ReportConfig(StageConfig):
+    """Configuration of ``deshi report``."""
+
+    runs: list[str] = Field(min_length=1, description="trained or evaluated runs: folders, names, patterns, or latest")
+    part: Literal["validation", "test"] = Field("test", description="which targets the page is about")
+    metric: str = Field(
+        "ndcg@10", pattern=r"^(ndcg|recall|hr|mrr|map)@[1-9][0-9]*$", description="the headline metric, with its K"
+    )
+    examples: int = Field(12, ge=0, le=200, description="cases shown with titles, half of them hits")
+    examples_seed: int = Field(0, ge=0, description="of the draw of the examples")
+    output: Path | None = Field(
+        None, strict=False, description="an HTML file to write too, beside the run folder's report.html"
+    )
+
+
+class GapConfig(StageConfig):
+    """Configuration of ``deshi gap``."""
+
+    run: str = Field(description="a run of deshi fit, teach or distill: folder, name, or latest")
+    metric: str = Field("ndcg@10", description="what is explained: ndcg, recall, hr, mrr or map, at any K")
+    steps: int = Field(4, ge=1, le=50, description="training targets that the model is asked about, going back")
+    samples: int = Field(1000, ge=100, description="resamples of the users for the intervals")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
+    seed: int = Field(0, ge=0, description="of the resampling")
+
+
+class CompareConfig(StageConfig):
+    """Configuration of ``deshi compare``."""
+
+    runs: list[str] = Field(min_length=1, description="trained or evaluated runs: folders, names, patterns, or latest")
+    part: Literal["validation", "test"] = Field("test", description="which targets are compared on")
+    metrics: list[str] = Field(
+        ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
+    )
+    baseline: str | None = Field(
+        None, description="a model (label, ranker or run) that all others are tested against; null: all pairs"
+    )
+    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None, description="names of the models in their order; null: student and the settings that differ"
+    )
+    with_references: bool = Field(False, description="compare the reference rankers stored with the runs too")
+    each_run: bool = Field(False, description="every run is a model of its own, instead of joining its seeds")
+    samples: int = Field(2000, ge=100, description="resamples of the users for the intervals")
+    permutations: int | None = Field(None, ge=100, description="sign flips of a test; null: as many as are needed")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals; the tests' level is 1 - confidence")
+    seed: int = Field(0, ge=0, description="of the resampling")
+
+
+class ColumnsConfig(Closed):
+    """The columns of files that no deshi stage has written."""
+
+    user: str = Field("user_id", description="user ids")
+    item: str = Field("item_id", description="item ids")
+    timestamp: str | None = Field(None, description="times or positions; null: timestamp, if the file has it")
+    score: str | None = Field(None, description="scores; null: score, if the file has it")
+    rank: str | None = Field(None, description="ranks; null: rank, if the file has it")
+    higher_is_better: bool = Field(True, description="whether a greater score means a better item")
+
+
+class AuditConfig(StageConfig):
+    """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
+
+    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill", "evaluate")
+
+    run: str | None = Field(None, description="a trained or evaluated run: folder, name, or latest")
+    data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
+    split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
+    knowledge: Path | None = Field(None, strict=False, description="a knowledge store to hold against the data")
+    max_positions: int = Field(5_000_000, ge=1, description="training positions to look at, at most")
+    interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
+    predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
+    test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
+    trained_on: Path | None = Field(None, strict=False, description="what the model was trained on, to look for leaks")
+    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
+    claimed: str | None = Field(None, description="figures that another tool printed, e.g. 'ndcg@10=0.117 hr@10=0.2'")
+    ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K of files")
+    max_bad_rows: int = Field(100, ge=0, description="malformed rows of a file that are left out")
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> AuditConfig:
+        if (self.interactions is None) != (self.predictions is None):
+            raise ValueError("got one of interactions and predictions: the audit of files needs both")
+        subjects = [self.run is not None or self.data is not None, self.interactions is not None]
+        if sum(subjects) != 1:
+            got = "a run or data and files too: audit one at a time" if all(subjects) else "nothing to audit"
+            raise ValueError(
+                f"{got}: give a run (deshi audit latest), data=NAME, or interactions=FILE predictions=FILE"
+            )
+        if self.interactions is None and (self.test or self.trained_on or self.claimed):
+            raise ValueError("test, trained_on and claimed belong to interactions=FILE predictions=FILE")
+        if self.interactions is not None and self.knowledge is not None:
+            raise ValueError("knowledge belongs to a run or a data set: give one of them")
+        return self
+
+
+class ParityConfig(Closed):
+    """How an exported graph is held against the PyTorch model."""
+
+    users: int | None = Field(None, ge=1, description="test users that are asked; null: all")
+    tolerance: float = Field(1e-3, gt=0, description="largest difference of a score that counts as none")
+
+
+class ExportConfig(StageConfig):
+    """Configuration of ``deshi export``."""
+
+    run: str = Field(description="a run of deshi fit or deshi distill: folder, name, or latest")
+    output: Path | None = Field(
+        None, strict=False, description="the bundle's folder; null: serving, in the run's folder"
+    )
+    int8: bool = Field(False, description="an int8 graph too, with what it loses")
+    index: Literal["auto", "exact", "approximate"] = Field(
+        "auto",
+        description="approximate: an index for catalogues that are too large to be scored whole; exact: none; "
+        "auto: above a million items",
+    )
+    parity: ParityConfig = Field(default_factory=ParityConfig)
+
+
+class HistoryColumns(Closed):
+    """The columns of a file of histories."""
+
+    user: str = Field("user_id", description="user ids")
+    item: str = Field("item_id", description="item ids, where a row is an event")
+    items: str = Field("items", description="lists of item ids, where a row is a history")
+    order: str | None = Field(None, description="times or places of events; null: timestamp or position, or the rows'")
+
+
+class RecommendConfig(StageConfig):
+    """Configuration of ``deshi recommend``."""
+
+    bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
+    input: Path = Field(strict=False, description="histories: csv, tsv, parquet, jsonl or ndjson")
+    output: Path | None = Field(None, strict=False, description="null: the input's name with .recommendations.parquet")
+    format: Literal["parquet", "csv", "jsonl"] | None = Field(None, description="null: by the output's ending")
+    columns: HistoryColumns = Field(default_factory=HistoryColumns)
+    separator: str = Field(" ", min_length=1, max_length=1, description="between the items of a list in a csv file")
+    k: int = Field(10, ge=1, description="items for each user")
+    filter_seen: bool | None = Field(None, description="leave items of the history out; null: as the bundle says")
+    exclude: Path | None = Field(None, strict=False, description="a file of item ids, one a line, never recommended")
+    allowed: Path | None = Field(None, strict=False, description="a file of the only item ids that may be")
+    precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
+    search: Literal["auto", "exact"] = Field("auto", description="auto: by the bundle's index, if it has one")
+    threads: int | None = Field(None, ge=1, description="answering at a time; null: one a core")
+    batch_size: int = Field(8, ge=1, description="histories that go through the network at a time")
+    progress: bool = Field(True, description="log how far it is")
+
+
+class ServeConfig(StageConfig):
+    """Configuration of ``deshi serve``."""
+
+    bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 is all of the machine's")
+    port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
+    beside: list[str] = Field([], description="further bundles that the page at / shows beside it")
+    demo: Path | None = Field(
+        None, strict=False, description="test users and a teacher's lists for the page: a file of write_demo"
+    )
+    api_key_file: Path | None = Field(None, strict=False, description="a file that holds the key requests must bring")
+    api_key_env: str = Field("DESHI_API_KEY", min_length=1, description="without a file: the variable that holds it")
+    body_bytes: int = Field(4 << 20, ge=1024, description="longest body of a request")
+    timeout: float = Field(5.0, gt=0, description="seconds that a request may take")
+    connections: int = Field(1000, ge=1, description="at a time; further ones are answered by 503")
+    log_requests: bool = Field(True, description="a line of the log for each request")
+    precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
+    search: Literal["auto", "exact"] = Field("auto", description="auto: by the bundle's index, if it has one")
+    threads: int = Field(1, ge=1, description="of onnxruntime for one answer; one is the fastest for a small network")

@@ -1,0 +1,100 @@
+"""Feature distillation: the student's vectors projected onto the teacher's vectors of the items."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deshi.distillation.list_losses import check_positive, listed_mean, top
+from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.term import Context, HiddenTerm
+
+
+class EmbeddingMatch(HiddenTerm):
+    """The student's vectors, through a learned linear projection, drawn to the teacher's vectors of the items.
+
+    Hints (FitNets, Romero et al. 2015, https://arxiv.org/abs/1412.6550) for recommenders. With ``of="items"`` the
+    student's rows of the item table are projected onto the teacher's vectors of the same items: those on the teacher's
+    list, so that items are weighted by how often the teacher recommends them. With ``of="hidden"`` the hidden state is
+    projected onto the mean of the listed items' vectors, what the teacher expects next. The projection goes from the
+    student to the teacher, as FitNets' does, and isn't kept after training.
+
+    InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748) asks a projected vector to be nearer, by
+    cosine, to its own aim than to those of others in the batch, which are compared in groups of at most ``contrast``.
+
+    Args:
+        loss: ``mse`` (mean over the dimensions), ``cosine`` (1 minus the cosine) or ``infonce``.
+        of: whose vectors are projected.
+        top_k: items of each list that are taken; None takes what the store has.
+        temperature: of ``infonce``.
+        contrast: size of the groups of ``infonce``.
+        weight: see :class:`deshi.distillation.term.Term`.
+        final_weight: see :class:`deshi.distillation.term.Term`.
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self,
+        loss: Literal["mse", "cosine", "infonce"] = "mse",
+        of: Literal["items", "hidden"] = "items",
+        top_k: int | None = 10,
+        temperature: float = 0.1,
+        contrast: int = 512,
+        weight: float = 1.0,
+        final_weight: float | None = None,
+    ) -> None:
+        super().__init__(weight, final_weight)
+        check_positive("EmbeddingMatch", top_k=top_k, temperature=temperature, contrast=contrast)
+        self.loss, self.of, self.top_k = loss, of, top_k
+        self.temperature, self.contrast = temperature, contrast
+
+    def prepare(self, context: Context) -> None:
+        """Take the teacher's vectors and create the projection."""
+        super().prepare(context)
+        vectors = standardised(context.needed_embeddings("EmbeddingMatch"))
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.projection = nn.Linear(context.dim, vectors.shape[1])
+
+    def forward(self, hidden: Tensor, table: Tensor, signal: Signal) -> Tensor:
+        """See :class:`~deshi.distillation.term.HiddenTerm`."""
+        items, listed = top(signal, self.top_k)
+        if self.of == "hidden":
+            weights = listed / listed.sum(1, keepdim=True).clamp(min=1)
+            aims = F.embedding_bag(items.clamp(min=0), self.vectors, per_sample_weights=weights, mode="sum")
+            return self._losses(self.projection(hidden), aims)
+        known, places = listed_items(items)
+        return listed_mean(self._losses(self.projection(table[known]), self.vectors[known])[places], listed)
+
+    def _losses(self, found: Tensor, aims: Tensor) -> Tensor:
+        """The loss ``(M,)`` of each projected vector ``(M, D)`` against its aim ``(M, D)``."""
+        if self.loss == "mse":
+            return (found - aims).square().mean(1)
+        found, aims = F.normalize(found.float(), dim=1), F.normalize(aims.float(), dim=1)
+        if self.loss == "cosine":
+            return 1 - (found * aims).sum(1)
+        losses, groups = found.new_zeros(len(found)), -(-len(found) // self.contrast)
+        for first in range(groups):  # every groups-th, since neighbours may be alike
+            part = slice(first, None, groups)
+            logits = found[part] @ aims[part].T / self.temperature
+            own = torch.arange(len(logits), device=logits.device)
+            losses[part] = F.cross_entropy(logits, own, reduction="none")
+        return losses
+
+
+def standardised(vectors: Tensor) -> Tensor:
+    """Vectors ``(N, D)`` with mean 0 and mean square 1 over all their numbers, so that weights of terms compare."""
+    centred = vectors.float() - vectors.float().mean(0)
+    return centred / centred.square().mean().sqrt().clamp(min=1e-12)
+
+
+def listed_items(items: Tensor) -> tuple[Tensor, Tensor]:
+    """The items ``(U,)`` that occur in lists ``(P, K)``, each once, and where each stands among them ``(P, K)``.
+
+    ``PAD`` stands for item 0: its values mean nothing.
+    """
+    known, places = items.clamp(min=0).unique(return_inverse=True)
+    return known, places

@@ -1,0 +1,47 @@
+"""Margin-MSE: the student's score differences drawn to the teacher's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from deshi.distillation.chunk import Chunk
+from deshi.distillation.list_losses import SCALED, check_positive, listed_mean, log_scores, top
+from deshi.distillation.term import ScoreTerm
+
+
+class MarginMSE(ScoreTerm):
+    """Margin-MSE (Hofstätter et al. 2020, https://arxiv.org/abs/2010.02666).
+
+    The value is the mean of ``((s_i - s_j) - (t_i - t_j))^2`` over all pairs of the teacher's list, which is twice the
+    variance of ``s - t`` over it: no pair is ever formed. Deviation: the paper takes one pair a query, a relevant
+    passage and one that isn't.
+
+    It needs teacher's scores whose differences mean something; probabilities are compared as logarithms.
+
+    Args:
+        top_k: length of the teacher's list; None takes what the store has.
+        scale: factor of the teacher's scores.
+        weight: see :class:`deshi.distillation.term.Term`.
+        final_weight: see :class:`deshi.distillation.term.Term`.
+    """
+
+    kinds = SCALED
+
+    def __init__(
+        self,
+        top_k: int | None = None,
+        scale: float = 1.0,
+        weight: float = 1.0,
+        final_weight: float | None = None,
+    ) -> None:
+        super().__init__(weight, final_weight)
+        check_positive("MarginMSE", top_k=top_k, scale=scale)
+        self.top_k, self.scale = top_k, scale
+
+    def forward(self, chunk: Chunk) -> Tensor:
+        """See :class:`~deshi.distillation.term.ScoreTerm`."""
+        items, listed = top(chunk.signal, self.top_k)
+        gap = chunk.at(items) - self.scale * log_scores(chunk.signal)[:, : items.shape[1]]
+        count = listed.sum(1)
+        spread = listed_mean((gap - listed_mean(gap, listed)[:, None]).square(), listed)
+        return 2 * spread * count / (count - 1).clamp(min=1)

@@ -1,0 +1,95 @@
+"""Unbiased distillation: the teacher's order among items of like popularity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deshi.distillation.chunk import Chunk
+from deshi.distillation.list_losses import check_positive, top
+from deshi.distillation.term import Context, ScoreTerm
+from deshi.types import PAD
+
+
+class UnKD(ScoreTerm):
+    """Unbiased knowledge distillation (Chen et al., WSDM 2023, https://arxiv.org/abs/2211.14729).
+
+    Items are parted into groups of like popularity and about equal sums of training targets. From the teacher's list,
+    pairs are drawn inside a group with probabilities ``~ exp(-rank in the group / decay)``, and the value is the mean
+    of ``-log sigmoid(s_better - s_worse)`` over them: what the teacher knows, without its preference for popular items.
+    The groups' shares of the pairs are the program's (chengang95/UnKD): in proportion to the largest plus the smallest
+    mean popularity of a group minus its own, so that unpopular groups have more.
+
+    Deviations: a store's list stands for the teacher's whole ranking, so that a group with less than two items on it
+    has no pairs; pairs are drawn at every position instead of once an epoch, and a pair of one item twice is left out
+    instead of drawn again; groups are cut at equal sums at once, not greedily.
+
+    Args:
+        top_k: length of the list; None takes what the store has.
+        groups: number of groups.
+        pairs: number of pairs drawn at a position.
+        decay: of the probability by rank, in places.
+        weight: see :class:`deshi.distillation.term.Term`.
+        final_weight: see :class:`deshi.distillation.term.Term`.
+    """
+
+    group: Tensor
+
+    def __init__(
+        self,
+        top_k: int | None = None,
+        groups: int = 4,
+        pairs: int = 30,
+        decay: float = 20.0,
+        weight: float = 1.0,
+        final_weight: float | None = None,
+    ) -> None:
+        super().__init__(weight, final_weight)
+        check_positive("UnKD", top_k=top_k, groups=groups, pairs=pairs, decay=decay)
+        self.top_k, self.groups, self.pairs, self.decay = top_k, groups, pairs, decay
+        self.shares: list[int] = []
+
+    def prepare(self, context: Context) -> None:
+        """Part the items into groups."""
+        super().prepare(context)
+        self.register_buffer("group", popularity_groups(context.counts, self.groups), persistent=False)
+        self.shares = pairs_of_groups(context.counts, self.group, self.pairs)
+
+    def forward(self, chunk: Chunk) -> Tensor:
+        """See :class:`~deshi.distillation.term.ScoreTerm`."""
+        items, listed = top(chunk.signal, self.top_k)
+        group = self.group[items.clamp(min=0)].masked_fill(~listed, PAD)
+        drawn = [self._pairs(chunk, group == number, pairs) for number, pairs in enumerate(self.shares) if pairs]
+        better, worse = torch.cat([pair[0] for pair in drawn], 1), torch.cat([pair[1] for pair in drawn], 1)
+        scores = chunk.at(items)
+        losses = F.softplus(scores.gather(1, worse) - scores.gather(1, better))
+        real = better != worse
+        return (losses * real).sum(1) / real.sum(1).clamp(min=1)
+
+    def _pairs(self, chunk: Chunk, members: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+        """Places on the list of the better and of the worse, ``(C, pairs)`` each; equal where there is no pair."""
+        chance = (-members.cumsum(1) / self.decay).exp() * members
+        alone = members.sum(1, keepdim=True) < 2
+        drawn = torch.multinomial(chance.where(~alone, 1.0), 2 * pairs, replacement=True, generator=chunk.generator)
+        drawn = drawn.masked_fill(alone, 0)
+        return torch.minimum(drawn[:, :pairs], drawn[:, pairs:]), torch.maximum(drawn[:, :pairs], drawn[:, pairs:])
+
+
+def popularity_groups(counts: Tensor, groups: int) -> Tensor:
+    """The group ``(N,)`` int64 of each item, 0 the most popular: equal sums of ``counts`` as far as items allow."""
+    order = counts.argsort(descending=True, stable=True)
+    before = counts[order].double().cumsum(0) - counts[order]
+    found = torch.empty_like(order)
+    found[order] = (before * groups / counts.sum().clamp(min=1)).long().clamp(max=groups - 1)
+    return found
+
+
+def pairs_of_groups(counts: Tensor, group: Tensor, pairs: int) -> list[int]:
+    """How many of about ``pairs`` pairs each group has: none where it is empty, else one at least."""
+    sizes = group.bincount()
+    means = group.bincount(counts.double()) / sizes.clamp(min=1)
+    there = means[sizes > 0]
+    shares = (there.max() + there.min() - means) * (sizes > 0)
+    wanted = (pairs * shares / shares.sum().clamp(min=1e-12)).round().long().clamp(min=1) * (sizes > 0)
+    return [int(count) for count in wanted]

@@ -1,0 +1,186 @@
+"""The protocol that every student obeys, and the checks that guard it."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from deshi.models.layers import ItemEmbedding
+from deshi.types import PAD, Batch, DeshiError, check_shape
+
+
+class HistoryError(DeshiError, ValueError):
+    """A history that a student can't read: empty, or with a number that is no item index."""
+
+
+def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
+    """Refuse histories that are empty, longer than their row, or hold numbers outside ``[-1, n_items)``.
+
+    Raises:
+        ShapeError: if ``items`` isn't ``(B, L)`` or ``lengths`` isn't ``(B,)``.
+        HistoryError: with the first offending value.
+    """
+    check_shape("items", items, ("B", "L"))
+    check_shape("lengths", lengths, (items.shape[0],))
+    if items.numel() == 0:
+        raise HistoryError(f"items has shape {tuple(items.shape)}: a batch needs a history and a history an item.")
+    low, high = int(items.min()), int(items.max())
+    if low < -1 or high >= n_items:
+        raise HistoryError(
+            f"items holds {low if low < -1 else high}, expected indices 0..{n_items - 1} or -1 (padding). "
+            "Encode item ids with Bundle.encode, which leaves out ids that the vocabulary doesn't know."
+        )
+    short, long = int(lengths.min()), int(lengths.max())
+    if short < 1 or long > items.shape[1]:
+        raise HistoryError(
+            f"lengths holds {short if short < 1 else long}, expected 1..{items.shape[1]} (the width of items). "
+            "A student can't answer an empty history: use a popularity ranking there."
+        )
+    inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
+    wrong = ((items >= 0) != inside).any(1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise HistoryError(
+            f"Row {row} of items has its {int((items[row] >= 0).sum())} items and its padding elsewhere than "
+            f"lengths[{row}]={int(lengths[row])} says. Items come first, then -1 up to the row's end."
+        )
+
+
+class Recommender(nn.Module, ABC):
+    """What deshi trains, student or teacher: it gives a training batch a loss and a history's next items scores.
+
+    Attributes:
+        n_items: number of items in the vocabulary.
+        max_length: number of latest items that it looks at; longer histories lose their beginning.
+    """
+
+    n_items: int
+    max_length: int
+
+    @abstractmethod
+    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+        """The mean loss over the batch's targets, a scalar.
+
+        Args:
+            batch: histories of at most ``max_length`` items with their targets.
+            loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``.
+        """
+
+    @abstractmethod
+    def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``(B, n_items)`` in fp32 of every item as the next one, higher is better.
+
+        Args:
+            items: ``(B, L)`` int64 item indices, oldest first, padded on the right with ``-1``, however long.
+            lengths: ``(B,)`` int64, the real length of each row, at least 1.
+        """
+
+
+class Student(Recommender):
+    """A small sequential recommender.
+
+    It reads histories and writes one hidden state per position; the score of an item after a position is the
+    inner product of that hidden state with the item's row in :meth:`item_table`.
+
+    Args:
+        n_items: number of items in the vocabulary.
+        dim: width of hidden states and of the item table.
+        max_length: number of latest items that the student looks at; longer histories lose their beginning.
+
+    Attributes:
+        items: the input embedding; row 0 of its weight is the padding's zero row, row ``i + 1`` item ``i``'s.
+    """
+
+    def __init__(self, n_items: int, dim: int, max_length: int) -> None:
+        super().__init__()
+        for name, value in (("n_items", n_items), ("dim", dim), ("max_length", max_length)):
+            if value < 1:
+                raise DeshiError(f"{type(self).__name__} got {name}={value}, expected a positive number.")
+        self.n_items = n_items
+        self.dim = dim
+        self.max_length = max_length
+        self.items = ItemEmbedding(n_items, dim)
+
+    @abstractmethod
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states ``(B, L, dim)`` of checked histories ``(B, L)`` with ``L <= max_length``."""
+
+    def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """The last position's hidden states ``(B, dim)``; a student that can spare work on the others overrides it."""
+        return at_last(self.encode(items, lengths), lengths)
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states after every position.
+
+        Args:
+            items: ``(B, L)`` int64 item indices, oldest first, padded on the right with ``-1``.
+            lengths: ``(B,)`` int64, the real length of each row, at least 1.
+
+        Returns:
+            ``(B, L, dim)``, or ``(B, max_length, dim)`` for histories of over ``max_length`` items, of which only
+            the latest ``max_length`` are read. Values at padded positions are finite and without meaning.
+
+        Raises:
+            ShapeError: for tensors of other shapes.
+            HistoryError: for empty histories and numbers that are no item index.
+        """
+        check_histories(items, lengths, self.n_items)
+        items, lengths = keep_latest(items, lengths, self.max_length)
+        return self.encode(items, lengths)
+
+    def last_hidden(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """The hidden state ``(B, dim)`` after each history's last item: what ranks the next one."""
+        check_histories(items, lengths, self.n_items)
+        items, lengths = keep_latest(items, lengths, self.max_length)
+        return self.encode_last(items, lengths)
+
+    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+        """The mean loss over all positions that have a target."""
+        hidden = self(batch.items, batch.lengths)
+        real = batch.targets != PAD
+        return cast(Tensor, loss(hidden[real], self.item_table(), batch.targets[real]))
+
+    def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``(B, n_items)``: the last hidden state times the item table, in fp32."""
+        hidden = self.last_hidden(items, lengths).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return hidden @ self.item_table().float().T
+
+    def item_table(self) -> Tensor:
+        """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""
+        return self.items.table()
+
+
+def folded(network: Recommender) -> Recommender:
+    """The network with its item table as plain numbers, where training made it from something else; or itself.
+
+    What a table was made from, such as a language model's vectors of the items, isn't needed any longer then.
+    """
+    fold = getattr(getattr(network, "items", None), "folded", None)
+    if fold is None:
+        return network
+    plain = copy.deepcopy(network)
+    plain.items = fold()
+    return plain
+
+
+def at_last(x: Tensor, lengths: Tensor) -> Tensor:
+    """Each row's last real position: ``(B, L, dim)`` -> ``(B, dim)``."""
+    return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
+
+
+def keep_latest(items: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+    """Cut histories ``(B, L)`` to their latest ``max_length`` items; shorter ones stay as they are.
+
+    Returns:
+        items ``(B, min(L, max_length))`` and lengths ``(B,)``.
+    """
+    if items.shape[1] <= max_length:
+        return items, lengths
+    first = (lengths - max_length).clamp(min=0)
+    columns = first[:, None] + torch.arange(max_length, device=items.device)
+    return items.gather(1, columns), lengths.clamp(max=max_length)

@@ -1,0 +1,127 @@
+"""What every section of the report draws from: the models, the question, the data behind them, the studio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from deshi.configuration.saved import load_config
+from deshi.configuration.schemas import EvaluateConfig, ReportConfig
+from deshi.configuration.targets import build
+from deshi.data.bundle import Bundle
+from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.evaluation.stored import read_part
+from deshi.reporting.blocks import Missing
+from deshi.reporting.drawing import Pen, Studio, model_pen, reference_pen
+from deshi.reporting.models import Model, reference_names
+from deshi.training.runs import trained_config
+from deshi.types import DeshiError
+
+LISTS_FILE = "lists.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The bundle that was evaluated on, its split, and the cases of the reported part."""
+
+    bundle: Bundle
+    split: Split
+    cases: Cases
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The common ground of the sections.
+
+    Attributes:
+        models: in the order of the page.
+        part: ``validation`` or ``test``.
+        metric: such as ``ndcg@10``, measured for every model.
+        runs: the folder of all runs.
+        studio: draws.
+        data: None if the bundle is gone or another one.
+        data_problem: why, with what to do.
+        examples: how many to show.
+        examples_seed: of the draw.
+    """
+
+    models: Sequence[Model]
+    part: str
+    metric: str
+    runs: Path
+    studio: Studio
+    data: Data | None
+    data_problem: str
+    examples: int
+    examples_seed: int
+
+    @property
+    def k(self) -> int:
+        """The metric's K."""
+        return int(self.metric.partition("@")[2])
+
+    @property
+    def pens(self) -> dict[str, Pen]:
+        """How every model and reference ranker is drawn, by its label."""
+        pens = {model.label: model_pen(model.label, model.color, model.variant) for model in self.models}
+        return pens | {name: reference_pen(name, n) for n, name in enumerate(reference_names(self.models))}
+
+    def color(self, label: str) -> int | None:
+        """The place in the palette of the model with that label, None for anything else."""
+        return next((model.color for model in self.models if model.label == label), None)
+
+
+def title_of(metric: str) -> str:
+    """A metric's name as it is written in texts: ``NDCG@10``, ``Recall@5``."""
+    name, _, k = metric.partition("@")
+    written = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
+    return f"{written}@{k}" if k else written
+
+
+def lists_of(model: Model, part: str) -> pl.DataFrame | None:
+    """The lists that a model would show, a row a case in their order; None if they were not kept."""
+    path = model.evaluation.folder / LISTS_FILE
+    return read_part(path, part).sort("case") if path.is_file() else None
+
+
+def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missing]:
+    """A block with the commands that evaluate ``models`` again, since ``what`` is lacking; none without models."""
+    if not models:
+        return []
+    names = ", ".join(model.label for model in models)
+    evaluations = "evaluation" if len(models) == 1 else "evaluations"
+    return [Missing(f"The {evaluations} of {names} kept no {what}. Made by:", [_command(one, part) for one in models])]
+
+
+def _command(model: Model, part: str) -> str:
+    """Evaluates a model again, the parts that were evaluated before included."""
+    subject = model.record["run"] or f"reference={model.record['ranker']} data={model.record['data']}"
+    parts = part if model.evaluation.parts == [part] else "both"
+    return f"deshi evaluate {subject} part={parts} with_references=true"
+
+
+def find_data(cfg: ReportConfig, model: Model) -> tuple[Data | None, str]:
+    """The data of an evaluation, or None and a sentence about what to do."""
+    try:
+        return _load_data(cfg, model), ""
+    except DeshiError as error:
+        return None, str(error)
+
+
+def _load_data(cfg: ReportConfig, model: Model) -> Data:
+    saved = load_config(model.evaluation.folder, EvaluateConfig)
+    name = str(model.record["data"])
+    places = [cfg.paths.data / name, saved.paths.data / name]
+    if model.fitted is not None:
+        places.append(trained_config(model.fitted).paths.data / name)
+    bundle = Bundle.load(next((place for place in places if (place / "manifest.json").is_file()), places[0]))
+    if bundle.fingerprint != model.record["data_fingerprint"]:
+        raise DeshiError(
+            f"{bundle.path} has fingerprint {bundle.fingerprint[:12]}, but the evaluation was made on "
+            f"{model.record['data_fingerprint'][:12]}. Prepare the data as they were."
+        )
+    split: Split = (build(saved.split) if saved.split else LeaveOneOut())(bundle)
+    return Data(bundle, split, split.cases(bundle, cfg.part))

@@ -1,0 +1,224 @@
+"""The HTTP application: routes over an engine. What all requests have in common is in ``gate.py``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, FastAPI, Path, Query, Response, Security
+from fastapi.security import APIKeyHeader
+
+from deshi.serving.engine import Engine, RequestError
+from deshi.serving.http.errors import Refusal, documented, install_handlers
+from deshi.serving.http.metrics import CONTENT_TYPE, Metrics
+from deshi.serving.http.middleware import KEY_HEADER, Gate
+from deshi.serving.http.reload import Engines, ReloadBusy, probe
+from deshi.serving.http.schemas import (
+    MAX_ID,
+    BatchAnswer,
+    BatchRequest,
+    Health,
+    ItemsAnswer,
+    Ranked,
+    Ready,
+    RecommendAnswer,
+    Recommended,
+    RecommendRequest,
+    ReloadAnswer,
+    SearchQuery,
+    SimilarQuery,
+)
+from deshi.types import DeshiError
+
+T = TypeVar("T")
+
+INLINE_ITEMS = 100_000
+"""Up to so many items a single history is answered in the event loop: it takes less than a thread's hand-over costs."""
+
+WORKERS = 2
+"""Threads for what takes longer: batches, searches, large catalogues. onnxruntime and numpy let them run together."""
+
+
+@dataclass(eq=False)
+class Service:
+    """What the routes share.
+
+    Attributes:
+        engines: the engine that answers, and its exchange.
+        metrics: counters.
+        api_key: that requests must bring, or None.
+        body_bytes: longest body.
+        timeout: seconds that a request may take.
+        log_requests: whether each request is a line of the log.
+    """
+
+    engines: Engines
+    metrics: Metrics
+    api_key: str | None = field(default=None, repr=False)
+    body_bytes: int = 4 << 20
+    timeout: float = 5.0
+    log_requests: bool = True
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="deshi-serve")
+
+    async def apart(self, work: Callable[[], T]) -> T:
+        """Do something that takes longer in a thread, so that other requests don't wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def reload(self) -> ReloadAnswer:
+        """Open the bundle that lies on disk now: see :meth:`deshi.serving.http.reload.Engines.reload`."""
+        return await asyncio.to_thread(self.engines.reload)  # not in the pool: answers don't wait for a load
+
+
+def create_app(service: Service, pages: Sequence[APIRouter] = (), hooks: Sequence[Callable[[], Any]] = ()) -> FastAPI:
+    """The application.
+
+    Args:
+        service: what the routes share.
+        pages: further routes.
+        hooks: called in the event loop before the first request.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for hook in hooks:
+            hook()
+        yield
+
+    app = FastAPI(
+        title="deshi",
+        version=version("deshi"),
+        description="Recommendations from a serving bundle.",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    key = [Security(APIKeyHeader(name=KEY_HEADER, auto_error=False))] if service.api_key is not None else []
+    refusals = documented(413, 422, 504) | (documented(401) if key else {})
+    for router in (recommending(service), items(service), reloading(service), *pages):
+        app.include_router(router, dependencies=key, responses=refusals)
+    app.include_router(watching(service))
+    install_handlers(app)
+    app.add_middleware(
+        Gate,
+        metrics=service.metrics,
+        api_key=service.api_key,
+        body_bytes=service.body_bytes,
+        timeout=service.timeout,
+        log_requests=service.log_requests,
+    )
+    return app
+
+
+def recommending(service: Service) -> APIRouter:
+    """``/recommend`` and ``/recommend/batch``."""
+    router = APIRouter(tags=["recommend"])
+
+    @router.post("/recommend", responses=documented(400, 408))
+    async def recommend(request: RecommendRequest) -> RecommendAnswer:
+        """The items most likely to come next after a history."""
+        engine = service.engines.current
+        arguments = request.arguments()
+        if engine.n_items <= INLINE_ITEMS:
+            answer = engine.recommend(request.history, **arguments)
+        else:
+            answer = await service.apart(lambda: engine.recommend(request.history, **arguments))
+        service.metrics.answers(answer)
+        found = Recommended.of(answer)
+        return RecommendAnswer.model_construct(**found.__dict__, version=engine.bundle.version)
+
+    @router.post("/recommend/batch", responses=documented(400, 408))
+    async def recommend_batch(request: BatchRequest) -> BatchAnswer:
+        """The same for many histories under the same rules, in their order."""
+        engine = service.engines.current
+        arguments = request.arguments()
+        answers = await service.apart(lambda: engine.recommend_batch(request.histories, **arguments))
+        service.metrics.answers(*answers)
+        found = [Recommended.of(answer) for answer in answers]
+        return BatchAnswer.model_construct(answers=found, version=engine.bundle.version)
+
+    return router
+
+
+def items(service: Service) -> APIRouter:
+    """Searching titles, and similar items."""
+    router = APIRouter(tags=["items"])
+
+    async def answer(engine: Engine, work: Callable[[], Sequence[Any]]) -> ItemsAnswer:
+        found = await service.apart(work)
+        return ItemsAnswer.model_construct(items=[Ranked.of(item) for item in found], version=engine.bundle.version)
+
+    @router.get("/items")
+    async def search_items(asked: Annotated[SearchQuery, Query()]) -> ItemsAnswer:
+        """Items whose title holds every word, or whose id is the query; the score is the number of training events."""
+        engine = service.engines.current
+        return await answer(engine, lambda: engine.search_items(asked.query, asked.limit))
+
+    @router.get("/items/{item_id:path}/similar", responses=documented(404))
+    async def similar_items(
+        item_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)], asked: Annotated[SimilarQuery, Query()]
+    ) -> ItemsAnswer:
+        """The items whose vectors have the greatest cosine with this one's, which is the score."""
+        engine = service.engines.current
+        try:
+            index = engine.index_of(item_id)
+        except RequestError as error:
+            raise Refusal(404, str(error)) from error
+        return await answer(engine, lambda: engine.similar_items(index, asked.k))
+
+    return router
+
+
+def reloading(service: Service) -> APIRouter:
+    """``/reload``."""
+    router = APIRouter(tags=["operate"])
+
+    @router.post("/reload", responses=documented(403, 409, 503))
+    async def reload() -> ReloadAnswer:
+        """Open the bundle that lies on disk now, check it, and let it answer from now on. Needs a service with a key.
+
+        The old bundle answers until then, and goes on if the new one is no good.
+        """
+        if service.api_key is None:
+            raise Refusal(403, "This service has no API key, so that anybody could ask: send SIGHUP instead.")
+        try:
+            return await service.reload()
+        except ReloadBusy as error:
+            raise Refusal(409, str(error)) from error
+        except DeshiError as error:
+            raise Refusal(503, f"The old bundle goes on: {error}") from error
+
+    return router
+
+
+def watching(service: Service) -> APIRouter:
+    """Health, readiness and metrics: open to all."""
+    router = APIRouter(tags=["operate"])
+
+    @router.get("/health")
+    async def health() -> Health:
+        """The process answers."""
+        return Health()
+
+    @router.get("/ready", responses=documented(503))
+    async def ready() -> Ready:
+        """The bundle was asked something and has answered."""
+        engine = service.engines.current
+        try:
+            await service.apart(lambda: probe(engine))
+        except DeshiError as error:
+            raise Refusal(503, str(error)) from error
+        return Ready(bundle=engine.bundle.name, version=engine.bundle.version, items=engine.n_items)
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Counts and times for Prometheus."""
+        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE)
+
+    return router

@@ -1,0 +1,187 @@
+"""The stage ``recommend``: a file of histories in, a file of ranked items out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from deshi.artifacts import atomic_file
+from deshi.configuration.schemas import RecommendConfig
+from deshi.serving.bundle import ServingBundle, find_bundle
+from deshi.serving.engine import Engine, Mask
+from deshi.serving.histories import Histories, read_histories, read_item_ids
+from deshi.serving.http.result import RecommendResult
+from deshi.types import ITEM, PAD, USER, DeshiError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1024
+"""Histories that are answered together: enough to sort by length, few enough to be written while others wait."""
+
+EVERY = 5.0
+"""Seconds between two lines about the progress."""
+
+SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, "score": pl.Float32, "rank": pl.Int32})
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+SINKS: dict[str, Callable[[pl.LazyFrame, IO[bytes]], Any]] = {
+    "parquet": lambda frame, file: frame.sink_parquet(file, compression="zstd", compression_level=1),
+    "csv": lambda frame, file: frame.sink_csv(file),
+    "jsonl": lambda frame, file: frame.sink_ndjson(file),
+}
+
+
+@dataclass
+class _Counts:
+    """What has been answered so far."""
+
+    users: int = 0
+    rows: int = 0
+    popular: int = 0
+    short: int = 0
+    begin: float = field(default_factory=time.perf_counter)
+    said: float = field(default_factory=time.perf_counter)
+
+    def say(self, total: int) -> None:
+        """Log how far it is, now and then."""
+        now = time.perf_counter()
+        if now - self.said >= EVERY and self.users < total:
+            left = (now - self.begin) * (total - self.users) / max(self.users, 1)
+            log.info("%s of %s users answered, about %.0f s left", f"{self.users:,}", f"{total:,}", left)
+            self.said = now
+
+
+def run(cfg: RecommendConfig) -> RecommendResult:
+    """Answer the histories of ``cfg.input``.
+
+    Raises:
+        DeshiError: if the bundle or the input can't be read, or the output is no place or form to write to.
+    """
+    begin = time.perf_counter()
+    source = cfg.input.expanduser()
+    output = (cfg.output or source.with_suffix(".recommendations.parquet")).expanduser()
+    form = cfg.format or _format(output)
+    if output.resolve() == source.resolve():
+        raise DeshiError(f"input and output are both {output}, expected two files.")
+    bundle = ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle))
+    engine = Engine(bundle, 1, cfg.precision, cfg.batch_size, cfg.search)
+    columns = cfg.columns
+    histories = read_histories(
+        source, bundle.items[ITEM], columns.user, columns.item, columns.items, columns.order, cfg.separator
+    )
+    counts = _Counts()
+    filter_seen = bundle.filter_seen if cfg.filter_seen is None else cfg.filter_seen
+    answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), filter_seen, counts)
+    frames = answer.frames(cfg.threads or _cores(), cfg.progress)
+    # An open file, not its name: polars opens a name in a thread of its own, which may come after the clearing away.
+    with atomic_file(output) as temporary, temporary.open("wb") as file:
+        SINKS[form](_lazy(frames), file)
+    return RecommendResult(
+        output=output,
+        users=counts.users,
+        rows=counts.rows,
+        events=histories.events,
+        unknown_events=histories.events - len(histories.items),
+        unknown_items=histories.unknown_items,
+        popular_users=counts.popular,
+        short_users=counts.short,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Answering:
+    """The questions and how they are answered."""
+
+    engine: Engine
+    histories: Histories
+    k: int
+    allowed: Mask | None
+    filter_seen: bool
+    counts: _Counts
+
+    def frames(self, threads: int, progress: bool) -> Iterator[pl.DataFrame]:
+        """The answers in the order of the users, a frame a chunk; at most two chunks a thread are under way."""
+        waiting: deque[Future[pl.DataFrame]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for first in range(0, len(self.histories), CHUNK):
+                waiting.append(pool.submit(self._chunk, first))
+                if len(waiting) >= 2 * threads:
+                    yield self._counted(waiting.popleft().result(), progress)
+            while waiting:
+                yield self._counted(waiting.popleft().result(), progress)
+
+    def _chunk(self, first: int) -> pl.DataFrame:
+        numbers = range(first, min(first + CHUNK, len(self.histories)))
+        histories = [self.histories.history(number) for number in numbers]
+        items, scores = self.engine.top(histories, self.k, self.allowed, self.filter_seen)
+        row, place = (items != PAD).nonzero()
+        return pl.DataFrame(
+            {
+                USER: self.histories.users.gather(row + first),
+                ITEM: self.engine.bundle.items[ITEM].gather(items[row, place]),
+                "score": scores[row, place],
+                "rank": (place + 1).astype(np.int32),
+            },
+            schema=SCHEMA,
+        )
+
+    def _counted(self, frame: pl.DataFrame, progress: bool) -> pl.DataFrame:
+        """Keep count of a finished chunk."""
+        counts = self.counts
+        first = counts.users
+        last = min(first + CHUNK, len(self.histories))
+        lengths = np.diff(self.histories.offsets[first : last + 1])
+        wanted = min(self.k, self.engine.n_items)
+        complete = int((frame["rank"] == wanted).sum())
+        counts.users, counts.rows = last, counts.rows + frame.height
+        counts.popular += int((lengths == 0).sum())
+        counts.short += last - first - complete
+        if progress:
+            counts.say(len(self.histories))
+        return frame
+
+
+def _lazy(frames: Iterator[pl.DataFrame]) -> pl.LazyFrame:
+    """Frames that are made one after the other, as a source that polars writes while it is read."""
+
+    def source(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        yield from frames
+
+    return register_io_source(source, schema=SCHEMA)
+
+
+def _format(output: Path) -> str:
+    if output.suffix.lower() not in FORMATS:
+        raise DeshiError(f"output is {output}, expected one of the endings {', '.join(FORMATS)}, or give format=.")
+    return FORMATS[output.suffix.lower()]
+
+
+def _open_items(cfg: RecommendConfig, engine: Engine) -> Mask | None:
+    """What may be recommended, from the files of allowed and excluded items."""
+    found: Mask | None = None
+    if cfg.allowed is not None:
+        found = engine.mask(read_item_ids(cfg.allowed.expanduser()))
+    if cfg.exclude is not None:
+        rest = ~engine.mask(read_item_ids(cfg.exclude.expanduser()))
+        found = rest if found is None else found & rest
+    if found is not None and not found.any():
+        raise DeshiError("No item may be recommended: allowed and exclude leave none of the bundle's items.")
+    return found
+
+
+def _cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,176 @@
+"""Requests and answers of the service: what they hold, and how much of it at most. OpenAPI is made of these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from deshi.serving.engine import Answer, Item
+
+MAX_ID, MAX_QUERY = 256, 200
+MAX_HISTORY, MAX_BATCH, MAX_K, MAX_LISTED, MAX_FOUND = 5_000, 256, 1_000, 20_000, 100
+
+ItemId = Annotated[str, Field(max_length=MAX_ID)]
+# One wrong item is reported, not each of thousands.
+History = Annotated[
+    list[ItemId],
+    Field(
+        max_length=MAX_HISTORY,
+        fail_fast=True,
+        description="item ids, oldest first; unknown ones are left out and counted",
+    ),
+]
+Listed = Annotated[list[ItemId], Field(max_length=MAX_LISTED, fail_fast=True)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON doesn't tell 5.0 from 5, and some languages write all numbers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Asked(BaseModel):
+    """Base of requests: no unknown keys, no numbers written as texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Rules(Asked):
+    """What may be answered, and how much of it."""
+
+    k: Annotated[int, BeforeValidator(_whole)] = Field(10, ge=1, le=MAX_K, description="items of a list, at most")
+    exclude: Listed = Field([], description="item ids that may not be answered; unknown ones are ignored")
+    candidates: Listed | None = Field(None, description="the only item ids that may be; null: the whole catalogue")
+    filter_seen: bool | None = Field(
+        None, description="leave items of the history out; null: as the bundle says, and no for candidates"
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :meth:`deshi.serving.engine.Engine.recommend`."""
+        return {
+            "k": self.k, "exclude": self.exclude, "candidates": self.candidates, "filter_seen": self.filter_seen,
+        }  # fmt: skip
+
+
+class RecommendRequest(Rules):
+    """One history."""
+
+    history: History
+
+
+class BatchRequest(Rules):
+    """Many histories under the same rules."""
+
+    histories: list[History] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
+
+
+class SimilarQuery(BaseModel):
+    """How many similar items."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: int = Field(10, ge=1, le=MAX_K, description="items of the list, at most")
+
+
+class SearchQuery(BaseModel):
+    """Words of a title."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY, description="words of a title, or an item id")
+    limit: int = Field(20, ge=1, le=MAX_FOUND, description="items of the list, at most")
+
+
+class Ranked(BaseModel):
+    """An item of a list."""
+
+    item_id: str
+    title: str | None = Field(description="null where the data had none")
+    score: float = Field(description="higher is better; only comparable within one list")
+
+    @classmethod
+    def of(cls, item: Item) -> Ranked:
+        """The engine's item without its number, which another version of the bundle may give to another item."""
+        return cls.model_construct(item_id=item.item_id, title=item.title, score=item.score)
+
+
+class Recommended(BaseModel):
+    """What is recommended after a history."""
+
+    items: list[Ranked] = Field(description="best first; fewer than k where no more are allowed")
+    known: int = Field(description="events of the history that the bundle knows")
+    unknown: int = Field(description="events that it doesn't; they were left out")
+    fallback: Literal["popularity"] | None = Field(
+        description="popularity where the history holds no known item: scores are training events then"
+    )
+
+    @classmethod
+    def of(cls, answer: Answer) -> Recommended:
+        """The engine's answer."""
+        return cls.model_construct(
+            items=[Ranked.of(item) for item in answer.items],
+            known=answer.known,
+            unknown=answer.unknown,
+            fallback=None if answer.fallback is None else "popularity",
+        )
+
+
+class RecommendAnswer(Recommended):
+    """What is recommended, and by which version of the bundle."""
+
+    version: str = Field(description="of the bundle that answered")
+
+
+class BatchAnswer(BaseModel):
+    """An answer to each history, in their order."""
+
+    answers: list[Recommended]
+    version: str = Field(description="of the bundle that answered")
+
+
+class ItemsAnswer(BaseModel):
+    """A list of items."""
+
+    items: list[Ranked] = Field(description="best first")
+    version: str = Field(description="of the bundle that answered")
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """The bundle answers."""
+
+    status: Literal["ready"] = "ready"
+    bundle: str = Field(description="its name")
+    version: str
+    items: int = Field(description="that it knows")
+
+
+class ReloadAnswer(BaseModel):
+    """What a reload did."""
+
+    reloaded: bool = Field(description="false: the bundle on disk is the one that answers already")
+    previous: str = Field(description="version that answered before")
+    version: str = Field(description="version that answers now")
+    seconds: float = Field(description="for opening and checking it")
+
+
+class Problem(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(description="e.g. body.history.3")
+    got: str
+    expected: str
+
+
+class ErrorAnswer(BaseModel):
+    """Why there is no answer."""
+
+    error: str = Field(description="a word for programs, e.g. invalid_request")
+    message: str = Field(description="a sentence for people")
+    problems: list[Problem] = Field([], description="of an invalid request, ten at most")
+    request_id: str = Field(description="stands in the service's log, too")

@@ -1,0 +1,142 @@
+"""The model card of a serving bundle, in Markdown: what it was trained on, how good it is, what it can't do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deshi.data.bundle import Bundle
+from deshi.evaluation.stored import Evaluation
+from deshi.metrics.ranking import case_ranks, metrics_per_case
+from deshi.metrics.significance import bootstrap_interval
+from deshi.serving.approximate_search import Recall
+from deshi.serving.parity import Parity
+from deshi.serving.result import sentences
+
+SHOWN = ("ndcg@10", "recall@10", "mrr@10", "ndcg@20", "recall@20")
+KS = (10, 20)
+
+
+def model_card(
+    folder: Path,
+    config: Mapping[str, Any],
+    bundle: Bundle,
+    parities: Mapping[str, Parity],
+    evaluations: Sequence[Evaluation],
+    recall: Recall | None = None,
+) -> str:
+    """The card's text.
+
+    Args:
+        folder: of the run.
+        config: of the serving bundle.
+        bundle: the data that the run was trained on.
+        parities: of each graph.
+        evaluations: of the run, the newest last; that among all items is taken.
+        recall: of the index for approximate search; None if there is none.
+    """
+    whole = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
+    sections = {
+        "Model": _model(folder, config),
+        "Data": _data(config, bundle),
+        "Measured": _measured(folder, whole[-1] if whole else None),
+        "The graph against the PyTorch model": [
+            f"- {line}" for name, p in parities.items() for line in sentences(name, p)
+        ],
+        "Approximate search": [] if recall is None else _search(recall),
+        "Limits": _limits(config),
+    }
+    parts = [f"## {title}\n" + "\n".join(lines) for title, lines in sections.items() if lines]
+    return "\n\n".join([f"# {config['name']} on {config['data']}", *parts]) + "\n"
+
+
+def _model(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    run, node = config["run"], config["student"]
+    lines = [
+        f"- A sequential recommender, `{config['name']}`, {config['parameters']:,} parameters; it reads the latest "
+        f"{config['max_length']} items of a history and scores {config['n_items']:,} items.",
+        f"- Exported by deshi {version('deshi')} from the run `{folder.name}` (stage {run['stage']}, seed "
+        f"{run['seed']}), trained for {run['trained_epochs']} epochs, of which epoch {run['selected_epoch']} "
+        f"was selected by {run['selected_on']}"
+        + (", then retrained on training and validation together." if run["refit"] else "."),
+    ]
+    if node:
+        settings = ", ".join(f"{name}={value}" for name, value in node.items() if name != "_target_")
+        lines.append(f"- Settings: {settings}.")
+    return lines
+
+
+def _data(config: Mapping[str, Any], bundle: Bundle) -> list[str]:
+    split = config["split"]
+    return [
+        f"- `{bundle.name}`: {bundle.n_users:,} users, {bundle.n_items:,} items, {bundle.n_interactions:,} events; "
+        f"fingerprint `{bundle.fingerprint[:16]}`.",
+        f"- Split `{split['name']}`; {config['training_events']:,} events were trained on.",
+    ]
+
+
+def _measured(folder: Path, evaluation: Evaluation | None) -> list[str]:
+    if evaluation is None:
+        return [
+            "No figure was measured among all items: there is no finished `deshi evaluate` of this run. "
+            f"Run `deshi evaluate run={folder.name}` and export again."
+        ]
+    protocol = evaluation.record["protocol"]
+    seen = "seen items left out" if protocol["filter_seen"] else "seen items are candidates"
+    lines = [
+        f"From `{evaluation.folder.name}`: exact ranks among all items, {seen}, ties by {protocol['ties']}; mean over "
+        "users with its 95 % bootstrap interval over users (not over seeds or data).",
+    ]
+    for part in evaluation.parts:
+        lines += ["", *_table(evaluation, part)]
+    warnings = evaluation.record.get("warnings") or []
+    return [*lines, *([""] if warnings else []), *(f"- **WARNING** {sentence}" for sentence in warnings)]
+
+
+def _table(evaluation: Evaluation, part: str) -> list[str]:
+    ranks = evaluation.ranks(part)
+    grouped = case_ranks(ranks["rank"].to_numpy(), ranks["case"].to_numpy())
+    figures = metrics_per_case(grouped, KS)
+    names = sorted(evaluation.references)
+    head = [f"{part}, {len(grouped.sizes):,} users", "mean", "95 % interval", *names]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for metric in SHOWN:
+        values = figures[metric]
+        interval = bootstrap_interval(values[~np.isnan(values)])
+        theirs = [evaluation.references[name].get(f"{part}/{metric}") for name in names]
+        shown = ["" if value is None else f"{value:.4f}" for value in theirs]
+        rows.append([_title(metric), f"{interval.mean:.4f}", f"{interval.low:.4f} to {interval.high:.4f}", *shown])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _title(metric: str) -> str:
+    name, _, k = metric.partition("@")
+    return f"{name.capitalize() if name == 'recall' else name.upper()}@{k}"
+
+
+def _search(recall: Recall) -> list[str]:
+    return [
+        f"- The bundle has an index (faiss {recall.faiss}): {recall.sentence()}",
+        "- The figures above are those of exact scoring, which `search=exact` asks for.",
+    ]
+
+
+def _limits(config: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "- It knows only the items of its vocabulary: unknown ids are left out of histories and are never answered.",
+        "- A history without any known item is answered by popularity among the training events.",
+        f"- Only the latest {config['max_length']} items of a history count, in their order; times, ratings and other "
+        "features are not read.",
+        "- It repeats what its data held, their popularity bias included; nothing was done about fairness or content.",
+        "- Figures are those of past events of the same users: what people do with recommendations was not measured.",
+        "- Scores order items within one answer; they are no probabilities and can't be compared between answers.",
+    ]
+    if config["leaked_test_targets"]:
+        lines.insert(
+            0, f"- **LEAK**: {config['leaked_test_targets']:,} test targets were trained on; test figures mean nothing."
+        )
+    return lines

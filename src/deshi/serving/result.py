@@ -1,0 +1,59 @@
+"""What the stage ``export`` hands back, and how it looks in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from deshi.data.rendering import Rendered
+from deshi.serving.approximate_search import Recall
+from deshi.serving.bundle import ServingBundle
+from deshi.serving.parity import LIST, Parity
+
+
+@dataclass(frozen=True)
+class ExportResult(Rendered):
+    """A written serving bundle.
+
+    Attributes:
+        folder: where it is.
+        bundle: read back.
+        parity: of each graph against the PyTorch model.
+        recall: of the index for approximate search; None if there is none.
+        seconds: that the export took.
+    """
+
+    folder: Path
+    bundle: ServingBundle = field(repr=False)
+    parity: Mapping[str, Parity]
+    recall: Recall | None
+    seconds: float
+
+    def tables(self) -> Group:
+        """The figures for a rich console."""
+        files = Table(title=f"{self.bundle.name}, version {self.bundle.version}", title_justify="left")
+        files.add_column("File")
+        files.add_column("KiB", justify="right")
+        for name, entry in self.bundle.manifest["files"].items():
+            files.add_row(name, f"{entry['bytes'] / 1024:,.1f}")
+        said = [Text(sentence) for name, parity in self.parity.items() for sentence in sentences(name, parity)]
+        if self.recall is not None:
+            said.append(Text(self.recall.sentence()))
+        return Group(files, *said, Text(f"Written to {self.folder} in {self.seconds:.1f} s"))
+
+
+def sentences(name: str, parity: Parity) -> list[str]:
+    """What a comparison found, in two sentences."""
+    differing = parity.targets - parity.ranks_equal
+    return [
+        f"{name}: {parity.ranks_equal:,} of {parity.targets:,} test ranks are those of the PyTorch model"
+        + (f", {differing:,} differ, by at most {parity.largest_rank_difference:g}" if differing else "")
+        + f"; {parity.lists_equal:,} of {parity.cases:,} top-{LIST} lists are the same.",
+        f"{name}: the largest score difference is {parity.largest_score_difference:.2g}, NDCG@{LIST} "
+        f"{parity.ndcg10_model:.4f} -> {parity.ndcg10_graph:.4f}.",
+    ]

@@ -1,0 +1,221 @@
+"""The stage ``export``: from a trained run to a serving bundle, checked against the run before it is let out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save_file
+
+from deshi.artifacts import atomic_folder, write_json
+from deshi.baselines.events import training_events
+from deshi.configuration.saved import find_trained
+from deshi.configuration.schemas import EvaluateConfig, ExportConfig, FitConfig
+from deshi.configuration.targets import import_target
+from deshi.data.bundle import Bundle
+from deshi.data.datamodule import CaseBatches
+from deshi.data.splits import Cases
+from deshi.evaluation.stored import evaluations_of
+from deshi.evaluation.subject import Subject, find_subject, leaked_targets
+from deshi.models.base import Student
+from deshi.models.scorers import StudentScorer
+from deshi.serving.approximate_search import ItemIndex, Recall, build_index, measure_recall, wants_index
+from deshi.serving.bundle import (
+    CARD,
+    CONFIG,
+    COUNT,
+    FOLDER,
+    GRAPHS,
+    INDEX,
+    ITEMS,
+    PARITY,
+    RECALL,
+    TABLE,
+    WEIGHTS,
+    ServingBundle,
+    is_bundle,
+    write_manifest,
+)
+from deshi.serving.graph import folded, write_graph
+from deshi.serving.model_card import model_card
+from deshi.serving.onnx_network import OnnxNetwork, runtime
+from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
+from deshi.serving.quantization import write_int8
+from deshi.serving.result import ExportResult
+from deshi.training.runs import read_record, trained_config
+from deshi.types import ITEM, TITLE, DeshiError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Exported:
+    """What is written: the run's subject, its student with a folded table, and how it is to be asked."""
+
+    subject: Subject
+    student: Student
+    cases: Cases
+    filter_seen: bool
+
+
+def run(cfg: ExportConfig) -> ExportResult:
+    """Write the serving bundle of a run.
+
+    Raises:
+        DeshiError: if the run isn't finished or trained no student, its data are missing or other ones, the graph
+            doesn't answer as the student does, a package is missing, or the place is taken by something else.
+    """
+    begin = time.perf_counter()
+    runtime()
+    folder = find_trained(cfg.paths.runs, cfg.run)
+    output = (cfg.output or folder / FOLDER).expanduser()
+    _check_free(output)
+    exported = _load(cfg, folder)
+    wants_index(cfg.index, exported.student.n_items)  # a missing package is told before the work
+    with atomic_folder(output) as temporary:
+        parities = _fill(temporary, cfg, exported)
+        recall = _index(temporary, cfg, exported)
+        evaluations = evaluations_of(cfg.paths.runs, folder)
+        config = _config(exported)
+        write_json(temporary / CONFIG, config)
+        write_json(temporary / PARITY, {name: parity.plain() for name, parity in parities.items()})
+        card = model_card(folder, config, exported.subject.bundle, parities, evaluations, recall)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        facts = {"run": folder.name, "data": exported.subject.bundle.name}
+        write_manifest(temporary, _name(folder), facts)
+        ServingBundle.load(temporary)
+    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, time.perf_counter() - begin)
+
+
+def _check_free(output: Path) -> None:
+    """Refuse to replace anything but an earlier bundle."""
+    taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
+    if taken and not is_bundle(output):
+        raise DeshiError(f"{output} exists and is no serving bundle; it is left alone. Give another output=FOLDER.")
+
+
+def _load(cfg: ExportConfig, folder: Path) -> _Exported:
+    _check_exportable(folder)
+    subject = find_subject(EvaluateConfig(run=str(folder), paths=cfg.paths))
+    if not isinstance(subject.scorer, StudentScorer):
+        raise _not_a_student(folder, type(subject.scorer).__name__)
+    cases = subject.split.cases(subject.bundle, "test")
+    if not len(cases):
+        raise DeshiError(
+            f"The split of {folder} has no test case, so the graph can't be held against the student. Expected a split "
+            "with test events."
+        )
+    student = folded(subject.scorer.student)
+    return _Exported(subject, student, cases, trained_config(folder).eval.filter_seen)
+
+
+def _check_exportable(folder: Path) -> None:
+    """Refuse what is no student before it is loaded: an LLM takes its time."""
+    record, cfg = read_record(folder), trained_config(folder)
+    node: dict[str, Any] = cfg.student if isinstance(cfg, FitConfig) else getattr(cfg, "teacher", {})
+    kind = import_target(node["_target_"])
+    if not (isinstance(kind, type) and issubclass(kind, Student)):
+        raise _not_a_student(folder, record["student"])
+    if getattr(cfg, "cross_fit", 0):
+        raise _not_a_student(folder, f"{cfg.cross_fit} cross-fitted {record['student']} networks")  # type: ignore[attr-defined]
+
+
+def _not_a_student(folder: Path, what: str) -> DeshiError:
+    return DeshiError(
+        f"The run {folder} holds {what}, which can't be served, expected one network that turns a history into a "
+        "hidden state and scores it against an item table: a run of deshi fit or deshi distill. Distil it first."
+    )
+
+
+def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Parity]:
+    """Write weights, table, items and graphs, and hold each graph against the student."""
+    student, subject = exported.student, exported.subject
+    weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
+    # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
+    table = _table(student)
+    save_file(weights, folder / WEIGHTS)
+    save_file({"item_table": table}, folder / TABLE)
+    _items(subject).write_parquet(folder / ITEMS)
+    write_graph(student, folder / GRAPHS["fp32"])
+    parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
+    parities["fp32"].refuse("The exported graph")
+    if cfg.int8:
+        write_int8(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
+        parities["int8"] = _parity(folder, "int8", table, cfg, exported)
+    return parities
+
+
+def _table(student: Student) -> np.ndarray:
+    return np.ascontiguousarray(student.item_table().detach().float().numpy())
+
+
+def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | None:
+    """Write the index for approximate search, if there is to be one, and what it misses for the users of the parity."""
+    table, bundle = _table(exported.student), exported.subject.bundle
+    if not wants_index(cfg.index, len(table)):
+        return None
+    log.info("An index for approximate search is made of %s items", f"{len(table):,}")
+    build_index(table, folder / INDEX)
+    graph = OnnxScorer(OnnxNetwork(folder / GRAPHS["fp32"]), table, exported.student.max_length)
+    cases = _sample(exported.cases, bundle, cfg.parity.users)
+    batches = CaseBatches(bundle, cases, bundle.n_interactions, batch_size=16, filter_seen=False)
+    states = (graph.hidden(batch) for _, batch, _, _ in batches)
+    recall = measure_recall(ItemIndex(folder / INDEX, table), table, states)
+    write_json(folder / RECALL, recall.plain())
+    return recall
+
+
+def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
+    network = OnnxNetwork(folder / GRAPHS[precision])
+    graph = OnnxScorer(network, table, exported.student.max_length)
+    bundle, cases = exported.subject.bundle, _sample(exported.cases, exported.subject.bundle, cfg.parity.users)
+    return compare_scorers(
+        StudentScorer(exported.student), graph, bundle, cases, exported.filter_seen, cfg.parity.tolerance
+    )
+
+
+def _sample(cases: Cases, bundle: Bundle, users: int | None) -> Cases:
+    """The cases of at most ``users`` users, drawn once and for all."""
+    asked = np.unique(cases.users)
+    if users is None or users >= len(asked):
+        return cases
+    chosen = np.zeros(bundle.n_users, dtype=bool)
+    chosen[np.random.default_rng(0).choice(asked, users, replace=False)] = True
+    return cases.of_users(chosen)
+
+
+def _items(subject: Subject) -> pl.DataFrame:
+    """The vocabulary with titles and training events."""
+    counts = training_events(subject.bundle, subject.starts, subject.ends).counts()
+    table = subject.bundle.item_table().select("index", ITEM, pl.col(TITLE).cast(pl.String))
+    return table.with_columns(pl.Series(COUNT, counts, dtype=pl.Int64))
+
+
+def _config(exported: _Exported) -> dict[str, Any]:
+    student, subject = exported.student, exported.subject
+    assert subject.folder is not None and subject.record is not None
+    cfg = trained_config(subject.folder)
+    return {
+        "n_items": student.n_items,
+        "dim": student.dim,
+        "max_length": student.max_length,
+        "filter_seen": exported.filter_seen,
+        "student": cfg.student if isinstance(cfg, FitConfig) else None,
+        "name": subject.record["student"],
+        "parameters": sum(value.numel() for value in student.parameters()),
+        "data": subject.bundle.name,
+        "data_fingerprint": subject.bundle.fingerprint,
+        "split": subject.split.description,
+        "training_events": int((subject.ends - subject.starts).sum()),
+        "leaked_test_targets": leaked_targets(subject, exported.cases),
+        "run": subject.record,
+    }
+
+
+def _name(folder: Path) -> str:
+    return folder.name.partition("_")[2] or folder.name

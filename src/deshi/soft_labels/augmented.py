@@ -1,0 +1,68 @@
+"""Histories that nobody trained on: training histories with items dropped, cut to a part or partly shuffled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deshi.data.bundle import Bundle
+from deshi.data.sequences import Augmentation, Windows
+from deshi.data.splits import Split
+from deshi.soft_labels.histories import Histories, Ints
+from deshi.types import DeshiError
+
+_BLOCK = 256
+"""Histories altered at a time: the padded block of a long history stays small."""
+
+
+def alter_histories(
+    bundle: Bundle, split: Split, augmentation: Augmentation, copies: int = 1, seed: int = 0
+) -> Histories:
+    """Altered copies of every user's training range, as histories of their own.
+
+    A teacher's rankings after these are out of sample even where it was trained on the users: it has never seen
+    exactly these histories (unless it was trained with the same alterations; the seeds differ in any case).
+    Events outside of the training range never occur. Item drop keeps each history's last two events. A copy that came
+    out as the original did is kept; with few events that happens.
+
+    Args:
+        bundle: the data.
+        split: of the data; its training ranges are altered. Users with fewer than two training events are left out.
+        augmentation: what is altered, see :class:`deshi.data.sequences.Augmentation`.
+        copies: altered histories a user, each altered anew.
+        seed: the same seed gives the same histories.
+
+    Returns:
+        the histories, a user's copies one after the other, ``sources`` being the original flat positions.
+
+    Raises:
+        DeshiError: if nothing is altered, or no user has two training events.
+    """
+    if augmentation == Augmentation():
+        raise DeshiError(
+            "augment alters nothing: item_drop, crop and reorder are all 0. Set one, such as item_drop=0.3."
+        )
+    if copies < 1:
+        raise DeshiError(f"copies is {copies}, expected a number from 1.")
+    starts, ends = split.train_ranges(bundle)
+    users = np.repeat(np.flatnonzero(ends - starts >= 2), copies)
+    if not len(users):
+        raise DeshiError(f"No user of {bundle.name} has two training events, so there is no history to alter.")
+    generator = np.random.Generator(np.random.SFC64([seed, 29]))
+    sources, counts = _altered(users, starts[users], ends[users], augmentation, generator)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    items = np.asarray(bundle.items)[sources]
+    return Histories(bundle.name, bundle.fingerprint, bundle.n_items, offsets, items, users.astype(np.int64), sources)
+
+
+def _altered(
+    users: Ints, starts: Ints, ends: Ints, augmentation: Augmentation, generator: np.random.Generator
+) -> tuple[Ints, Ints]:
+    """Flat positions of all altered histories, one after the other, and the length of each."""
+    rows, counts = [], []
+    for begin in range(0, len(users), _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        windows = Windows(users[part], starts[part], ends[part])
+        packed, lengths = augmentation.apply(windows, int(windows.lengths.max()), generator)
+        rows.append(packed[np.arange(packed.shape[1]) < lengths[:, None]])
+        counts.append(lengths)
+    return np.concatenate(rows), np.concatenate(counts)

@@ -1,0 +1,269 @@
+"""What a store holds: coverage, agreement with the truth, the memorisation gap, sharpness, popularity, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from deshi.data.bundle import Bundle
+from deshi.data.splits import Split
+from deshi.metrics.beyond import coverage, gini, novelty
+from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
+from deshi.models.scorers import Scorer
+from deshi.soft_labels.agreement import jaccard, rbo
+from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.inspection_result import Example, Inspection, Overlap, Part, Taste, judge
+from deshi.soft_labels.labeller import Lister
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.targets import LATEST, TRAIN, Truths, truths
+from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
+
+Floats = NDArray[np.float64]
+_BLOCK = 1 << 15
+_SHOWN = 10
+"""List length of overlap and popularity."""
+
+HISTORY, LISTED = 4, 5
+"""How much an example shows: the latest items of the history, the first items of the list."""
+
+
+def inspect_knowledge(
+    knowledge: Knowledge,
+    bundle: Bundle,
+    split: Split,
+    other: Knowledge | Scorer | None = None,
+    other_name: str = "the other",
+    sample: int = 2000,
+    examples: int = 4,
+    samples: int = 1000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Inspection:
+    """Look into a store.
+
+    Args:
+        knowledge: the store.
+        bundle: its data.
+        split: which rows are training rows, and which held out.
+        other: lists to compare with: another store of the same data, or a student, asked for the same rows.
+        other_name: what to call it.
+        sample: rows that are drawn for the overlap and the popularity of what is listed.
+        examples: rows shown with titles.
+        samples: resamples of the bootstrap intervals (over users).
+        seed: of everything that is drawn.
+        device: where a student computes.
+
+    Raises:
+        DeshiError: if the store or the student doesn't belong to the data, or no row is covered.
+    """
+    histories = knowledge.histories(bundle)
+    if histories.data_fingerprint != bundle.fingerprint or knowledge.n_rows != histories.n_interactions:
+        raise DeshiError(
+            f"{knowledge.path} isn't about {bundle.name} as it is. Open it with Knowledge.load(path, bundle)."
+        )
+    if not knowledge.covered.any():
+        raise DeshiError(f"{knowledge.path} covers no row: there is nothing to inspect.")
+    found = truths(histories, bundle, split)
+    covered = [each.at(knowledge.covered[each.rows]) for each in found]
+    counts = _training_events(bundle, split)
+    measured = [_Measured.of(knowledge, each, counts) for each in covered]
+    cutoffs = sorted({min(k, knowledge.k) for k in (1, _SHOWN, knowledge.k)})
+    intervals, gaps = _intervals(measured, cutoffs, samples, seed)
+    parts = [
+        part.part(len(whole.rows), intervals.get(part.truths.name, {}))
+        for part, whole in zip(measured, found, strict=True)
+    ]
+    generator = np.random.Generator(np.random.SFC64([seed, 31]))
+    rows = _draw(np.flatnonzero(knowledge.covered), sample, generator)
+    overlap = None if other is None else _overlap(knowledge, histories, rows, other, other_name, device)
+    shown = _examples(knowledge, histories, bundle, covered, examples, generator)
+    headline = f"hr@{min(_SHOWN, knowledge.k)}"
+    return Inspection(
+        knowledge.path, knowledge.manifest, int(knowledge.covered.sum()), parts,
+        judge(headline, parts, gaps), _taste(knowledge, rows, counts), overlap, shown,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Covered rows of one kind, each measured."""
+
+    truths: Truths
+    ranks: Ints  # of the truth, from 1; 0 if the list doesn't hold it
+    entropy: Floats  # NaN where the scores are no logits or probabilities
+    mass: Floats  # of the list, NaN where the scores don't say it
+    listed_events: Floats
+    true_events: Floats
+
+    @classmethod
+    def of(cls, knowledge: Knowledge, truths: Truths, counts: Ints) -> _Measured:
+        size, kind = len(truths.rows), knowledge.manifest["score_kind"]
+        ranks = np.zeros(size, dtype=np.int64)
+        entropy, mass, events = (np.full(size, np.nan) for _ in range(3))
+        for part in (slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK)):
+            items, scores = knowledge.rows(truths.rows[part])
+            hit = items == truths.items[part, None]
+            ranks[part] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
+            entropy[part], mass[part] = sharpness(items, scores, kind)
+            events[part] = _mean_events(items[:, :_SHOWN], counts)
+        return cls(truths, ranks, entropy, mass, events, counts[truths.items].astype(np.float64))
+
+    def values(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
+        """``(M,)`` of each metric."""
+        hits = {f"hr@{k}": ((self.ranks > 0) & (self.ranks <= k)).astype(np.float64) for k in cutoffs}
+        return hits | {f"mrr@{cutoffs[-1]}": np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), 0.0)}
+
+    def part(self, positions: int, intervals: dict[str, Interval]) -> Part:
+        means = (_mean(self.entropy), _mean(self.mass), _mean(self.listed_events), _mean(self.true_events))
+        return Part(self.truths.name, len(self.ranks), positions, intervals, *means)
+
+
+def sharpness(items: Ints, scores: NDArray[np.float32], kind: str) -> tuple[Floats, Floats]:
+    """How sharp lists are, and how much of the teacher's probability they hold.
+
+    Args:
+        items: ``(B, K)``, ``PAD`` after a list's end.
+        scores: ``(B, K)``.
+        kind: of the scores.
+
+    Returns:
+        the entropy ``(B,)`` in nats of the softmax over the listed items (of probabilities: of them, normalised), and
+        the listed items' total probability ``(B,)``; NaN where the kind of score doesn't give it, or a list is empty.
+    """
+    real, unknown = items != PAD, np.full(len(items), np.nan)
+    if kind not in ("logit", "log_probability", "probability"):
+        return unknown, unknown
+    values = scores.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        values = np.log(values) if kind == "probability" else values
+    values = np.where(real, values, -np.inf)
+    best = values.max(1, keepdims=True, initial=-np.inf)
+    weights = np.exp(values - np.where(np.isfinite(best), best, 0.0))
+    total = weights.sum(1, keepdims=True)
+    shares = weights / np.where(total > 0, total, 1.0)
+    entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
+    mass = unknown if kind == "logit" else np.exp(values).sum(1)
+    empty = total[:, 0] <= 0
+    return np.where(empty, np.nan, entropy), np.where(empty, np.nan, mass)
+
+
+def _intervals(
+    measured: Sequence[_Measured], cutoffs: Sequence[int], samples: int, seed: int
+) -> tuple[dict[str, dict[str, Interval]], dict[tuple[str, str, str], Interval]]:
+    """The metrics of each kind of rows, and the differences of training rows to held-out rows.
+
+    Users are resampled with all of their rows, so that the differences are paired ones. A metric is a mean over rows.
+    """
+    known = [each for each in measured if len(each.ranks)]
+    if not known:
+        return {}, {}
+    users = np.unique(np.concatenate([each.truths.users for each in known]))
+    columns, names = list[Floats](), list[tuple[str, str]]()
+    for each in known:
+        places = np.searchsorted(users, each.truths.users)
+        for metric, values in {"": np.ones(len(places)), **each.values(cutoffs)}.items():
+            columns.append(np.bincount(places, values, len(users)).astype(np.float64))
+            names.append((each.truths.name, metric))
+    sums = np.stack(columns, axis=1)
+    drawn = np.concatenate([sums.mean(0, keepdims=True), bootstrap_means(sums, samples, seed)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = {name: drawn[:, at] / drawn[:, names.index((name[0], ""))] for at, name in enumerate(names) if name[1]}
+    intervals: dict[str, dict[str, Interval]] = {}
+    for (part, metric), values in ratios.items():
+        intervals.setdefault(part, {})[metric] = _interval(values)
+    gaps = {
+        (train, held, metric): _interval(values - ratios[held, metric])
+        for (train, metric), values in ratios.items()
+        for held in ("validation", "test")
+        if train in (TRAIN, LATEST) and (held, metric) in ratios
+    }
+    return intervals, gaps
+
+
+def _interval(values: Floats) -> Interval:
+    """Of a statistic's value and its resampled values; resamples without a row of that kind have none."""
+    low, high = percentile_bounds(values[1:][np.isfinite(values[1:])])
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def _overlap(
+    knowledge: Knowledge, histories: Histories, rows: Ints, other: Knowledge | Scorer, name: str, device: str
+) -> Overlap:
+    length = min(_SHOWN, knowledge.k)
+    if isinstance(other, Knowledge):
+        if other.altered != knowledge.altered or other.n_rows != knowledge.n_rows:
+            raise DeshiError(
+                f"{other.path} and {knowledge.path} are about other histories: their rows can't be compared."
+            )
+        length = min(length, other.k)
+        rows = rows[other.covered[rows]]
+        theirs = other.rows(rows)[0][:, :length]
+    else:
+        theirs = np.full((len(rows), length), PAD, dtype=np.int64)
+        lister = Lister(other, histories, length, bool(knowledge.manifest["filter_seen"]), device=device)
+        for numbers, items, _ in lister.lists(rows):
+            theirs[np.searchsorted(rows, numbers)] = items
+    mine = knowledge.rows(rows)[0][:, :length]
+    first = _mean((mine[:, 0] == theirs[:, 0]).astype(np.float64))
+    return Overlap(name, len(rows), length, _mean(jaccard(mine, theirs)), _mean(rbo(mine, theirs)), first)
+
+
+def _taste(knowledge: Knowledge, rows: Ints, counts: Ints) -> Taste:
+    """What kind of items the sampled lists hold."""
+    k, lists = min(_SHOWN, knowledge.k), knowledge.rows(rows)[0]
+    events = _mean(_mean_events(lists[:, :k], counts))
+    shares = (coverage(lists, k, len(counts)), gini(lists, k, len(counts)), _mean(novelty(lists, k, counts)))
+    return Taste(len(rows), k, events, float(counts.mean()), *shares)
+
+
+def _examples(
+    knowledge: Knowledge,
+    histories: Histories,
+    bundle: Bundle,
+    covered: Sequence[Truths],
+    count: int,
+    generator: np.random.Generator,
+) -> list[Example]:
+    """Rows drawn at random, half of them training rows, half held out, as far as there are."""
+    table = bundle.item_table()
+    titles = table.select(pl.coalesce(pl.when(pl.col(TITLE) != "").then(pl.col(TITLE)), ITEM)).to_series().to_list()
+    kinds = [each for each in covered if each.name != LATEST and len(each.rows)]
+    shown = []
+    for number in range(count if kinds else 0):
+        each = kinds[number % len(kinds)]
+        place = int(generator.integers(len(each.rows)))
+        row, truth = int(each.rows[place]), int(each.items[place])
+        start = int(histories.offsets[histories.owners(np.array([row]))[0]])
+        before = np.asarray(histories.items[max(start, row + 1 - HISTORY) : row + 1]).tolist()
+        items = [item for item in knowledge.rows([row])[0][0].tolist() if item != PAD]
+        rank = items.index(truth) + 1 if truth in items else None
+        user = str(bundle.users[USER][int(each.users[place])])
+        names = [titles[item] for item in before], titles[truth], [titles[item] for item in items[:LISTED]]
+        shown.append(Example(each.name, row, user, *names, rank))
+    return shown
+
+
+def _training_events(bundle: Bundle, split: Split) -> Ints:
+    """``(n_items,)`` how often each item was trained on."""
+    inside = np.arange(bundle.n_interactions) < np.repeat(split.train_end, np.diff(bundle.offsets))
+    return np.bincount(np.asarray(bundle.items)[inside], minlength=bundle.n_items).astype(np.int64)
+
+
+def _mean_events(lists: Ints, counts: Ints) -> Floats:
+    """``(B,)`` mean training events of each list's items, NaN for an empty one."""
+    real = lists != PAD
+    sums = np.where(real, counts[lists], 0).sum(1)
+    return np.where(real.any(1), sums / np.maximum(real.sum(1), 1), np.nan)
+
+
+def _draw(rows: Ints, count: int, generator: np.random.Generator) -> Ints:
+    return rows if len(rows) <= count else np.sort(generator.choice(rows, count, replace=False))
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,284 @@
+"""What inspecting a store hands back, and how it looks in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isnan, log
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from deshi.data.rendering import Rendered
+from deshi.metrics.significance import Interval
+from deshi.soft_labels.targets import LATEST, TRAIN
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one kind.
+
+    Attributes:
+        name: ``train``, ``train-last`` (each user's latest training row), ``validation`` or ``test``.
+        rows: number of rows that the store covers.
+        positions: number of such rows that there are.
+        metrics: ``hr@K`` and ``mrr@K`` of the item that came next, means over rows with 95 % intervals over users.
+        entropy: mean over rows, in nats, of the softmax over the listed items; NaN if the scores have none.
+        mass: mean probability that the listed items hold together; NaN if the scores don't say.
+        listed_events: mean training events of the first listed items.
+        true_events: mean training events of the items that came next.
+    """
+
+    name: str
+    rows: int
+    positions: int
+    metrics: Mapping[str, Interval]
+    entropy: float
+    mass: float
+    listed_events: float
+    true_events: float
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Training rows against held-out rows.
+
+    Attributes:
+        verdict: ``memorised``, ``none seen``, ``reversed`` or ``unknown``.
+        sentence: why.
+        metric: such as ``hr@10``.
+        trained: the training rows that were compared: ``train-last``, or ``train`` if those aren't covered.
+        held_out: what they were compared with: ``validation``, or ``test`` if that isn't covered.
+        difference: trained minus held out, with its paired interval over users; None if unknown.
+    """
+
+    verdict: str
+    sentence: str
+    metric: str
+    trained: str | None = None
+    held_out: str | None = None
+    difference: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How alike the lists are to those of another ranker, means over sampled rows."""
+
+    name: str
+    rows: int
+    k: int
+    jaccard: float
+    rbo: float
+    same_first: float
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What kind of items is listed, over sampled rows; the mean item of the catalogue has ``item_events``."""
+
+    rows: int
+    k: int
+    listed_events: float
+    item_events: float
+    coverage: float
+    gini: float
+    novelty: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row with titles; ``rank`` is the true next item's, None if the list doesn't hold it."""
+
+    part: str
+    row: int
+    user: str
+    history: Sequence[str]
+    truth: str
+    listed: Sequence[str]
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class Inspection(Rendered):
+    """A store, looked into.
+
+    Attributes:
+        path: of the store.
+        manifest: of the store.
+        covered: number of rows with a list.
+        parts: kinds of rows; those that aren't covered have ``rows`` 0.
+        gap: the memorisation gap.
+        taste: what is listed.
+        overlap: with another ranker, if one was given.
+        examples: rows with titles.
+    """
+
+    width: ClassVar[int] = 120
+
+    path: Path
+    manifest: Mapping[str, Any] = field(repr=False)
+    covered: int
+    parts: Sequence[Part]
+    gap: Gap
+    taste: Taste
+    overlap: Overlap | None
+    examples: Sequence[Example]
+
+    def part(self, name: str) -> Part:
+        """The rows of one kind."""
+        return next(part for part in self.parts if part.name == name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; of the manifest the teacher alone."""
+        return {
+            "path": str(self.path),
+            "teacher": self.manifest["teacher"],
+            "covered": self.covered,
+            "parts": [asdict(part) for part in self.parts],
+            "gap": asdict(self.gap),
+            "taste": asdict(self.taste),
+            "overlap": None if self.overlap is None else asdict(self.overlap),
+            "examples": [asdict(example) for example in self.examples],
+        }
+
+    def tables(self) -> Group:
+        """Everything for a rich console."""
+        style = "bold red" if self.gap.verdict == "memorised" else "bold"
+        shown: list[RenderableType] = [
+            self._facts(),
+            self._truth(),
+            Text(self.gap.sentence, style=style),
+            self._lists(),
+        ]
+        shown += [Text(note) for note in self._notes()]
+        if self.examples:
+            shown.append(self._examples())
+        return Group(*shown)
+
+    def _facts(self) -> Table:
+        told, whole = self.manifest, self.manifest["n_rows"]
+        table = _table(f"Knowledge store {self.path.name}", "", "")
+        table.show_header = False
+        about = "the bundle's histories" if told["sequences"] == "bundle" else "altered histories"
+        share = self.covered / whole
+        seen = "left out" if told["filter_seen"] else "listed"
+        teacher = ", ".join(f"{key} {value}" for key, value in told["teacher"].items() if key != "name")
+        rows = {
+            "teacher": f"{told['teacher']['name']}{f' ({teacher})' if teacher else ''}",
+            "data": f"{told['data']}, fingerprint {told['data_fingerprint'][:12]}",
+            "rows": f"{self.covered:,} of {whole:,} ({share:.1%}), {about}, positions {told['positions']}",
+            "lists": f"{told['k']} items, seen items {seen}, {told['score_kind']} in {told['score_dtype']}",
+        }
+        for name, value in rows.items():
+            table.add_row(name, escape(value))
+        return table
+
+    def _truth(self) -> Table:
+        known = [part for part in self.parts if part.rows]
+        metrics = list(known[0].metrics) if known else []
+        table = _table("What came next", "rows", "covered", *(_title(metric) for metric in metrics), "entropy")
+        for part in self.parts:
+            cells = [_cell(part.metrics[metric]) for metric in metrics] if part.rows else ["-"] * len(metrics)
+            table.add_row(part.name, f"{part.rows:,} of {part.positions:,}", *cells, _number(part.entropy, ".3f"))
+        table.caption = (
+            f"Brackets: 95 % interval over users. train-last: each user's latest training row. Entropy in nats over "
+            f"the listed items (at most {log(self.manifest['k']):.2f})."
+        )
+        return table
+
+    def _lists(self) -> Table:
+        taste = self.taste
+        table = _table(f"What is listed, first {taste.k}, {taste.rows:,} rows", "", "value")
+        table.add_row("training events of a listed item", f"{taste.listed_events:,.1f}")
+        table.add_row("training events of an item of the catalogue", f"{taste.item_events:,.1f}")
+        for name in ("coverage", "gini", "novelty"):
+            table.add_row(f"{name}@{taste.k}", f"{getattr(taste, name):.4f}")
+        if self.overlap is not None:
+            over = self.overlap
+            at = f"with {escape(over.name)}, {over.rows:,} rows"
+            table.add_row(f"Jaccard@{over.k} {at}", _number(over.jaccard, ".4f"))
+            table.add_row(f"RBO@{over.k} {at}", _number(over.rbo, ".4f"))
+            table.add_row(f"same first item {at}", _number(over.same_first, ".1%"))
+        return table
+
+    def _notes(self) -> list[str]:
+        notes = []
+        repeats = self.manifest.get("repeats", {})
+        if repeats.get("next_seen_before") and self.manifest["filter_seen"]:
+            count, of = repeats["next_seen_before"], repeats["rows_with_next"]
+            notes.append(f"{count:,} of {of:,} next events are repeats, which lists without seen items can't hold.")
+        held = [part for part in self.parts if part.rows and not isnan(part.mass)]
+        notes += [f"{part.name}: the list holds {part.mass:.1%} of the teacher's probability." for part in held]
+        return notes
+
+    def _examples(self) -> Table:
+        table = _table("Examples, drawn at random", "row", "history, newest last", "came next", "listed")
+        for one in self.examples:
+            place = "not listed" if one.rank is None else f"rank {one.rank}"
+            table.add_row(
+                f"{one.part} {one.row}\nuser {escape(one.user)}",
+                escape("\n".join(one.history)),
+                escape(f"{one.truth}\n({place})"),
+                escape("\n".join(one.listed)),
+            )
+            table.add_section()
+        return table
+
+
+def judge(metric: str, parts: Sequence[Part], gaps: Mapping[tuple[str, str, str], Interval]) -> Gap:
+    """The memorisation gap: does the teacher answer its own training targets better than new ones?
+
+    Each user's latest training row stands closest to the first held-out one and is preferred; so is validation to test.
+    """
+    rows = {part.name: part for part in parts if part.rows}
+    trained = next((name for name in (LATEST, TRAIN) if name in rows), None)
+    held = next((name for name in ("validation", "test") if name in rows), None)
+    if trained is None or held is None:
+        missing = "training rows" if trained is None else "held-out rows"
+        sentence = f"The memorisation gap can't be told: no {missing} are covered. Write positions=last:20+held_out."
+        return Gap("unknown", sentence, metric, trained, held)
+    gap = gaps[trained, held, metric]
+    values = [rows[name].metrics[metric].mean for name in (trained, held)]
+    figures = (
+        f"{_title(metric)} is {values[0]:.4f} at {trained} rows and {values[1]:.4f} at {held} rows, a difference of "
+    )
+    figures += f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+    return Gap(*_verdict(gap, figures), metric, trained, held, gap)
+
+
+def _verdict(gap: Interval, figures: str) -> tuple[str, str]:
+    if gap.low > 0:
+        return "memorised", (
+            f"Memorised: {figures}. The teacher knows the answers that it was trained on better than new ones: what it "
+            "wrote at training rows is partly learnt by heart, which a student can't use. Write out-of-sample "
+            "knowledge: by a teacher with cross_fit, or after altered histories (augment)."
+        )
+    if gap.high < 0:
+        return "reversed", (
+            f"Reversed: {figures}. Training rows are answered worse than new ones, as by a teacher that was not "
+            "trained on them, or on data whose later events are easier."
+        )
+    return "none seen", f"No memorisation is seen: {figures}; the interval covers 0."
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", min_width=len(title) + 4)
+    for name in columns:
+        table.add_column(name)
+    return table
+
+
+def _title(metric: str) -> str:
+    return metric.upper()
+
+
+def _cell(interval: Interval) -> str:
+    return f"{interval.mean:.4f}\n[{interval.low:.4f}, {interval.high:.4f}]".replace("[", "\\[")
+
+
+def _number(value: float, style: str) -> str:
+    return "-" if isnan(value) else format(value, style)

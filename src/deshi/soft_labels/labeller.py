@@ -1,0 +1,210 @@
+"""Asking a scorer for its best items after rows: one pass a history where it can, history by history elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deshi.data.datamodule import padded_rows
+from deshi.data.sequences import history_batches
+from deshi.metrics.ranks import candidate_scores
+from deshi.models.scorers import PositionScorer, Scorer
+from deshi.soft_labels.histories import Histories, Ints
+from deshi.types import PAD, Batch, DeshiError
+
+PADDED = 64
+"""Padded positions that one pass may read for each row that it may score: 64 * batch."""
+
+Lists = tuple[Ints, NDArray[np.int32], NDArray[np.float32]]
+"""Row numbers ``(M,)``, items ``(M, K)`` and scores ``(M, K)``."""
+
+
+def check_catalogue(scorer: Scorer, histories: Histories) -> None:
+    """Refuse a scorer of another catalogue.
+
+    Raises:
+        DeshiError: with both numbers of items.
+    """
+    if scorer.n_items != histories.n_items:
+        raise DeshiError(
+            f"The teacher knows {scorer.n_items} items, {histories.name} has {histories.n_items}. Write the knowledge "
+            f"of a teacher that was trained on these data."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Lister:
+    """Asks one scorer for ranked lists.
+
+    A row at position ``p`` of its history (counted from its first event) is answered in one pass together with the
+    other rows of the history, if the scorer is a :class:`~deshi.models.scorers.PositionScorer` and ``p`` is below its
+    ``max_length``: a causal model's window begins at the history's first event there, so the pass sees what a
+    question of its own would. Later rows are asked one by one, with their whole history, or, with ``min_context``, in
+    passes over overlapping windows.
+
+    Attributes:
+        scorer: the teacher.
+        histories: what the rows are about.
+        k: length of a list.
+        filter_seen: leave the items of the history up to and including the row out.
+        normalise: store log-probabilities over the candidates instead of the scores as they are.
+        batch: rows scored at a time; one pass answers at least one history, so it may be ``max_length`` rows.
+        device: where the scorer computes.
+        min_context: answer later rows in windows of ``max_length`` events that begin every ``max_length - min_context``
+            events: such a row's answer reads more than ``min_context`` of its latest events, not ``max_length``.
+    """
+
+    scorer: Scorer
+    histories: Histories
+    k: int
+    filter_seen: bool = True
+    normalise: bool = False
+    batch: int = 256
+    device: torch.device | str = "cpu"
+    min_context: int | None = None
+
+    def __post_init__(self) -> None:
+        check_catalogue(self.scorer, self.histories)
+        for name in ("k", "batch"):
+            if getattr(self, name) < 1:
+                raise DeshiError(f"{name} is {getattr(self, name)}, expected a number from 1.")
+        longest = self.longest
+        if self.min_context is not None and not 1 <= self.min_context < longest:
+            reads = f"reads {longest} events in one pass" if longest else "answers whole histories only"
+            hint = f"Give a number from 1 to {longest - 1}, or leave it out." if longest else "Leave it out."
+            raise DeshiError(f"min_context is {self.min_context}, but this teacher {reads}. {hint}")
+
+    @property
+    def longest(self) -> int:
+        """The longest history that the scorer answers inside in one pass, 0 if it can't."""
+        return self.scorer.max_length if isinstance(self.scorer, PositionScorer) else 0
+
+    def lists(self, rows: Ints) -> Iterator[Lists]:
+        """The lists of ascending ``rows`` ``(M,)``, in blocks and in any order, each row once."""
+        owners = self.histories.owners(rows)
+        starts = self.histories.offsets[owners]
+        beyond = rows + 1 - starts - self.longest  # events that a window from the history's first event lacks
+        if self.min_context is not None:
+            step = self.longest - self.min_context
+            starts = starts + np.maximum(-(-beyond // step), 0) * step
+        inside = (beyond <= 0) | (self.min_context is not None)
+        yield from self._in_one_pass(rows[inside], owners[inside], starts[inside])
+        yield from self._one_by_one(rows[~inside], owners[~inside])
+
+    def _in_one_pass(self, rows: Ints, owners: Ints, starts: Ints) -> Iterator[Lists]:
+        """Answer rows ``(M,)`` with the windows that begin at the events ``starts`` ``(M,)``, a pass a window."""
+        if not isinstance(self.scorer, PositionScorer) or not len(rows):
+            return
+        windows, first, counts = np.unique(starts, return_index=True, return_counts=True)
+        sequences, ends = owners[first], rows[first + counts - 1] + 1
+        for members in _packs(ends - windows, counts, self.batch):
+            batch = self._batch(sequences[members], windows[members], ends[members])
+            read = batch.rows.numpy()
+            places = np.searchsorted(rows, read).clip(max=len(rows) - 1)  # windows overlap: a row is asked in one
+            where = torch.from_numpy((rows[places] == read) & (starts[places] == read[:, :1]))
+            asked = batch.rows[where].numpy()
+            scores = self.scorer.position_scores(self._to_device(batch), where.to(self.device))
+            for begin in range(0, len(asked), self.batch):
+                part = slice(begin, begin + self.batch)
+                yield self._best(asked[part], scores[part])
+
+    def _one_by_one(self, rows: Ints, owners: Ints) -> Iterator[Lists]:
+        starts, ends = self.histories.offsets[owners], rows + 1
+        order = np.argsort(starts - ends, kind="stable")
+        for begin in range(0, len(rows), self.batch):
+            members = order[begin : begin + self.batch]
+            batch = self._batch(owners[members], starts[members], ends[members])
+            yield self._best(rows[members], self.scorer.scores(self._to_device(batch)))
+
+    def _batch(self, sequences: Ints, starts: Ints, ends: Ints) -> Batch:
+        """One batch of whole histories, longest first as they come."""
+        users, items = self.histories.users[sequences], self.histories.items
+        _, batch = next(history_batches(items, users, starts, ends, len(items), len(sequences)))
+        return batch
+
+    def _to_device(self, batch: Batch) -> Batch:
+        if self.histories.altered:  # their positions are none of the bundle's: a row number would be a lie
+            rows = torch.full_like(batch.rows, PAD)
+            batch = Batch(batch.users, batch.items, batch.lengths, batch.targets, rows)
+        return batch.to(self.device)
+
+    def _best(self, rows: Ints, scores: Tensor) -> Lists:
+        seen: Tensor | None = None
+        if self.filter_seen:
+            starts = self.histories.offsets[self.histories.owners(rows)]
+            seen = torch.from_numpy(padded_rows(self.histories.items, starts, rows + 1)).to(scores.device)
+        self._check(rows, scores)
+        items, best = best_items(scores.float(), seen, self.k, self.normalise)
+        return rows, items.cpu().numpy().astype(np.int32), best.cpu().numpy()
+
+    def _check(self, rows: Ints, scores: Tensor) -> None:
+        expected = (len(rows), self.histories.n_items)
+        if scores.shape != expected:
+            raise DeshiError(
+                f"The teacher gave scores of shape {tuple(scores.shape)}, expected {expected}: a score for each item "
+                f"and asked row."
+            )
+        bad = (scores.isnan() | (scores == torch.inf)).any(1)
+        if bool(bad.any()):
+            row = int(rows[int(bad.nonzero()[0])])
+            user = int(self.histories.users[self.histories.owners(np.array([row]))[0]])
+            raise DeshiError(
+                f"The teacher's scores hold NaN or infinity in {int(bad.sum())} of {len(rows)} rows, first row {row} "
+                f"(user index {user}). Its training may have diverged, or its precision is too low: try fp32."
+            )
+
+
+@torch.no_grad()
+def best_items(scores: Tensor, seen: Tensor | None, k: int, normalise: bool = False) -> tuple[Tensor, Tensor]:
+    """The best ``k`` candidates of each row, equal scores by smaller item index.
+
+    Args:
+        scores: ``(B, N)`` floating, higher is better; minus infinity is no candidate.
+        seen: ``(B, S)`` items that are no candidates, padded with ``PAD``; None for none.
+        k: length of the lists.
+        normalise: give log-probabilities, the softmax being over all candidates of the row.
+
+    Returns:
+        items ``(B, k)`` int64, ``PAD`` where there are fewer candidates, and their scores ``(B, k)``, 0 there.
+    """
+    if seen is not None:
+        nothing = torch.empty(len(scores), 0, dtype=torch.int64, device=scores.device)
+        scores = candidate_scores(scores, nothing, seen, -torch.inf)
+    length = min(k, scores.shape[1])
+    values, items = _top(scores, length)
+    if normalise:
+        values = values - scores.logsumexp(1, keepdim=True)
+    none = scores.gather(1, items) == -torch.inf
+    room = (0, k - length)
+    items = torch.nn.functional.pad(items.masked_fill(none, PAD), room, value=PAD)
+    return items, torch.nn.functional.pad(values.masked_fill(none, 0.0), room)
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As ``torch.topk``, but with a rule for ties that holds on every device."""
+    values, items = scores.topk(k)
+    items, order = items.sort(dim=1)  # by index, and then stably by score
+    values, order = values.gather(1, order).sort(stable=True, dim=1, descending=True)
+    items = items.gather(1, order)
+    last = values[:, -1:]
+    tied = ((scores >= last).sum(1) > k) & (last.squeeze(1) > -torch.inf)  # which of the tied made the list is chance
+    if bool(tied.any()):
+        whole, places = scores[tied].sort(stable=True, dim=1, descending=True)
+        values[tied], items[tied] = whole[:, :k], places[:, :k]
+    return values, items
+
+
+def _packs(lengths: Ints, counts: Ints, batch: int) -> Iterator[Ints]:
+    """Numbers of histories that are read together: similar lengths, at most ``batch`` rows and padded positions."""
+    order = np.argsort(-lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        room = max(1, PADDED * batch // int(lengths[order[begin]]))
+        fitting = int(np.searchsorted(np.cumsum(counts[order[begin : begin + room]]), batch, side="right"))
+        yield order[begin : begin + max(1, fitting)]
+        begin += max(1, fitting)

@@ -1,0 +1,213 @@
+"""The stage ``know``: a run's lists written to a store, a look into a store, lists from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deshi.artifacts import file_sha256
+from deshi.configuration.saved import find_trained
+from deshi.configuration.schemas import KnowConfig, TrainingConfig
+from deshi.configuration.targets import build
+from deshi.data.bundle import Bundle
+from deshi.data.sequences import Augmentation
+from deshi.data.splits import LeaveOneOut, Split
+from deshi.hardware import training_device
+from deshi.models.scorers import Scorer
+from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.foreign.readers import Imported
+from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.inspection import inspect_knowledge
+from deshi.soft_labels.inspection_result import Inspection
+from deshi.soft_labels.manifest import store_path
+from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.writer import write_knowledge, write_lists
+from deshi.training.runs import (
+    FOLDS_FILE,
+    STUDENT_FILE,
+    TEACHER_FILE,
+    check_same_data,
+    fold_folder,
+    load_bundle,
+    load_scorer,
+    trained_config,
+    with_named_runs,
+)
+from deshi.training.selection import choose
+from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
+
+VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
+"""Methods of a scorer that give vectors of the items."""
+
+
+@dataclass(frozen=True)
+class KnowResult:
+    """A store that was written.
+
+    Attributes:
+        knowledge: the store, opened.
+    """
+
+    knowledge: Knowledge
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder."""
+        return self.knowledge.path
+
+    def __str__(self) -> str:
+        manifest = self.knowledge.manifest
+        covered, rows = int(self.knowledge.covered.sum()), self.knowledge.n_rows
+        return (
+            f"{self.folder}: {self.knowledge.teacher} on {manifest['data']}, {self.knowledge.k} items after "
+            f"{covered:,} of {rows:,} events. Look into it: deshi know inspect {self.folder.name}"
+        )
+
+    def _repr_html_(self) -> str:
+        """One paragraph, for a notebook."""
+        return f"<p>{escape(str(self))}</p>"
+
+
+def run(cfg: KnowConfig) -> KnowResult | Inspection:
+    """Do what ``cfg.action`` says.
+
+    Raises:
+        DeshiError: if the run, the store or its data are missing or don't belong together.
+    """
+    if cfg.action == "export":
+        return _export(cfg)
+    if cfg.action == "inspect":
+        return _inspect(cfg)
+    return _import(cfg)
+
+
+def _export(cfg: KnowConfig) -> KnowResult:
+    assert cfg.run is not None
+    folder = find_trained(cfg.paths.runs, cfg.run)
+    trained, device = trained_config(folder), str(training_device("auto"))
+    bundle = load_bundle(trained)
+    scorer, record = load_scorer(folder, device, bundle)
+    check_same_data(folder, record, bundle)
+    split: Split = build(trained.split)(bundle)
+    augmentation = Augmentation(**cfg.augment.model_dump())
+    altered = None
+    if augmentation != Augmentation():
+        altered = alter_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
+    rows, positions = _rows(cfg, trained, bundle, split, altered)
+    meta = {
+        "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
+        "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
+        "refit": trained.train.refit,
+    }  # fmt: skip
+    vectors = None if cfg.vectors == "none" else getattr(scorer, VECTORS[cfg.vectors], None)
+    known = vectors() if callable(vectors) else None
+    if known is None and cfg.vectors == "text":
+        raise DeshiError(
+            f"vectors=text, but {record['student']} isn't made of a language model's vectors of the items. Export a "
+            "text teacher or an ensemble with one, or leave vectors out."
+        )
+    knowledge = write_knowledge(
+        scorer,
+        altered or bundle,
+        rows,
+        store_path(cfg.paths.knowledge, cfg.store or folder.name),
+        k=min(cfg.k, bundle.n_items),
+        meta=meta,
+        positions=positions,
+        filter_seen=cfg.filter_seen,
+        score_kind=getattr(scorer, "score_kind", "score"),
+        normalise=cfg.normalise,
+        dtype=cfg.dtype,
+        item_embeddings=None if known is None else torch.from_numpy(known),
+        batch=cfg.batch_size,
+        min_context=cfg.min_context,
+        device=device,
+        force=cfg.force,
+    )
+    return KnowResult(knowledge)
+
+
+def _rows(
+    cfg: KnowConfig, trained: TrainingConfig, bundle: Bundle, split: Split, altered: Histories | None
+) -> tuple[Ints, str]:
+    """The rows that the teacher is asked for, and what the manifest says of them.
+
+    A policy chooses among those that are training positions; the others (held-out rows, for the inspection) stay.
+    """
+
+    def by_rule(rule: str) -> Ints:
+        return choose_rows(rule, bundle, split, altered, cfg.seed, trained.train.train_targets)
+
+    rows, policy = by_rule(cfg.positions), cfg.policy and with_named_runs(cfg.policy, cfg.paths.runs)
+    if policy is None:
+        return rows, cfg.positions
+    training = np.isin(rows, by_rule("train"))
+    marked = choose(
+        policy, altered or Histories.of(bundle), rows[training], bundle=bundle, split=trained.split,
+        runs=cfg.paths.runs, seed=cfg.seed, device=training_device("auto"),
+    )  # fmt: skip
+    kept = ~training | marked[rows]
+    log.info("%s chose %d of %d training rows", policy["_target_"], int(marked.sum()), int(training.sum()))
+    settings = " ".join(f"{key}={value}" for key, value in policy.items())
+    return rows[kept], f"{cfg.positions}, train rows by {settings} seed={cfg.seed}"
+
+
+def _inspect(cfg: KnowConfig) -> Inspection:
+    assert cfg.store is not None
+    path = store_path(cfg.paths.knowledge, cfg.store)
+    manifest = Knowledge.load(path).manifest
+    bundle = Bundle.load(cfg.paths.data / manifest["data"])
+    knowledge = Knowledge.load(path, bundle, check=True)
+    node = manifest["teacher"].get("split")
+    split: Split = (build(node) if node else LeaveOneOut())(bundle)
+    other: Scorer | None = None
+    if cfg.beside is not None:
+        student = find_trained(cfg.paths.runs, cfg.beside)
+        other, record = load_scorer(student, str(training_device("auto")), bundle)
+        check_same_data(student, record, bundle)
+    return inspect_knowledge(
+        knowledge,
+        bundle,
+        split,
+        other,
+        cfg.beside or "",
+        examples=cfg.examples,
+        seed=cfg.seed,
+        device=str(training_device("auto")),
+    )
+
+
+def _import(cfg: KnowConfig) -> KnowResult:
+    assert cfg.store is not None and cfg.data is not None and cfg.source is not None
+    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
+    imported: Imported = build(cfg.source, bundle=bundle)
+    for note in imported.notes:
+        log.info("%s", note)
+    knowledge = write_lists(
+        *imported.found.aligned(),
+        bundle,
+        store_path(cfg.paths.knowledge, cfg.store),
+        meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
+        score_kind=imported.found.score_kind,
+        dtype=cfg.dtype,
+        item_embeddings=imported.embeddings,
+        force=cfg.force,
+    )
+    return KnowResult(knowledge)
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    """The sha256 of everything that a run's answers depend on."""
+    folds = len(list(folder.glob("fold-*")))
+    files = [folder / STUDENT_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
+    files += [fold_folder(folder, fold) / STUDENT_FILE for fold in range(folds)]
+    return {str(file.relative_to(folder)): file_sha256(file) for file in files if file.is_file()}

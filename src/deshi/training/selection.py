@@ -1,0 +1,80 @@
+"""Selection policies at work: the run that a policy looks at, its evidence, and what it chose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deshi.configuration.saved import find_trained
+from deshi.configuration.targets import build
+from deshi.data.bundle import Bundle
+from deshi.distillation.selection import Policy
+from deshi.distillation.selection_inputs import Evidence
+from deshi.models.base import Student
+from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.store import Knowledge
+from deshi.training.runs import check_same_data, load_selected_student, read_record, trained_config
+from deshi.types import DeshiError
+
+_STREAM = 37  # so that no other part of deshi draws the same numbers from the same seed
+
+
+def choose(
+    node: dict[str, Any],
+    histories: Histories,
+    rows: Ints,
+    *,
+    bundle: Bundle,
+    split: dict[str, Any],
+    runs: Path,
+    knowledge: Knowledge | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.bool_]:
+    """What a policy chooses among training rows.
+
+    Args:
+        node: the policy's.
+        histories: what the rows are about.
+        rows: ``(M,)`` ascending flat positions to choose from.
+        bundle: the data.
+        split: how the split is configured; the student that is looked at must have been trained on it.
+        runs: where run folders lie.
+        knowledge: the teacher's answers; None where they are yet to be asked for.
+        seed: of what is drawn.
+        device: where the student computes.
+
+    Returns:
+        ``(R,)`` over all events of ``histories``.
+
+    Raises:
+        DeshiError: for a node that is no policy, a student of other data or of another split, and evidence that the
+            policy needs and there isn't.
+    """
+    policy = build(node)
+    if not isinstance(policy, Policy):
+        raise DeshiError(
+            f"{node['_target_']} is no policy, expected a class of deshi.distillation.selection or one like it."
+        )
+    student = None if policy.student is None else _student(runs, policy.student, bundle, split)
+    lists = knowledge if "teacher" in policy.needs else None
+    evidence = Evidence(histories, rows, student, lists, device)
+    return policy.choose(evidence, np.random.Generator(np.random.SFC64([seed, _STREAM])))
+
+
+def _student(runs: Path, text: str, bundle: Bundle, split: dict[str, Any]) -> Student:
+    """The student that validation selected, if it knows nothing that the choice must not depend on."""
+    folder = find_trained(runs, text)
+    check_same_data(folder, read_record(folder), bundle)
+    trained = trained_config(folder)
+    if trained.split != split or trained.train.train_targets == "including_validation":
+        raise DeshiError(
+            f"The student of {folder} was trained on the split {trained.split} with train.train_targets="
+            f"{trained.train.train_targets}, the choice is for {split}: it may have seen what is validated and tested "
+            "on. Give a run of the same split that was trained on the training events alone."
+        )
+    return load_selected_student(folder)
