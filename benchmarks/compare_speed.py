@@ -52,11 +52,11 @@ def write_evaluation(root: Path, number: int, hardness: np.ndarray, generator: n
         "warnings": [],
     }
     write_json(folder / "run.json", record)
-    write_json(folder / "metrics.json", {"test/n_cases": len(users)})
+    write_json(folder / "metrics.json", {"test/n_examples": len(users)})
     frame = pl.DataFrame(
         {
             "part": "test",
-            "case": users,
+            "example": users,
             "user": users,
             "user_id": pl.Series(users + 1).cast(pl.String),
             "target": users % ITEMS,

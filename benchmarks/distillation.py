@@ -44,18 +44,18 @@ TRIED: dict[str, tuple[str, ...]] = {
     "ranks": (*BOTH, "distill.terms.kl.target=ranks"),
     "weight-0.3": (*BOTH, "distill.terms.kl.weight=0.3"),
     "weight-3": (*BOTH, "distill.terms.kl.weight=3"),
-    "dropped": (*BOTH, "knowledge=[lists,dropped]"),
+    "dropped": (*BOTH, "soft_labels=[lists,dropped]"),
     "student-128": (*BOTH, "student.dim=128"),
 }
 """Further ones, asked for by name: changes of ``kl+table``, one at a time.
 
-``knowledge=[lists,dropped]`` names :data:`STORES`; without it a recipe has ``lists``."""
+``soft_labels=[lists,dropped]`` names :data:`STORES`; without it a recipe has ``lists``."""
 
 STORES: dict[str, tuple[str, ...]] = {
     "lists": ("positions=train+held_out",),
     "dropped": ("positions=train", "augment.item_drop=0.3", "copies=2"),
 }
-"""What a recipe may learn from: the teacher's lists after all events, and after those of altered histories."""
+"""What a recipe may learn from: the teacher's lists after all events, and after those of augmented histories."""
 
 TEACHERS = {
     "text": ("id", "text"),
@@ -168,12 +168,12 @@ def model(name: str, more: list[str], data: str, seed: int, words: list[str], op
         return (
             member("id", data, seed, words) if not more else trained("fit", f"{data}_{name}_seed{seed}", shared + more)
         )
-    named = next((word for word in more if word.startswith("knowledge=")), "knowledge=[lists]")
+    named = next((word for word in more if word.startswith("soft_labels=")), "soft_labels=[lists]")
     stores = named.partition("=")[2].strip("[]").split(",")
-    given = ",".join(knowledge(options.teacher, store, data, seed, words) for store in stores)
+    given = ",".join(soft_labels(options.teacher, store, data, seed, words) for store in stores)
     own = [word for word in more if word != named]
     run = f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}"
-    return trained("distill", run, [*shared, f"knowledge=[{given}]", *own])
+    return trained("distill", run, [*shared, f"soft_labels=[{given}]", *own])
 
 
 def teacher(data: str, seed: int, words: list[str], kind: str = "text") -> Path:
@@ -206,7 +206,7 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
     return trained("teach", f"{data}_{kind}_seed{seed}", [*own, "cross_fit=2", *given])
 
 
-def knowledge(kind: str, store: str, data: str, seed: int, words: list[str]) -> str:
+def soft_labels(kind: str, store: str, data: str, seed: int, words: list[str]) -> str:
     """The name of one of the :data:`STORES` of a teacher, with the vectors of its text models; written if need be.
 
     iLoRA, and any teacher of MovieLens-1M, answers late events in overlapping windows, ten times as fast as one by one.
@@ -217,7 +217,7 @@ def knowledge(kind: str, store: str, data: str, seed: int, words: list[str]) -> 
     given = [f"store={name}", f"vectors={vectors}", *STORES[store]]
     context = 50 if "ilora" in TEACHERS[kind] else CONTEXT.get(data)
     given += [f"min_context={context}"] if context else []
-    if not (root / "knowledge" / name / "manifest.json").is_file():
+    if not (root / "soft_labels" / name / "manifest.json").is_file():
         deshi("know", ["export", str(run), *given, f"paths.root={root}"])
     return name
 

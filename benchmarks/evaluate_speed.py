@@ -3,7 +3,7 @@
     python benchmarks/evaluate_speed.py [--threads 2] [--repeats 5]
 
 Random states and histories, so that no download is needed. Four ways: from hidden states (what validation does
-during training), from a full score matrix, the whole evaluation of a bundle by a reference ranker,
+during training), from a full score matrix, the whole evaluation of a bundle by a baseline,
 with top-50 lists, per-user frame and all metrics of accuracy, and the same with all that deshi evaluate measures of a
 student: diversity of random item vectors, calibration and slices too. The bound is 2 s of wall time on 2 free cores
 for each; the process time beside it is what to read on a busy machine (it is summed over the threads).
@@ -77,14 +77,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         bundle = random_bundle(Path(folder), np.random.default_rng(0))
         split = LeaveOneOut()(bundle)
-        cases, ranker = split.cases(bundle, "test"), Popularity().fit(bundle, *split.train_ranges(bundle))
+        examples, ranker = split.examples(bundle, "test"), Popularity().fit(bundle, *split.train_ranges(bundle))
 
         def whole() -> object:
-            found = evaluate_ranks(ranker, bundle, cases)
+            found = evaluate_ranks(ranker, bundle, examples)
             return summarise(found.ranks, found.top_items, KS, ITEMS)
 
         counts, vectors = np.bincount(bundle.items, minlength=ITEMS), table.numpy()
-        questions = Questions(bundle, {"test": Part(cases)}, counts, KS, filter_seen=True, batch_size=512)
+        questions = Questions(bundle, {"test": Part(examples)}, counts, KS, filter_seen=True, batch_size=512)
 
         slowest = max(
             measure(

@@ -90,7 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=28, help="of a training, at most")
     parser.add_argument("--epochs", type=int, default=10, help="of a training, at most, where a variant hasn't its own")
     parser.add_argument("--layers", type=int, help="of the language model: the first so many")
-    parser.add_argument("--answers", type=int, default=200, help="test cases that are answered in words")
+    parser.add_argument("--answers", type=int, default=200, help="test examples that are answered in words")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--root", type=Path, default=Path("/tmp/deshi-bench"), help="where data and runs go")
     parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
@@ -221,14 +221,14 @@ def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
     import numpy as np
 
     from deshi.models.scorers import scorer_of
-    from deshi.soft_labels.writer import write_knowledge
+    from deshi.soft_labels.writer import write_soft_labels
 
     chosen = np.random.default_rng(0).permutation(bundle.n_users)[:users]
     rows = np.concatenate([np.arange(bundle.offsets[user], bundle.offsets[user + 1]) for user in np.sort(chosen)])
     scorer = scorer_of(teacher)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        write_knowledge(scorer, bundle, rows, Path(folder) / "store", k=100, meta={"name": "ilora"})
+        write_soft_labels(scorer, bundle, rows, Path(folder) / "store", k=100, meta={"name": "ilora"})
         return {"export_rows_per_s": round(len(rows) / (time.perf_counter() - begin), 1), "export_rows": len(rows)}
 
 

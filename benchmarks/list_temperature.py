@@ -1,6 +1,6 @@
 """How sharp are a teacher's lists, and at which temperature is the item that really came next likeliest on them?
 
-    python benchmarks/list_temperature.py /tmp/deshi-bench/knowledge/STORE /tmp/deshi-bench/data/BUNDLE
+    python benchmarks/list_temperature.py /tmp/deshi-bench/soft_labels/STORE /tmp/deshi-bench/data/BUNDLE
 
 Leave-one-out. At training rows and at those before the validation targets whose next item is listed: its mean negative
 log-likelihood in nats under the softmax of the list's scores divided by each temperature, and the entropy of that
@@ -17,7 +17,7 @@ import numpy as np
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.soft_labels.inspection import sharpness
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import truths
 from deshi.types import PAD
 
@@ -27,18 +27,18 @@ TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path, help="folder of a knowledge store of logits")
+    parser.add_argument("store", type=Path, help="folder of a soft-label store of logits")
     parser.add_argument("bundle", type=Path, help="folder of its data bundle")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
-    knowledge = Knowledge.load(arguments.store, bundle)
-    kind = knowledge.manifest["score_kind"]
+    soft_labels = SoftLabels.load(arguments.store, bundle)
+    kind = soft_labels.manifest["score_kind"]
     if kind != "logit":
         parser.error(f"{arguments.store} has scores of the kind {kind!r}, expected 'logit'.")
-    found = truths(knowledge.histories(bundle), bundle, LeaveOneOut()(bundle))
+    found = truths(soft_labels.histories(bundle), bundle, LeaveOneOut()(bundle))
     print(f"| rows | listed | | {' | '.join(map(str, TEMPERATURES))} |\n{'| --- ' * (len(TEMPERATURES) + 3)}|")
     for one in (one for one in found if one.name in ("train", "validation")):
-        items, scores = knowledge.rows(one.rows)
+        items, scores = soft_labels.rows(one.rows)
         hit = items == one.items[:, None]
         listed = hit.any(1)
         items, scores, place = items[listed], scores[listed].astype(np.float64), hit[listed].argmax(1)

@@ -89,8 +89,8 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     """Train and test one seed; an interrupted run of that name is resumed, a finished one taken as it is."""
     given = [f"experiment={data}", f"seed={seed}", *words, *options.overrides]
     run = trained("fit", f"{data}_seed{seed}{options.label}", given)
-    references = f"with_references={str(seed == options.seeds[0]).lower()}"
-    tested = evaluated([f"run={run}", "part=both", references, words[-1]])
+    baselines = f"with_baselines={str(seed == options.seeds[0]).lower()}"
+    tested = evaluated([f"run={run}", "part=both", baselines, words[-1]])
     found = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in (("run", run), ("time", run))}
     metrics = json.loads((tested / "metrics.json").read_text())
     return {"seed": seed, "peak_gib": peak_memory(run), "metrics": metrics} | found
@@ -210,7 +210,7 @@ def show(data: str, results: list[dict[str, Any]]) -> None:
 
 
 def rows(results: list[dict[str, Any]]) -> list[str]:
-    """A row for each part of the student, mean and standard deviation, and one for each reference ranker."""
+    """A row for each part of the student, mean and standard deviation, and one for each baseline."""
     lines = []
     for part in ("validation", "test"):
         cells = []
@@ -219,7 +219,7 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.4f}{spread}")
         lines.append(f"| {results[0]['run']['student']} | {part} | " + " | ".join(cells) + " |")
-    for name, metrics in results[0]["metrics"]["references"].items():
+    for name, metrics in results[0]["metrics"]["baselines"].items():
         figures = [f"{metrics[f'test/{metric}']:.4f}" for metric in SHOWN]
         lines.append(f"| {name} | test | " + " | ".join(figures) + " |")
     return lines

@@ -161,13 +161,13 @@ def top_ranks(evaluation: Path) -> str:
 
     Doubled, since a mean rank of ties may end in a half, and 0 beyond 10; bytes, compressed, in base 64.
     """
-    ranks = pl.read_parquet(evaluation / "ranks.parquet").filter(pl.col("part") == "test").sort("case")["rank"]
+    ranks = pl.read_parquet(evaluation / "ranks.parquet").filter(pl.col("part") == "test").sort("example")["rank"]
     doubled = np.where(ranks.to_numpy() <= 10, 2 * ranks.to_numpy(), 0).astype(np.uint8)
     return base64.b64encode(zlib.compress(doubled.tobytes(), 9)).decode()
 
 
 def per_user(packed: str) -> NDArray[np.float64]:
-    """NDCG@10 and Recall@10 ``(C, 2)`` of what :func:`top_ranks` wrote; a case has one target."""
+    """NDCG@10 and Recall@10 ``(C, 2)`` of what :func:`top_ranks` wrote; an example has one target."""
     ranks = np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype=np.uint8) / 2
     hit = ranks > 0
     return np.stack([np.where(hit, 1 / np.log2(1 + ranks.clip(min=1)), 0.0), hit], axis=1)

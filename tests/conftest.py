@@ -54,7 +54,7 @@ def _finished_root(tmp_path_factory: pytest.TempPathFactory, config_dir: Path) -
     deshi.prepare(root, config_dir=config_dir, data="tiny")
     for seed in (0, 1):
         run = deshi.fit(root, *SMALL, f"seed={seed}", f"name=tiny_seed{seed}", config_dir=config_dir, data="tiny")
-        deshi.evaluate(root, f"run={run.folder}", "part=both", f"with_references={str(seed == 0).lower()}")
+        deshi.evaluate(root, f"run={run.folder}", "part=both", f"with_baselines={str(seed == 0).lower()}")
     return folder
 
 

@@ -22,7 +22,7 @@ def frame_of(ranks: Sequence[float], part: str = "test", users: Sequence[str] | 
     return pl.DataFrame(
         {
             "part": [part] * size,
-            "case": list(range(size)),
+            "example": list(range(size)),
             "user": list(range(size)),
             "user_id": list(users) if users is not None else [f"u{user}" for user in range(size)],
             "target": [0] * size,
@@ -40,7 +40,7 @@ def write_evaluation(
     config: dict[str, Any] | None = None,
     seed: int = 0,
     student: str = "sasrec",
-    references: dict[str, Sequence[float]] | None = None,
+    baselines: dict[str, Sequence[float]] | None = None,
     **changes: Any,
 ) -> Evaluation:
     """The evaluation ``name`` of a run of the same name, with ``changes`` to its record.
@@ -52,12 +52,12 @@ def write_evaluation(
         config: of the fit run; None leaves the run's folder away.
         seed: of the fit run.
         student: the ranker.
-        references: ranks of reference rankers beside it.
+        baselines: ranks of baselines beside it.
         changes: entries of ``run.json``.
     """
     folder, run = root / "runs" / "evaluate" / name, root / "runs" / "fit" / name
     frame = ranks if isinstance(ranks, pl.DataFrame) else frame_of(ranks)
-    (folder / "references").mkdir(parents=True)
+    (folder / "baselines").mkdir(parents=True)
     if config is not None:
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(yaml.safe_dump({**config, "seed": seed, "name": name}))
@@ -75,9 +75,9 @@ def write_evaluation(
     }
     (folder / "config.yaml").write_text("{}\n")
     frame.write_parquet(folder / "ranks.parquet")
-    for reference, its_ranks in (references or {}).items():
-        frame_of(its_ranks).write_parquet(folder / "references" / f"{reference}.parquet")
+    for baseline, its_ranks in (baselines or {}).items():
+        frame_of(its_ranks).write_parquet(folder / "baselines" / f"{baseline}.parquet")
     write_json(folder / "run.json", {**record, **changes})
-    measured = {f"{part}/n_cases": own["case"].n_unique() for (part,), own in frame.group_by("part")}
-    write_json(folder / "metrics.json", {**measured, "references": {name: {} for name in references or {}}})
+    measured = {f"{part}/n_examples": own["example"].n_unique() for (part,), own in frame.group_by("part")}
+    write_json(folder / "metrics.json", {**measured, "baselines": {name: {} for name in baselines or {}}})
     return load_evaluation(folder)

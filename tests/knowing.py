@@ -1,4 +1,4 @@
-"""Small teachers, data and stores for the tests of the knowledge store."""
+"""Small teachers, data and stores for the tests of the soft-label store."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from deshi.auditing.candidates import audit_candidates
 from deshi.auditing.examples import audit_questions
 from deshi.auditing.figures import audit_figures
 from deshi.auditing.finding import Finding
-from deshi.auditing.provenance import audit_knowledge, audit_record, audit_weights
+from deshi.auditing.provenance import audit_record, audit_soft_labels, audit_weights
 from deshi.auditing.ranks import audit_ranks
 from deshi.auditing.reranking import recompute
 from deshi.auditing.selection import audit_selection
@@ -34,9 +34,9 @@ from deshi.auditing.split import audit_split
 from deshi.auditing.student import audit_student
 from deshi.auditing.table import Renamed, audit_table
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
-from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.data.splits import Examples, LeaveOneOut, Split
 from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.models.base import Student
 from deshi.models.sasrec import SASRec
@@ -77,14 +77,14 @@ class Shop:
     student: Student
 
     @property
-    def cases(self) -> Cases:
+    def examples(self) -> Examples:
         """Of the test part."""
-        return self.split.cases(self.bundle, "test")
+        return self.split.examples(self.bundle, "test")
 
     @property
-    def validation(self) -> Cases:
+    def validation(self) -> Examples:
         """Of the validation part."""
-        return self.split.cases(self.bundle, "validation")
+        return self.split.examples(self.bundle, "validation")
 
     def batches(self, ends: np.ndarray | None = None) -> Iterable[Batch]:
         """An epoch of small training batches."""
@@ -94,11 +94,11 @@ class Shop:
 
     def ranks(self) -> pl.DataFrame:
         """Of the student on test."""
-        return evaluate_ranks(StudentScorer(self.student), self.bundle, self.cases).ranks
+        return evaluate_ranks(StudentScorer(self.student), self.bundle, self.examples).ranks
 
     def honest(self) -> pl.DataFrame:
         """The same, as the audit computes them again."""
-        return recompute(StudentScorer(self.student), self.bundle, self.cases)
+        return recompute(StudentScorer(self.student), self.bundle, self.examples)
 
     def ndcg(self) -> float:
         """Of the student on validation."""
@@ -275,10 +275,10 @@ class Leaky(Split):
         starts, ends = super().train_ranges(bundle, train_targets)
         return starts, np.minimum(ends + self.train_more, bundle.offsets[1:])
 
-    def cases(self, bundle: Bundle, part: str) -> Cases:
+    def examples(self, bundle: Bundle, part: str) -> Examples:
         """The questions with longer or shorter histories."""
-        cases = super().cases(bundle, part)
-        return replace(cases, ends=cases.ends + self.history_more)
+        examples = super().examples(bundle, part)
+        return replace(examples, ends=examples.ends + self.history_more)
 
 
 def leaky(shop: Shop, **changes: int) -> list[Finding]:
@@ -446,10 +446,10 @@ def _(shop: Shop) -> Planted:
 
 
 def questions(shop: Shop, numbers: np.ndarray) -> list[Finding]:
-    """The audit of test batches that ask the cases ``numbers``, one batch each time."""
-    asked = list(CaseBatches(shop.bundle, shop.cases, 50, 1, True))
+    """The audit of test batches that ask the examples ``numbers``, one batch each time."""
+    asked = list(ExampleBatches(shop.bundle, shop.examples, 50, 1, True))
     order = {int(batch[0]): batch for batch in asked}
-    return audit_questions(shop.bundle, shop.split, shop.cases, [order[int(n)] for n in numbers], "test")
+    return audit_questions(shop.bundle, shop.split, shop.examples, [order[int(n)] for n in numbers], "test")
 
 
 @fault("user-evaluated-twice", "a distributed sampler that fills its last batch with the first users")
@@ -464,9 +464,9 @@ def _(shop: Shop) -> Planted:
 
 @fault("target-in-history", "evaluation batches whose histories hold the target")
 def _(shop: Shop) -> Planted:
-    late = replace(shop.cases, ends=shop.cases.ends + 1)
+    late = replace(shop.examples, ends=shop.examples.ends + 1)
     return audit_questions(
-        shop.bundle, shop.split, shop.cases, CaseBatches(shop.bundle, late, 50, 16, True), "test"
+        shop.bundle, shop.split, shop.examples, ExampleBatches(shop.bundle, late, 50, 16, True), "test"
     ), None
 
 
@@ -475,7 +475,7 @@ def _(shop: Shop) -> Planted:
 
 def probed(shop: Shop, student: Student) -> list[Finding]:
     """The audit of a student."""
-    return audit_student(student, shop.bundle, shop.cases)
+    return audit_student(student, shop.bundle, shop.examples)
 
 
 class Bidirectional(Walker):
@@ -710,13 +710,13 @@ def candidate_sets(shop: Shop) -> pl.DataFrame:
     random, ranks = np.random.default_rng(0), shop.ranks()
     others = [[f"i{n}" for n in random.permutation(ITEMS) if n != target][:9] for target in ranks["target"]]
     sets = [[item, *rest] for item, rest in zip(ranks["item_id"], others, strict=True)]
-    return ranks.select("case", "user_id", "item_id", pl.Series("candidates", sets))
+    return ranks.select("example", "user_id", "item_id", pl.Series("candidates", sets))
 
 
 @fault("candidates-without-target", "candidates drawn without the target")
 def _(shop: Shop) -> Planted:
     sets = candidate_sets(shop)
-    cut = pl.when(pl.col("case") < 8).then(pl.col("candidates").list.tail(9)).otherwise("candidates")
+    cut = pl.when(pl.col("example") < 8).then(pl.col("candidates").list.tail(9)).otherwise("candidates")
     return audit_candidates(sets.with_columns(cut.alias("candidates")), shop.ranks()), ids(range(8))
 
 
@@ -724,7 +724,7 @@ def _(shop: Shop) -> Planted:
 def _(shop: Shop) -> Planted:
     sets = candidate_sets(shop)
     double = pl.concat_list("candidates", "item_id")
-    cut = pl.when(pl.col("case") < 8).then(double).otherwise("candidates")
+    cut = pl.when(pl.col("example") < 8).then(double).otherwise("candidates")
     return audit_candidates(sets.with_columns(cut.alias("candidates")), shop.ranks()), ids(range(8))
 
 
@@ -762,8 +762,8 @@ def _(shop: Shop) -> Planted:
 
 
 def store(shop: Shop, bundle: Bundle | None = None, **files: Any) -> list[Finding]:
-    """The audit of a knowledge store."""
-    folder = shop.folder / "knowledge"
+    """The audit of a soft-label store."""
+    folder = shop.folder / "soft_labels"
     folder.mkdir()
     source = bundle or shop.bundle
     write_json(folder / "manifest.json", {"data_fingerprint": source.fingerprint, "n_items": source.n_items})
@@ -772,7 +772,7 @@ def store(shop: Shop, bundle: Bundle | None = None, **files: Any) -> list[Findin
             save_file({name: torch.from_numpy(np.ascontiguousarray(array, np.float32))}, folder / f"{name}.safetensors")
         else:
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    return audit_knowledge(folder, shop.bundle)
+    return audit_soft_labels(folder, shop.bundle)
 
 
 def alike() -> np.ndarray:
@@ -784,7 +784,7 @@ def alike() -> np.ndarray:
     return np.concatenate([groups, 0.1 * np.stack([np.cos(angles), np.sin(angles)], 1)], axis=1)
 
 
-@fault("made-on-another-bundle", "a knowledge store made before the data were filtered anew")
+@fault("made-on-another-bundle", "a soft-label store made before the data were filtered anew")
 def _(shop: Shop) -> Planted:
     other = open_shop(shop.folder / "before", shop.sequences[:-5], shop.times[:-5])
     return store(shop, other.bundle), None

@@ -87,13 +87,13 @@ def head(name: str, planted: list[str]) -> str:
 def table() -> str:
     """The whole table."""
     rows = [
-        "| finding | severity | what it means | planted as | effect, on the first of these | mend |",
+        "| finding | severity | what it means | planted as | effect, on the first of these | fix |",
         "|" + " --- |" * 6,
     ]
     said = examples()
     for name, planted in descriptions().items():
         one = said[name]
-        rows.append(f"{head(name, planted)} {_cell(one.effect)} | {_cell(one.mend)} |")
+        rows.append(f"{head(name, planted)} {_cell(one.effect)} | {_cell(one.fix)} |")
     return "\n".join(rows)
 
 

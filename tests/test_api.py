@@ -51,9 +51,9 @@ def test_a_stage_is_a_function_whatever_was_imported_before(configs: list[Any]) 
     """A package of a stage's name would take the function's place as soon as anything imports it."""
     packages = {path.parent.name for path in Path(deshi.__file__).parent.glob("*/__init__.py")}
     assert packages.isdisjoint(deshi.__all__)
-    deshi.evaluate(reference="popularity", data="ml-100k")
+    deshi.evaluate(baseline="popularity", data="ml-100k")
     deshi.audit(data="ml-100k")
-    assert configs[0].reference == "popularity" and configs[1].data.name == "ml-100k"
+    assert configs[0].baseline == "popularity" and configs[1].data.name == "ml-100k"
 
 
 def test_an_initialised_hydra_is_left_as_it_was(configs: list[Any], config_dir: Path) -> None:

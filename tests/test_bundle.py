@@ -28,7 +28,7 @@ def test_round_trip(tmp_path):
 
 
 def test_a_row_of_the_table_is_the_flat_position(tmp_path):
-    """The knowledge store names events by flat position: interactions.parquet must agree with the arrays."""
+    """The soft-label store names events by flat position: interactions.parquet must agree with the arrays."""
     bundle = tiny_bundle(tmp_path, random_sequences(20, 30, 1, 9))
     table = pl.read_parquet(bundle.path / "interactions.parquet")
     assert table["item"].to_list() == bundle.items.tolist()

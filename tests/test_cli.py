@@ -157,7 +157,7 @@ def test_wrong_use_is_explained_without_a_traceback(
 def test_a_stages_own_errors_are_messages_too(
     stand_in: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Errors that the user can mend come without a traceback, unless it is asked for."""
+    """Errors that the user can fix come without a traceback, unless it is asked for."""
     stand_in("fit", DeshiError("There is no data bundle."))
     assert main(["fit"]) == 2
     assert capsys.readouterr().err == "error: There is no data bundle.\n"
@@ -210,7 +210,7 @@ def test_every_example_of_the_help_is_valid(
     """An example that doesn't run is the worst teacher."""
     from deshi.api import compose
 
-    for name, given in (("fit", []), ("distill", ["knowledge=[lists]"])):
+    for name, given in (("fit", []), ("distill", ["soft_labels=[lists]"])):
         folder = tmp_path / "runs" / name / "20250101-000000_x"
         folder.mkdir(parents=True)
         save_config(folder, compose(name, given, {}))

@@ -27,9 +27,9 @@ def random_ranks(seed: int, size: int = 300, scale: float = 20.0) -> list[float]
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[Evaluation]:
-    """A SASRec of two seeds and a GRU4Rec of one, with a reference beside the first; the GRU4Rec is much better."""
+    """A SASRec of two seeds and a GRU4Rec of one, with a baseline beside the first; the GRU4Rec is much better."""
     return [
-        write_evaluation(tmp_path, "a", random_ranks(0), SASREC, 0, references={"popularity": random_ranks(7)}),
+        write_evaluation(tmp_path, "a", random_ranks(0), SASREC, 0, baselines={"popularity": random_ranks(7)}),
         write_evaluation(tmp_path, "b", random_ranks(1), SASREC, 1),
         write_evaluation(tmp_path, "c", random_ranks(2, scale=5.0), GRU, 0, "gru4rec"),
     ]
@@ -73,7 +73,7 @@ def test_the_statistics_are_the_shared_ones(three: list[Evaluation]) -> None:
 
 def test_the_correction_is_over_pairs_and_metrics(three: list[Evaluation]) -> None:
     """Every test that is shown is a chance to be lucky."""
-    found = compare_evaluations(three, metrics=["recall@10", "ndcg@10"], with_references=True)
+    found = compare_evaluations(three, metrics=["recall@10", "ndcg@10"], with_baselines=True)
     assert len(found.tests) == 6 and [model.label for model in found.models] == ["sasrec", "gru4rec", "popularity"]
     assert [test.permutation_holm for test in found.tests] == holm([test.permutation_p for test in found.tests])
     assert [test.wilcoxon_holm for test in found.tests] == holm([test.wilcoxon_p for test in found.tests])
@@ -81,14 +81,14 @@ def test_the_correction_is_over_pairs_and_metrics(three: list[Evaluation]) -> No
 
 def test_a_baseline_is_second_in_every_pair(three: list[Evaluation]) -> None:
     """A positive difference then always means better than the baseline, and fewer tests are corrected for."""
-    found = compare_evaluations(three, metrics=["recall@10"], with_references=True, baseline="popularity")
+    found = compare_evaluations(three, metrics=["recall@10"], with_baselines=True, against="popularity")
     assert [(test.first, test.second) for test in found.tests] == [("sasrec", "popularity"), ("gru4rec", "popularity")]
     assert found.compared_with("recall@10") == "popularity" and found.marked("recall@10") == {"gru4rec"}
 
 
 def test_enough_flips_for_the_correction(three: list[Evaluation]) -> None:
     """With 10,000 flips and 760 tests nothing could ever be significant after Holm's correction."""
-    found = compare_evaluations(three, with_references=True, confidence=0.999)
+    found = compare_evaluations(three, with_baselines=True, confidence=0.999)
     assert found.permutations in (30_000, 30_001) and min(test.permutation_holm for test in found.tests) < 0.001
     assert compare_evaluations(three).permutations == 10_000
     assert compare_evaluations(three, permutations=500).permutations == 500
@@ -102,9 +102,9 @@ def test_users_are_paired_whatever_their_order(tmp_path: Path) -> None:
     assert all(test.ties == 50 for test in compare_evaluations([straight, turned]).tests)
 
 
-def test_several_targets_of_a_user_are_one_case(tmp_path: Path) -> None:
+def test_several_targets_of_a_user_are_one_example(tmp_path: Path) -> None:
     """A temporal split asks for all of a user's later items: users are the units, not targets."""
-    frame = frame_of([1, 50, 1]).with_columns(case=pl.Series([0, 0, 1]), user_id=pl.Series(["u", "u", "v"]))
+    frame = frame_of([1, 50, 1]).with_columns(example=pl.Series([0, 0, 1]), user_id=pl.Series(["u", "u", "v"]))
     frame = frame.with_columns(item_id=pl.Series(["i0", "i1", "i0"]))
     (one,) = [compare_evaluations([write_evaluation(tmp_path, "a", frame, SASREC)], metrics=["recall@10"])]
     assert one.n_users == 2 and one.figures["sasrec"]["recall@10"].mean == 0.75
@@ -116,7 +116,7 @@ def test_one_model_has_intervals_only(three: list[Evaluation]) -> None:
         found = compare_evaluations(runs)
         assert found.tests == [] and found.figures["sasrec"]["ndcg@10"].low > 0
         assert "nothing to test" in found.notes[-1]
-    assert compare_evaluations(three[:1], baseline="sasrec").tests == []
+    assert compare_evaluations(three[:1], against="sasrec").tests == []
 
 
 def test_labels_are_noted_with_their_runs(three: list[Evaluation]) -> None:
@@ -139,10 +139,10 @@ def test_few_seeds_are_noted(three: list[Evaluation]) -> None:
 def test_warnings_of_evaluations_are_carried(tmp_path: Path) -> None:
     """A leak that was found when it was evaluated must not be forgotten when it wins a comparison."""
     leaky = write_evaluation(
-        tmp_path, "a", [1, 2], SASREC, warnings=["LEAK: 2 of 2 targets"], references={"ease": [1, 2]}
+        tmp_path, "a", [1, 2], SASREC, warnings=["LEAK: 2 of 2 targets"], baselines={"ease": [1, 2]}
     )
     more = write_evaluation(tmp_path, "b", [1, 2], SASREC, seed=1, warnings=["LEAK: 1 of 2 targets"])
-    assert compare_evaluations([leaky], with_references=True).warnings == ["sasrec: LEAK: 2 of 2 targets"]
+    assert compare_evaluations([leaky], with_baselines=True).warnings == ["sasrec: LEAK: 2 of 2 targets"]
     assert compare_evaluations([leaky, more]).warnings[1] == "sasrec, seed 1: LEAK: 1 of 2 targets"
 
 
@@ -208,16 +208,16 @@ def test_damaged_ranks_are_refused_by_name(tmp_path: Path) -> None:
         compare_evaluations([first, other])
 
 
-def test_references_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) -> None:
-    """A sentence a seed, part and reference buries the warning that matters."""
+def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) -> None:
+    """A sentence a seed, part and baseline buries the warning that matters."""
     runs = []
     for seed, own in enumerate((0.1, 0.3)):
         said = [f"sasrec does not beat pop on NDCG@10 (test: {own:.4f} against 0.5000).", "LEAK: all of it."]
         runs.append(write_evaluation(tmp_path, str(seed), [1, 2], SASREC, seed=seed, warnings=said))
     for one, own in zip(runs, (0.1, 0.3), strict=True):
-        figures = {"test/ndcg@10": own, "test/n_cases": 2}
+        figures = {"test/ndcg@10": own, "test/n_examples": 2}
         beside = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
-        write_json(one.folder / "metrics.json", {**figures, "references": beside})
+        write_json(one.folder / "metrics.json", {**figures, "baselines": beside})
     found = compare_evaluations([load_evaluation(one.folder) for one in runs])
     assert found.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
     assert found.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(found.warnings) == 3
@@ -273,9 +273,9 @@ def test_the_same_seed_gives_the_same_comparison(three: list[Evaluation]) -> Non
 
 @pytest.fixture
 def compared(finished_root: Path) -> CompareResult:
-    """Both runs of the finished root, as models of their own, beside the reference rankers."""
+    """Both runs of the finished root, as models of their own, beside the baselines."""
     root = f"paths.root={finished_root}"
-    result: CompareResult = deshi.compare(root, runs=["*_tiny_*"], each_run=True, with_references=True)
+    result: CompareResult = deshi.compare(root, runs=["*_tiny_*"], each_run=True, with_baselines=True)
     return result
 
 

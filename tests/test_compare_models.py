@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deshi.comparison.models import find_baseline, flatten, group, labelled
+from deshi.comparison.models import find_opponent, flatten, group, labelled
 from deshi.evaluation.stored import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation
@@ -109,34 +109,34 @@ def test_a_folder_of_runs_may_have_moved(tmp_path: Path) -> None:
     assert labels_of(find_evaluations(tmp_path / "near" / "runs", ["*"])) == ["sasrec dim=64", "sasrec dim=32"]
 
 
-def test_references_come_last_and_once(tmp_path: Path) -> None:
+def test_baselines_come_last_and_once(tmp_path: Path) -> None:
     """They don't depend on the student, but they do on what the run was allowed to train on."""
     beside = {"popularity": RANKS}
     runs = [
-        write_evaluation(tmp_path, "a", RANKS, SASREC, seed=0, references=beside),
-        write_evaluation(tmp_path, "b", RANKS, SASREC, seed=1, references=beside),
+        write_evaluation(tmp_path, "a", RANKS, SASREC, seed=0, baselines=beside),
+        write_evaluation(tmp_path, "b", RANKS, SASREC, seed=1, baselines=beside),
     ]
-    assert labels_of(runs) == ["sasrec"] and labels_of(runs, with_references=True) == ["sasrec", "popularity"]
+    assert labels_of(runs) == ["sasrec"] and labels_of(runs, with_baselines=True) == ["sasrec", "popularity"]
     refit = write_evaluation(
-        tmp_path, "c", RANKS, SASREC, seed=2, references=beside, fit={"student": "sasrec", "seed": 2, "refit": True}
+        tmp_path, "c", RANKS, SASREC, seed=2, baselines=beside, fit={"student": "sasrec", "seed": 2, "refit": True}
     )
-    assert labels_of([*runs, refit], with_references=True)[1:] == [
+    assert labels_of([*runs, refit], with_baselines=True)[1:] == [
         "popularity fitted_on=train", "popularity fitted_on=train and validation",
     ]  # fmt: skip
-    assert "No reference rankers" in group([write_evaluation(tmp_path, "d", RANKS, SASREC)], True)[1][0]
+    assert "No baselines" in group([write_evaluation(tmp_path, "d", RANKS, SASREC)], True)[1][0]
 
 
-def test_a_reference_ranker_evaluated_alone_is_a_model(tmp_path: Path) -> None:
-    """`deshi evaluate reference=popularity` has no run and no seed."""
+def test_a_baseline_ranker_evaluated_alone_is_a_model(tmp_path: Path) -> None:
+    """`deshi evaluate baseline=popularity` has no run and no seed."""
     alone = write_evaluation(tmp_path, "p", RANKS, student="popularity", run=None, fit=None)
-    beside = write_evaluation(tmp_path, "a", RANKS, SASREC, references={"popularity": RANKS})
-    assert labels_of([alone, beside], with_references=True) == ["popularity", "sasrec"]
+    beside = write_evaluation(tmp_path, "a", RANKS, SASREC, baselines={"popularity": RANKS})
+    assert labels_of([alone, beside], with_baselines=True) == ["popularity", "sasrec"]
 
 
 def test_labels_of_ones_own(tmp_path: Path) -> None:
     """They must fit the models, or a table would call one by the other's name."""
-    runs = [write_evaluation(tmp_path, f"{d}", RANKS, sasrec(dim=d), references={"ease": RANKS}) for d in (1, 2)]
-    groups, _ = group(runs, with_references=True)
+    runs = [write_evaluation(tmp_path, f"{d}", RANKS, sasrec(dim=d), baselines={"ease": RANKS}) for d in (1, 2)]
+    groups, _ = group(runs, with_baselines=True)
     assert [one.label for one in labelled(groups, ["small", "large"])] == ["small", "large", "ease"]
     with pytest.raises(DeshiError, match="1 entries, expected 2, for the models sasrec dim=1, sasrec dim=2"):
         labelled(groups, ["small"])
@@ -151,12 +151,12 @@ def test_a_baseline_is_named_by_label_ranker_or_run(tmp_path: Path) -> None:
     runs.append(write_evaluation(tmp_path, "g", RANKS, sasrec(), student="gru4rec"))
     groups = labelled(group(runs)[0])
     for text, label in (("sasrec dim=1", "sasrec dim=1"), ("run2", "sasrec dim=2"), ("gru4rec", "gru4rec")):
-        assert find_baseline(groups, text) == label
-    assert find_baseline(groups, str(runs[0].folder)) == find_baseline(groups, runs[0].record["run"]) == "sasrec dim=1"
+        assert find_opponent(groups, text) == label
+    assert find_opponent(groups, str(runs[0].folder)) == find_opponent(groups, runs[0].record["run"]) == "sasrec dim=1"
     with pytest.raises(DeshiError, match="means 'sasrec dim=1' and 'sasrec dim=2'"):
-        find_baseline(groups, "sasrec")
-    with pytest.raises(DeshiError, match="baseline=gru4rek is no model of this comparison. Nearest .* gru4rec"):
-        find_baseline(groups, "gru4rek")
+        find_opponent(groups, "sasrec")
+    with pytest.raises(DeshiError, match="against=gru4rek is no model of this comparison. Nearest .* gru4rec"):
+        find_opponent(groups, "gru4rek")
 
 
 def test_flatten_by_hand() -> None:

@@ -24,7 +24,7 @@ def pair(metric: str, first: str, second: str, holm: float, effect: float = 0.1)
     return PairTest(metric, first, second, -0.1, -0.2, -0.01, holm / 2, holm / 2, holm, 0.2, effect, 1, 1000, 3)
 
 
-def comparison(labels: list[str], baseline: str | None = None, holm: float = 0.0001) -> Comparison:
+def comparison(labels: list[str], against: str | None = None, holm: float = 0.0001) -> Comparison:
     """Models of means 0.1, 0.2, ... of which the first two have seeds; every pair tested with one corrected p-value."""
     metrics = ["ndcg@10", "mrr@5"]
     models = [
@@ -34,7 +34,7 @@ def comparison(labels: list[str], baseline: str | None = None, holm: float = 0.0
         label: Figure((n + 1) / 10, 0.01 if n < 2 else None, n / 10, (n + 2) / 10, ((n + 1) / 10,))
         for n, label in enumerate(labels)
     }
-    pairs = [(a, b) for n, a in enumerate(labels) for b in labels[n + 1 :] if baseline is None or b == baseline]
+    pairs = [(a, b) for n, a in enumerate(labels) for b in labels[n + 1 :] if against is None or b == against]
     return Comparison(
         data="ml_100k & <co>",
         part="test",
@@ -43,7 +43,7 @@ def comparison(labels: list[str], baseline: str | None = None, holm: float = 0.0
         models=models,
         figures={label: dict.fromkeys(metrics, figure[label]) for label in labels},
         tests=[pair(metric, a, b, holm, float("inf")) for metric in metrics for a, b in pairs],
-        baseline=baseline,
+        against=against,
         confidence=0.95,
         samples=100,
         permutations=10_000,
@@ -144,7 +144,7 @@ def test_latex_by_hand(text: str, expected: str) -> None:
 
 def test_marks_are_about_the_best_or_the_baseline() -> None:
     """The caption says which, and a model is never marked against itself."""
-    free, fixed = comparison(["a", "b", "c"]), comparison(["a", "b", "c"], baseline="c")
+    free, fixed = comparison(["a", "b", "c"]), comparison(["a", "b", "c"], against="c")
     assert free.marked("ndcg@10") == fixed.marked("ndcg@10") == {"a", "b"}
     assert comparison(["a", "b"], holm=0.06).marked("ndcg@10") == set()
     texts = [row[2].text for row in figures_sheet(free).rows]

@@ -27,10 +27,17 @@ def family(runs: Path, day: int, seed: int, dim: int = 8, k: str = "lists-1") ->
     node = {"_target_": "deshi.teachers.ensemble.Ensemble", "members": [plain.name, "elsewhere"]}
     both = write_run(runs, "teach", f"{stamp}_both{seed}", teacher=node, seed=seed)
     store = f"{both.name}_{k}-{stamp}"
-    record = {"knowledge": [{"store": store, "teacher": {"name": "ensemble", "run": both.name}}]}
-    policy = {"policy": {"_target_": "P", "student": plain.name}}
+    record = {"soft_labels": [{"store": store, "teacher": {"name": "ensemble", "run": both.name}}]}
+    strategy = {"selection": {"_target_": "P", "student": plain.name}}
     pupil = write_run(
-        runs, "distill", f"{stamp}_pupil{seed}", record, student=student, seed=seed, knowledge=[store], distill=policy
+        runs,
+        "distill",
+        f"{stamp}_pupil{seed}",
+        record,
+        student=student,
+        seed=seed,
+        soft_labels=[store],
+        distill=strategy,
     )
     return both, pupil
 

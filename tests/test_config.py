@@ -18,7 +18,7 @@ from deshi.configuration.targets import ConfigError
 from deshi.types import DeshiError
 
 FIELDS = {name: stage.schema.model_fields for name, stage in STAGES.items()}
-NEEDED = {"distill": ["knowledge=[lists]"], "tune": ["space.student.dim=choice(8,16)"]}
+NEEDED = {"distill": ["soft_labels=[lists]"], "tune": ["space.student.dim=choice(8,16)"]}
 """What a stage needs besides its defaults."""
 WITH_TRAIN = [name for name, known in FIELDS.items() if "train" in known and known["train"].annotation is TrainConfig]
 
@@ -134,10 +134,10 @@ def test_whatever_is_wrong_stops_before_any_work(problems: Any, text: str, expec
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "knowledge: is missing and has no default, expected stores that deshi know export wrote"),
-        ([], ": folders or names. Write knowledge=[...]"),
-        (["knowledge=lists"], "knowledge: got 'lists' (str), expected array. Write knowledge=[lists]."),
-        (["knowledge=[]"], "knowledge: got [] (list), expected at least one."),
+        ([], "soft_labels: is missing and has no default, expected stores that deshi know export wrote"),
+        ([], ": folders or names. Write soft_labels=[...]"),
+        (["soft_labels=lists"], "soft_labels: got 'lists' (str), expected array. Write soft_labels=[lists]."),
+        (["soft_labels=[]"], "soft_labels: got [] (list), expected at least one."),
     ],
 )
 def test_a_missing_value_and_one_value_for_a_list_are_explained(words: list[str], expected: str) -> None:
@@ -148,7 +148,7 @@ def test_a_missing_value_and_one_value_for_a_list_are_explained(words: list[str]
 
 
 def test_all_problems_come_at_once(problems: Any) -> None:
-    """Nobody wants to mend a configuration one error a run."""
+    """Nobody wants to fix a configuration one error a run."""
     found = problems("train.max_epoch=3", "student.dmi=2", "seed=x")
     assert len(found.splitlines()) == 3
 
@@ -250,8 +250,8 @@ def test_evaluation_takes_data_and_split_from_the_run(fit: Any, config_dir: Path
     ("texts", "expected"),
     [
         ([], "nothing to evaluate"),
-        (["reference=ease"], "needs a data set"),
-        (["reference=pop"], "Nearest valid values: popularity|Valid values: .*popularity"),
+        (["baseline=ease"], "needs a data set"),
+        (["baseline=pop"], "Nearest valid values: popularity|Valid values: .*popularity"),
         (["run=nowhere"], "No run 'nowhere'"),
     ],
 )

@@ -9,7 +9,7 @@ from deshi.configuration.command import command_of, words_of
 from deshi.configuration.saved import resolved
 
 TERM = "distill.terms={x: {_target_: deshi.distillation.listwise.ListwiseKL, temperature: 2}}"
-CASES = [
+EXAMPLES = [
     ("prepare", ["data=ml-1m", "data.filters.min_rating=4"]),
     ("fit", ["experiment=ml-100k", "seed=2", "name=x"]),
     ("fit", ["student=gru4rec", "loss=bce", "split=temporal", "paths.root=/tmp/a", "paths.cache=/tmp/c d"]),
@@ -17,12 +17,12 @@ CASES = [
     ("teach", ["teacher=ilora", "teacher.student=abc"]),
     ("teach", ["train.max_epochs=3", "teacher.embeddings.template='{title}. {text}'"]),
     ("teach", ["teacher=ensemble", "teacher.members=[20250101-000000_a,b]", "cross_fit=2"]),
-    ("distill", ["knowledge=[a,b]", "distill=table", TERM]),
-    ("distill", ["knowledge=[a]", "distill=null"]),
+    ("distill", ["soft_labels=[a,b]", "distill=table", TERM]),
+    ("distill", ["soft_labels=[a]", "distill=null"]),
 ]
 
 
-@pytest.mark.parametrize(("stage", "words"), CASES)
+@pytest.mark.parametrize(("stage", "words"), EXAMPLES)
 def test_the_command_makes_the_configuration(stage: str, words: list[str]) -> None:
     """Groups, nested classes, added terms, strings with spaces and moved folders come back as they were."""
     config = compose(stage, words, {})

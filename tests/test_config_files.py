@@ -15,8 +15,8 @@ NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]
 EXTRA = {
     "audit": ["data=tiny"],
     "compare": ["runs=[latest]"],
-    "distill": ["data=tiny", "knowledge=[lists]"],
-    "evaluate": ["reference=popularity", "data=tiny"],
+    "distill": ["data=tiny", "soft_labels=[lists]"],
+    "evaluate": ["baseline=popularity", "data=tiny"],
     "export": ["run=latest"],
     "fit": ["data=tiny"],
     "gap": ["run=latest"],
@@ -38,10 +38,10 @@ MISSING = {
     "source/dllm2rec": ["source.data=folder", "source.tocf=folder"],
     "source/bigrec": ["source.examples=test.json", "source.names=id2name.txt"],
     "source/llara": ["source.frame=Test_data.df", "source.answers=test.csv", "source.names=id2name.txt"],
-    "policy/coreset": ["policy.student=latest"],
-    "policy/disagreement": ["policy.student=latest"],
-    "policy/error": ["policy.student=latest"],
-    "policy/uncertainty": ["policy.student=latest"],
+    "selection/coreset": ["selection.student=latest"],
+    "selection/disagreement": ["selection.student=latest"],
+    "selection/error": ["selection.student=latest"],
+    "selection/uncertainty": ["selection.student=latest"],
     "teacher/ensemble": ["teacher.members=[latest,latest]"],
     "teacher/ilora": ["teacher.student=latest"],
     "teacher/files": ["teacher.path=lists.csv"],
@@ -73,9 +73,9 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
         "data": ("prepare", []),
         "teacher": ("teach", []),
         "source": ("know", ["action=inspect", "store=lists"]),
-        "policy": ("know", ["action=export", "run=latest"]),
+        "selection": ("know", ["action=export", "run=latest"]),
     }
-    stage, given = stages.get(name.partition("/")[0], ("evaluate", ["reference=popularity", "data=ml-1m"]))
+    stage, given = stages.get(name.partition("/")[0], ("evaluate", ["baseline=popularity", "data=ml-1m"]))
     with pytest.raises(ConfigError, match=f"{key}: is missing: give {key}=VALUE"):
         compose(stage, [*given, choice], {})
     if stage == "prepare":

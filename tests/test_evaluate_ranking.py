@@ -1,4 +1,4 @@
-"""The full-ranking protocol: every case is asked, whatever the batches, and the filter sees whole histories."""
+"""The full-ranking protocol: every example is asked, whatever the batches, and the filter sees whole histories."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def table(bundle: Bundle, seed: int = 0) -> Tensor:
     return torch.randn(bundle.n_users, bundle.n_items, generator=torch.Generator().manual_seed(seed))
 
 
-def test_every_case_is_ranked_by_the_definition(bundle: Bundle) -> None:
+def test_every_example_is_ranked_by_the_definition(bundle: Bundle) -> None:
     """All users of the split, the last partial batch too, against a loop over one user at a time."""
-    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    examples = LeaveOneOut()(bundle).examples(bundle, "test")
     scores = table(bundle)
-    found = evaluate_ranks(Fixed(scores), bundle, cases, batch_size=7)
+    found = evaluate_ranks(Fixed(scores), bundle, examples, batch_size=7)
     assert found.ranks["user"].to_list() == [user for user in range(24) if len(bundle.history(user)) >= 3]
     for row in found.ranks.iter_rows(named=True):
         *history, target = bundle.history(row["user"]).tolist()
@@ -58,8 +58,8 @@ def test_every_case_is_ranked_by_the_definition(bundle: Bundle) -> None:
 
 def test_without_the_filter_everything_is_a_candidate(bundle: Bundle) -> None:
     """filter_seen=false leaves the user's own items in the list."""
-    cases = LeaveOneOut()(bundle).cases(bundle, "test")
-    found = evaluate_ranks(Fixed(table(bundle)), bundle, cases, filter_seen=False)
+    examples = LeaveOneOut()(bundle).examples(bundle, "test")
+    found = evaluate_ranks(Fixed(table(bundle)), bundle, examples, filter_seen=False)
     assert found.ranks["n_candidates"].unique().to_list() == [30]
     user, target = found.ranks["user"].to_numpy(), found.ranks["target"].to_numpy()
     scores = table(bundle).numpy()
@@ -68,34 +68,34 @@ def test_without_the_filter_everything_is_a_candidate(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("targets", ["next", "all"])
 def test_batch_size_changes_nothing(bundle: Bundle, targets: str) -> None:
-    """Metrics are over cases, never averages of batches."""
-    cases = Ratio(0.2, 0.4, targets=targets)(bundle).cases(bundle, "test")
-    whole = evaluate_ranks(Fixed(table(bundle)), bundle, cases, batch_size=1000)
+    """Metrics are over examples, never averages of batches."""
+    examples = Ratio(0.2, 0.4, targets=targets)(bundle).examples(bundle, "test")
+    whole = evaluate_ranks(Fixed(table(bundle)), bundle, examples, batch_size=1000)
     for size in (1, 5):
-        part = evaluate_ranks(Fixed(table(bundle)), bundle, cases, batch_size=size)
+        part = evaluate_ranks(Fixed(table(bundle)), bundle, examples, batch_size=size)
         assert part.ranks.equals(whole.ranks)
         assert np.array_equal(part.top_items, whole.top_items)
 
 
 def test_several_targets_get_distinct_ranks(bundle: Bundle) -> None:
     """With all of a part's items as targets, each has a place of its own and all are asked."""
-    cases = Ratio(0.2, 0.4, targets="all")(bundle).cases(bundle, "test")
-    found = evaluate_ranks(Fixed(table(bundle)), bundle, cases)
-    assert len(found.ranks) == len(cases.target_rows) > len(cases)
-    assert found.ranks.select("case", "rank").is_unique().all()
+    examples = Ratio(0.2, 0.4, targets="all")(bundle).examples(bundle, "test")
+    found = evaluate_ranks(Fixed(table(bundle)), bundle, examples)
+    assert len(found.ranks) == len(examples.target_rows) > len(examples)
+    assert found.ranks.select("example", "rank").is_unique().all()
     assert summarise(found.ranks, found.top_items, [30], 30)["recall@30"] == 1.0
 
 
 def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:
     """A student reads its latest items only, but an item seen long ago is still no recommendation."""
     bundle = tiny_bundle(tmp_path, [[*range(8), 8, 9]], n_items=12)
-    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    examples = LeaveOneOut()(bundle).examples(bundle, "test")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         student = SASRec(n_items=12, dim=8, max_length=3)
     student.train()
     scorer = StudentScorer(student)
-    found = evaluate_ranks(scorer, bundle, cases)
+    found = evaluate_ranks(scorer, bundle, examples)
     assert found.ranks["n_candidates"].to_list() == [3]
     assert sorted(found.top_items[0, :3].tolist()) == [9, 10, 11] and (found.top_items[0, 3:] == PAD).all()
     whole, latest = (
@@ -110,16 +110,16 @@ def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:
 def test_whole_histories_reach_the_scorer(bundle: Bundle) -> None:
     """Cutting is the scorer's business."""
     scorer = Fixed(table(bundle))
-    cases = LeaveOneOut()(bundle).cases(bundle, "test")
-    evaluate_ranks(scorer, bundle, cases)
-    assert max(scorer.widths) == int((cases.ends - cases.starts).max())
+    examples = LeaveOneOut()(bundle).examples(bundle, "test")
+    evaluate_ranks(scorer, bundle, examples)
+    assert max(scorer.widths) == int((examples.ends - examples.starts).max())
 
 
 def test_another_catalogue_is_refused(bundle: Bundle) -> None:
     """A scorer of another data set would be ranked on the wrong items."""
-    cases = LeaveOneOut()(bundle).cases(bundle, "test")
+    examples = LeaveOneOut()(bundle).examples(bundle, "test")
     with pytest.raises(DeshiError, match="knows 7 items, the bundle tiny has 30"):
-        evaluate_ranks(Fixed(torch.zeros(24, 7)), bundle, cases)
+        evaluate_ranks(Fixed(torch.zeros(24, 7)), bundle, examples)
 
 
 def test_popularity_by_hand(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_popularity_by_hand(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 2, 3, 1], [0, 1, 2]], n_items=5)
     split = LeaveOneOut()(bundle)
     ranker = Popularity().fit(bundle, *split.train_ranges(bundle))  # counts: 3, 1, 1, 0, 0
-    found = evaluate_ranks(ranker, bundle, split.cases(bundle, "test"), top_k=2)
+    found = evaluate_ranks(ranker, bundle, split.examples(bundle, "test"), top_k=2)
     assert found.ranks["rank"].to_list() == [1.5, 1.0, 1.0]
     assert found.ranks["n_candidates"].to_list() == [2, 2, 3]
     figures = summarise(found.ranks, found.top_items, [1, 2], 5)
     assert figures["hr@1"] == pytest.approx(2 / 3) and figures["mrr@2"] == pytest.approx((1 / 1.5 + 1 + 1) / 3)
-    assert figures["n_cases"] == 3 and figures["coverage@2"] == pytest.approx(4 / 5)
+    assert figures["n_examples"] == 3 and figures["coverage@2"] == pytest.approx(4 / 5)

@@ -32,11 +32,11 @@ def test_an_evaluation_gives_metrics_and_ranks(finished_root: Path) -> None:
     """What was measured can be measured again from the ranks."""
     (found,) = find_evaluations(finished_root / "runs", ["*_tiny_*"])[:1]
     assert found.parts == ["validation", "test"]
-    assert set(found.references) == {"popularity", "itemknn", "ease", "markov"}
+    assert set(found.baselines) == {"popularity", "itemknn", "ease", "markov"}
     ranks = found.ranks("test")
-    assert set(ranks["part"]) == {"test"} and ranks.height == found.metrics["test/n_cases"] == 60
+    assert set(ranks["part"]) == {"test"} and ranks.height == found.metrics["test/n_examples"] == 60
     assert float((ranks["rank"] <= 5).mean()) == pytest.approx(found.metrics["test/hr@5"])
-    assert found.reference_ranks("markov", "validation").height == 60
+    assert found.baseline_ranks("markov", "validation").height == 60
 
 
 def test_a_second_evaluation_is_the_newest(finished_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Slices: who is in which group, and that no case is lost between them."""
+"""Slices: who is in which group, and that no example is lost between them."""
 
 from __future__ import annotations
 
@@ -54,30 +54,30 @@ def test_terciles_of_histories() -> None:
 
 @pytest.mark.parametrize("targets", ["next", "all"])
 def test_slices_add_up(tmp_path: Path, targets: str) -> None:
-    """With one target a case, the weighted mean over the slices is the figure over all; empty slices have no row."""
+    """With one target an example, the weighted mean over slices is the figure over all; empty slices have no row."""
     bundle = tiny_bundle(tmp_path, random_sequences(40, 12, 4, 11), n_items=13)
     split = LeaveOneOut() if targets == "next" else Ratio(0.2, 0.4, targets="all")
     parts = split(bundle)
     ranges = parts.train_ranges(bundle)
-    counts, cases = training_events(bundle, *ranges).counts(), parts.cases(bundle, "test")
-    found = evaluate_ranks(Popularity().fit(bundle, *ranges), bundle, cases)
-    frame = slice_frame(found.ranks, cases, counts, [1, 5])
-    assert frame.columns[:3] == ["slice", "value", "n_cases"] and frame["n_cases"].min() > 0
+    counts, examples = training_events(bundle, *ranges).counts(), parts.examples(bundle, "test")
+    found = evaluate_ranks(Popularity().fit(bundle, *ranges), bundle, examples)
+    frame = slice_frame(found.ranks, examples, counts, [1, 5])
+    assert frame.columns[:3] == ["slice", "value", "n_examples"] and frame["n_examples"].min() > 0
     assert "cold" not in frame["value"] and not frame.null_count().sum_horizontal().item()
     whole = float((found.ranks["rank"] <= 5).mean())
     for name in (POPULARITY, LENGTH):
         own = frame.filter(pl.col("slice") == name)
-        assert own["n_cases"].sum() >= len(cases) and own.height > 1
+        assert own["n_examples"].sum() >= len(examples) and own.height > 1
         if targets == "next":
-            assert own["n_cases"].sum() == len(cases)
-            assert np.average(own["recall@5"], weights=own["n_cases"]) == pytest.approx(whole)
+            assert own["n_examples"].sum() == len(examples)
+            assert np.average(own["recall@5"], weights=own["n_examples"]) == pytest.approx(whole)
 
 
 def test_popularity_slices_look_at_their_own_targets(tmp_path: Path) -> None:
-    """A case with a popular and a cold target is in both slices, each with its own recall."""
+    """An example with a popular and a cold target is in both slices, each with its own recall."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 1, 2], [0, 1]], n_items=4)
-    cases = Ratio(0.25, 0.5, targets="all")(bundle).cases(bundle, "test")
+    examples = Ratio(0.25, 0.5, targets="all")(bundle).examples(bundle, "test")
     counts = np.array([3, 2, 1, 0])
-    ranks = pl.DataFrame({"case": [0, 0], "target": [2, 3], "rank": [1.0, 4.0]})
-    frame = slice_frame(ranks, cases, counts, [1]).filter(pl.col("slice") == POPULARITY)
-    assert frame.select("value", "n_cases", "recall@1").rows() == [("tail", 1, 1.0), ("cold", 1, 0.0)]
+    ranks = pl.DataFrame({"example": [0, 0], "target": [2, 3], "rank": [1.0, 4.0]})
+    frame = slice_frame(ranks, examples, counts, [1]).filter(pl.col("slice") == POPULARITY)
+    assert frame.select("value", "n_examples", "recall@1").rows() == [("tail", 1, 1.0), ("cold", 1, 0.0)]

@@ -1,4 +1,4 @@
-"""The stage evaluate, end to end on a tiny data set: a trained run, the reference rankers, and what is refused."""
+"""The stage evaluate, end to end on a tiny data set: a trained run, the baselines, and what is refused."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def evaluate(root: Path, *overrides: str, config_dir: Path | None = None) -> Eva
 
 @pytest.fixture(scope="module")
 def both(root: Path) -> EvaluateResult:
-    """The run on both parts, beside all reference rankers."""
-    return evaluate(root, "run=latest", "part=both", "with_references=true")
+    """The run on both parts, beside all baselines."""
+    return evaluate(root, "run=latest", "part=both", "with_baselines=true")
 
 
 def test_validation_figures_are_those_of_training(root: Path, both: EvaluateResult) -> None:
@@ -51,11 +51,11 @@ def test_the_run_folder_is_complete(both: EvaluateResult) -> None:
     assert not [name for name in names if name.endswith(".tmp")]
     ranks = pl.read_parquet(both.folder / "ranks.parquet")
     assert ranks.equals(both.ranks) and ranks.height == 120
-    assert ranks.columns == ["part", "case", "user", "user_id", "target", "item_id", "rank", "n_candidates"]
+    assert ranks.columns == ["part", "example", "user", "user_id", "target", "item_id", "rank", "n_candidates"]
     saved = read_json(both.folder / "metrics.json")
-    assert saved["test/n_cases"] == 60 and saved["test/recall@10"] == both.metrics["test/recall@10"]
-    assert set(saved["references"]) == {"popularity", "itemknn", "ease", "markov"}
-    assert pl.read_parquet(both.folder / "references" / "ease.parquet").height == 120
+    assert saved["test/n_examples"] == 60 and saved["test/recall@10"] == both.metrics["test/recall@10"]
+    assert set(saved["baselines"]) == {"popularity", "itemknn", "ease", "markov"}
+    assert pl.read_parquet(both.folder / "baselines" / "ease.parquet").height == 120
     record = read_json(both.folder / "run.json")
     assert record["protocol"]["filter_seen"] is True and len(record["protocol_fingerprint"]) == 64
     assert set(read_json(both.folder / "time.json")["sasrec"]) == {"validation", "test"}
@@ -70,8 +70,8 @@ def test_metrics_come_from_the_saved_ranks(both: EvaluateResult) -> None:
 def test_lists_are_what_the_ranks_say(both: EvaluateResult) -> None:
     """Who reads lists.parquet sees the target at its rank, no padding and nothing of the history."""
     lists = pl.read_parquet(both.folder / "lists.parquet")
-    assert lists.schema == {"part": pl.String, "case": pl.Int64, "user": pl.Int64, "items": pl.List(pl.Int64)}
-    rows = both.ranks.join(lists, on=["part", "case", "user"], validate="1:1")
+    assert lists.schema == {"part": pl.String, "example": pl.Int64, "user": pl.Int64, "items": pl.List(pl.Int64)}
+    rows = both.ranks.join(lists, on=["part", "example", "user"], validate="1:1")
     assert rows.height == 120 and rows["items"].explode().min() >= 0
     for row in rows.iter_rows(named=True):
         assert len(set(row["items"])) == len(row["items"]) == min(50, row["n_candidates"])
@@ -82,44 +82,44 @@ def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
     """At every K for every ranker; diversity only where the ranker has item vectors and a list has a pair."""
     assert {f"test/{name}@{k}" for name in ("gini", "novelty", "popularity_lift") for k in (1, 10)} <= set(both.metrics)
     assert "test/ild@10" in both.metrics and "test/ild@1" not in both.metrics
-    assert "test/gini@10" in both.references["ease"] and "test/ild@10" not in both.references["ease"]
-    popularity = both.references["popularity"]
+    assert "test/gini@10" in both.baselines["ease"] and "test/ild@10" not in both.baselines["ease"]
+    popularity = both.baselines["popularity"]
     assert popularity["test/popularity_lift@1"] > 1 and popularity["test/novelty@1"] < both.metrics["test/novelty@1"]
 
 
 def test_slices_of_every_ranker_are_kept(both: EvaluateResult) -> None:
-    """The same cases for all, each once in a slice of its kind, and their mean is the figure of the whole."""
+    """The same examples for all, each once in a slice of its kind, and their mean is the figure of the whole."""
     slices = pl.read_parquet(both.folder / "slices.parquet")
-    assert slices.columns[:5] == ["ranker", "part", "slice", "value", "n_cases"] and slices.equals(both.slices)
-    assert set(slices["ranker"]) == {both.ranker, *both.references} and slices["n_cases"].min() > 0
+    assert slices.columns[:5] == ["ranker", "part", "slice", "value", "n_examples"] and slices.equals(both.slices)
+    assert set(slices["ranker"]) == {both.ranker, *both.baselines} and slices["n_examples"].min() > 0
     for (ranker, _), own in slices.filter(pl.col("part") == "test").group_by("ranker", "slice"):
-        metrics = both.metrics if ranker == both.ranker else both.references[str(ranker)]
-        mean = float((own["n_cases"] * own["ndcg@10"]).sum()) / 60
-        assert own["n_cases"].sum() == 60 and mean == pytest.approx(metrics["test/ndcg@10"])
+        metrics = both.metrics if ranker == both.ranker else both.baselines[str(ranker)]
+        mean = float((own["n_examples"] * own["ndcg@10"]).sum()) / 60
+        assert own["n_examples"].sum() == 60 and mean == pytest.approx(metrics["test/ndcg@10"])
     assert "target popularity: head" in str(both)
 
 
 def test_calibration_of_the_student(both: EvaluateResult) -> None:
-    """The bins hold all cases and their error is the figure; reference scores are no logits."""
+    """The bins hold all examples and their error is the figure; baseline scores are no logits."""
     bins = pl.read_parquet(both.folder / "calibration.parquet").filter(pl.col("part") == "test")
-    assert bins.columns == ["part", "bin", "confidence", "accuracy", "n_cases"] and bins["n_cases"].sum() == 60
-    apart = (bins["confidence"] - bins["accuracy"]).abs() * bins["n_cases"]
+    assert bins.columns == ["part", "bin", "confidence", "accuracy", "n_examples"] and bins["n_examples"].sum() == 60
+    apart = (bins["confidence"] - bins["accuracy"]).abs() * bins["n_examples"]
     assert both.metrics["test/ece"] == pytest.approx(float(apart.sum()) / 60)
-    assert 0 < both.metrics["test/log_loss"] < 10 and "test/ece" not in both.references["popularity"]
+    assert 0 < both.metrics["test/log_loss"] < 10 and "test/ece" not in both.baselines["popularity"]
     assert "Log loss" in str(both)
 
 
 def test_tables_show_the_figures(both: EvaluateResult) -> None:
-    """Terminal and notebook show the same table, the reference rankers beside the student."""
+    """Terminal and notebook show the same table, the baselines beside the student."""
     text = str(both)
-    assert f"{both.metrics['test/ndcg@10']:.4f}" in text and f"{both.references['markov']['test/ndcg@10']:.4f}" in text
+    assert f"{both.metrics['test/ndcg@10']:.4f}" in text and f"{both.baselines['markov']['test/ndcg@10']:.4f}" in text
     assert "NDCG" in both._repr_html_() and str(both.folder.name) in both._repr_html_()
 
 
 def test_a_student_that_loses_is_reported(both: EvaluateResult) -> None:
     """Two epochs on a walk that item-to-item transitions predict well can't win, and must be told so."""
     better = [
-        name for name, figures in both.references.items() if figures["test/ndcg@10"] >= both.metrics["test/ndcg@10"]
+        name for name, figures in both.baselines.items() if figures["test/ndcg@10"] >= both.metrics["test/ndcg@10"]
     ]
     assert "markov" in better
     for name in better:
@@ -134,22 +134,22 @@ def test_a_tie_or_nan_does_not_beat() -> None:
     assert unbeaten("s", {"test/ndcg@5": 0.6}, {"popularity": {"test/ndcg@5": 0.5}}, [5]) == []
 
 
-def test_a_reference_alone(root: Path, config_dir: Path, both: EvaluateResult) -> None:
+def test_a_baseline_alone(root: Path, config_dir: Path, both: EvaluateResult) -> None:
     """The same ranker gives the same figures with and without a run beside it."""
-    alone = evaluate(root, "reference=markov", "data=tiny", config_dir=config_dir)
-    assert alone.ranker == "markov" and not alone.references and not alone.warnings
-    assert alone.metrics["test/ndcg@10"] == both.references["markov"]["test/ndcg@10"]
+    alone = evaluate(root, "baseline=markov", "data=tiny", config_dir=config_dir)
+    assert alone.ranker == "markov" and not alone.baselines and not alone.warnings
+    assert alone.metrics["test/ndcg@10"] == both.baselines["markov"]["test/ndcg@10"]
 
 
 def test_llaras_protocol(root: Path) -> None:
     """HitRatio@1 among 20, every answer of a scorer valid; what can't miss is left out and said."""
-    found = evaluate(root, "run=latest", "candidates=llara", "with_references=true")
+    found = evaluate(root, "run=latest", "candidates=llara", "with_baselines=true")
     assert set(found.ranks["n_candidates"]) == {20} and "exact ranks among 20 candidates (llara)" in str(found)
     assert found.metrics["test/hit_ratio@1"] == found.metrics["test/hr@1"] == found.metrics["test/hit_ratio_of_all@1"]
     assert found.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in found.metrics
     assert "test/hr@20" not in found.metrics and "K = 20, 50 left out" in str(found)
     sets = pl.read_parquet(found.folder / "candidates.parquet")
-    assert sets.columns == ["part", "case", "user_id", "item_id", "candidates"]
+    assert sets.columns == ["part", "example", "user_id", "item_id", "candidates"]
     assert sets["candidates"].dtype == pl.List(pl.String) and set(sets["candidates"].list.len()) == {20}
     best = pl.read_parquet(found.folder / "lists.parquet")
     assert set(best["items"].list.len()) == {10}
@@ -158,7 +158,7 @@ def test_llaras_protocol(root: Path) -> None:
 def test_candidates_are_the_same_for_every_run(root: Path, config_dir: Path, tmp_path: Path) -> None:
     """Rankers of one run, of other runs and of other parts answer the same questions; another seed asks others."""
     first = evaluate(root, "run=latest", "candidates=llara")
-    other = evaluate(root, "reference=markov", "data=tiny", "candidates=llara", "part=both", config_dir=config_dir)
+    other = evaluate(root, "baseline=markov", "data=tiny", "candidates=llara", "part=both", config_dir=config_dir)
     seed = evaluate(root, "run=latest", "candidates=llara", "candidates.seed=1")
     sets = [pl.read_parquet(one.folder / "candidates.parquet") for one in (first, other, seed)]
     assert sets[0].equals(sets[1].filter(pl.col("part") == "test")) and not sets[0].equals(sets[2])
@@ -213,13 +213,13 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comparison goes on without the one reference that can't be computed, and says so."""
+    """The comparison goes on without the one baseline that can't be computed, and says so."""
     monkeypatch.setattr("deshi.evaluation.stage.MAX_ITEMS", 10)
-    result = evaluate(root, "run=latest", "with_references=true", "eval.ks=[5]")
-    assert "ease" not in result.references and "ease was left out" in str(result)
+    result = evaluate(root, "run=latest", "with_baselines=true", "eval.ks=[5]")
+    assert "ease" not in result.baselines and "ease was left out" in str(result)
 
 
-def test_no_cases_are_refused(root: Path, config_dir: Path) -> None:
+def test_no_examples_are_refused(root: Path, config_dir: Path) -> None:
     """A split without a question has no answer; the error says what to change."""
     folder = root / "short.csv"
     folder.write_text("user,item,time\n" + "".join(f"u{n},i{t},{t}\n" for n in range(3) for t in range(2)))
@@ -228,5 +228,5 @@ def test_no_cases_are_refused(root: Path, config_dir: Path) -> None:
     overrides += ["data.source.item=item", "data.source.timestamp=time", "data.filters.min_history=1"]
     overrides += ["data.source.time_unit=position"]
     deshi.prepare(*overrides)
-    with pytest.raises(DeshiError, match="has no test case"):
-        deshi.evaluate(*overrides, "reference=popularity")
+    with pytest.raises(DeshiError, match="has no test example"):
+        deshi.evaluate(*overrides, "baseline=popularity")

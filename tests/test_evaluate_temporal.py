@@ -1,4 +1,4 @@
-"""One clock for all users, end to end: fit, evaluation, references and slices, with new users and cold items."""
+"""One clock for all users, end to end: fit, evaluation, baselines and slices, with new users and cold items."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_events(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def temporal(tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
-    """Fitted before day 14, validated before day 17, tested after it, beside all references."""
+    """Fitted before day 14, validated before day 17, tested after it, beside all baselines."""
     root = tmp_path_factory.mktemp("temporal")
     write_events(root / "events.csv")
     data = [f"paths.root={root}", "data=tabular", "data.name=clock", f"data.source.path={root / 'events.csv'}"]
@@ -41,17 +41,17 @@ def temporal(tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
     deshi.prepare(*data)
     run = deshi.fit(*data, *split, *SMALL)
     result: EvaluateResult = deshi.evaluate(
-        f"paths.root={root}", f"run={run.folder}", "part=both", "with_references=true"
+        f"paths.root={root}", f"run={run.folder}", "part=both", "with_baselines=true"
     )
     return result
 
 
 def test_every_stage_works_by_the_clock(temporal: EvaluateResult) -> None:
-    """The split of the run is the split of its evaluation, its references and its slices."""
+    """The split of the run is the split of its evaluation, its baselines and its slices."""
     record = read_json(temporal.folder / "run.json")
     assert record["protocol"]["split"]["name"] == "temporal" and not [w for w in temporal.warnings if "LEAK" in w]
-    assert temporal.metrics["test/n_cases"] == temporal.metrics["validation/n_cases"] == USERS
-    assert {"popularity", "itemknn", "ease", "markov"} == set(temporal.references)
+    assert temporal.metrics["test/n_examples"] == temporal.metrics["validation/n_examples"] == USERS
+    assert {"popularity", "itemknn", "ease", "markov"} == set(temporal.baselines)
     assert set(temporal.slices["part"]) == {"validation", "test"}
 
 
@@ -60,7 +60,7 @@ def test_new_users_and_cold_items_are_counted_and_shown(temporal: EvaluateResult
     counts = read_json(temporal.folder / "run.json")["population"]
     assert counts["test"] == {
         "events": USERS * 3 + NEWCOMERS * 4,
-        "cases": USERS,
+        "examples": USERS,
         "targets": USERS,
         "cold_targets": 10,
         "new_users": NEWCOMERS,
@@ -68,13 +68,13 @@ def test_new_users_and_cold_items_are_counted_and_shown(temporal: EvaluateResult
     }
     assert counts["validation"]["new_users"] == counts["validation"]["cold_targets"] == 0
     (note,) = temporal.notes
-    assert note.startswith("16 of 106 test events have no case, since their 4 users have no history before the part")
+    assert note.startswith("16 of 106 test events have no example, since their 4 users have no history before the part")
     assert "10 of 30 test targets are cold (no training event)" in note and "16 of 106" in str(temporal)
 
 
 def test_cold_targets_are_a_slice(temporal: EvaluateResult) -> None:
     """Their figures stand apart, and popularity can't find what nobody had."""
     cold = temporal.slices.filter((pl.col("value") == "cold") & (pl.col("part") == "test"))
-    assert set(cold["n_cases"]) == {10} and set(cold["ranker"]) == {temporal.ranker, *temporal.references}
+    assert set(cold["n_examples"]) == {10} and set(cold["ranker"]) == {temporal.ranker, *temporal.baselines}
     assert cold.filter(pl.col("ranker") == "popularity")["hr@1"].item() == 0.0
     assert np.isfinite(temporal.metrics["test/novelty@10"])

@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(root: Path)
 @pytest.mark.parametrize("loss", ["softmax.Softmax", "sampled_softmax.SampledSoftmax"])
 def test_an_interrupted_run_resumes_to_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
     """Interrupted inside the third epoch and resumed, a run ends with the uninterrupted run's weights and curve."""
-    settings = {"averaging": 0.9, "schedule": "cosine"}
+    settings = {"ema_decay": 0.9, "schedule": "cosine"}
     node = {"_target_": f"deshi.losses.{loss}"}
     whole = fit.run(config(root, settings, loss=node)).folder
     step = TrainingModule.training_step
@@ -188,7 +188,7 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
 
 def test_bf16_trains_too(root: Path) -> None:
     """Mixed precision with clipping and averaging learns the ring as fp32 does."""
-    result = fit.run(config(root, {"max_epochs": 12, "precision": "bf16", "averaging": 0.5}))
+    result = fit.run(config(root, {"max_epochs": 12, "precision": "bf16", "ema_decay": 0.5}))
     assert result.metrics["validation/ndcg@10"] > 0.6
     assert json.loads((result.folder / "run.json").read_text())["precision"] == "bf16-mixed"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
-from deshi.data.splits import Cases, LeaveOneOut, Ratio, Temporal
+from deshi.data.splits import Examples, LeaveOneOut, Ratio, Temporal
 from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
 from deshi.gap_analysis.decomposition import decompose, design
 from deshi.gap_analysis.probe import Asker, Metric, steps_back
@@ -43,10 +43,10 @@ def test_steps_back_ask_the_same_users_for_one_event_after_the_other(tmp_path: P
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0, 2], [0, 1, 2, 3]])
     ladder = steps_back(bundle, LeaveOneOut()(bundle), 2)
     assert list(ladder) == ["train-2", "train-1", "validation", "test"]
-    targets = {name: bundle.items[cases.target_rows].tolist() for name, cases in ladder.items()}
+    targets = {name: bundle.items[examples.target_rows].tolist() for name, examples in ladder.items()}
     assert targets == {"train-2": [2, 2], "train-1": [3, 1], "validation": [4, 0], "test": [5, 2]}
-    for cases in ladder.values():
-        assert cases.users.tolist() == [0, 1] and (cases.ends == cases.target_rows).all()
+    for examples in ladder.values():
+        assert examples.users.tolist() == [0, 1] and (examples.ends == examples.target_rows).all()
     assert steps_back(bundle, LeaveOneOut()(bundle), 9) == {}
 
 
@@ -54,14 +54,14 @@ def test_withholding_changes_what_is_read_and_nothing_else(tmp_path: Path) -> No
     """The withheld item stays out of the ranking, so the counterfactual is about information alone."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 1, 5, 3]], n_items=6)
     split = LeaveOneOut()(bundle)
-    cases = split.cases(bundle, "test")
+    examples = split.examples(bundle, "test")
     asker = Asker(Successor(6), bundle, Metric("mrr", 10), filter_seen=True, batch_size=8)
     # The last items are 2 and 5. After 5 come 0 and 1, both seen, then 2 and the target 3: it is second.
-    assert asker.worth(cases).tolist() == [1.0, 1 / 2]
+    assert asker.worth(examples).tolist() == [1.0, 1 / 2]
     # Both histories end at 1 now, and 2 is next; only to the first user, who had it, is it no candidate.
-    assert asker.worth_withheld(cases, split.train_end[cases.users]).tolist() == [1.0, 1 / 2]
+    assert asker.worth_withheld(examples, split.train_end[examples.users]).tolist() == [1.0, 1 / 2]
     unfiltered = Asker(Successor(6), bundle, Metric("mrr", 10), filter_seen=False, batch_size=8)
-    assert unfiltered.worth_withheld(cases, split.train_end[cases.users]).tolist() == [1 / 2, 1 / 2]
+    assert unfiltered.worth_withheld(examples, split.train_end[examples.users]).tolist() == [1 / 2, 1 / 2]
 
 
 def test_what_is_known_about_targets_comes_from_training_alone(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_is_known_about_targets_comes_from_training_alone(tmp_path: Path) -
     split = LeaveOneOut()(bundle)
     known = Known.of(bundle, *split.train_ranges(bundle))
     assert known.counts.tolist() == [1, 2, 1, 0]
-    validation, test = split.cases(bundle, "validation"), split.cases(bundle, "test")
+    validation, test = split.examples(bundle, "validation"), split.examples(bundle, "test")
     found = {one.name: one for one in covariates(known, validation, test)}
     np.testing.assert_array_equal(found["target popularity"].validation, [1, np.nan])
     np.testing.assert_array_equal(found["target popularity"].test, [np.nan, 2])
@@ -87,12 +87,14 @@ def test_positions_have_no_ages(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3]], time_unit="position")
     split = LeaveOneOut()(bundle)
     known = Known.of(bundle, *split.train_ranges(bundle))
-    names = [one.name for one in covariates(known, split.cases(bundle, "validation"), split.cases(bundle, "test"))]
+    names = [
+        one.name for one in covariates(known, split.examples(bundle, "validation"), split.examples(bundle, "test"))
+    ]
     assert names == ["target popularity", "history length"]
 
 
 def planted(popularity_shift: float, part_shift: float, seed: int = 0) -> tuple[list[Interval], Interval, float]:
-    """Cases whose metric falls with popularity, a part with other popularity, and a loss that nothing explains."""
+    """Examples whose metric falls with popularity, a part with other popularity, and a loss that nothing explains."""
     random = np.random.default_rng(seed)
     popularity = [random.normal(size=4000), random.normal(loc=popularity_shift, size=4000)]
     length = [random.normal(size=4000), random.normal(size=4000)]
@@ -110,7 +112,7 @@ def test_the_parts_add_up_to_the_gap() -> None:
     assert sum(part.mean for part in parts) + residue.mean == pytest.approx(gap, abs=1e-9)
 
 
-def test_other_cases_are_told_from_an_unexplained_loss() -> None:
+def test_other_examples_are_told_from_an_unexplained_loss() -> None:
     """What goes with popularity is credited to it, what goes with nothing stays in the residue."""
     (popularity, length), residue, _ = planted(-0.7, 0.0)
     assert popularity.mean == pytest.approx(-0.07, abs=0.015) and popularity.high < 0
@@ -180,11 +182,13 @@ def test_withholding_works_for_every_split(tmp_path: Path, rule: Ratio | Tempora
     """Several validation events are withheld together, and without any the answer is the same."""
     bundle = tiny_bundle(tmp_path, random_sequences(30, 25, 6, 12))
     split = rule(bundle)
-    cases = split.cases(bundle, "test")
+    examples = split.examples(bundle, "test")
     asker = Asker(Successor(25), bundle, Metric("ndcg", 10), filter_seen=True, batch_size=7)
-    assert asker.worth_withheld(cases, cases.ends).tolist() == asker.worth(cases).tolist()
-    shorter = np.minimum(split.train_end[cases.users], cases.ends)
-    able = shorter > cases.starts
-    some = Cases(cases.users[able], cases.starts[able], cases.ends[able], np.arange(able.sum() + 1), cases.ends[able])
+    assert asker.worth_withheld(examples, examples.ends).tolist() == asker.worth(examples).tolist()
+    shorter = np.minimum(split.train_end[examples.users], examples.ends)
+    able = shorter > examples.starts
+    some = Examples(
+        examples.users[able], examples.starts[able], examples.ends[able], np.arange(able.sum() + 1), examples.ends[able]
+    )
     withheld = asker.worth_withheld(some, shorter[able])
     assert withheld.shape == (able.sum(),) and ((withheld >= 0) & (withheld <= 1)).all()

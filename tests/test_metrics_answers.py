@@ -13,7 +13,7 @@ NAMES = ["Alien (1979)", "Heat (1995)", "Aliens (1986)"]
 
 
 def test_by_hand() -> None:
-    """A hit, a wrong name, two names and none: 1 hit of 2 valid of 4 answers, letters' case and spaces aside."""
+    """A hit, a wrong name, two names and none: 1 hit of 2 valid of 4 answers, letters' example and spaces aside."""
     answers = ["I say HEAT (1995).", " alien (1979) ", "Heat (1995) or Alien (1979)", "no idea"]
     found = answer_metrics(answers, ["Heat (1995)"] * 4, [NAMES] * 4)
     assert found == {"hit_ratio@1": 0.5, "valid_ratio": 0.5, "hit_ratio_of_all@1": 0.25}
@@ -34,7 +34,7 @@ def test_nothing_to_count_is_no_zero() -> None:
 
 
 def test_questions_without_an_answer_are_refused() -> None:
-    """A target that isn't offered can only be missed: a published data loader makes such cases."""
+    """A target that isn't offered can only be missed: a published data loader makes such examples."""
     with pytest.raises(DeshiError, match="'Ran' is not among its 3 candidates"):
         answer_metrics(["Ran"], ["Ran"], [NAMES])
     with pytest.raises(DeshiError, match="2 answers, 1 targets and 1 candidate lists"):

@@ -88,9 +88,9 @@ def shown(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @settings(max_examples=60, deadline=None)
 @given(shown())
-def test_against_plain_loops(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_against_plain_loops(example: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """The vectorised formulas are those of the definitions, and stay inside their bounds."""
-    lists, counts, vectors = case
+    lists, counts, vectors = example
     k, n = lists.shape[1], len(counts)
     real = [[int(item) for item in row if item != PAD] for row in lists]
     exposure = [sum(item in row for row in real) for item in range(n)]
@@ -113,9 +113,9 @@ def test_against_plain_loops(case: tuple[np.ndarray, np.ndarray, np.ndarray]) ->
 
 @settings(max_examples=30, deadline=None)
 @given(shown(), st.integers(2, 5))
-def test_lift_is_a_ratio(case: tuple[np.ndarray, np.ndarray, np.ndarray], factor: int) -> None:
+def test_lift_is_a_ratio(example: tuple[np.ndarray, np.ndarray, np.ndarray], factor: int) -> None:
     """Counting every training event several times changes no ratio of popularities."""
-    lists, counts, _ = case
+    lists, counts, _ = example
     history = np.full(len(lists), 4.0)
     once = popularity_lift(lists, lists.shape[1], counts, history)
     assert np.allclose(once, popularity_lift(lists, lists.shape[1], counts * factor, history * factor), equal_nan=True)

@@ -52,9 +52,9 @@ def test_against_torch(rows: int, items: int, seed: int) -> None:
 
 
 def test_reliability_by_hand() -> None:
-    """Two bins of two cases: 0.15 promised and 0.5 kept, 0.85 promised and 1.0 kept."""
+    """Two bins of two examples: 0.15 promised and 0.5 kept, 0.85 promised and 1.0 kept."""
     found = reliability(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0.0, 1.0, 1.0, 1.0]), bins=2)
-    assert found.n_cases.tolist() == [2, 2]
+    assert found.n_examples.tolist() == [2, 2]
     assert found.confidence == pytest.approx([0.15, 0.85]) and found.accuracy == pytest.approx([0.5, 1.0])
     assert found.error == pytest.approx((0.35 + 0.15) / 2)
 
@@ -62,7 +62,7 @@ def test_reliability_by_hand() -> None:
 def test_equal_confidences_share_a_bin() -> None:
     """Their order says nothing, so a border between them would only add noise to the error."""
     found = reliability(np.full(30, 0.5), np.tile([0.0, 1.0], 15))
-    assert found.n_cases.tolist() == [30] and found.error == 0.0
+    assert found.n_examples.tolist() == [30] and found.error == 0.0
 
 
 def test_sharper_scores_promise_too_much() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.ranking import METRICS, case_ranks, metrics_from_ranks, metrics_per_case
+from deshi.metrics.ranking import METRICS, example_ranks, metrics_from_ranks, metrics_per_example
 from deshi.types import DeshiError
 
 
@@ -22,8 +22,8 @@ def test_hand_values_with_one_target() -> None:
 
 
 def test_hand_values_with_several_targets() -> None:
-    """One case with targets at ranks 2, 5 and 30, given in another order."""
-    found = metrics_from_ranks(np.array([30.0, 2.0, 5.0]), [5], cases=np.array([0, 0, 0]))
+    """One example with targets at ranks 2, 5 and 30, given in another order."""
+    found = metrics_from_ranks(np.array([30.0, 2.0, 5.0]), [5], examples=np.array([0, 0, 0]))
     assert found["hr@5"] == 1.0
     assert found["recall@5"] == pytest.approx(2 / 3)
     ideal = 1 + 1 / math.log2(3) + 1 / 2
@@ -34,7 +34,7 @@ def test_hand_values_with_several_targets() -> None:
 
 def test_more_targets_than_k() -> None:
     """NDCG and MAP of a perfect list are 1 even if it can't hold all the targets."""
-    found = metrics_from_ranks(np.array([1.0, 2.0, 3.0]), [2], cases=np.zeros(3, np.int64))
+    found = metrics_from_ranks(np.array([1.0, 2.0, 3.0]), [2], examples=np.zeros(3, np.int64))
     assert found["ndcg@2"] == found["map@2"] == 1.0
     assert found["recall@2"] == pytest.approx(2 / 3)
 
@@ -45,22 +45,22 @@ def test_a_tie_on_the_border_is_outside() -> None:
 
 
 def test_empty_truth_is_nan_and_leaves_the_mean_alone() -> None:
-    """A case without targets has no score; calling it 0 would blame the model for the data."""
-    per_case = metrics_per_case(case_ranks(np.array([1.0]), np.array([1]), n_cases=3), [5])
-    for name, values in per_case.items():
+    """An example without targets has no score; calling it 0 would blame the model for the data."""
+    per_example = metrics_per_example(example_ranks(np.array([1.0]), np.array([1]), n_examples=3), [5])
+    for name, values in per_example.items():
         assert np.isnan(values[[0, 2]]).all() and values[1] == 1.0, name
-    assert metrics_from_ranks(np.array([1.0]), [5], np.array([1]), n_cases=3)["ndcg@5"] == 1.0
+    assert metrics_from_ranks(np.array([1.0]), [5], np.array([1]), n_examples=3)["ndcg@5"] == 1.0
     assert math.isnan(metrics_from_ranks(np.array([]), [5])["ndcg@5"])
-    assert math.isnan(metrics_from_ranks(np.array([]), [5], np.array([]), n_cases=2)["hr@5"])
+    assert math.isnan(metrics_from_ranks(np.array([]), [5], np.array([]), n_examples=2)["hr@5"])
 
 
 @pytest.mark.parametrize(
-    ("ranks", "cases"), [([0.0], [0]), ([float("nan")], [0]), ([1.0], [3]), ([1.0], [-1]), ([1.0, 2.0], [0])]
+    ("ranks", "examples"), [([0.0], [0]), ([float("nan")], [0]), ([1.0], [3]), ([1.0], [-1]), ([1.0, 2.0], [0])]
 )
-def test_impossible_ranks_are_refused(ranks: list[float], cases: list[int]) -> None:
+def test_impossible_ranks_are_refused(ranks: list[float], examples: list[int]) -> None:
     """A rank below 1 would count as a hit at every K."""
     with pytest.raises(DeshiError):
-        case_ranks(np.array(ranks), np.array(cases), n_cases=2)
+        example_ranks(np.array(ranks), np.array(examples), n_examples=2)
 
 
 def test_k_below_one_is_refused() -> None:
@@ -71,23 +71,23 @@ def test_k_below_one_is_refused() -> None:
 
 @st.composite
 def tied_lists(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Mean ranks of random targets in random lists with ties, and their cases."""
-    ranks, cases = [], []
-    for case in range(draw(st.integers(1, 4))):
+    """Mean ranks of random targets in random lists with ties, and their examples."""
+    ranks, examples = [], []
+    for example in range(draw(st.integers(1, 4))):
         scores = np.array(draw(st.lists(st.integers(0, 3), min_size=1, max_size=10)))
         for target in draw(st.lists(st.integers(0, len(scores) - 1), max_size=len(scores), unique=True)):
             higher, equal = (scores > scores[target]).sum(), (scores == scores[target]).sum()
             ranks.append(1 + higher + (equal - 1) / 2)
-            cases.append(case)
-    return np.array(ranks, dtype=np.float64), np.array(cases, dtype=np.int64)
+            examples.append(example)
+    return np.array(ranks, dtype=np.float64), np.array(examples, dtype=np.int64)
 
 
 @settings(deadline=None)
 @given(tied_lists(), st.integers(1, 12))
 def test_bounds_and_monotony(lists: tuple[np.ndarray, np.ndarray], k: int) -> None:
     """Every metric lies in 0 .. 1, and hit rate, recall and MRR grow with K."""
-    grouped = case_ranks(*lists, n_cases=5)
-    small, large = metrics_per_case(grouped, [k]), metrics_per_case(grouped, [k + 1])
+    grouped = example_ranks(*lists, n_examples=5)
+    small, large = metrics_per_example(grouped, [k]), metrics_per_example(grouped, [k + 1])
     full = grouped.sizes > 0
     for name in METRICS:
         values = small[f"{name}@{k}"]
@@ -101,10 +101,10 @@ def test_bounds_and_monotony(lists: tuple[np.ndarray, np.ndarray], k: int) -> No
 @given(tied_lists(), st.integers(0, 99))
 def test_order_of_targets_does_not_matter(lists: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     """The metrics are functions of sets of targets and of users."""
-    ranks, cases = lists
+    ranks, examples = lists
     order = np.random.default_rng(seed).permutation(len(ranks))
-    here = metrics_from_ranks(ranks, [3], cases, n_cases=5)
-    there = metrics_from_ranks(ranks[order], [3], cases[order], n_cases=5)
+    here = metrics_from_ranks(ranks, [3], examples, n_examples=5)
+    there = metrics_from_ranks(ranks[order], [3], examples[order], n_examples=5)
     assert here == pytest.approx(there, nan_ok=True)
 
 
@@ -114,21 +114,21 @@ def test_agrees_with_ranx() -> None:
     generator = np.random.default_rng(3)
     qrels: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
-    ranks, cases, sizes = [], [], []
-    for case in range(60):
+    ranks, examples, sizes = [], [], []
+    for example in range(60):
         scores = generator.permutation(40).astype(float)
         targets = generator.choice(40, size=generator.integers(1, 8), replace=False)
-        qrels[f"q{case}"] = {f"d{t}": 1 for t in targets}
-        run[f"q{case}"] = {f"d{item}": float(score) for item, score in enumerate(scores)}
+        qrels[f"q{example}"] = {f"d{t}": 1 for t in targets}
+        run[f"q{example}"] = {f"d{item}": float(score) for item, score in enumerate(scores)}
         ranks += [1.0 + (scores > scores[t]).sum() for t in targets]
-        cases += [case] * len(targets)
+        examples += [example] * len(targets)
         sizes.append(len(targets))
-    per_case = metrics_per_case(case_ranks(np.array(ranks), np.array(cases)), [5, 10])
+    per_example = metrics_per_example(example_ranks(np.array(ranks), np.array(examples)), [5, 10])
     for k in (5, 10):
         names = {"ndcg": f"ndcg@{k}", "recall": f"recall@{k}", "hr": f"hit_rate@{k}", "mrr": f"mrr@{k}"}
         for ours, theirs in names.items():
             expected = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(run), theirs)
-            assert per_case[f"{ours}@{k}"].mean() == pytest.approx(expected, abs=1e-12), theirs
-        over_all = per_case[f"map@{k}"] * np.minimum(sizes, k) / np.array(sizes)
+            assert per_example[f"{ours}@{k}"].mean() == pytest.approx(expected, abs=1e-12), theirs
+        over_all = per_example[f"map@{k}"] * np.minimum(sizes, k) / np.array(sizes)
         expected = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(run), f"map@{k}")
         assert over_all.mean() == pytest.approx(expected, abs=1e-12)

@@ -24,7 +24,7 @@ def naive(scores: torch.Tensor, target: int, seen: set[int]) -> float:
     return 1 + sum(other > own for other in others) + sum(other == own for other in others) / 2
 
 
-def test_hand_case() -> None:
+def test_hand_example() -> None:
     """Ranks count from 1 and the best score is the best rank."""
     assert ranks([[0.1, 0.5, 0.3, 0.4], [4.0, 3.0, 2.0, 1.0]], [2, 0]) == [3.0, 1.0]
 

@@ -1,4 +1,4 @@
-"""Statistics of per-case metrics against hand values, exhaustive enumeration, scipy and simulations."""
+"""Statistics of per-example metrics against hand values, exhaustive enumeration, scipy and simulations."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_sums_in_another_order_are_ties() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_permutation_is_the_exhaustive_one(seed: int) -> None:
-    """For few cases all sign vectors can be counted; the random ones must agree within their error."""
+    """For few examples all sign vectors can be counted; the random ones must agree within their error."""
     generator = np.random.default_rng(seed)
     first, second = generator.choice([0.0, 0.25, 0.5, 1.0], (2, 9))
     exact = enumerated(first - second)
@@ -83,7 +83,7 @@ def test_many_pairs_are_each_what_they_are_alone() -> None:
     assert found[2] == paired_permutation(values[:, 0], np.zeros(50), 500, 3)
 
 
-def test_cases_of_zeros_change_nothing() -> None:
+def test_examples_of_zeros_change_nothing() -> None:
     """Most users are served by no model at small K; leaving them out is only faster."""
     values = np.random.default_rng(0).random((50, 2))
     longer = np.concatenate([values, np.zeros((30, 2))])
@@ -126,7 +126,7 @@ def test_holm_refuses_what_is_no_probability(bad: float) -> None:
 
 
 def test_bootstrap_resamples_all_columns_alike() -> None:
-    """The difference of two columns is the paired bootstrap only if both see the same cases."""
+    """The difference of two columns is the paired bootstrap only if both see the same examples."""
     values = np.random.default_rng(0).random((100, 2))
     means = bootstrap_means(np.column_stack([values, values[:, 0] - values[:, 1]]), 50, seed=4)
     assert means.shape == (50, 3)
@@ -179,7 +179,7 @@ def test_a_planted_difference_is_found() -> None:
         (lambda: paired_permutation(A, B[:3]), r"shapes \(5,\) and \(3,\)"),
         (lambda: wilcoxon(np.ones((2, 2)), np.ones((2, 2))), r"expected both \(C,\)"),
         (lambda: bootstrap_interval(np.array([1.0, np.nan])), "1 of 2 values are NaN"),
-        (lambda: bootstrap_interval(np.array([])), "no case"),
+        (lambda: bootstrap_interval(np.array([])), "no example"),
         (lambda: bootstrap_interval(A, confidence=95), "confidence is 95"),
         (lambda: bootstrap_means(A, samples=0), "samples is 0"),
         (lambda: paired_permutation(A, B, samples=0), "samples is 0"),

@@ -1,4 +1,4 @@
-"""Reference rankers: hand cases, the training ranges and nothing else, refusals."""
+"""Baselines: hand cases, the training ranges and nothing else, refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundles import random_sequences, tiny_bundle
-from deshi.baselines import EASE, REFERENCES, ItemKNN, Markov, Popularity, ReferenceRanker, ease
+from deshi.baselines import BASELINES, EASE, Baseline, ItemKNN, Markov, Popularity, ease
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.types import PAD, Batch, DeshiError
@@ -23,7 +23,7 @@ def histories(*rows: list[int]) -> Batch:
     return Batch(torch.arange(len(rows)), items, torch.tensor([len(row) for row in rows]), nothing, nothing)
 
 
-def fit_on_all(ranker: ReferenceRanker, bundle: Bundle) -> ReferenceRanker:
+def fit_on_all(ranker: Baseline, bundle: Bundle) -> Baseline:
     return ranker.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
 
 
@@ -95,24 +95,24 @@ def test_ease_refuses_a_large_catalogue(tmp_path: Path, monkeypatch: pytest.Monk
         fit_on_all(EASE(), tiny_bundle(tmp_path, [[0, 1, 2, 3]]))
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_only_the_training_ranges_matter(name: str, tmp_path: Path) -> None:
-    """Events outside of the ranges are the answers; a reference that reads them is worthless."""
+    """Events outside of the ranges are the answers; a baseline that reads them is worthless."""
     sequences = random_sequences(20, 12, 4, 8)
     changed = [row[:-2] + row[:-3:-1] for row in sequences]
     batch, scores = histories([1, 2], [3]), []
     for number, rows in enumerate((sequences, changed)):
         bundle = tiny_bundle(tmp_path, rows, n_items=12, name=f"b{number}")
         ranges = LeaveOneOut()(bundle).train_ranges(bundle)
-        scores.append(REFERENCES[name]().fit(bundle, *ranges).scores(batch))
+        scores.append(BASELINES[name]().fit(bundle, *ranges).scores(batch))
     assert torch.equal(*scores)
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_contract(name: str, tmp_path: Path) -> None:
     """Finite float32 scores of the whole catalogue, whatever the padding and the rest of the batch."""
     bundle = tiny_bundle(tmp_path, random_sequences(20, 12, 4, 8), n_items=13)
-    ranker = fit_on_all(REFERENCES[name](), bundle)
+    ranker = fit_on_all(BASELINES[name](), bundle)
     scores = ranker.scores(histories([1, 2, 3, 4, 12], [3], [0, 7]))
     assert ranker.n_items == 13 and scores.shape == (3, 13) and scores.dtype == torch.float32
     assert bool(scores.isfinite().all())

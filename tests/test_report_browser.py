@@ -99,7 +99,7 @@ def test_the_page_fits_and_is_silent(visit: Visit) -> None:
 
 
 def test_it_still_fits_with_everything_open(visit: Visit) -> None:
-    """Folded tables and configurations are the widest things on the page."""
+    """Merged tables and configurations are the widest things on the page."""
     visit.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     assert visit.page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     assert visit.page.evaluate(OUTSIDE) == []
@@ -120,9 +120,9 @@ def test_contents_and_details_work_by_keyboard(visit: Visit) -> None:
     page.locator("nav a", has_text="Examples").focus()
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("#examples$"))  # a link is followed some time after its key
-    folded = page.locator("#examples details:not([open]) > summary").first
-    handle = folded.element_handle()
-    folded.focus()
+    collapsed = page.locator("#examples details:not([open]) > summary").first
+    handle = collapsed.element_handle()
+    collapsed.focus()
     page.keyboard.press("Enter")
     assert handle.evaluate("one => one.parentElement.open")
 

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deshi.reporting.drawing import COLORS, INK, Studio, inline, model_pen, reference_pen, shortened
+from deshi.reporting.drawing import COLORS, INK, Studio, baseline_pen, inline, model_pen, shortened
 from deshi.reporting.examples import draw
 from deshi.reporting.figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
 from deshi.reporting.provenance import flat, hide_passwords
@@ -35,7 +35,7 @@ def test_examples_depend_on_the_seed_alone() -> None:
 
 def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
     """Values at the edge (one point, NaN, no bar) must not stop a report."""
-    pens = model_pen("run", 0), reference_pen("popularity", 1)
+    pens = model_pen("run", 0), baseline_pen("popularity", 1)
     draws = [
         curves([Curve(pens[0], [1], [0.5], 0), Curve(pens[1], [1], [float("nan")])], "epoch", "loss"),
         curves([Curve(pens[0], [1, 10], [0.1, 0.2])], "K", "NDCG@K", [1, 10]),
@@ -63,7 +63,7 @@ def test_an_inline_figure_follows_the_page(tmp_path: Path) -> None:
     assert "http" not in picture.svg and "<style" not in picture.svg and "DejaVu" not in picture.svg
 
 
-def test_inline_leaves_no_dangling_reference() -> None:
+def test_inline_leaves_no_dangling_baseline() -> None:
     """Clip paths and markers are referred to by id."""
     svg = '<?xml?><svg viewBox="0 0 1 1"><g id="a"/><use xlink:href="#a" clip-path="url(#b)"/></svg>'
     assert 'href="#n-a" clip-path="url(#n-b)"' in inline(svg, "n", "t", "d")

@@ -123,7 +123,7 @@ def test_the_summary_agrees_with_the_evaluations(finished_root: Path) -> None:
     """A report with other figures than metrics.json would be a second truth."""
     text = Page(page_of(finished_root)).text
     metrics = [read_json(folder / "metrics.json") for folder in evaluations(finished_root)]
-    for one in [*metrics, *metrics[0]["references"].values()]:
+    for one in [*metrics, *metrics[0]["baselines"].values()]:
         assert f"{one['test/ndcg@10']:.4f}" in text
     mean = sum(one["test/ndcg@10"] for one in metrics) / 2
     assert f"{mean:.4f} ±" in text, "two seeds of one configuration are one model"
@@ -139,14 +139,14 @@ def test_seeds_are_what_differs(finished_root: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_an_unbeaten_reference_and_a_leak_are_on_top(finished_root: Path) -> None:
+def test_an_unbeaten_baseline_and_a_leak_are_on_top(finished_root: Path) -> None:
     """What makes figures worthless is read first or too late."""
     path = evaluations(finished_root)[1] / "run.json"
     record = read_json(path)
     record["fit"]["train_targets"] = "including_validation"
     write_json(path, record)
     metrics = read_json(evaluations(finished_root)[0] / "metrics.json")
-    metrics["references"]["markov"]["test/ndcg@10"] = 0.9999
+    metrics["baselines"]["markov"]["test/ndcg@10"] = 0.9999
     write_json(evaluations(finished_root)[0] / "metrics.json", metrics)
     result = report(finished_root)
     assert result.warnings[0].startswith("tiny_seed1: LEAK")
@@ -165,7 +165,7 @@ def test_what_is_missing_comes_with_its_command(finished_root: Path) -> None:
     text = Page(page_of(finished_root)).text
     run = read_json(first / "run.json")["run"]
     for name in ("lists", "slices", "calibration"):
-        assert f"kept no {name}. Made by: deshi evaluate {run} part=both with_references=true" in text
+        assert f"kept no {name}. Made by: deshi evaluate {run} part=both with_baselines=true" in text
     assert f"deshi gap {run}" in text
 
 
@@ -208,7 +208,7 @@ def test_passwords_are_left_out(finished_root: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_run_and_another_part_and_metric(finished_root: Path) -> None:
-    """The common case is one run; validation is what one looks at while still working on the model."""
+    """The common example is one run; validation is what one looks at while still working on the model."""
     result = report(
         finished_root, "part=validation", "metric=recall@5", "examples=0", "output=" + str(finished_root / "x.html"),
         runs=["latest"],

@@ -25,7 +25,7 @@ from tiny import SMALL
 
 WIDE = ("recipe=wide", "teachers.wide.teacher.dim=24", "teachers.wide.teacher.max_length=10")
 LATE = "teachers.late={teacher: {_target_: deshi.models.sasrec.SASRec}}"
-SELF = ("recipe=self", "train.max_epochs=2", "with_references=false")
+SELF = ("recipe=self", "train.max_epochs=2", "with_baselines=false")
 TIMES = {
     "student_baseline_train_time", "teacher_train_time_total", "distill_teacher_export_time",
     "distill_student_train_time",
@@ -146,8 +146,8 @@ def test_a_failing_step_says_how_to_go_on(tmp_path: Path, config_dir: Path) -> N
     (folder,) = (tmp_path / "runs" / "run").glob("2*")
     record = next(one for one in read_json(folder / "plan.json")["steps"] if one["status"] == "failed")
     assert "temperature" in record["error"] and wrong in record["command"]
-    mended = run(tmp_path, config_dir, *SELF)
-    assert steps(mended.folder)["lists of plain, seed 0"] == "reused" and mended.folder != folder
+    fixed = run(tmp_path, config_dir, *SELF)
+    assert steps(fixed.folder)["lists of plain, seed 0"] == "reused" and fixed.folder != folder
 
 
 def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, config_dir: Path) -> None:
@@ -168,7 +168,7 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
     ("words", "message"),
     [
         (["teachers.both.teacher.members=[plain,late]", LATE], "both draws on late, which must stand before"),
-        (["knowledge.lists.of=nobody"], "expected one of plain, wide, both"),
+        (["soft_labels.lists.of=nobody"], "expected one of plain, wide, both"),
         (["teachers.both=null", "teachers.wide=null"], "there is no teacher: choose a recipe"),
         (["teachers.plain={teacher: {_target_: deshi.models.sasrec.SASRec}}"], "plain is a student's name"),
         (["train.refit=true"], "trains on validation events"),

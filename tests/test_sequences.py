@@ -151,13 +151,13 @@ def test_nothing_to_train_on_is_an_error() -> None:
         batches_of([1, 1], 5)
 
 
-def test_history_batches_ask_every_case_once_with_its_latest_events() -> None:
+def test_history_batches_ask_every_example_once_with_its_latest_events() -> None:
     """Three histories in batches of two: all are there, each cut to its latest three events."""
     items = np.arange(100, 110, dtype=np.int32)
     starts, ends = np.array([0, 5, 6]), np.array([5, 6, 10])
     found = {}
-    for cases, batch in history_batches(items, np.array([7, 8, 9]), starts, ends, 3, 2):
-        for case, row, length in zip(cases, batch.items, batch.lengths, strict=True):
-            found[int(case)] = row[:length].tolist()
+    for examples, batch in history_batches(items, np.array([7, 8, 9]), starts, ends, 3, 2):
+        for example, row, length in zip(examples, batch.items, batch.lengths, strict=True):
+            found[int(example)] = row[:length].tolist()
         assert (batch.targets == PAD).all()
     assert found == {0: [102, 103, 104], 1: [105], 2: [107, 108, 109]}

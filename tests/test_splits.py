@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles import tiny_bundle
-from deshi.data.splits import Cases, LeakWarning, LeaveOneOut, Ratio, Split, Temporal
+from deshi.data.splits import Examples, LeakWarning, LeaveOneOut, Ratio, Split, Temporal
 from deshi.types import DeshiError
 
 DAY = 86_400_000
@@ -25,15 +25,18 @@ def training_targets(bundle, split, **options):
 
 
 def asked(bundle, split, part):
-    """Every case as ``user: (history, targets)``, by item index."""
-    cases = split.cases(bundle, part)
+    """Every example as ``user: (history, targets)``, by item index."""
+    examples = split.examples(bundle, part)
     items = bundle.items.tolist()
     return {
         int(user): (
-            items[cases.starts[case] : cases.ends[case]],
-            [items[row] for row in cases.target_rows[cases.target_offsets[case] : cases.target_offsets[case + 1]]],
+            items[examples.starts[example] : examples.ends[example]],
+            [
+                items[row]
+                for row in examples.target_rows[examples.target_offsets[example] : examples.target_offsets[example + 1]]
+            ],
         )
-        for case, user in enumerate(cases.users)
+        for example, user in enumerate(examples.users)
     }
 
 
@@ -53,7 +56,7 @@ def test_leave_one_out_describes_what_came_of_it(tmp_path):
         "name": "leave_one_out",
         "targets": "next",
         "events": {"train": 5, "validation": 1, "test": 1},
-        "cases": {"validation": 1, "test": 1},
+        "examples": {"validation": 1, "test": 1},
         "users_without_history": {"validation": 0, "test": 0},
     }
 
@@ -200,13 +203,13 @@ def test_ratio_item_by_item(tmp_path):
     assert asked(bundle, everything, "test")[0] == ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
 
 
-def test_cases_have_the_documented_types(tmp_path):
+def test_examples_have_the_documented_types(tmp_path):
     """Evaluation indexes tensors with these arrays: int64 throughout."""
     bundle = tiny_bundle(tmp_path, [list(range(9)), [1, 1, 1, 1]])
     for split in (LeaveOneOut()(bundle), Ratio(0.3, 0.3, "all")(bundle)):
-        cases = split.cases(bundle, "test")
-        assert isinstance(split, Split) and isinstance(cases, Cases) and len(cases) == 2
-        assert {array.dtype for array in vars(cases).values()} == {np.dtype(np.int64)}
+        examples = split.examples(bundle, "test")
+        assert isinstance(split, Split) and isinstance(examples, Examples) and len(examples) == 2
+        assert {array.dtype for array in vars(examples).values()} == {np.dtype(np.int64)}
 
 
 def test_a_split_of_another_bundle_is_refused(tmp_path):
@@ -214,9 +217,9 @@ def test_a_split_of_another_bundle_is_refused(tmp_path):
     split = LeaveOneOut()(tiny_bundle(tmp_path, [[0, 1, 2]]))
     other = tiny_bundle(tmp_path, [[0, 1, 2], [0, 1, 2]], name="other")
     with pytest.raises(DeshiError, match="same bundle"):
-        split.cases(other, "test")
+        split.examples(other, "test")
     with pytest.raises(DeshiError, match="'validation' or 'test'"):
-        split.cases(tiny_bundle(tmp_path, [[0, 1, 2]]), "train")
+        split.examples(tiny_bundle(tmp_path, [[0, 1, 2]]), "train")
 
 
 @settings(max_examples=40, deadline=None)
@@ -233,9 +236,9 @@ def test_parts_never_overlap(tmp_path_factory, sequences, validation, test, targ
         assert (bundle.offsets[:-1] < split.train_end).all()
         assert (split.train_end <= split.valid_end).all() and (split.valid_end <= bundle.offsets[1:]).all()
         for part in ("validation", "test"):
-            cases = split.cases(bundle, part)
-            assert (cases.starts < cases.ends).all()
-            assert (np.diff(cases.target_offsets) >= 1).all()
-            assert (cases.target_rows[cases.target_offsets[:-1]] == cases.ends).all()
-            owner = np.repeat(cases.users, np.diff(cases.target_offsets))
-            assert len(set(zip(owner.tolist(), bundle.items[cases.target_rows].tolist(), strict=True))) == len(owner)
+            examples = split.examples(bundle, part)
+            assert (examples.starts < examples.ends).all()
+            assert (np.diff(examples.target_offsets) >= 1).all()
+            assert (examples.target_rows[examples.target_offsets[:-1]] == examples.ends).all()
+            owner = np.repeat(examples.users, np.diff(examples.target_offsets))
+            assert len(set(zip(owner.tolist(), bundle.items[examples.target_rows].tolist(), strict=True))) == len(owner)

@@ -112,7 +112,7 @@ def test_a_failed_training_is_a_bad_trial_and_no_end(
         (["space.student.dim=chioce(1,2)"], "Nearest valid names: choice"),
         (["space.train.learning_rate=log(0,1)"], "lower bound below the upper one and above 0"),
         (["space.train.learning_rate=interval(a,b)"], "expected two bounds"),
-        (["stage=distill"], r"needs knowledge=\[STORE\]"),
+        (["stage=distill"], r"needs soft_labels=\[STORE\]"),
         (["stage=teach"], "needs a teacher"),
         (["train.refit=true"], "refit the best configuration at the end"),
     ],

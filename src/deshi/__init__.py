@@ -94,7 +94,7 @@ def know(action: str, *overrides: str, config_dir: str | Path | None = None, **v
 
 
 def distill(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
-    """Train a student on data and knowledge: ``deshi.distill(data="ml-100k", knowledge=["STORE"])``.
+    """Train a student on data and soft_labels: ``deshi.distill(data="ml-100k", soft_labels=["STORE"])``.
 
     Arguments and errors as for :func:`prepare`.
     """
@@ -110,7 +110,7 @@ def tune(*overrides: str, config_dir: str | Path | None = None, **values: Any) -
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> EvaluateResult:
-    """Measure a run: ``deshi.evaluate(run="latest", with_references=True)``.
+    """Measure a run: ``deshi.evaluate(run="latest", with_baselines=True)``.
 
     Arguments and errors as for :func:`prepare`.
     """
@@ -142,7 +142,7 @@ def report(*overrides: str, config_dir: str | Path | None = None, **values: Any)
 
 
 def compare(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> CompareResult:
-    """Put evaluated runs side by side: ``deshi.compare(runs=["*_ml-100k_*"], baseline="popularity")``.
+    """Put evaluated runs side by side: ``deshi.compare(runs=["*_ml-100k_*"], against="popularity")``.
 
     Arguments and errors as for :func:`prepare`.
     """

@@ -170,7 +170,7 @@ STAGES: dict[str, Stage] = {
                 ("deshi run experiment=ml-100k", "SASRec, taught by itself and a text model, on MovieLens 100K"),
                 ("deshi run experiment=ml-100k seeds=[0,1,2]", "mean and spread of three seeds"),
                 ("deshi run student=gru4rec recipe=wide", "another student; the teacher is a wider ID model"),
-                ("deshi run knowledge.lists.k=50 distill.terms.kl.temperature=2", "other lists, softer"),
+                ("deshi run soft_labels.lists.k=50 distill.terms.kl.temperature=2", "other lists, softer"),
             ),
         ),
         Stage(
@@ -217,28 +217,29 @@ STAGES: dict[str, Stage] = {
             "know",
             "write down what a teacher knows, look into it, take it from elsewhere",
             "export: a finished run ranks the next item after every event of the data and writes the lists, in shards\n"
-            "that survive a kill, to knowledge/STORE. inspect: coverage, agreement with the truth, the memorisation\n"
+            "that survive a kill, to soft_labels/STORE. inspect: coverage, agreement with the truth, the memorisation\n"
             "gap. import: lists of other programs.",
             KnowConfig,
             _run_know,
             (
                 ("deshi know export latest k=100", "the newest run's 100 best items after every event"),
                 ("deshi know export latest positions=last:20+held_out", "fewer rows"),
-                ("deshi know export latest augment.item_drop=0.3 copies=2", "after altered histories instead"),
+                ("deshi know export latest augment.item_drop=0.3 copies=2", "after augmented histories instead"),
                 ("deshi know inspect STORE", "what the store holds"),
             ),
         ),
         Stage(
             "distill",
             "train a student on the data and on what a teacher knows",
-            "Trains a student as fit does, with terms that draw it to the lists of a knowledge store, and item tables\n"
-            "made of a language model's vectors, folded at the end: nothing of the teacher is needed afterwards.\n"
+            "Trains a student as fit does, with terms that draw it to the lists of a soft-label store, and item "
+            "tables\n"
+            "made of a language model's vectors, merged at the end: nothing of the teacher is needed afterwards.\n"
             "Leaves a run folder runs/distill/TIME_NAME.",
             DistillConfig,
             _run_distill,
             (
-                ("deshi distill knowledge=[STORE]", "SASRec by listwise distillation"),
-                ("deshi distill knowledge=[STORE] distill.terms.kl.temperature=2", "softer lists"),
+                ("deshi distill soft_labels=[STORE]", "SASRec by listwise distillation"),
+                ("deshi distill soft_labels=[STORE] distill.terms.kl.temperature=2", "softer lists"),
                 ("deshi distill resume=latest", "go on with an interrupted run"),
             ),
         ),
@@ -257,7 +258,7 @@ STAGES: dict[str, Stage] = {
                     "two keys at a time",
                 ),
                 (
-                    'deshi tune stage=distill knowledge=[STORE] space.distill.terms.kl.weight="log(0.1,10)"',
+                    'deshi tune stage=distill soft_labels=[STORE] space.distill.terms.kl.weight="log(0.1,10)"',
                     "a distilled student; give the plain one as many trials",
                 ),
             ),
@@ -265,22 +266,22 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             "measure a run by exact full ranking",
-            "Ranks the whole catalogue for every user and writes metrics.json and ranks.parquet. Reference rankers\n"
+            "Ranks the whole catalogue for every user and writes metrics.json and ranks.parquet. Baselines\n"
             "(popularity, item-kNN, EASE, last-item Markov) show whether a student has learned anything.",
             EvaluateConfig,
             _run_evaluate,
             (
                 ("deshi evaluate run=latest", "the newest run, on its own data and split"),
-                ("deshi evaluate run=latest with_references=true", "beside the reference rankers"),
+                ("deshi evaluate run=latest with_baselines=true", "beside the baselines"),
                 ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
-                ("deshi evaluate reference=popularity data=ml-100k", "a reference ranker alone"),
+                ("deshi evaluate baseline=popularity data=ml-100k", "a baseline alone"),
             ),
         ),
         Stage(
             "audit",
-            "find what makes figures wrong: leaks, shifts, ties, lost cases",
+            "find what makes figures wrong: leaks, shifts, ties, lost examples",
             "Checks the bundle, its split, the batches that really reach the model, the student and its ranks, or a\n"
-            "pair of files from any tool. Says what, where, how much and how to mend it; exits with 1 for an error.",
+            "pair of files from any tool. Says what, where, how much and how to fix it; exits with 1 for an error.",
             AuditConfig,
             _run_audit,
             (
@@ -323,7 +324,7 @@ STAGES: dict[str, Stage] = {
             (
                 ("deshi compare latest", "the newest evaluation alone, with intervals"),
                 ("deshi compare '*_ml-100k_*' metrics=[ndcg@10,mrr@10]", "all evaluations on a data set, by pattern"),
-                ("deshi compare latest with_references=true baseline=popularity", "against a reference ranker"),
+                ("deshi compare latest with_baselines=true against=popularity", "against a baseline"),
             ),
         ),
         Stage(

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when the stage has done its work, or what its result says (``exit_code``: ``audit`` says 1 when it has found
-        an error); 2 for an error that the user can mend, 130 after an interruption, 141 when what reads the output has
+        an error); 2 for an error that the user can fix, 130 after an interruption, 141 when what reads the output has
         stopped reading, as ``| head`` does.
     """
     words = list(sys.argv[1:] if argv is None else argv)

@@ -67,7 +67,7 @@ class Batch:
         lengths: ``(B,)`` int64, number of real items in each row of ``items``, at least 1.
         targets: ``(B, L)`` int64, the item to predict after each position, ``PAD`` where there is none.
         rows: ``(B, L)`` int64, each event's flat position in the bundle's CSR arrays (the row of the
-            knowledge store that belongs to it), ``PAD`` where there is none.
+            soft-label store that belongs to it), ``PAD`` where there is none.
     """
 
     users: Tensor

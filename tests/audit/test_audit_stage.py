@@ -69,12 +69,12 @@ def test_the_widened_range_is_called_a_leak(finished_root: Path, capsys: pytest.
     (folder / "config.yaml").write_text(yaml.safe_dump(saved))
     assert main(["audit", "latest", f"paths.root={finished_root}"]) == 1
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "error: validation-target-trained-on" in out and "60 of 60 validation cases" in out
+    assert "error: validation-target-trained-on" in out and "60 of 60 validation examples" in out
     assert "This run's student: NDCG@10" in out
 
 
 def test_ranks_that_were_edited(finished_root: Path) -> None:
-    """Ranks, figures and cases that don't fit together are told apart."""
+    """Ranks, figures and examples that don't fit together are told apart."""
     path = newest(finished_root, "evaluate") / "ranks.parquet"
     ranks = pl.read_parquet(path)
     pl.concat([ranks, ranks.tail(4)]).write_parquet(path)
@@ -112,11 +112,11 @@ def test_weights_that_diverged(finished_root: Path) -> None:
 
 
 def test_a_knowledge_store_beside_the_run(finished_root: Path) -> None:
-    """Knowledge that was made on another bundle is named before anybody distils from it."""
-    folder = finished_root / "knowledge" / "old"
+    """SoftLabels that was made on another bundle is named before anybody distils from it."""
+    folder = finished_root / "soft_labels" / "old"
     folder.mkdir(parents=True)
     write_json(folder / "manifest.json", {"data_fingerprint": "1" * 64, "n_items": 7})
-    assert errors(audit(finished_root, "run=latest", f"knowledge={folder}")) == {"made-on-another-bundle"}
+    assert errors(audit(finished_root, "run=latest", f"soft_labels={folder}")) == {"made-on-another-bundle"}
 
 
 def test_a_pair_of_files(finished_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_pair_of_files(finished_root: Path, tmp_path: Path, monkeypatch: pytes
         (["run=latest", "claimed=ndcg@10=0.1"], "belong to interactions=FILE"),
         (["run=latest", "split=ratio"], "uses the run's own split"),
         (["run=nowhere"], "No run 'nowhere'"),
-        (["run=latest", "knowledge=nowhere"], "does not exist"),
+        (["run=latest", "soft_labels=nowhere"], "does not exist"),
     ],
 )
 def test_what_makes_no_sense_is_refused(finished_root: Path, overrides: list[str], message: str) -> None:

@@ -22,9 +22,9 @@ from deshi.auditing.reranking import recompute
 from deshi.auditing.split import audit_split
 from deshi.auditing.student import audit_student
 from deshi.auditing.table import audit_table
-from deshi.baselines import REFERENCES
+from deshi.baselines import BASELINES
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
 from deshi.evaluation.ranking import evaluate_ranks, summarise
@@ -77,13 +77,13 @@ def test_splits_batches_and_ranks_are_clean(name: str, rule: str, bundles: dict[
     split: Split = SPLITS[rule](bundle)
     found = audit_split(bundle, split)
     found += audit_batches(bundle, split, _epoch(bundle, split))
-    scorer = REFERENCES["popularity"]().fit(bundle, *split.train_ranges(bundle))
+    scorer = BASELINES["popularity"]().fit(bundle, *split.train_ranges(bundle))
     for part in ("validation", "test"):
-        cases = split.cases(bundle, part)
-        found += audit_questions(bundle, split, cases, CaseBatches(bundle, cases, 4, 7, True), part)
-        ranking = evaluate_ranks(scorer, bundle, cases)
+        examples = split.examples(bundle, part)
+        found += audit_questions(bundle, split, examples, ExampleBatches(bundle, examples, 4, 7, True), part)
+        ranking = evaluate_ranks(scorer, bundle, examples)
         figures = summarise(ranking.ranks, ranking.top_items, [1, 10], bundle.n_items)
-        found += audit_ranks(ranking.ranks, bundle, split, part, honest=recompute(scorer, bundle, cases))
+        found += audit_ranks(ranking.ranks, bundle, split, part, honest=recompute(scorer, bundle, examples))
         found += audit_figures({f"{part}/{key}": value for key, value in figures.items()}, ranking.ranks, part)
     assert alarms(found) == []
 
@@ -133,11 +133,11 @@ def test_students_are_clean(build: type[SASRec], bundles: dict[str, Bundle]) -> 
     split = LeaveOneOut()(bundle)
     torch.manual_seed(0)
     student = build(bundle.n_items, 16, 8)
-    cases = split.cases(bundle, "validation")
-    found = audit_student(student, bundle, cases)
-    values = evaluate_ranks(StudentScorer(student), bundle, cases)
+    examples = split.examples(bundle, "validation")
+    found = audit_student(student, bundle, examples)
+    values = evaluate_ranks(StudentScorer(student), bundle, examples)
     recorded = float(summarise(values.ranks, values.top_items, [10], bundle.n_items)["ndcg@10"])
-    assert alarms(found + audit_table(StudentScorer(student), bundle, cases, recorded)) == []
+    assert alarms(found + audit_table(StudentScorer(student), bundle, examples, recorded)) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -147,7 +147,7 @@ def test_histories_without_any_order_raise_no_alarm(seed: int, tmp_path: Path) -
     split = LeaveOneOut()(bundle)
     embeddings = np.random.default_rng(seed).normal(size=(60, 8))
     scorer = StudentScorer(SASRec(60, 8, 8))
-    found = audit_embeddings(embeddings, bundle) + audit_table(scorer, bundle, split.cases(bundle, "validation"))
+    found = audit_embeddings(embeddings, bundle) + audit_table(scorer, bundle, split.examples(bundle, "validation"))
     assert alarms(found) == []
 
 
@@ -156,7 +156,7 @@ def test_the_shop_of_the_planted_faults_is_clean(tmp_path: Path) -> None:
     shop: Shop = open_shop(tmp_path)
     found = audit_bundle(shop.bundle) + audit_split(shop.bundle, shop.split)
     found += audit_batches(shop.bundle, shop.split, shop.batches()) + audit_student(
-        shop.student, shop.bundle, shop.cases
+        shop.student, shop.bundle, shop.examples
     )
     found += audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
     found += ranked(shop, shop.ranks()) + audit_candidates(candidate_sets(shop), shop.ranks())
@@ -171,7 +171,7 @@ RUNS = {
     ],
     "caser, gbce, ratio, refit": ["student=caser", "loss=gbce", "split=ratio", "train.refit=true"],
     "original sasrec, sampled softmax, averaged": [
-        "student=sasrec-original", "loss=sampled_softmax", "train.averaging=0.9", "train.windows=last",
+        "student=sasrec-original", "loss=sampled_softmax", "train.ema_decay=0.9", "train.windows=last",
     ],
 }  # fmt: skip
 

@@ -142,7 +142,7 @@ def test_ties_take_the_mean_rank_and_a_missing_list_is_a_miss(tmp_path: Path) ->
     assert audit(tmp_path, PairFrames(events, lists)).metrics["mrr@5"].mean == pytest.approx(1 / 1.5 / 2)
 
 
-def test_several_targets_a_user_are_one_case(tmp_path: Path) -> None:
+def test_several_targets_a_user_are_one_example(tmp_path: Path) -> None:
     """Temporal splits ask for all items of a period."""
     events = pl.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [1, 2, 2, 1]})
     test = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [3, 4, 5]})

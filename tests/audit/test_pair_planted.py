@@ -407,7 +407,7 @@ def test_a_planted_fault_is_found(plant: Callable[[], Planted], expected: str, t
     assert expected in names_of(result)
     found = next(one for one in result.findings if one.name == expected)
     assert 1 <= len(found.where) <= 5
-    assert re.search(r"\d", found.effect) and found.mend
+    assert re.search(r"\d", found.effect) and found.fix
     users = [int(name) for text in found.where for name in re.findall(r"user (\d+)", text)]
     assert affected is None or (users and set(users) <= affected), found.where
 
@@ -437,7 +437,7 @@ def test_the_page_lists_every_finding_of_files() -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs" / "audit-files.md").read_text(encoding="utf-8").partition("## Findings")[2]
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.M))
-    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src/deshi/audit").glob("pair*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src/deshi/auditing").glob("pair*.py"))
     sources = sources.replace("{kind}s-permuted", '"items-permuted" "users-permuted"')
     reported = {name for name in CHECKS if f'"{name}"' in sources}
     assert listed == reported

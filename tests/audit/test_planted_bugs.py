@@ -20,7 +20,7 @@ def test_a_planted_fault_is_named(planted: Fault, tmp_path: Path) -> None:
     named = [one for one in found if one.name == planted.finding]
     assert named, f"expected {planted.finding}, got {[one.name for one in found]}"
     one = named[0]
-    assert one.what and one.mend and 1 <= len(one.where) <= 5
+    assert one.what and one.fix and 1 <= len(one.where) <= 5
     assert re.search(r"\d", one.effect), one.effect
     if touched is not None:
         users = {match for text in one.where for match in re.findall(r"user (u\d+)", text)}
@@ -45,5 +45,5 @@ def test_the_documentation_lists_every_check() -> None:
 def test_findings_survive_json() -> None:
     """findings.json is read by other tools and by deshi report."""
     for severity in SEVERITIES:
-        one = Finding("cold-targets", severity, "what", ("user 1", "user 2"), "0.1", "mend")
+        one = Finding("cold-targets", severity, "what", ("user 1", "user 2"), "0.1", "fix")
         assert Finding.from_json(one.to_json()) == one

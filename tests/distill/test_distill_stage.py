@@ -34,7 +34,7 @@ def root(finished_root: Path) -> Path:
 
 
 def distil(root: Path, config_dir: Path, *words: str, name: str = "pupil") -> Any:
-    given = [f"paths.root={root}", *SMALL, "knowledge=[lists]", f"name={name}", *words]
+    given = [f"paths.root={root}", *SMALL, "soft_labels=[lists]", f"name={name}", *words]
     return deshi.distill(*given, config_dir=config_dir, data="tiny")
 
 
@@ -43,7 +43,7 @@ def test_a_student_is_distilled_and_evaluated(root: Path, config_dir: Path) -> N
     run = distil(root, config_dir)
     record, seconds = read_json(run.folder / "run.json"), read_json(run.folder / "time.json")
     assert record["stage"] == "distill" and "distill_student_train_time" in seconds
-    (known,) = record["knowledge"]
+    (known,) = record["soft_labels"]
     assert known["store"] == "lists" and known["teacher"]["run"].endswith("tiny_seed0") and known["coverage"]["rows"]
     bundle = Bundle.load(root / "data" / "tiny")
     positions = len(choose_rows("train", bundle, LeaveOneOut()(bundle)))
@@ -55,7 +55,7 @@ def test_a_student_is_distilled_and_evaluated(root: Path, config_dir: Path) -> N
     assert result.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
 
 
-def test_a_table_of_the_teachers_vectors_is_folded_away(root: Path, config_dir: Path) -> None:
+def test_a_table_of_the_teachers_vectors_is_merged_away(root: Path, config_dir: Path) -> None:
     """Inference needs no teacher: the run holds a plain student that scores as the trained one was validated."""
     run = distil(root, config_dir, ADDED)
     student, _ = load_student(run.folder)
@@ -67,25 +67,25 @@ def test_a_table_of_the_teachers_vectors_is_folded_away(root: Path, config_dir: 
     assert result.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
 
 
-def test_altered_histories_are_joined(root: Path, config_dir: Path) -> None:
+def test_augmented_histories_are_joined(root: Path, config_dir: Path) -> None:
     """Beside the data's own lists and alone; without targets they add no training position."""
-    export = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=altered"]
+    export = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=augmented"]
     deshi.know("export", f"paths.root={root}", *export, run="tiny_seed0")
     runs = {
-        name: distil(root, config_dir, "knowledge=" + stores, *words, name=name)
+        name: distil(root, config_dir, "soft_labels=" + stores, *words, name=name)
         for name, stores, words in (
             ("own", "[lists]", []),
-            ("both", "[lists,altered]", []),
-            ("alone", "[altered]", ["distill.altered_targets=true"]),
+            ("both", "[lists,augmented]", []),
+            ("alone", "[augmented]", ["distill.augmented_targets=true"]),
         )
     }
     records = {name: read_json(run.folder / "run.json") for name, run in runs.items()}
     assert records["both"]["positions"] == records["own"]["positions"] < records["alone"]["positions"]
     assert records["own"]["distilled"] < records["both"]["distilled"]
     assert records["both"]["distilled"] == records["own"]["distilled"] + records["alone"]["distilled"]
-    assert [one["store"] for one in records["both"]["knowledge"]] == ["lists", "altered"]
+    assert [one["store"] for one in records["both"]["soft_labels"]] == ["lists", "augmented"]
     log = (runs["both"].folder / "log.txt").read_text()
-    assert f"and at {records['alone']['distilled']} positions of altered histories" in log
+    assert f"and at {records['alone']['distilled']} positions of augmented histories" in log
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -113,11 +113,11 @@ def test_an_interrupted_distillation_resumes_to_the_same_bits(
 ) -> None:
     """Schedules, the terms' random numbers, the table's adapter and the copies' turns all go on where they were."""
     deshi.know(
-        "export", f"paths.root={root}", "augment.item_drop=0.3", "copies=2", run="tiny_seed0", k=5, store="altered"
+        "export", f"paths.root={root}", "augment.item_drop=0.3", "copies=2", run="tiny_seed0", k=5, store="augmented"
     )
     words = [
-        "knowledge=[lists,altered]", ADDED, "distill.terms.kl.final_weight=0.2", "train.max_epochs=3",
-        "train.averaging=0.9", "loss=sampled_softmax", "train.batch_positions=200",
+        "soft_labels=[lists,augmented]", ADDED, "distill.terms.kl.final_weight=0.2", "train.max_epochs=3",
+        "train.ema_decay=0.9", "loss=sampled_softmax", "train.batch_positions=200",
     ]  # fmt: skip
     whole = distil(root, config_dir, *words, name="whole")
     folder = interrupt(monkeypatch, root, config_dir, *words)
@@ -134,19 +134,19 @@ def test_a_store_that_changed_is_not_learnt_from_in_the_same_run(
     """Half a training on one teacher and half on another would be neither."""
     folder = interrupt(monkeypatch, root, config_dir)
     deshi.know("export", f"paths.root={root}", run="tiny_seed1", k=10, store="lists", force=True)
-    with pytest.raises(DeshiError, match="knowledge stores have changed since"):
+    with pytest.raises(DeshiError, match="soft-label stores have changed since"):
         deshi.distill(f"paths.root={root}", resume=str(folder))
 
 
 def changed(root: Path, **teacher: Any) -> None:
-    path = root / "knowledge" / "lists" / "manifest.json"
+    path = root / "soft_labels" / "lists" / "manifest.json"
     manifest = read_json(path)
     write_json(path, manifest | {"teacher": manifest["teacher"] | teacher})
 
 
 def test_a_teacher_that_knew_validation_or_test_is_refused(root: Path, config_dir: Path) -> None:
     """Its lists would carry into training what the student is selected and tested on; both splits are named."""
-    split = read_json(root / "knowledge" / "lists" / "manifest.json")["teacher"]["split"]
+    split = read_json(root / "soft_labels" / "lists" / "manifest.json")["teacher"]["split"]
     ratio = "deshi.data.splits.Ratio"
     changed(root, split={"_target_": ratio})
     with pytest.raises(DeshiError, match=rf"(?s)trained on the split .*{ratio}.* the student's is .*LeaveOneOut"):
@@ -162,12 +162,12 @@ def test_a_refitted_teacher_is_refused(root: Path, config_dir: Path) -> None:
     deshi.fit(f"paths.root={root}", *SMALL, *words, config_dir=config_dir, data="tiny")
     deshi.know("export", f"paths.root={root}", run="refitted", k=5, store="refit")
     with pytest.raises(DeshiError, match="refit was trained on validation events"):
-        distil(root, config_dir, "knowledge=[refit]")
+        distil(root, config_dir, "soft_labels=[refit]")
 
 
 def test_a_foreign_fingerprint_is_refused_with_both(root: Path, config_dir: Path) -> None:
     """Rows of other data are lists after other events."""
-    path = root / "knowledge" / "lists" / "manifest.json"
+    path = root / "soft_labels" / "lists" / "manifest.json"
     write_json(path, read_json(path) | {"data_fingerprint": "0" * 64})
     mine = Bundle.load(root / "data" / "tiny").fingerprint
     with pytest.raises(DeshiError, match=rf"(?s)(0{{12}}.*{mine[:12]}|{mine[:12]}.*0{{12}})"):
@@ -176,15 +176,15 @@ def test_a_foreign_fingerprint_is_refused_with_both(root: Path, config_dir: Path
 
 def test_a_store_with_changed_rows_is_refused(root: Path, config_dir: Path) -> None:
     """Duplicates and unknown items are refused with how many rows hold them."""
-    path = root / "knowledge" / "lists" / "topk_items.npy"
+    path = root / "soft_labels" / "lists" / "topk_items.npy"
     items = np.load(path)
     rows = np.flatnonzero(items[:, 0] >= 0)[:3]
     items[rows, 1] = items[rows, 0]
     np.save(path, items)
     with pytest.raises(DeshiError, match=r"3 of 840 rows list an item twice"):
         distil(root, config_dir)
-    with pytest.raises(DeshiError, match="no knowledge store"):
-        distil(root, config_dir, "knowledge=[absent]")
+    with pytest.raises(DeshiError, match="no soft-label store"):
+        distil(root, config_dir, "soft_labels=[absent]")
 
 
 def test_lists_that_hold_the_answers_are_refused(root: Path, config_dir: Path) -> None:
@@ -194,17 +194,17 @@ def test_lists_that_hold_the_answers_are_refused(root: Path, config_dir: Path) -
     nexts = np.asarray(bundle.items)[rows + 1]
     lists = np.stack([nexts, (nexts + 1) % bundle.n_items, (nexts + 2) % bundle.n_items], axis=1).astype(np.int32)
     scores = np.tile(np.array([3, 2, 1], dtype=np.float32), (len(rows), 1))
-    write_lists(rows, lists, scores, bundle, root / "knowledge" / "leak", meta={"name": "leak"}, score_kind="logit")
+    write_lists(rows, lists, scores, bundle, root / "soft_labels" / "leak", meta={"name": "leak"}, score_kind="logit")
     with pytest.raises(DeshiError, match=rf"100% of {len(rows):,} training rows"):
-        distil(root, config_dir, "knowledge=[leak]")
+        distil(root, config_dir, "soft_labels=[leak]")
 
 
 def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> None:
     """Before any training, and no run folder is left: a term that can't read the scores, a table without vectors."""
     deshi.know("export", f"paths.root={root}", run="tiny_seed1", k=5, store="others", vectors="none")
     for words, message in (
-        (["knowledge=[lists,others]"], "one store on the data's histories at most"),
-        (["knowledge=[others]", ADDED], "no knowledge store here holds item_embeddings"),
+        (["soft_labels=[lists,others]"], "one store on the data's histories at most"),
+        (["soft_labels=[others]", ADDED], "no soft-label store here holds item_embeddings"),
         (["distill.terms.kl.rest=bucket"], "normalise=true"),
         (["distill.terms.kl.temperature=0"], "temperature=0"),
     ):

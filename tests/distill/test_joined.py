@@ -1,4 +1,4 @@
-"""Batches of a bundle joined with those of altered histories: whose turn it is, targets, row numbers."""
+"""Batches of a bundle joined with those of augmented histories: whose turn it is, targets, row numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deshi.data.datamodule import DataModule
 from deshi.data.extra_histories import JoinedBatches, MoreHistories
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut
-from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, Batch
 
@@ -26,8 +26,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def more(bundle: Bundle, copies: int, targets: bool = False) -> tuple[MoreHistories, Histories]:
-    """Altered copies of the training ranges, laid behind the bundle's events."""
-    found = alter_histories(bundle, LeaveOneOut()(bundle), Augmentation(item_drop=0.3), copies)
+    """Augmented copies of the training ranges, laid behind the bundle's events."""
+    found = augment_histories(bundle, LeaveOneOut()(bundle), Augmentation(item_drop=0.3), copies)
     begin = bundle.n_interactions
     items = np.concatenate([np.asarray(bundle.items), np.asarray(found.items)])
     return MoreHistories(items, found.offsets[:-1] + begin, found.offsets[1:] + begin, found.users, targets), found
@@ -58,7 +58,7 @@ def test_users_with_fewer_copies_start_again_sooner() -> None:
 
 @pytest.mark.parametrize("targets", [False, True])
 def test_targets_and_rows(bundle: Bundle, targets: bool) -> None:
-    """A row names the event in the array that holds both; the true next items of altered histories are an option."""
+    """A row names the event in the array that holds both; the true next items of augmented histories are an option."""
     given, found = more(bundle, 1, targets)
     batches = list(data(bundle, given).epoch(0))
     assert len(batches) == len(list(data(bundle, None).epoch(0)))
@@ -77,11 +77,11 @@ def test_targets_and_rows(bundle: Bundle, targets: bool) -> None:
     wanted = np.concatenate([np.arange(a, b - 1) for a, b in zip(starts, ends, strict=True)])
     assert sorted(own.elements()) == wanted.tolist(), "the bundle's own positions, each once"
     inner = np.setdiff1d(np.arange(found.n_interactions), found.offsets[1:] - 1) + bundle.n_interactions
-    assert sorted(others.elements()) == inner.tolist(), "all altered positions but the last of each, each once"
+    assert sorted(others.elements()) == inner.tolist(), "all augmented positions but the last of each, each once"
 
 
 def test_users_of_joined_batches_are_those_of_the_data(bundle: Bundle) -> None:
-    """Users without altered histories must not shift the others' numbers."""
+    """Users without augmented histories must not shift the others' numbers."""
     given, found = more(bundle, 1)
     owner = np.repeat(found.users, np.diff(found.offsets))
     for batch in data(bundle, given).epoch(0):

@@ -18,7 +18,7 @@ from deshi.losses.bce import BCE
 from deshi.losses.gbce import GBCE
 from deshi.losses.softmax import Softmax
 from deshi.models.sasrec import SASRec
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.types import PAD, Batch, DeshiError
 
 N, ROWS, K = 20, 60, 4
@@ -31,16 +31,16 @@ class Pull(HiddenTerm):
         return hidden.pow(2).sum(1)
 
 
-def store(covered: np.ndarray, altered: bool = False, k: int = K, kind: str = "logit", seed: int = 0) -> Knowledge:
+def store(covered: np.ndarray, augmented: bool = False, k: int = K, kind: str = "logit", seed: int = 0) -> SoftLabels:
     """Random lists at the covered rows."""
     draw = np.random.default_rng(seed)
     items = np.stack([draw.permutation(N)[:k] for _ in range(len(covered))]).astype(np.int32)
     scores = -np.sort(-draw.normal(size=items.shape).astype(np.float32), axis=1)
     items[~covered], scores[~covered] = PAD, 0
     manifest = {
-        "score_kind": kind, "k": k, "n_rows": len(covered), "sequences": "altered" if altered else "bundle",
+        "score_kind": kind, "k": k, "n_rows": len(covered), "sequences": "augmented" if augmented else "bundle",
     }  # fmt: skip
-    return Knowledge(Path("none"), manifest, items, scores)
+    return SoftLabels(Path("none"), manifest, items, scores)
 
 
 def lists(covered: np.ndarray | None = None) -> Lists:
@@ -119,14 +119,16 @@ def test_any_loss_is_distilled(loss: nn.Module) -> None:
     """A sampled loss is computed apart, with the negatives it would draw alone, and the terms are added to it."""
     network, asked = student(), batch()
     hidden, table = network(asked.items, asked.lengths), network.item_table()
-    found = Distillation(loss, {"kl": ListwiseKL(weight=0.5), "pull": Pull(weight=0.1)}, lists(), base=2.0)
+    found = Distillation(loss, {"kl": ListwiseKL(weight=0.5), "pull": Pull(weight=0.1)}, lists(), hard_loss_weight=2.0)
     found.reseed([3])
     value = found.training_loss(network, asked)
     both = asked.rows != PAD
     told = asked.targets[both] != PAD
     loss.reseed([3, 1])
     own = loss(hidden[both][told], table, asked.targets[both][told])
-    kl = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.5)}, lists(), base=0.0).training_loss(network, asked)
+    kl = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.5)}, lists(), hard_loss_weight=0.0).training_loss(
+        network, asked
+    )
     pull = hidden[both].pow(2).sum(1).mean()
     assert_same(network, value, 2 * own + kl + 0.1 * pull)
     assert found.values["loss"] == pytest.approx(float(own.detach()), rel=1e-5)
@@ -135,10 +137,10 @@ def test_any_loss_is_distilled(loss: nn.Module) -> None:
 
 @pytest.mark.parametrize("loss", [Softmax(), BCE()])
 def test_a_batch_without_anything_to_learn_has_a_zero_loss_that_can_be_differentiated(loss: nn.Module) -> None:
-    """With base=0 and few covered rows such batches come; the optimizer's step must not fail on them."""
+    """With hard_loss_weight=0 and few covered rows such batches come; the optimizer's step must not fail on them."""
     network = student()
     given = lists(np.zeros(ROWS, dtype=bool))
-    found = Distillation(loss, {"pull": Pull()}, given, base=0.0)
+    found = Distillation(loss, {"pull": Pull()}, given, hard_loss_weight=0.0)
     value = found.training_loss(network, batch())
     value.backward()
     assert float(value.detach()) == 0
@@ -148,7 +150,7 @@ def test_a_batch_without_anything_to_learn_has_a_zero_loss_that_can_be_different
 def test_weights_move_over_the_training_and_the_values_are_logged_without_them() -> None:
     """A schedule is read from the progress; what is logged must be comparable from epoch to epoch."""
     network, asked = student(), batch()
-    found = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.0, final_weight=2.0)}, lists(), base=0.5)
+    found = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.0, final_weight=2.0)}, lists(), hard_loss_weight=0.5)
     totals = []
     for progress, weight in ((0.0, 0.0), (0.5, 1.0), (1.0, 2.0)):
         found.progress = progress
@@ -176,7 +178,7 @@ def test_what_is_no_term_or_no_weight_is_refused() -> None:
     with pytest.raises(DeshiError, match="no terms"):
         Distillation(Softmax(), {"kl": nn.Linear(1, 1)}, lists())  # type: ignore[dict-item]
     with pytest.raises(DeshiError, match="expected 0 or more"):
-        Distillation(Softmax(), {}, lists(), base=-1.0)
+        Distillation(Softmax(), {}, lists(), hard_loss_weight=-1.0)
 
 
 def test_a_term_refuses_scores_that_it_cannot_read() -> None:
@@ -190,12 +192,12 @@ def test_a_term_refuses_scores_that_it_cannot_read() -> None:
 
     with pytest.raises(DeshiError, match="can't read scores of the kind 'score', expected logit"):
         Margins().prepare(context)
-    with pytest.raises(DeshiError, match="no knowledge store here holds item_embeddings"):
+    with pytest.raises(DeshiError, match="no soft-label store here holds item_embeddings"):
         context.needed_embeddings("hint")
 
 
 def test_lists_of_several_stores_lie_behind_one_row_number() -> None:
-    """The bundle's rows come first, each altered store's follow in the order given; shorter lists end in padding."""
+    """The bundle's rows come first, each augmented store's follow in the order given; shorter lists end in padding."""
     own = store(np.arange(ROWS) % 2 == 0)
     first, second = store(np.ones(7, dtype=bool), True, 2, seed=1), store(np.arange(9) > 3, True, seed=2)
     joined = Lists(ROWS, [first, own, second])
@@ -219,12 +221,12 @@ def test_lists_of_several_stores_lie_behind_one_row_number() -> None:
 @pytest.mark.parametrize(
     ("stores", "message"),
     [
-        ([], "Got 0 knowledge stores"),
+        ([], "Got 0 soft-label stores"),
         ([store(np.ones(ROWS, dtype=bool))] * 2, "2 of them about the data's own histories"),
         ([store(np.ones(ROWS, dtype=bool)), store(np.ones(5, dtype=bool), True, kind="score")], "logit.*score"),
     ],
 )
-def test_stores_that_do_not_go_together_are_refused(stores: list[Knowledge], message: str) -> None:
+def test_stores_that_do_not_go_together_are_refused(stores: list[SoftLabels], message: str) -> None:
     """Two lists at one row, or logits beside ranks, would be learnt as if they were one teacher's."""
     with pytest.raises(DeshiError, match=message):
         Lists(ROWS, stores)

@@ -1,4 +1,4 @@
-"""Selection policies: what they look at is right, they keep to their budget, and both stages that use them say so."""
+"""Selection strategies: what they look at is right, they keep to their budget, and both stages that use them say so."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from deshi.configuration.targets import check_node
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.distillation import selection
-from deshi.distillation.selection import Policy, k_center
+from deshi.distillation.selection import SelectionStrategy, k_center
 from deshi.distillation.selection_inputs import Evidence, windows
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import Knowledge
-from deshi.soft_labels.writer import write_knowledge, write_lists
+from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels.writer import write_lists, write_soft_labels
 from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from knowing import META, sasrec, shop
 from tiny import SMALL
 
 N, LENGTH, K = 30, 6, 5
-CASES: list[tuple[str, dict[str, Any]]] = [
+EXAMPLES: list[tuple[str, dict[str, Any]]] = [
     ("Random", {}),
     ("Confidence", {}),
     ("Confidence", {"measure": "entropy", "lowest": True}),
@@ -52,9 +52,9 @@ class Scene:
         self.rows = choose_rows("train", self.bundle, LeaveOneOut()(self.bundle))
         self.student = sasrec(N, LENGTH).student
         teacher = sasrec(N, LENGTH, seed=1)
-        self.store = write_knowledge(teacher, self.bundle, self.rows, folder / "store", k=K, meta=META)
+        self.store = write_soft_labels(teacher, self.bundle, self.rows, folder / "store", k=K, meta=META)
 
-    def evidence(self, store: Knowledge | None = None) -> Evidence:
+    def evidence(self, store: SoftLabels | None = None) -> Evidence:
         return Evidence(self.histories, self.rows, self.student, store or self.store)
 
     def logits(self, row: int, start: int) -> torch.Tensor:
@@ -110,7 +110,7 @@ def test_the_students_evidence_is_that_of_each_history_asked_alone(scene: Scene)
 def test_a_student_agrees_with_its_own_lists(scene: Scene, tmp_path: Path) -> None:
     """The divergence from oneself is 0: teacher and student are compared over the same items after the same events."""
     early = scene.rows[scene.rows + 1 - scene.histories.offsets[scene.histories.owners(scene.rows)] <= LENGTH]
-    own = write_knowledge(sasrec(N, LENGTH), scene.bundle, early, tmp_path / "own", k=K, meta=META)
+    own = write_soft_labels(sasrec(N, LENGTH), scene.bundle, early, tmp_path / "own", k=K, meta=META)
     found = Evidence(scene.histories, early, scene.student, own).divergence
     assert found == pytest.approx(0, abs=1e-5) and scene.evidence().divergence.mean() > 0.01
 
@@ -133,22 +133,22 @@ def test_confidence_is_over_the_list_whatever_the_kind_of_scores(
     assert found.teacher_entropy == pytest.approx(-(shares * np.log(shares)).sum(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("name", "arguments"), CASES)
+@pytest.mark.parametrize(("name", "arguments"), EXAMPLES)
 @pytest.mark.parametrize("share", [0.001, 0.25, 1.0])
-def test_every_policy_keeps_to_its_budget(scene: Scene, name: str, arguments: dict[str, Any], share: float) -> None:
+def test_every_strategy_keeps_to_its_budget(scene: Scene, name: str, arguments: dict[str, Any], share: float) -> None:
     """Exactly so many of the rows and no other, the same for the same generator: a share is a price."""
-    policy: Policy = getattr(selection, name)(share=share, **arguments)
-    chosen = policy.choose(scene.evidence(), generator())
+    strategy: SelectionStrategy = getattr(selection, name)(share=share, **arguments)
+    chosen = strategy.choose(scene.evidence(), generator())
     assert chosen.shape == (scene.bundle.n_interactions,)
     assert chosen.sum() == max(1, round(share * len(scene.rows)))
     assert np.isin(np.flatnonzero(chosen), scene.rows).all()
-    assert (policy.choose(scene.evidence(), generator()) == chosen).all()
+    assert (strategy.choose(scene.evidence(), generator()) == chosen).all()
 
 
-def test_ranked_policies_take_the_extreme_rows(scene: Scene) -> None:
+def test_ranked_strategies_take_the_extreme_rows(scene: Scene) -> None:
     """By the values that their names promise, from either end."""
     found = scene.evidence()
-    for policy, values in (
+    for strategy, values in (
         (selection.GroundTruthError(0.2, "x"), found.judged.loss),
         (selection.GroundTruthError(0.2, "x", lowest=True), -found.judged.loss),
         (selection.Uncertainty(0.2, "x"), found.judged.entropy),
@@ -157,7 +157,7 @@ def test_ranked_policies_take_the_extreme_rows(scene: Scene) -> None:
         (selection.Confidence(0.2, "entropy"), -found.teacher_entropy),
         (selection.Disagreement(0.2, "x"), found.divergence),
     ):
-        chosen = policy.choose(found, generator())[scene.rows]
+        chosen = strategy.choose(found, generator())[scene.rows]
         assert values[chosen].min() >= values[~chosen].max()
 
 
@@ -191,7 +191,7 @@ def test_k_center_takes_one_of_each_cluster_and_never_a_point_twice() -> None:
 
 
 def test_a_coreset_covers_more_than_chance_does(scene: Scene) -> None:
-    """The largest distance of a row to its nearest chosen one is what the policy is there to keep small."""
+    """The largest distance of a row to its nearest chosen one is what the strategy is there to keep small."""
     found = scene.evidence()
 
     def radius(chosen: NDArray[np.bool_]) -> float:
@@ -211,36 +211,36 @@ def test_what_cannot_be_chosen_from_is_refused(scene: Scene, tmp_path: Path) -> 
     for rows in (scene.rows[:0], scene.rows[::-1], scene.rows + scene.bundle.n_interactions):
         with pytest.raises(DeshiError, match="ascending positions"):
             Evidence(scene.histories, rows)
-    few = write_knowledge(sasrec(N, LENGTH), scene.bundle, scene.rows[:3], tmp_path / "few", k=K, meta=META)
+    few = write_soft_labels(sasrec(N, LENGTH), scene.bundle, scene.rows[:3], tmp_path / "few", k=K, meta=META)
     with pytest.raises(DeshiError, match=f"{len(scene.rows) - 3} no list in the store"):
         scene.evidence(few)
     items, scores = scene.store.rows(scene.rows)
     order = write_lists(scene.rows, items.astype(np.int32), scores, scene.bundle, tmp_path / "order", meta=META)
     bare = Evidence(scene.histories, scene.rows)
-    for found, policy, message in (
+    for found, strategy, message in (
         (scene.evidence(order), selection.Disagreement(0.1, "x"), "kind 'score', whose order alone"),
         (bare, selection.Confidence(0.1), "no.* answers yet|there are none yet"),
         (bare, selection.GroundTruthError(0.1, "x"), "looks at a student"),
     ):
         with pytest.raises(DeshiError, match=message):
-            policy.choose(found, generator())
+            strategy.choose(found, generator())
     with pytest.raises(DeshiError, match=r"Random got share=0, expected a share above 0 and up to 1"):
         selection.Random(0)
     with pytest.raises(DeshiError, match="part=0"):
         selection.Coreset(0.1, "x", part=0)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "policy").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_policy_file_names_a_policy_and_its_arguments(path: Path) -> None:
-    """The files are the list of policies that a user finds."""
+@pytest.mark.parametrize("path", sorted((ROOT / "selection").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_strategy_file_names_a_strategy_and_its_arguments(path: Path) -> None:
+    """The files are the list of strategies that a user finds."""
     node = yaml.safe_load(path.read_text())
     assert not check_node(node | ({"student": "x"} if "student" in node else {}))
-    assert issubclass(getattr(selection, node["_target_"].rpartition(".")[2]), Policy)
+    assert issubclass(getattr(selection, node["_target_"].rpartition(".")[2]), SelectionStrategy)
 
 
-def policy(name: str, **arguments: Any) -> str:
+def strategy(name: str, **arguments: Any) -> str:
     inner = ", ".join(f"{key}: {value}" for key, value in arguments.items())
-    return f"distill.policy={{_target_: deshi.distillation.selection.{name}, {inner}}}"
+    return f"distill.selection={{_target_: deshi.distillation.selection.{name}, {inner}}}"
 
 
 @pytest.fixture
@@ -249,12 +249,17 @@ def root(finished_root: Path) -> Path:
     return finished_root
 
 
-def test_a_policy_chooses_what_is_distilled_and_a_resumed_run_keeps_its_choice(root: Path, config_dir: Path) -> None:
+def test_a_strategy_chooses_what_is_distilled_and_a_resumed_run_keeps_its_choice(root: Path, config_dir: Path) -> None:
     """The number is logged and recorded, the run that was looked at is pinned, and the choice is a file of the run."""
-    words = [f"paths.root={root}", *SMALL, "knowledge=[lists]", policy("Disagreement", share=0.1, student="tiny_seed1")]
+    words = [
+        f"paths.root={root}",
+        *SMALL,
+        "soft_labels=[lists]",
+        strategy("Disagreement", share=0.1, student="tiny_seed1"),
+    ]
     run = deshi.distill(*words, config_dir=config_dir, data="tiny")
     record = read_json(run.folder / "run.json")
-    assert record["policy"] == {"name": "disagreement", "chosen": 66, "of": 660} and record["distilled"] == 66
+    assert record["selection"] == {"name": "disagreement", "chosen": 66, "of": 660} and record["distilled"] == 66
     assert "disagreement chose 66 of them" in (run.folder / "log.txt").read_text()
     (exact,) = (folder.name for folder in (root / "runs" / "fit").glob("*_tiny_seed1"))
     assert f"student: {exact}" in (run.folder / "config.yaml").read_text()
@@ -264,48 +269,48 @@ def test_a_policy_chooses_what_is_distilled_and_a_resumed_run_keeps_its_choice(r
     np.save(run.folder / "chosen.npy", chosen[:50])
     (run.folder / "metrics.json").unlink()
     deshi.distill(f"paths.root={root}", resume=str(run.folder))
-    assert read_json(run.folder / "run.json")["policy"]["chosen"] == 50
+    assert read_json(run.folder / "run.json")["selection"]["chosen"] == 50
 
 
-def test_rows_of_altered_histories_are_not_the_policys_business(root: Path, config_dir: Path) -> None:
+def test_rows_of_augmented_histories_are_not_the_strategys_business(root: Path, config_dir: Path) -> None:
     """A budget is about the data's own positions; without any there is nothing to choose from."""
     deshi.know(
         "export", f"paths.root={root}", "augment.item_drop=0.3", run="tiny_seed0", k=5, positions="train", store="more"
     )
-    words = [f"paths.root={root}", *SMALL, policy("Random", share=0.1)]
-    run = deshi.distill(*words, "knowledge=[lists,more]", config_dir=config_dir, data="tiny")
+    words = [f"paths.root={root}", *SMALL, strategy("Random", share=0.1)]
+    run = deshi.distill(*words, "soft_labels=[lists,more]", config_dir=config_dir, data="tiny")
     record = read_json(run.folder / "run.json")
-    assert record["policy"]["chosen"] == 66
-    assert record["distilled"] == 66 + record["knowledge"][1]["coverage"]["rows"]
+    assert record["selection"]["chosen"] == 66
+    assert record["distilled"] == 66 + record["soft_labels"][1]["coverage"]["rows"]
     with pytest.raises(DeshiError, match="chooses among the data's own training positions"):
-        deshi.distill(*words, "knowledge=[more]", config_dir=config_dir, data="tiny")
+        deshi.distill(*words, "soft_labels=[more]", config_dir=config_dir, data="tiny")
 
 
-def test_a_policy_buys_only_the_rows_that_it_chose(root: Path) -> None:
+def test_a_strategy_buys_only_the_rows_that_it_chose(root: Path) -> None:
     """Active distillation: the teacher is asked for a tenth of the training rows, held-out rows are kept."""
-    words = [f"paths.root={root}", "policy=error", "policy.share=0.1", "policy.student=tiny_seed1"]
+    words = [f"paths.root={root}", "selection=error", "selection.share=0.1", "selection.student=tiny_seed1"]
     result = deshi.know("export", *words, run="tiny_seed0", k=5, store="bought")
     bundle = Bundle.load(root / "data" / "tiny")
     split = LeaveOneOut()(bundle)
-    covered, train = result.knowledge.covered, choose_rows("train", bundle, split)
+    covered, train = result.soft_labels.covered, choose_rows("train", bundle, split)
     assert covered[train].sum() == 66 and covered.sum() == 66 + 120
-    positions = result.knowledge.manifest["positions"]
+    positions = result.soft_labels.manifest["positions"]
     assert "GroundTruthError" in positions and "share=0.1" in positions and "_tiny_seed1" in positions
     student = load_student(next((root / "runs" / "fit").glob("*_tiny_seed1")))[0]
     loss = Evidence(Histories.of(bundle), train, student).judged.loss
     assert loss[covered[train]].min() >= loss[~covered[train]].max()
-    altered = deshi.know("export", *words, "augment.item_drop=0.3", "positions=train", run="tiny_seed0", store="drop")
-    assert altered.knowledge.altered and 0 < altered.knowledge.covered.sum() < 66
+    augmented = deshi.know("export", *words, "augment.item_drop=0.3", "positions=train", run="tiny_seed0", store="drop")
+    assert augmented.soft_labels.augmented and 0 < augmented.soft_labels.covered.sum() < 66
 
 
 def test_teacher_answers_can_not_be_bought_by_what_they_say(root: Path) -> None:
     """And a student of another split may have seen what is tested on: both are refused before the teacher is asked."""
     words = [f"paths.root={root}", "store=bought"]
-    for more in (["policy=confidence"], ["policy=disagreement", "policy.student=tiny_seed1"]):
+    for more in (["selection=confidence"], ["selection=disagreement", "selection.student=tiny_seed1"]):
         with pytest.raises(DeshiError, match="can choose among answers that exist"):
             deshi.know("export", *words, *more, run="tiny_seed0")
     config = next((root / "runs" / "fit").glob("*_tiny_seed1")) / "config.yaml"
     config.write_text(config.read_text().replace("train_targets: train", "train_targets: including_validation"))
     with pytest.raises(DeshiError, match="may have seen what is validated and tested"):
-        deshi.know("export", *words, "policy=uncertainty", "policy.student=tiny_seed1", run="tiny_seed0")
-    assert not (root / "knowledge" / "bought").exists()
+        deshi.know("export", *words, "selection=uncertainty", "selection.student=tiny_seed1", run="tiny_seed0")
+    assert not (root / "soft_labels" / "bought").exists()

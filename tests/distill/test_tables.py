@@ -53,14 +53,14 @@ def test_stands_in_for_a_students_table(node: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("node", NODES[:2])
-def test_folded_scores_to_the_bit(node: dict[str, object]) -> None:
-    """What is served must be what was evaluated: the folded table has the very bits, and folding draws no numbers."""
+def test_merged_scores_to_the_bit(node: dict[str, object]) -> None:
+    """What is served must be what was evaluated: the merged table has the very bits, and folding draws no numbers."""
     added = _built(node)
     state, frozen = torch.random.get_rng_state(), added.vectors.clone()
-    folded = added.folded()
+    merged = added.merged()
     assert torch.equal(state, torch.random.get_rng_state()) and added.training and added.adapter.training
-    assert isinstance(folded, ItemEmbedding) and not folded.weight[0].any()
-    assert torch.equal(folded.table(), added.eval().table())
+    assert isinstance(merged, ItemEmbedding) and not merged.weight[0].any()
+    assert torch.equal(merged.table(), added.eval().table())
     assert torch.equal(frozen, added.vectors) and "vectors" not in dict(added.named_parameters())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from deshi.models.base import Student
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.sasrec import SASRec
-from deshi.serving.graph import folded, traceable, write_graph
+from deshi.serving.graph import merged, traceable, write_graph
 from deshi.serving.onnx_network import OnnxNetwork, pad
 from deshi.serving.quantization import write_int8
 from deshi.types import DeshiError
@@ -24,7 +24,7 @@ from test_students_contract import DIM, MAX_LENGTH, N_ITEMS, STUDENTS, histories
 QUICK = ("sasrec_rotary", "gru4rec_projected")
 """Tracing takes seconds: the other students are traced by the slow tests."""
 
-CASES = [
+EXAMPLES = [
     pytest.param(build, id=name, marks=[] if name in QUICK else [pytest.mark.slow]) for name, build in STUDENTS.items()
 ]
 
@@ -34,7 +34,7 @@ def exported(student: Student, folder: Path) -> OnnxNetwork:
     return OnnxNetwork(folder / "model.onnx")
 
 
-@pytest.mark.parametrize("build", CASES)
+@pytest.mark.parametrize("build", EXAMPLES)
 def test_a_graph_answers_as_its_student(build: Callable[..., Student], tmp_path: Path) -> None:
     """Batches of one, histories of one item and of the greatest length must not be fixed by the tracing's example."""
     student = seeded(build, dropout=0.5).eval()
@@ -77,11 +77,11 @@ class Computed(nn.Module):
         return self.adapter(self.vectors)
 
 
-def test_a_computed_item_table_is_folded() -> None:
+def test_a_computed_item_table_is_merged() -> None:
     """Serving must need no language model's vectors: text teachers and distilled students make tables of them."""
     student = seeded(SASRec).eval()
     student.items = Computed()  # type: ignore[assignment]
-    plain = folded(student)
+    plain = merged(student)
     items, lengths = histories([4, 1])
     with torch.no_grad():
         torch.testing.assert_close(plain.last_hidden(items, lengths), student.last_hidden(items, lengths))

@@ -57,7 +57,7 @@ def test_the_graph_ranks_all_test_users_as_the_evaluation_did(
     assert 0 <= parity["int8"]["ranks_equal"] <= 60
     data = Bundle.load(_finished_root / "data" / "tiny")
     scorer = OnnxScorer(OnnxNetwork(bundle.graph()), bundle.item_table, bundle.max_length)
-    found = evaluate_ranks(scorer, data, LeaveOneOut()(data).cases(data, "test")).ranks
+    found = evaluate_ranks(scorer, data, LeaveOneOut()(data).examples(data, "test")).ranks
     written = min((_finished_root / "runs" / "evaluate").glob("*_tiny_sasrec")) / "ranks.parquet"
     expected = pl.read_parquet(written).filter(pl.col("part") == "test")
     assert found["rank"].to_list() == expected["rank"].to_list()
@@ -84,7 +84,7 @@ def test_the_card_has_figures_with_intervals_or_says_that_there_are_none(serving
     shutil.rmtree(finished_root / "runs" / "evaluate")
     result = deshi.export(f"paths.root={finished_root}", run="tiny_seed1", parity={"users": 7})
     assert "No figure was measured" in (result.folder / "MODEL_CARD.md").read_text()
-    assert result.parity["fp32"].cases == 7 and "7 of 7 test ranks" in str(result)
+    assert result.parity["fp32"].examples == 7 and "7 of 7 test ranks" in str(result)
     assert result.folder.parent.name.endswith("_tiny_seed1") and result.folder.name == "serving"
     assert find_bundle(finished_root / "runs", "tiny_seed1") == result.folder
     with pytest.raises(BundleError, match="was not exported.*deshi export"):

@@ -12,7 +12,7 @@ from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.dllm2rec import write_dllm2rec
 from deshi.soft_labels.inspection_result import Inspection
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.training.label import KnowResult
 from deshi.types import DeshiError
 
@@ -21,14 +21,14 @@ def test_a_run_writes_its_lists_and_they_are_inspected(finished_root: Path) -> N
     """The lists after validation histories are those that the evaluation ranked by, and inspect sees the same hits."""
     root = f"paths.root={finished_root}"
     result = deshi.know("export", root, run="tiny_seed0", k=10, store="lists")
-    assert isinstance(result, KnowResult) and result.folder == finished_root / "knowledge" / "lists"
+    assert isinstance(result, KnowResult) and result.folder == finished_root / "soft_labels" / "lists"
     bundle = Bundle.load(finished_root / "data" / "tiny")
-    knowledge = Knowledge.load(result.folder, bundle, check=True)
-    assert knowledge.manifest["score_kind"] == "logit" and knowledge.teacher == "sasrec"
+    soft_labels = SoftLabels.load(result.folder, bundle, check=True)
+    assert soft_labels.manifest["score_kind"] == "logit" and soft_labels.teacher == "sasrec"
     evaluated = deshi.evaluate(root, run="tiny_seed0", part="validation")
     rows = bundle.offsets[1:] - 3
     targets = bundle.items[rows + 1]
-    hits = (knowledge.rows(rows)[0] == targets[:, None]).any(1).mean()
+    hits = (soft_labels.rows(rows)[0] == targets[:, None]).any(1).mean()
     assert hits == pytest.approx(evaluated.metrics["validation/recall@10"])
     seen = deshi.know("inspect", root, store="lists", beside="tiny_seed1")
     assert isinstance(seen, Inspection)
@@ -46,23 +46,23 @@ def test_the_same_request_again_does_nothing_and_another_is_refused(finished_roo
     with pytest.raises(DeshiError, match="force"):
         deshi.know("export", root, run="tiny_seed1", k=5, store="lists")
     again = deshi.know("export", root, run="tiny_seed1", k=5, store="lists", force=True)
-    assert again.knowledge.manifest["teacher"]["run"].endswith("tiny_seed1")
+    assert again.soft_labels.manifest["teacher"]["run"].endswith("tiny_seed1")
 
 
-def test_altered_histories_are_written_and_inspected(finished_root: Path, config_dir: Path) -> None:
+def test_augmented_histories_are_written_and_inspected(finished_root: Path, config_dir: Path) -> None:
     """`augment` makes rows of its own, about histories that nobody trained on, from training events only."""
     root = f"paths.root={finished_root}"
-    words = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=altered"]
+    words = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=augmented"]
     result = deshi.know("export", root, *words, run="tiny_seed0")
-    assert result.knowledge.altered
+    assert result.soft_labels.augmented
     bundle = Bundle.load(finished_root / "data" / "tiny")
-    histories = result.knowledge.histories(bundle)
+    histories = result.soft_labels.histories(bundle)
     assert len(histories.offsets) == 2 * bundle.n_users + 1
     held = np.concatenate([bundle.offsets[1:] - 1, bundle.offsets[1:] - 2])
     assert not np.isin(histories.sources, held).any()
-    assert isinstance(deshi.know("inspect", root, store="altered"), Inspection)
-    audited = deshi.audit(root, data="tiny", knowledge=str(result.folder), config_dir=config_dir)
-    assert not audited.findings, "an altered store has other rows than the data, and that is no fault"
+    assert isinstance(deshi.know("inspect", root, store="augmented"), Inspection)
+    audited = deshi.audit(root, data="tiny", soft_labels=str(result.folder), config_dir=config_dir)
+    assert not audited.findings, "an augmented store has other rows than the data, and that is no fault"
 
 
 def test_foreign_lists_become_a_store(finished_root: Path, config_dir: Path, tmp_path: Path) -> None:
@@ -71,16 +71,16 @@ def test_foreign_lists_become_a_store(finished_root: Path, config_dir: Path, tmp
     bundle = Bundle.load(finished_root / "data" / "tiny")
     written = deshi.know("export", root, run="tiny_seed0", k=5, store="own", positions="train")
     assert isinstance(written, KnowResult)
-    rows = np.flatnonzero(written.knowledge.covered)
-    items, scores = written.knowledge.rows(rows)
+    rows = np.flatnonzero(written.soft_labels.covered)
+    items, scores = written.soft_labels.rows(rows)
     write_dllm2rec(tmp_path, "tiny", bundle, rows, items, scores)
     words = ["source=dllm2rec", f"source.data={tmp_path}/data/tiny", f"source.tocf={tmp_path}/tocf/tiny"]
     result = deshi.know("import", root, *words, store="foreign", data="tiny", config_dir=config_dir)
-    assert isinstance(result, KnowResult) and result.knowledge.teacher == "dllm2rec"
-    back = result.knowledge
+    assert isinstance(result, KnowResult) and result.soft_labels.teacher == "dllm2rec"
+    back = result.soft_labels
     common = np.flatnonzero(back.covered)
     assert len(common) > 0.5 * len(rows), "the others are ambiguous: users of the tiny data walk alike"
-    assert (back.rows(common)[0] == written.knowledge.rows(common)[0]).all()
+    assert (back.rows(common)[0] == written.soft_labels.rows(common)[0]).all()
     assert any("aligned" in note for note in back.manifest["teacher"]["notes"])
 
 
@@ -91,7 +91,7 @@ def test_foreign_lists_become_a_store(finished_root: Path, config_dir: Path, tmp
         ("inspect", [], "inspect needs store"),
         ("import", ["store=x"], "import needs source, data"),
         ("remember", ["store=x"], "expected"),
-        ("inspect", ["store=absent"], "no knowledge store"),
+        ("inspect", ["store=absent"], "no soft-label store"),
         ("export", ["run=absent"], "No run 'absent'"),
         ("export", ["run=tiny_seed0", "positions=some"], "expected all, train"),
         ("export", ["run=tiny_seed0", "positions=last:0"], "whole number from 1"),

@@ -17,14 +17,14 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.soft_labels.agreement import jaccard, rbo
-from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.inspection import inspect_knowledge, sharpness
+from deshi.soft_labels.inspection import inspect_soft_labels, sharpness
 from deshi.soft_labels.inspection_result import Inspection
 from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import truths
-from deshi.soft_labels.writer import write_knowledge
+from deshi.soft_labels.writer import write_soft_labels
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, shop
 
@@ -58,13 +58,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("data"), sequences, n_items=ITEMS, items=titles)
 
 
-def written(bundle: Bundle, folder: Path, scorer: Hashed, positions: str = "train+held_out", k: int = 12) -> Knowledge:
+def written(bundle: Bundle, folder: Path, scorer: Hashed, positions: str = "train+held_out", k: int = 12) -> SoftLabels:
     rows = choose_rows(positions, bundle, LeaveOneOut()(bundle))
-    return write_knowledge(scorer, bundle, rows, folder / "store", k=k, meta=META, positions=positions)
+    return write_soft_labels(scorer, bundle, rows, folder / "store", k=k, meta=META, positions=positions)
 
 
-def inspected(bundle: Bundle, store: Knowledge, **options: object) -> Inspection:
-    return inspect_knowledge(store, bundle, LeaveOneOut()(bundle), samples=300, **options)  # type: ignore[arg-type]
+def inspected(bundle: Bundle, store: SoftLabels, **options: object) -> Inspection:
+    return inspect_soft_labels(store, bundle, LeaveOneOut()(bundle), samples=300, **options)  # type: ignore[arg-type]
 
 
 def test_a_teacher_that_learnt_by_heart_is_caught(bundle: Bundle, tmp_path: Path) -> None:
@@ -151,16 +151,16 @@ def test_overlap_with_a_store_and_with_a_student(bundle: Bundle, tmp_path: Path)
     assert by_store.jaccard == by_student.jaccard < 0.5 and by_store.rows == 100
 
 
-def test_altered_histories_are_inspected_too(bundle: Bundle, tmp_path: Path) -> None:
+def test_augmented_histories_are_inspected_too(bundle: Bundle, tmp_path: Path) -> None:
     """The proof that a memoriser's knowledge is out of sample on histories that it was not shown."""
     split = LeaveOneOut()(bundle)
-    altered = alter_histories(bundle, split, Augmentation(item_drop=0.6), copies=2)
-    rows = choose_rows("train+held_out", bundle, split, altered)
+    augmented = augment_histories(bundle, split, Augmentation(item_drop=0.6), copies=2)
+    rows = choose_rows("train+held_out", bundle, split, augmented)
     scorer = Memoriser(bundle, split.train_end)
-    store = write_knowledge(scorer, altered, rows, tmp_path / "store", k=12, meta=META)
+    store = write_soft_labels(scorer, augmented, rows, tmp_path / "store", k=12, meta=META)
     result = inspected(bundle, store)
     held = result.part("validation")
-    assert held.rows == held.positions == len(altered.users) and result.part("train").rows == len(rows) - held.rows
+    assert held.rows == held.positions == len(augmented.users) and result.part("train").rows == len(rows) - held.rows
     plain = inspected(bundle, written(bundle, tmp_path / "plain", scorer))
     assert result.part("train").metrics["hr@1"].mean < 0.6 < plain.part("train").metrics["hr@1"].mean
     with pytest.raises(DeshiError, match="other histories"):
@@ -200,7 +200,7 @@ def test_foreign_and_empty_stores_are_refused(bundle: Bundle, tmp_path: Path) ->
         inspected(shop(tmp_path, items=ITEMS), store)
     full = tiny_bundle(tmp_path / "full", [[0, 1]])
     rows = np.array([1])
-    nothing = write_knowledge(Hashed(2), full, rows, tmp_path / "nothing", k=1, meta=META)
+    nothing = write_soft_labels(Hashed(2), full, rows, tmp_path / "nothing", k=1, meta=META)
     with pytest.raises(DeshiError, match="covers no row"):
         inspected(full, nothing)
 

@@ -13,7 +13,7 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.positions import choose_rows
 from deshi.types import DeshiError
 
@@ -88,11 +88,11 @@ def test_another_seed_draws_another_sample(tmp_path: Path) -> None:
     assert len(first) == len(second) and first.tolist() != second.tolist()
 
 
-def test_altered_histories_have_rules_of_their_own(bundle: Bundle) -> None:
-    """Their last events are followed by a held-out one, all others by an altered training event."""
+def test_augmented_histories_have_rules_of_their_own(bundle: Bundle) -> None:
+    """Their last events are followed by a held-out one, all others by an augmented training event."""
     split = LeaveOneOut()(bundle)
-    altered = alter_histories(bundle, split, Augmentation(reorder=1.0), copies=2)
-    assert altered.offsets.tolist() == [0, 3, 6, 8, 10]
-    assert choose_rows("train", bundle, split, altered).tolist() == [0, 1, 3, 4, 6, 8]
-    assert choose_rows("held_out", bundle, split, altered).tolist() == [2, 5, 7, 9]
-    assert choose_rows("all", bundle, split, altered).tolist() == list(range(10))
+    augmented = augment_histories(bundle, split, Augmentation(reorder=1.0), copies=2)
+    assert augmented.offsets.tolist() == [0, 3, 6, 8, 10]
+    assert choose_rows("train", bundle, split, augmented).tolist() == [0, 1, 3, 4, 6, 8]
+    assert choose_rows("held_out", bundle, split, augmented).tolist() == [2, 5, 7, 9]
+    assert choose_rows("all", bundle, split, augmented).tolist() == list(range(10))

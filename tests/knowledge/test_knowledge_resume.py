@@ -17,19 +17,19 @@ from filelock import FileLock
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import Scorer
 from deshi.soft_labels import working_folder
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.working_folder import working_path
-from deshi.soft_labels.writer import write_knowledge
+from deshi.soft_labels.writer import write_soft_labels
 from deshi.types import DeshiError
 from knowing import META, Hashed, shop
 
 TESTS = Path(__file__).parents[1]
 
 
-def export(bundle: Bundle, folder: Path, scorer: Scorer | None = None, k: int = 5, force: bool = False) -> Knowledge:
+def export(bundle: Bundle, folder: Path, scorer: Scorer | None = None, k: int = 5, force: bool = False) -> SoftLabels:
     rows = np.arange(bundle.n_interactions)
     scorer = scorer or Hashed(bundle.n_items)
-    return write_knowledge(scorer, bundle, rows, folder, k=k, meta=META, batch=4, shard_rows=8, force=force)
+    return write_soft_labels(scorer, bundle, rows, folder, k=k, meta=META, batch=4, shard_rows=8, force=force)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -80,7 +80,7 @@ def test_a_killed_export_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> 
     killed_in_the_middle(bundle, folder, shards=3)
     assert not folder.exists()
     with pytest.raises(DeshiError, match="repeat the command that wrote it to go on"):
-        Knowledge.load(folder)
+        SoftLabels.load(folder)
     scorer = Hashed(bundle.n_items)
     resumed = export(bundle, folder, scorer)
     assert 0 < len(scorer.asked) < bundle.n_interactions

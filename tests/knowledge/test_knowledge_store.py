@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.checks import inspect_rows
-from deshi.soft_labels.store import Knowledge
-from deshi.soft_labels.writer import write_knowledge
+from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels.writer import write_soft_labels
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, shop
 
@@ -27,19 +27,19 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def store(tmp_path: Path, bundle: Bundle) -> Knowledge:
+def store(tmp_path: Path, bundle: Bundle) -> SoftLabels:
     """A store of every other row."""
     rows = np.arange(0, bundle.n_interactions, 2)
-    return write_knowledge(Hashed(bundle.n_items), bundle, rows, tmp_path / "store", k=4, meta=META)
+    return write_soft_labels(Hashed(bundle.n_items), bundle, rows, tmp_path / "store", k=4, meta=META)
 
 
-def edit(store: Knowledge, **changes: Any) -> None:
+def edit(store: SoftLabels, **changes: Any) -> None:
     """Change the manifest; None removes an entry."""
     manifest = {key: value for key, value in (store.manifest | changes).items() if value is not None}
     (store.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def test_rows_are_the_lists_of_their_events(store: Knowledge, bundle: Bundle) -> None:
+def test_rows_are_the_lists_of_their_events(store: SoftLabels, bundle: Bundle) -> None:
     """A batch's row numbers, padding included, must find their lists in one call and in any shape."""
     items, scores = store.rows(torch.tensor([[0, 2, PAD], [4, 1, PAD]]))
     assert items.shape == scores.shape == (2, 3, 4)
@@ -50,7 +50,7 @@ def test_rows_are_the_lists_of_their_events(store: Knowledge, bundle: Bundle) ->
     with pytest.raises(DeshiError, match=f"Row {bundle.n_interactions} was asked for"):
         store.rows([0, bundle.n_interactions])
     assert store.covered.tolist() == [row % 2 == 0 for row in range(bundle.n_interactions)]
-    assert (store.teacher, store.k, store.altered) == ("tester", 4, False)
+    assert (store.teacher, store.k, store.augmented) == ("tester", 4, False)
 
 
 @pytest.mark.parametrize(
@@ -68,31 +68,31 @@ def test_rows_are_the_lists_of_their_events(store: Knowledge, bundle: Bundle) ->
     ],
 )
 def test_a_store_that_is_not_what_it_says_is_refused(
-    store: Knowledge, bundle: Bundle, changes: dict[str, Any], message: str
+    store: SoftLabels, bundle: Bundle, changes: dict[str, Any], message: str
 ) -> None:
     """A stale store teaches other items under the same numbers, and nothing else would show it."""
     edit(store, **changes)
     with pytest.raises(DeshiError, match=message):
-        Knowledge.load(store.path, bundle)
+        SoftLabels.load(store.path, bundle)
 
 
-def test_a_store_of_other_data_is_refused(store: Knowledge, tmp_path: Path) -> None:
+def test_a_store_of_other_data_is_refused(store: SoftLabels, tmp_path: Path) -> None:
     """The same number of events and items isn't enough."""
     other = shop(tmp_path / "other", seed=1)
     with pytest.raises(DeshiError, match="Prepare the data as they were for it"):
-        Knowledge.load(store.path, other)
+        SoftLabels.load(store.path, other)
 
 
-def test_missing_and_damaged_files_are_named(store: Knowledge, tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_named(store: SoftLabels, tmp_path: Path) -> None:
     """The reader must learn which file, and that writing it again helps."""
     (store.path / "topk_scores.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(DeshiError, match=r"topk_scores\.npy can't be read"):
-        Knowledge.load(store.path)
+        SoftLabels.load(store.path)
     (store.path / "topk_items.npy").unlink()
     with pytest.raises(DeshiError, match=r"lacks topk_items\.npy"):
-        Knowledge.load(store.path)
-    with pytest.raises(DeshiError, match="There is no knowledge store"):
-        Knowledge.load(tmp_path / "nowhere")
+        SoftLabels.load(store.path)
+    with pytest.raises(DeshiError, match="There is no soft-label store"):
+        SoftLabels.load(tmp_path / "nowhere")
 
 
 Spoil = Callable[[np.ndarray, np.ndarray], None]
@@ -138,7 +138,7 @@ def _padded(items: np.ndarray, scores: np.ndarray) -> None:
     ],
 )  # fmt: skip
 def test_each_fault_is_counted_with_its_rows(
-    store: Knowledge, bundle: Bundle, spoil: Spoil | None, kind: str, rows: list[int]
+    store: SoftLabels, bundle: Bundle, spoil: Spoil | None, kind: str, rows: list[int]
 ) -> None:
     """One planted fault a kind: a check that misses it, or names other rows, is worth nothing."""
     items, scores = np.array(store.items), np.array(store.scores)
@@ -152,7 +152,7 @@ def test_each_fault_is_counted_with_its_rows(
         report.refuse()
 
 
-def test_a_changed_file_and_a_wrong_coverage_are_found(store: Knowledge, bundle: Bundle) -> None:
+def test_a_changed_file_and_a_wrong_coverage_are_found(store: SoftLabels, bundle: Bundle) -> None:
     """Lists that were edited after they were written are somebody's, but not this teacher's."""
     assert store.check(bundle).sound
     items = np.array(store.items)
@@ -161,13 +161,13 @@ def test_a_changed_file_and_a_wrong_coverage_are_found(store: Knowledge, bundle:
     scores[0] = 0
     np.save(store.path / "topk_items.npy", items)
     np.save(store.path / "topk_scores.npy", scores)
-    report = Knowledge.load(store.path, bundle).check(bundle)
+    report = SoftLabels.load(store.path, bundle).check(bundle)
     assert [fault.kind for fault in report.faults] == ["files", "coverage"]
     with pytest.raises(DeshiError, match=r"2 of 2 files.*topk_items\.npy[\s\S]*rows hold a list, the manifest says"):
-        Knowledge.load(store.path, bundle, check=True)
+        SoftLabels.load(store.path, bundle, check=True)
 
 
-def test_item_embeddings_must_fit_the_catalogue(store: Knowledge) -> None:
+def test_item_embeddings_must_fit_the_catalogue(store: SoftLabels) -> None:
     """A row of padding more shifts no item here, but whoever reads it would be off by one."""
     assert store.item_embeddings() is None
     file = store.path / "item_embeddings.safetensors"
@@ -185,6 +185,6 @@ def test_item_embeddings_must_fit_the_catalogue(store: Knowledge) -> None:
 def test_a_row_without_candidates_is_not_covered(tmp_path: Path) -> None:
     """Who has seen everything gets no list; that isn't an error of the store."""
     bundle = tiny_bundle(tmp_path, [[0, 1], [1, 0]])
-    store = write_knowledge(Hashed(2), bundle, np.arange(4), tmp_path / "store", k=2, meta=META)
+    store = write_soft_labels(Hashed(2), bundle, np.arange(4), tmp_path / "store", k=2, meta=META)
     assert store.covered.tolist() == [True, False, True, False] and store.check(bundle).sound
     assert store.manifest["coverage"] == {"rows": 2, "asked": 4, "full_lists": 0, "of": 4}

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles import tiny_bundle
-from deshi.auditing.provenance import audit_knowledge
+from deshi.auditing.provenance import audit_soft_labels
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.labeller import Lister, best_items
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.progress import Progress, clock
-from deshi.soft_labels.store import Knowledge
-from deshi.soft_labels.writer import cut, write_knowledge, write_lists
+from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels.writer import cut, write_lists, write_soft_labels
 from deshi.types import PAD, Batch, DeshiError
 from knowing import META, Hashed, expected_list, sasrec, shop
 
@@ -39,7 +39,7 @@ def history(bundle: Bundle, row: int) -> list[int]:
     st.sampled_from([0, 3]),
 )
 @settings(deadline=None, max_examples=25)
-def test_the_writer_equals_a_brute_force_reference(
+def test_the_writer_equals_a_brute_force_baseline(
     tmp_path_factory: pytest.TempPathFactory, seed: int, k: int, filter_seen: bool, batch: int, shard: int, levels: int
 ) -> None:
     """Whatever rows, list length, batch and shard: lists are the sorted catalogue, ties included; others are empty."""
@@ -47,7 +47,7 @@ def test_the_writer_equals_a_brute_force_reference(
     bundle, scorer = shop(folder, users=6, items=10, longest=8, seed=seed), Hashed(10, levels)
     chosen = np.random.default_rng(seed).random(bundle.n_interactions) < 0.6
     chosen[0] = True
-    store = write_knowledge(
+    store = write_soft_labels(
         scorer, bundle, np.flatnonzero(chosen), folder / "store", k=k, meta=META, filter_seen=filter_seen, batch=batch,
         shard_rows=shard,
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_one_pass_and_one_by_one_give_the_same_lists(tmp_path: Path, max_length:
     plain = type("Plain", (), {"n_items": scorer.n_items, "scores": lambda self, batch: scorer.scores(batch)})()
     rows = np.arange(bundle.n_interactions)
     found = [
-        write_knowledge(each, bundle, rows, tmp_path / name, k=5, meta=META, batch=7)
+        write_soft_labels(each, bundle, rows, tmp_path / name, k=5, meta=META, batch=7)
         for name, each in (("pass", scorer), ("each", plain))
     ]
     np.testing.assert_array_equal(found[0].items, found[1].items)
@@ -129,9 +129,9 @@ def test_a_window_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeshiError, match="answers whole histories only. Leave it out"):
         Lister(Hashed(bundle.n_items), Histories.of(bundle), 3, min_context=2)
     rows, scorer = np.arange(12), sasrec(10, 4)
-    write_knowledge(scorer, bundle, rows, tmp_path / "store", k=3, meta=META)
+    write_soft_labels(scorer, bundle, rows, tmp_path / "store", k=3, meta=META)
     with pytest.raises(DeshiError, match="min_context"):
-        write_knowledge(scorer, bundle, rows, tmp_path / "store", k=3, meta=META, min_context=2)
+        write_soft_labels(scorer, bundle, rows, tmp_path / "store", k=3, meta=META, min_context=2)
 
 
 def test_ties_go_to_the_smaller_index_and_minus_infinity_is_no_candidate() -> None:
@@ -146,7 +146,7 @@ def test_log_probabilities_are_over_all_candidates(tmp_path: Path) -> None:
     """With them, what a list leaves to the rest of the catalogue is known."""
     bundle = shop(tmp_path)
     rows, scorer = np.arange(bundle.n_interactions), Hashed(bundle.n_items)
-    store = write_knowledge(scorer, bundle, rows, tmp_path / "store", k=30, meta=META, normalise=True)
+    store = write_soft_labels(scorer, bundle, rows, tmp_path / "store", k=30, meta=META, normalise=True)
     assert store.manifest["score_kind"] == "log_probability"
     mass = np.where(store.items == PAD, 0, np.exp(store.scores)).sum(1)
     np.testing.assert_allclose(mass, 1, rtol=1e-5)
@@ -161,13 +161,13 @@ def test_float16_neither_overflows_nor_loses_the_order(tmp_path: Path) -> None:
 
     bundle = shop(tmp_path)
     rows, scorer = np.arange(bundle.n_interactions), Huge(bundle.n_items)
-    exact = write_knowledge(scorer, bundle, rows, tmp_path / "exact", k=8, meta=META)
-    small = write_knowledge(scorer, bundle, rows, tmp_path / "small", k=8, meta=META, dtype="float16")
+    exact = write_soft_labels(scorer, bundle, rows, tmp_path / "exact", k=8, meta=META)
+    small = write_soft_labels(scorer, bundle, rows, tmp_path / "small", k=8, meta=META, dtype="float16")
     np.testing.assert_array_equal(exact.items, small.items)
     assert small.scores.dtype == np.float16 and small.check(bundle).sound
     assert small.manifest["score_shift"] == "row maximum" and (small.scores[:, 0] == 0).all()
     with pytest.raises(DeshiError, match="use float32"):
-        write_knowledge(
+        write_soft_labels(
             scorer, bundle, rows, tmp_path / "score", k=8, meta=META, dtype="float16", score_kind="score"
         )  # fmt: skip
 
@@ -176,27 +176,27 @@ def test_a_finished_store_is_handed_back_and_another_request_is_refused(tmp_path
     """Nobody waits twice for a teacher, and nobody loses one store to the mistyped name of another."""
     bundle = shop(tmp_path)
     rows, scorer, folder = np.arange(bundle.n_interactions), Hashed(bundle.n_items), tmp_path / "store"
-    write_knowledge(scorer, bundle, rows, folder, k=5, meta=META)
+    write_soft_labels(scorer, bundle, rows, folder, k=5, meta=META)
     asked = len(scorer.asked)
-    write_knowledge(scorer, bundle, rows, folder, k=5, meta=META)
+    write_soft_labels(scorer, bundle, rows, folder, k=5, meta=META)
     assert len(scorer.asked) == asked
     with pytest.raises(DeshiError, match=r"k: 5 -> 6.*force=true"):
-        write_knowledge(scorer, bundle, rows, folder, k=6, meta=META)
+        write_soft_labels(scorer, bundle, rows, folder, k=6, meta=META)
     with pytest.raises(DeshiError, match=r"teacher\.name: tester -> other"):
-        write_knowledge(scorer, bundle, rows, folder, k=5, meta={**META, "name": "other"})
-    assert write_knowledge(scorer, bundle, rows, folder, k=6, meta=META, force=True).k == 6
+        write_soft_labels(scorer, bundle, rows, folder, k=5, meta={**META, "name": "other"})
+    assert write_soft_labels(scorer, bundle, rows, folder, k=6, meta=META, force=True).k == 6
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_the_audit_accepts_what_is_written(tmp_path: Path) -> None:
-    """`deshi audit knowledge=` reads these files: both sides must mean the same by them."""
+    """`deshi audit soft_labels=` reads these files: both sides must mean the same by them."""
     bundle = shop(tmp_path)
     vectors = torch.randn(bundle.n_items, 4, generator=torch.Generator().manual_seed(0))
     rows = choose_rows("last:3+held_out", bundle, LeaveOneOut()(bundle))
-    store = write_knowledge(
+    store = write_soft_labels(
         Hashed(bundle.n_items), bundle, rows, tmp_path / "store", k=40, meta=META, item_embeddings=vectors
     )  # fmt: skip
-    assert audit_knowledge(store.path, bundle) == []
+    assert audit_soft_labels(store.path, bundle) == []
     torch.testing.assert_close(store.item_embeddings(), vectors)
     assert store.manifest["coverage"] == {
         "rows": len(rows), "asked": len(rows), "full_lists": 0, "of": bundle.n_interactions,
@@ -206,7 +206,7 @@ def test_the_audit_accepts_what_is_written(tmp_path: Path) -> None:
 def test_a_repeat_that_no_list_can_hold_is_counted(tmp_path: Path) -> None:
     """With seen items left out, a user's return to an item can't be taught: the reader of the manifest must know."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 0, 2, 1], [3, 3]])
-    store = write_knowledge(Hashed(4), bundle, np.arange(7), tmp_path / "store", k=3, meta=META)
+    store = write_soft_labels(Hashed(4), bundle, np.arange(7), tmp_path / "store", k=3, meta=META)
     repeats = store.manifest["repeats"]
     assert (repeats["rows_with_next"], repeats["next_seen_before"]) == (5, 3) and "can't" in repeats["note"]
 
@@ -233,7 +233,7 @@ def test_what_can_not_be_written_is_refused(tmp_path: Path, change: dict[str, ob
     bundle = shop(tmp_path)
     given_: dict[str, object] = {"scorer": Hashed(30), "histories": bundle, "rows": np.arange(3), "k": 3, "meta": META}
     with pytest.raises(DeshiError, match=message):
-        write_knowledge(folder=tmp_path / "store", **(given_ | change))  # type: ignore[arg-type]
+        write_soft_labels(folder=tmp_path / "store", **(given_ | change))  # type: ignore[arg-type]
     assert not (tmp_path / "store").exists()
 
 
@@ -248,13 +248,13 @@ def test_a_teacher_that_diverged_is_refused_with_the_row(tmp_path: Path, bad: fl
 
     bundle = tiny_bundle(tmp_path, [[0, 1, 2], [1, 2, 0]])
     with pytest.raises(DeshiError, match=r"in 2 of 6 rows, first row (1|4) \(user index (0|1)\)"):
-        write_knowledge(Broken(3), bundle, np.arange(6), tmp_path / "store", k=2, meta=META)
+        write_soft_labels(Broken(3), bundle, np.arange(6), tmp_path / "store", k=2, meta=META)
 
 
 def test_progress_counts_every_row_and_estimates_what_is_left(tmp_path: Path) -> None:
     """Hours of export are bearable only with a sign of how many they are."""
     bundle, seen = shop(tmp_path), list[Progress]()
-    write_knowledge(
+    write_soft_labels(
         Hashed(bundle.n_items), bundle, np.arange(bundle.n_interactions), tmp_path / "store", k=3, meta=META, batch=5,
         progress=seen.append,
     )  # fmt: skip
@@ -285,7 +285,7 @@ def test_lists_from_elsewhere_become_a_store(tmp_path: Path) -> None:
     rows = np.array([1, 4])
     store = write_lists(rows, items, scores, bundle, tmp_path / "store", meta=META, filter_seen=False)
     assert store.rows(rows)[0].tolist() == items.tolist() and store.covered.sum() == 2
-    assert Knowledge.load(tmp_path / "store", bundle, check=True).manifest["score_kind"] == "score"
+    assert SoftLabels.load(tmp_path / "store", bundle, check=True).manifest["score_kind"] == "score"
     for change, message in [
         ((np.array([[5, 5], [4, PAD]]), scores), "1 of 2 rows list an item twice, such as 0"),
         ((np.array([[5, 6], [4, PAD]]), scores), "no item of the catalogue"),

@@ -44,9 +44,9 @@ def ask(document: Any, path: str, method: str, mode: GenerationMode, effort: set
     """Ask one operation; every answer must keep to the document."""
 
     @effort
-    @given(case=document[path][method].as_strategy(generation_mode=mode))
-    def asked(case: Any) -> None:
-        case.call_and_validate(headers=headers or None)
+    @given(example=document[path][method].as_strategy(generation_mode=mode))
+    def asked(example: Any) -> None:
+        example.call_and_validate(headers=headers or None)
 
     asked()
 

@@ -96,7 +96,7 @@ def test_a_test_user_is_compared_with_the_truth(client: TestClient, engine: Engi
     assert model["events"] == np.median([engine.item(one).score for one in own[:5]])
 
 
-def test_an_altered_history_has_no_truth_and_no_stored_list(client: TestClient) -> None:
+def test_an_augmented_history_has_no_truth_and_no_stored_list(client: TestClient) -> None:
     """The teacher isn't asked now: what it said about another history would be a lie."""
     for body in ({"history": ["1", "2"], "user": 0}, {"history": ["1", "2", "3"]}, {"history": ["5"], "user": 1}):
         found = client.post("/demo/compare", json=body).json()

@@ -156,7 +156,7 @@ class TestRankedLists:
         """Chance is the honest figure of no answer: the middle of the list, and nothing to learn from."""
         teacher = RankedLists(5, resources, lists(tmp_path, "u0,i4,1"), missing_users="chance")
         ranking = evaluate_ranks(
-            teacher, resources.bundle, LeaveOneOut()(resources.bundle).cases(resources.bundle, "test"), top_k=2
+            teacher, resources.bundle, LeaveOneOut()(resources.bundle).examples(resources.bundle, "test"), top_k=2
         )
         assert ranking.ranks["rank"].to_list() == [2.0, 1.5, 1.5]  # candidates: u0's i3 behind i4; others two each
         assert ranking.top_items.tolist() == [[4, PAD], [PAD, PAD], [PAD, PAD]]
@@ -171,7 +171,7 @@ class TestRankedLists:
         assert not isinstance(teacher, PositionScorer)
 
     def test_held_out_names_the_history(self, resources: Resources, tmp_path: Path) -> None:
-        """Lists for the test case, asked for validation, would have seen the validation target."""
+        """Lists for the test example, asked for validation, would have seen the validation target."""
         teacher = RankedLists(5, resources, lists(tmp_path, *FULL), held_out=1)
         with pytest.raises(DeshiError, match="held_out=1 says"):
             teacher.scores(asked(resources.bundle, held_out=2))
@@ -221,7 +221,7 @@ class TestScoreMatrix:
         scores = ScoreMatrix(5, resources, path, users, items, higher_is_better=False).scores(asked(resources.bundle))
         assert scores[0].tolist() == [-4, -3, -2, -1, 0]
 
-    def test_gaps_need_a_policy(self, resources: Resources, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_gaps_need_a_strategy(self, resources: Resources, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """Users and items that the file doesn't know must not get somebody else's numbers."""
         gaps = {"users": "u2\nghost\nu1\n", "items": "item_id\ni4\ni3\nghost\ni1\ni0\n"}
         files = self.files(tmp_path, **gaps)
@@ -303,7 +303,7 @@ class TestItemVectors:
         torch.testing.assert_close(scores[0], torch.tensor([half, half, 1.0, -half, -half]))
 
     def test_positions_equal_prefixes(self, resources: Resources, tmp_path: Path) -> None:
-        """Knowledge is written after every position in one pass, which must see what the prefix alone sees."""
+        """SoftLabels is written after every position in one pass, which must see what the prefix alone sees."""
         teacher = ItemVectors(5, resources, self.parquet(tmp_path), last=3, decay=0.8)
         assert isinstance(teacher, PositionScorer)
         batch = self.batch([4, 1, 2, 0, 3], [2, 2])
@@ -376,7 +376,7 @@ class TestItemVectors:
         """The seam to the ranking pass: whole histories in, one exact rank a target out."""
         teacher = ItemVectors(5, resources, self.parquet(tmp_path))
         ranking = evaluate_ranks(
-            teacher, resources.bundle, LeaveOneOut()(resources.bundle).cases(resources.bundle, "test")
+            teacher, resources.bundle, LeaveOneOut()(resources.bundle).examples(resources.bundle, "test")
         )
         assert ranking.ranks["rank"].is_finite().all()
 

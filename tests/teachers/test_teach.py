@@ -15,7 +15,7 @@ import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import StudentScorer
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
 from deshi.training.runs import load_network, load_scorer
@@ -90,7 +90,7 @@ def test_cross_fitted_text_teachers_give_their_vectors_to_students(
     assert len(vectors) == 2 and vectors[0] is not None and vectors[1] is not None
     assert len(vectors[0]) == found[0].n_items and np.array_equal(vectors[0], vectors[1])
     deshi.know("export", root, run=str(both.folder), vectors="text", k=5, store="folds")
-    kept = Knowledge.load(finished_root / "knowledge" / "folds").item_embeddings()
+    kept = SoftLabels.load(finished_root / "soft_labels" / "folds").item_embeddings()
     assert kept is not None and np.array_equal(kept.numpy(), vectors[0])
 
 

@@ -13,7 +13,7 @@ from tiny_llm import tiny_model, tiny_tokenizer
 
 import deshi
 from deshi.artifacts import read_json
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.metrics.generated_answers import answer_metrics
 from deshi.teachers.ilora import ILoRA
 from deshi.types import DeshiError
@@ -38,16 +38,16 @@ def teach(root: Path, config_dir: Path, llm: Path, *words: str) -> Any:
 
 
 def test_a_written_answer_is_counted_beside_the_ranking(finished_root: Path, config_dir: Path, llm: Path) -> None:
-    """The paper's protocol by one command: the figures follow from the texts that are kept, on a sample of cases."""
+    """The paper's protocol by one command: the figures follow from the texts that are kept, on a sample of examples."""
     root = f"paths.root={finished_root}"
     run = teach(finished_root, config_dir, llm, *ILORA, "teacher.objective=both", "name=words")
     found = deshi.evaluate(root, run="words", part="both", candidates="llara", answers=7)
-    assert found.metrics["test/n_cases"] == 60 and found.metrics["test/written_n_cases"] == 7
+    assert found.metrics["test/n_examples"] == 60 and found.metrics["test/written_n_examples"] == 7
     answers = pl.read_parquet(found.folder / "answers.parquet")
     assert answers.group_by("part").len()["len"].to_list() == [7, 7]
     sets = pl.read_parquet(found.folder / "candidates.parquet")
     titles = {f"{n}": f"Film {n} (1990)" for n in range(1, 41)}
-    own = answers.filter(pl.col("part") == "test").join(sets, on=["part", "case", "user_id", "item_id"])
+    own = answers.filter(pl.col("part") == "test").join(sets, on=["part", "example", "user_id", "item_id"])
     assert own.height == 7
     expected = answer_metrics(
         own["text"].to_list(),
@@ -56,14 +56,14 @@ def test_a_written_answer_is_counted_beside_the_ranking(finished_root: Path, con
     )
     for name, value in expected.items():
         assert found.metrics.get(f"test/written_{name}", float("nan")) == pytest.approx(value, nan_ok=True)
-    ranks = pl.read_parquet(found.folder / "ranks.parquet").join(answers, on=["part", "case"], how="semi")
+    ranks = pl.read_parquet(found.folder / "ranks.parquet").join(answers, on=["part", "example"], how="semi")
     first = (ranks.filter(pl.col("part") == "test")["rank"] <= 1).mean()
     assert found.metrics["test/written_ranked_first"] == pytest.approx(first)
-    assert "Answers in words, test, 7 cases" in str(found) and "7 of 60 cases" in str(found)
+    assert "Answers in words, test, 7 examples" in str(found) and "7 of 60 examples" in str(found)
     assert not any("never to answer" in warning for warning in found.warnings)
     assert set(read_json(found.folder / "time.json")["ilora"]) >= {"test", "test_in_words"}
     silent = deshi.evaluate(root, run=str(run.folder), candidates="llara")
-    assert "test/written_n_cases" not in silent.metrics, "nobody waits for answers that were not asked for"
+    assert "test/written_n_examples" not in silent.metrics, "nobody waits for answers that were not asked for"
     assert silent.metrics["test/hit_ratio@1"] == found.metrics["test/hit_ratio@1"]
 
 
@@ -95,24 +95,24 @@ def test_a_run_tells_which_language_model_it_is_made_of(finished_root: Path, con
 def test_a_slow_teacher_validates_on_a_sample(
     finished_root: Path, config_dir: Path, llm: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """BIGRec generates for every case: an epoch must not wait for all users, and the record says so."""
-    words = ("teacher=bigrec", "teacher.history=2", "teacher.max_new_tokens=20", "teacher.validation_cases=5")
+    """BIGRec generates for every example: an epoch must not wait for all users, and the record says so."""
+    words = ("teacher=bigrec", "teacher.history=2", "teacher.max_new_tokens=20", "teacher.validation_examples=5")
     with caplog.at_level("INFO"):
         run = teach(finished_root, config_dir, llm, *words, "train.max_epochs=1")
-    assert "validation on 5 of 60 cases" in caplog.text
+    assert "validation on 5 of 60 examples" in caplog.text
     record = read_json(run.folder / "run.json")
-    assert record["validation_cases"] == 5 and record["llm"]["name"] == str(llm)
+    assert record["validation_examples"] == 5 and record["llm"]["name"] == str(llm)
     assert run.metrics["validation/ndcg@10"] <= 1
 
 
-def test_samples_of_cases_are_nested_and_keep_their_targets() -> None:
-    """A larger sample must hold the smaller one, or raising its size would draw other cases."""
+def test_samples_of_examples_are_nested_and_keep_their_targets() -> None:
+    """A larger sample must hold the smaller one, or raising its size would draw other examples."""
     offsets = np.array([0, 1, 3, 4, 4 + 2])
-    cases = Cases(np.arange(4), np.zeros(4), np.ones(4), offsets, np.arange(10, 16))
-    small, large = cases.drawn(2, 7), cases.drawn(3, 7)
+    examples = Examples(np.arange(4), np.zeros(4), np.ones(4), offsets, np.arange(10, 16))
+    small, large = examples.drawn(2, 7), examples.drawn(3, 7)
     assert small.sum() == 2 and large.sum() == 3 and not (small & ~large).any()
-    assert cases.drawn(None, 7).all() and cases.drawn(99, 7).all()
-    kept = cases.only(np.array([False, True, False, True]))
+    assert examples.drawn(None, 7).all() and examples.drawn(99, 7).all()
+    kept = examples.only(np.array([False, True, False, True]))
     assert kept.users.tolist() == [1, 3] and kept.target_rows.tolist() == [11, 12, 14, 15]
     assert kept.target_offsets.tolist() == [0, 2, 4]
 

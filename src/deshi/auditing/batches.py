@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.positions import Positions
-from deshi.auditing.probe import AT, markov, markov_of_pairs, ndcg_per_case, sample_cases
+from deshi.auditing.probe import AT, markov, markov_of_pairs, ndcg_per_example, sample_examples
 from deshi.auditing.split import leak, short_range, trained_on
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
@@ -73,8 +73,8 @@ def _padding(flat: Flat, epoch: Positions) -> list[Finding]:
     where = (place(batch=number, row=row) for number, row in epoch.padded)
     effect = f"{count(inside, len(epoch.items), 'positions')} read padding as an item; the others train on targets "
     effect += "that nobody has, or on item 0 in the place of nothing."
-    mend = f"Pad with {PAD} after each history's end, items and targets alike, and start items at index 0."
-    return [finding("padding-in-batch", what, where, effect, mend)]
+    fix = f"Pad with {PAD} after each history's end, items and targets alike, and start items at index 0."
+    return [finding("padding-in-batch", what, where, effect, fix)]
 
 
 def _rows_are_wrong(flat: Flat, epoch: Positions) -> bool:
@@ -99,15 +99,15 @@ def _foreign(flat: Flat, epoch: Positions) -> list[Finding]:
     renamed = None if users.any() or lost.any() else _renaming(flat.items[rows], epoch.items, flat.bundle.n_items)
     if renamed == "permuted":
         what = f"{share} hold another item than the bundle: items are renamed one to one."
-        mend = "Map ids with the bundle's own vocabulary (Bundle.encode)."
-        return [finding("vocabulary-permuted", what, where, effect, mend)]
+        fix = "Map ids with the bundle's own vocabulary (Bundle.encode)."
+        return [finding("vocabulary-permuted", what, where, effect, fix)]
     if renamed is not None:
         what = f"{share} hold the item beside the bundle's: the index is off by {renamed}."
-        mend = "Add or subtract the padding's row in one place only (the item table does it)."
-        return [finding("vocabulary-shifted", what, where, effect, mend)]
+        fix = "Add or subtract the padding's row in one place only (the item table does it)."
+        return [finding("vocabulary-shifted", what, where, effect, fix)]
     what = f"{share} hold another item or user than the event of the bundle that they stand for."
-    mend = "Make batches from the bundle that the run names, and gather items, users and targets by one index."
-    return [finding("batch-differs-from-bundle", what, where, effect, mend)]
+    fix = "Make batches from the bundle that the run names, and gather items, users and targets by one index."
+    return [finding("batch-differs-from-bundle", what, where, effect, fix)]
 
 
 def _renaming(true: Ints, read: Ints, n_items: int) -> str | None:
@@ -126,8 +126,8 @@ def _shuffled(flat: Flat, epoch: Positions) -> list[Finding]:
     users = len(np.unique(epoch.users[back]))
     what = f"{count(len(back), len(epoch.rows), 'positions')} of {users:,} users are followed by an earlier event."
     effect = f"{count(users, flat.bundle.n_users, 'users')} are trained on transitions that never happened."
-    mend = "Keep each history in the bundle's order; only train.augment.reorder may change it, and says so."
-    return [finding("batch-shuffled", what, flat.places(epoch.rows[back]), effect, mend)]
+    fix = "Keep each history in the bundle's order; only train.augment.reorder may change it, and says so."
+    return [finding("batch-shuffled", what, flat.places(epoch.rows[back]), effect, fix)]
 
 
 def _target_rows(flat: Flat, epoch: Positions, reordered: bool) -> tuple[Ints, Ints]:
@@ -159,7 +159,7 @@ def _wrong_targets(flat: Flat, epoch: Positions, wrong: Ints, split: Split) -> l
     asked = int((epoch.targets != PAD).sum())
     shown = epoch.targets[places] == epoch.items[places]
     found = []
-    for name, chosen, what, mend in (
+    for name, chosen, what, fix in (
         ("input-shows-target", places[shown], "must predict the item that they read: the answer is in the input.",
          "Targets are the inputs moved by one: item t + 1 after reading item t."),
         ("target-not-next", places[~shown], "must predict an item that does not follow in their history.",
@@ -172,20 +172,20 @@ def _wrong_targets(flat: Flat, epoch: Positions, wrong: Ints, split: Split) -> l
                 for n in chosen.tolist()
             )  # fmt: skip
             share = count(len(chosen), asked, "training targets")
-            found.append(finding(name, f"{share} {what}", where, _loss_of_targets(flat, epoch, split), mend))
+            found.append(finding(name, f"{share} {what}", where, _loss_of_targets(flat, epoch, split), fix))
     return found
 
 
 def _loss_of_targets(flat: Flat, epoch: Positions, split: Split) -> str:
     """What a Markov ranker learns from the batches' pairs (item, target), against what it learns from the bundle's."""
-    cases = split.cases(flat.bundle, "validation")
-    if not len(cases):
+    examples = split.examples(flat.bundle, "validation")
+    if not len(examples):
         return f"{len(epoch.targets):,} positions are trained on wrong pairs."
-    asked = sample_cases(cases)
+    asked = sample_examples(examples)
     real = epoch.targets != PAD
     honest = markov(flat.bundle, flat.bundle.offsets[:-1], split.train_end)
     taught = markov_of_pairs(epoch.items[real], epoch.targets[real], flat.bundle.n_items)
-    right, wrong = (float(ndcg_per_case(ranker, flat.bundle, asked).mean()) for ranker in (honest, taught))
+    right, wrong = (float(ndcg_per_example(ranker, flat.bundle, asked).mean()) for ranker in (honest, taught))
     return f"A Markov ranker has validation NDCG@{AT} {right:.4f} from the bundle, {wrong:.4f} from these batches."
 
 
@@ -239,7 +239,7 @@ def _missing(flat: Flat, split: Split, epoch: Positions) -> list[Finding]:
     what = f"{count(len(missing), int(trainable.sum()), 'users')} with training events are in no batch of the epoch."
     events = int((split.train_end - flat.bundle.offsets[:-1])[missing].sum())
     effect = f"{events:,} events are not trained on in this epoch; if the same users are left out every time, never."
-    mend = "Keep the last, smaller batch of an epoch (drop_last=False), and shuffle anew in each."
+    fix = "Keep the last, smaller batch of an epoch (drop_last=False), and shuffle anew in each."
     where = (place(user=flat.bundle.users[USER][user], events=int(split.train_end[user] - flat.bundle.offsets[user]))
              for user in missing.tolist())  # fmt: skip
-    return [finding("users-not-trained", what, where, effect, mend)]
+    return [finding("users-not-trained", what, where, effect, fix)]

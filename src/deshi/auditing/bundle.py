@@ -99,8 +99,8 @@ def _indices(flat: Flat) -> list[Finding]:
             share = count(len(rows), len(flat.items), "events")
             users = len(np.unique(flat.users[rows]))
             effect = f"{share} of {users:,} users are ignored or read as other items in training and in ranking."
-            mend = "Number items from 0 without gaps (deshi prepare does) and keep padding out of that range. " + AGAIN
-            found.append(finding(name, f"{share} {reason}.", flat.places(rows), effect, mend))
+            fix = "Number items from 0 without gaps (deshi prepare does) and keep padding out of that range. " + AGAIN
+            found.append(finding(name, f"{share} {reason}.", flat.places(rows), effect, fix))
     return found
 
 
@@ -117,9 +117,9 @@ def _order(flat: Flat) -> list[Finding]:
         f"{count(wrong, bundle.n_users, 'last events')} are not the user's newest: as test targets they lie before "
     )
     effect += "events that are trained on."
-    mend = "Sort each user's events by time before they are numbered. " + AGAIN
+    fix = "Sort each user's events by time before they are numbered. " + AGAIN
     where = flat.places(back, time=flat.times[back], after=flat.times[back - 1])
-    return [finding("history-unsorted", what, where, effect, mend)]
+    return [finding("history-unsorted", what, where, effect, fix)]
 
 
 def _units(flat: Flat) -> list[Finding]:
@@ -135,9 +135,9 @@ def _units(flat: Flat) -> list[Finding]:
     what += f"others in {mixed.main}."
     effect = f"A split by time puts {len(mixed.rows):,} events on the wrong side of its boundaries; "
     effect += f"{count(disordered, flat.bundle.n_users, 'histories')} are in a wrong order."
-    mend = "Convert each source to milliseconds before they are joined. " + AGAIN
+    fix = "Convert each source to milliseconds before they are joined. " + AGAIN
     where = flat.places(mixed.rows, time=flat.times[mixed.rows])
-    return [finding("timestamps-mixed-units", what, where, effect, mend)]
+    return [finding("timestamps-mixed-units", what, where, effect, fix)]
 
 
 def _owners(flat: Flat) -> list[Finding]:
@@ -149,9 +149,9 @@ def _owners(flat: Flat) -> list[Finding]:
     users = len(np.unique(flat.users[rows]))
     what = f"{count(len(rows), len(flat.items), 'events')} stand in the history of another user than theirs."
     effect = f"{count(users, flat.bundle.n_users, 'users')} are trained and tested on what others did."
-    mend = "The offsets do not belong to the items: count each user's events after sorting. " + AGAIN
+    fix = "The offsets do not belong to the items: count each user's events after sorting. " + AGAIN
     true = flat.table[USER].gather(rows[:100]).to_numpy()
-    return [finding("history-of-another-user", what, flat.places(rows[:100], belongs_to=true), effect, mend)]
+    return [finding("history-of-another-user", what, flat.places(rows[:100], belongs_to=true), effect, fix)]
 
 
 def _agrees_with_table(flat: Flat) -> list[Finding]:
@@ -208,8 +208,8 @@ def _names(flat: Flat) -> list[Finding]:
     effect = f"Figures on indices stay as they are, but {count(len(rows), len(flat.items), 'events')} and every "
     effect += "recommendation carry a wrong id, title and text; text embeddings belong to other items."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
-    mend = "Number items once and write indices and vocabulary from that one table (padding is no row of it). " + AGAIN
-    return [finding(name, what, flat.places(rows[:100], table_says=true), effect, mend)]
+    fix = "Number items once and write indices and vocabulary from that one table (padding is no row of it). " + AGAIN
+    return [finding(name, what, flat.places(rows[:100], table_says=true), effect, fix)]
 
 
 def _item_table(flat: Flat) -> list[Finding]:

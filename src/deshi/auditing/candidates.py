@@ -13,8 +13,9 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
     """Check candidate sets.
 
     Args:
-        candidates: a row a case: ``case``, ``user_id``, ``item_id`` (the target), ``candidates`` (a list of item ids).
-        ranks: of the same part, with ``case`` and ``rank``, to measure effects on.
+        candidates: a row an example: ``example``, ``user_id``, ``item_id`` (the target), ``candidates`` (a list of item
+            ids).
+        ranks: of the same part, with ``example`` and ``rank``, to measure effects on.
     """
     rows = candidates.with_columns(
         pl.col("candidates").list.contains(pl.col(ITEM)).alias("has_target"),
@@ -30,11 +31,12 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         effect = f"Nobody can hit there: the hit rate is at most {1 - without.height / rows.height:.4f}" + _on(
             ranks, without
         )
-        mend = "Put the target into the set, then draw the others from the rest of the catalogue."
+        fix = "Put the target into the set, then draw the others from the rest of the catalogue."
         where = (
-            place(case=row["case"], user=row[USER], item=row[ITEM]) for row in without.head(5).iter_rows(named=True)
+            place(example=row["example"], user=row[USER], item=row[ITEM])
+            for row in without.head(5).iter_rows(named=True)
         )
-        found.append(finding("candidates-without-target", what, where, effect, mend))
+        found.append(finding("candidates-without-target", what, where, effect, fix))
     if double.height:
         target = int((double["times"] > 1).sum())
         what = f"{count(double.height, rows.height, 'candidate sets')} hold an item more than once, {target:,} of them "
@@ -44,12 +46,12 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         ]
         effect = f"A random pick hits with {chance[0]:.4f} instead of {chance[1]:.4f}"
         effect += _on(ranks, double)
-        mend = "Draw without replacement, from the catalogue without the target and what the user has seen."
+        fix = "Draw without replacement, from the catalogue without the target and what the user has seen."
         where = (
-            place(case=row["case"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
+            place(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
             for row in double.head(5).iter_rows(named=True)
         )
-        found.append(finding("candidates-with-duplicates", what, where, effect, mend))
+        found.append(finding("candidates-with-duplicates", what, where, effect, fix))
     return found
 
 
@@ -61,10 +63,10 @@ def _times(candidates: pl.DataFrame) -> pl.Series:
 
 
 def _on(ranks: pl.DataFrame | None, affected: pl.DataFrame) -> str:
-    """The end of an effect's sentence: the ranker's figures on the affected cases and on the others."""
+    """The end of an effect's sentence: the ranker's figures on the affected examples and on the others."""
     if ranks is None:
         return "."
-    inside = ranks.filter(pl.col("case").is_in(affected["case"].implode()))["rank"].to_numpy()
-    outside = ranks.filter(~pl.col("case").is_in(affected["case"].implode()))["rank"].to_numpy()
+    inside = ranks.filter(pl.col("example").is_in(affected["example"].implode()))["rank"].to_numpy()
+    outside = ranks.filter(~pl.col("example").is_in(affected["example"].implode()))["rank"].to_numpy()
     figures = [f"{ndcg_of(part).mean():.4f}" if len(part) else "none" for part in (inside, outside)]
-    return f"; NDCG@10 is {figures[0]} on these cases and {figures[1]} on the others."
+    return f"; NDCG@10 is {figures[0]} on these examples and {figures[1]} on the others."

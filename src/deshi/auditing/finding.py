@@ -21,7 +21,7 @@ class Check:
     """A thing that the audit looks for.
 
     Attributes:
-        name: kebab-case, unique.
+        name: kebab-example, unique.
         severity: of its findings, unless the evidence on a subject is weaker (then it is lower).
         meaning: one line.
     """
@@ -93,8 +93,8 @@ _ALL = (
     # the ranks and the figures
     *_checks(
         "error",
-        user_evaluated_twice="some cases are counted more than once",
-        user_not_evaluated="some cases are missing",
+        user_evaluated_twice="some examples are counted more than once",
+        user_not_evaluated="some examples are missing",
         wrong_target="ranks are of other targets than the split's",
         target_filtered_out="the seen-item filter removes targets from the candidates",
         candidates_without_target="candidate sets that lack their target",
@@ -115,7 +115,7 @@ _ALL = (
     # what the run was made from
     *_checks(
         "error",
-        made_on_another_bundle="a run, knowledge store or checkpoint belongs to another bundle",
+        made_on_another_bundle="a run, soft-label store or checkpoint belongs to another bundle",
         not_finite="stored weights, scores or embeddings hold NaN or infinity",
         embeddings_shifted="item embeddings are shifted against the vocabulary",
     ),
@@ -168,7 +168,7 @@ class Finding:
         what: one sentence with counts.
         where: up to five examples: user id, position, item; or row, line, file.
         effect: how much it distorts the figures, measured on this subject where that is possible.
-        mend: what to do.
+        fix: what to do.
     """
 
     name: str
@@ -176,7 +176,7 @@ class Finding:
     what: str
     where: tuple[str, ...]
     effect: str
-    mend: str
+    fix: str
 
     def __post_init__(self) -> None:
         if self.name not in CHECKS:
@@ -202,13 +202,13 @@ class Finding:
 
 
 def finding(
-    name: str, what: str, where: Iterable[str], effect: str, mend: str, severity: Severity | None = None
+    name: str, what: str, where: Iterable[str], effect: str, fix: str, severity: Severity | None = None
 ) -> Finding:
     """A finding with the severity of its check, unless another is given, and the first few examples of ``where``."""
     if name not in CHECKS:
         raise DeshiError(f"There is no check {name!r}. Register it in deshi.auditing.finding first.")
     examples = tuple(text for text, _ in zip(where, range(EXAMPLES), strict=False))
-    return Finding(name, severity or CHECKS[name].severity, what, examples, effect, mend)
+    return Finding(name, severity or CHECKS[name].severity, what, examples, effect, fix)
 
 
 def place(**parts: object) -> str:

@@ -17,7 +17,7 @@ from deshi.auditing.pair_data import Pair
 from deshi.auditing.pair_events import check_events
 from deshi.auditing.pair_lists import check_lists
 from deshi.auditing.pair_reading import Names, Table, check_named, read_events, read_predictions
-from deshi.metrics.ranking import case_ranks, metrics_per_case
+from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.types import DeshiError
 
@@ -88,10 +88,10 @@ def audit_pair(
 
 
 def recomputed(pair: Pair) -> dict[str, Interval]:
-    """Every metric at every K over all cases, with its bootstrap interval."""
-    grouped = case_ranks(pair.ranks, pair.case, len(pair.case_user))
-    values = metrics_per_case(grouped, pair.ks)
-    several = len(pair.case) > len(pair.case_user)
+    """Every metric at every K over all examples, with its bootstrap interval."""
+    grouped = example_ranks(pair.ranks, pair.example, len(pair.example_user))
+    values = metrics_per_example(grouped, pair.ks)
+    several = len(pair.example) > len(pair.example_user)
     wanted = [f"{name}@{k}" for name in (REPORTED if several else REPORTED[:3]) for k in pair.ks]
     table = np.stack([values[name] for name in wanted], axis=1)
     low, high = percentile_bounds(bootstrap_means(table))
@@ -103,7 +103,7 @@ def recomputed(pair: Pair) -> dict[str, Interval]:
 
 def _notes(files: Files, pair: Pair, names: Names) -> list[str]:
     """What was assumed."""
-    lengths = pair.lists.lengths[pair.case_user]
+    lengths = pair.lists.lengths[pair.example_user]
     order = "timestamps, equal ones in the order of the lines" if pair.events.time is not None else "order of the lines"
     target = (
         f"the targets are those of {_name(files.test)}; a history is all else in {_name(files.interactions)}"
@@ -116,7 +116,7 @@ def _notes(files: Files, pair: Pair, names: Names) -> list[str]:
         f"{len(pair.events.user):,} interactions of {pair.users.known:,} users with {pair.items.known:,} items; "
         f"{len(pair.predicted.line):,} predictions of {int((pair.lists.lengths > 0).sum()):,} users, "
         f"{int(lengths.min()):,} to {int(lengths.max()):,} items a list.",
-        f"Protocol: {target}. {len(pair.case_user):,} users with {len(pair.target):,} targets.",
+        f"Protocol: {target}. {len(pair.example_user):,} users with {len(pair.target):,} targets.",
         f"Ranked by {by if pair.predicted.scored else 'rank'}; ties take their mean rank; a target that is not in the "
         "user's list is a miss; intervals are 95 % by bootstrap over users.",
     ]

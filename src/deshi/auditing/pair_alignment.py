@@ -129,7 +129,7 @@ def _of_users(pair: Pair, meant: Ints) -> Floats:
 def _of_strangers(pair: Pair) -> Floats:
     """The targets' ranks in the lists of users far away: what anybody's list hits, as it holds popular items."""
     far = np.arange(len(pair.users))
-    far[pair.case_user] = np.roll(pair.case_user, len(pair.case_user) // 2)
+    far[pair.example_user] = np.roll(pair.example_user, len(pair.example_user) // 2)
     return _of_users(pair, far)
 
 
@@ -156,10 +156,10 @@ def _reversed(pair: Pair) -> Iterator[Finding]:
 
 def earlier_ranks(pair: Pair) -> list[Floats]:
     """``(C,)`` ranks of each user's last three events: the (best) target, the event before it, the one before that."""
-    base = np.full(len(pair.case_user), np.inf)
-    np.minimum.at(base, pair.case, pair.ranks)
-    items = [pair.history.items_at(pair.history.from_end(pair.case_user, place)) for place in (0, 1)]
-    return [base, *(pair.lists.ranks_of(pair.case_user, item) for item in items)]
+    base = np.full(len(pair.example_user), np.inf)
+    np.minimum.at(base, pair.example, pair.ranks)
+    items = [pair.history.items_at(pair.history.from_end(pair.example_user, place)) for place in (0, 1)]
+    return [base, *(pair.lists.ranks_of(pair.example_user, item) for item in items)]
 
 
 def _earlier(pair: Pair) -> Iterator[Finding]:
@@ -169,13 +169,13 @@ def _earlier(pair: Pair) -> Iterator[Finding]:
         others = [values for number, values in enumerate(ranks) if number != place]
         if not all(answers(pair, ranks[place], other) for other in others):
             continue
-        items = pair.history.items_at(pair.history.from_end(pair.case_user, place - 1))
+        items = pair.history.items_at(pair.history.from_end(pair.example_user, place - 1))
         users = np.flatnonzero((ranks[place] <= pair.head) & (ranks[0] > pair.head))
         yield finding(
             "predicts-earlier-event",
             f"The lists fit the {name} event of each user, not the target.",
             (
-                f"user {pair.users.names[pair.case_user[one]]}, item {pair.items.names[items[one]]} at rank "
+                f"user {pair.users.names[pair.example_user[one]]}, item {pair.items.names[items[one]]} at rank "
                 f"{ranks[place][one]:g}, target at {ranks[0][one]:g}"
                 for one in users
             ),

@@ -75,10 +75,10 @@ def same_ids(frames: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame
         for key, frame in frames.items():
             ids = frame[role].unique(maintain_order=True)
             lost, meant = ids.filter(~ids.is_in(written.implode())), _plain(ids)
-            mended = lost.filter(_plain(lost).is_in(plain.implode()))
-            if key == "interactions" or mended.is_empty():
+            fixed = lost.filter(_plain(lost).is_in(plain.implode()))
+            if key == "interactions" or fixed.is_empty():
                 continue
-            findings.append(_differently(key, role, frames, mended, len(meant)))
+            findings.append(_differently(key, role, frames, fixed, len(meant)))
             done = {name: other.with_columns(_plain(other[role])) for name, other in done.items()}
     return done, findings
 
@@ -87,14 +87,14 @@ def _plain(ids: pl.Series) -> pl.Series:
     return ids.str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "${1}").str.replace(r"^0+(\d)", "${1}")
 
 
-def _differently(key: str, role: str, frames: Mapping[str, pl.DataFrame], mended: pl.Series, n_ids: int) -> Finding:
+def _differently(key: str, role: str, frames: Mapping[str, pl.DataFrame], fixed: pl.Series, n_ids: int) -> Finding:
     frame, form = frames[key], frames["interactions"]
-    rows = frame.filter(pl.col(role).is_in(mended.implode()))
+    rows = frame.filter(pl.col(role).is_in(fixed.implode()))
     example = rows.row(0, named=True)
     same = form.filter(_plain(form[role]) == _plain(pl.Series([example[role]]))[0])[role][0]
     return finding(
         "ids-written-differently",
-        f"{count(len(mended), n_ids, f'{role} ids')} of {key} match those of interactions only after blanks, "
+        f"{count(len(fixed), n_ids, f'{role} ids')} of {key} match those of interactions only after blanks, "
         f"'.0' and leading zeros are taken off: {example[role]!r} stands for {same!r}.",
         [f"{key} line {line}: {value!r}" for line, value in rows.select("line", role).unique(role).head(5).rows()],
         f"As text they are different: {count(rows.height, frame.height, f'rows of {key}')} would count as misses. "
@@ -134,10 +134,10 @@ def same_units(frames: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFra
 
 def _moved(frame: pl.DataFrame, times: np.ndarray) -> int:
     """How many users' newest event is another one with the corrected ``times``."""
-    both = frame.select("user", "time", pl.Series("mended", times), pl.Series("row", range(frame.height)))
+    both = frame.select("user", "time", pl.Series("fixed", times), pl.Series("row", range(frame.height)))
     newest = both.group_by("user").agg(
         pl.col("row").sort_by("time", "row").last().alias("old"),
-        pl.col("row").sort_by("mended", "row").last().alias("new"),
+        pl.col("row").sort_by("fixed", "row").last().alias("new"),
     )
     return int((newest["old"] != newest["new"]).sum())
 
@@ -160,23 +160,23 @@ def build(files: Files, frames: Mapping[str, pl.DataFrame], higher_is_better: bo
         chosen = _last_events(events, lists)
     else:
         chosen = _held_out(events, test)
-    history, case_user, case, target, target_line = chosen
-    if not len(case_user):
+    history, example_user, example, target, target_line = chosen
+    if not len(example_user):
         raise DeshiError(
             f"No user of {files.interactions.path} has a target, expected users with at least two events. "
             f"Check the column of user ids, or give the targets: test=FILE."
         )
-    longest = int(lists.lengths[case_user].max())
+    longest = int(lists.lengths[example_user].max())
     if longest == 0:
         raise DeshiError(
-            f"None of the {len(case_user):,} users with a target has predictions: "
+            f"None of the {len(example_user):,} users with a target has predictions: "
             f"{files.predictions.path} has users such as {_some(frames['predictions'])}, the targets are of "
-            f"{', '.join(repr(users.names[user]) for user in case_user[:3])}. Check that the files belong together."
+            f"{', '.join(repr(users.names[user]) for user in example_user[:3])}. Check that the files belong together."
         )
     used = tuple(k for k in ks if k <= longest) or (longest,)
     places = {key: table.at for key, table in files.tables.items()}
     return Pair(
-        users, items, events, history, lists, predicted, repeated, train, case_user, case, target, target_line,
+        users, items, events, history, lists, predicted, repeated, train, example_user, example, target, target_line,
         test is not None, used, places,
     )  # fmt: skip
 
@@ -206,11 +206,11 @@ Chosen = tuple[Events, Ints, Ints, Ints, Ints]
 def _last_events(events: Events, lists: Lists) -> Chosen:
     """Leave-one-out: the last event of each user with three events, or with two if such users have predictions."""
     pairs = (events.counts == 2) & (lists.lengths > 0)
-    case_user = np.flatnonzero(events.counts >= (2 if pairs.any() else 3))
-    rows = events.from_end(case_user, 0)
+    example_user = np.flatnonzero(events.counts >= (2 if pairs.any() else 3))
+    rows = events.from_end(example_user, 0)
     keep = np.ones(len(events.user), dtype=bool)
     keep[rows] = False
-    return events.take(keep), case_user, np.arange(len(case_user)), events.item[rows], events.line[rows]
+    return events.take(keep), example_user, np.arange(len(example_user)), events.item[rows], events.line[rows]
 
 
 def _held_out(events: Events, test: Events) -> Chosen:
@@ -219,14 +219,14 @@ def _held_out(events: Events, test: Events) -> Chosen:
     keys = test.user * width + test.item
     _, first = np.unique(keys, return_index=True)
     first = np.sort(first)
-    case_user, case = np.unique(test.user[first], return_inverse=True)
+    example_user, example = np.unique(test.user[first], return_inverse=True)
     sizes = np.bincount(test.user[first], minlength=len(events.counts))
     from_end = events.offsets[events.user + 1] - 1 - np.arange(len(events.user))
     own = np.isin(events.user * width + events.item, keys)
     asked = own & (from_end < sizes[events.user])
     if events.time is not None and test.time is not None:
         asked |= own & _same_time(events, test, width)
-    return events.take(~asked), case_user, case, test.item[first], test.line[first]
+    return events.take(~asked), example_user, example, test.item[first], test.line[first]
 
 
 def _same_time(events: Events, test: Events, width: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def _sampled(pair: Pair) -> bool:
 
     Sets that often lack it are known by negatives drawn evenly, which no ranker's best items are.
     """
-    lengths = pair.lists.lengths[pair.case_user]
+    lengths = pair.lists.lengths[pair.example_user]
     lengths = lengths[lengths > 0]
     usual = float(np.median(lengths))
     if len(lengths) < MANY or usual > 0.9 * pair.items.known or (np.abs(lengths - usual) > 2).mean() > 0.05:
@@ -57,13 +57,13 @@ def _evenly_drawn(pair: Pair) -> bool:
 
 
 def _candidate_sets(pair: Pair) -> Iterator[Finding]:
-    usual = int(np.median(pair.lists.lengths[pair.case_user]))
+    usual = int(np.median(pair.lists.lengths[pair.example_user]))
     missing = np.flatnonzero(~np.isfinite(pair.ranks) & (pair.lists.lengths[pair.target_user] > 0))
     yield finding(
         "sampled-candidates",
         f"The lists are candidate sets of {usual} items with the target put in: "
         f"{count(len(pair.target) - len(missing), len(pair.target), 'lists')} have it, of {pair.items.known:,} items.",
-        pair.names(pair.case_user),
+        pair.names(pair.example_user),
         f"A random order of {usual} candidates has HR@{pair.head} {min(1.0, pair.head / usual):.4f}, of all items "
         f"{min(1.0, pair.head / pair.items.known):.4f}; found: {pair.figure(pair.ranks)}.",
         "Compare only with figures on the same candidate sets, or rank all items.",

@@ -14,7 +14,7 @@ from deshi.auditing.pair_candidates import without_seen
 from deshi.auditing.pair_data import Bools, Pair
 from deshi.auditing.pair_lists import BATCHES
 from deshi.configuration.targets import suggestion
-from deshi.metrics.ranking import METRICS, Floats, case_ranks
+from deshi.metrics.ranking import METRICS, Floats, example_ranks
 from deshi.types import DeshiError
 
 OTHER_KS = (1, 3, 5, 10, 20, 50, 100)
@@ -126,7 +126,7 @@ def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
         "claim-not-reproduced", "over the users whose list holds the target", _mean(pair, claim, pair.ranks, found)
     )
     for ranks, name in zip(earlier_ranks(pair)[1:], ("second last (validation)", "third last"), strict=True):
-        value = float(METRICS[claim.metric](case_ranks(ranks), claim.k).mean())
+        value = float(METRICS[claim.metric](example_ranks(ranks), claim.k).mean())
         yield Reading("claim-not-reproduced", f"for the {name} event instead of the target", value)
     reverse = lists.ranks_of(user, target, lists.reversed)
     yield Reading("claim-not-reproduced", "with the lists the other way round", _mean(pair, claim, reverse))
@@ -137,10 +137,10 @@ def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
 
 def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
     """Means of batch means, and without the last batch, with the users in the order in which the lists name them."""
-    grouped = case_ranks(pair.ranks, pair.case, len(pair.case_user))
+    grouped = example_ranks(pair.ranks, pair.example, len(pair.example_user))
     first = np.full(len(pair.users), np.iinfo(np.int64).max)
     np.minimum.at(first, pair.predicted.user, pair.predicted.line)
-    row = METRICS[claim.metric](grouped, claim.k)[np.argsort(first[pair.case_user], kind="stable")]
+    row = METRICS[claim.metric](grouped, claim.k)[np.argsort(first[pair.example_user], kind="stable")]
     for size in BATCHES:
         if size >= len(row) or len(row) % size == 0:
             continue
@@ -152,16 +152,16 @@ def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
 
 def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
     check = "claim-not-reproduced"
-    # With one target a case recall is HR and MAP is MRR.
-    single = {"recall": "hr", "map": "mrr"} if len(pair.case) == len(pair.case_user) else {}
+    # With one target an example recall is HR and MAP is MRR.
+    single = {"recall": "hr", "map": "mrr"} if len(pair.example) == len(pair.example_user) else {}
     for name in METRICS:
         if name not in single and name != single.get(claim.metric, claim.metric):
             yield Reading(check, f"as {name}@{claim.k}", _mean(pair, Claim(name, claim.k, 0, 0), pair.ranks))
     for k in sorted({*OTHER_KS, claim.k - 1, claim.k + 1} - {claim.k, 0}):
         yield Reading(check, f"at K={k}", _mean(pair, Claim(claim.metric, k, 0, 0), pair.ranks))
     if claim.metric == "recall":
-        hits = np.bincount(pair.case[pair.ranks <= claim.k], minlength=len(pair.case_user))
-        sizes = np.minimum(np.bincount(pair.case), claim.k)
+        hits = np.bincount(pair.example[pair.ranks <= claim.k], minlength=len(pair.example_user))
+        sizes = np.minimum(np.bincount(pair.example), claim.k)
         yield Reading(check, "with hits divided by min(K, number of targets)", float((hits / sizes).mean()))
     if claim.metric == "mrr":
         yield Reading(check, "without a cut at K", _mean(pair, Claim("mrr", 10**9, 0, 0), pair.ranks))
@@ -171,10 +171,10 @@ def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
 
 
 def _mean(pair: Pair, claim: Claim, ranks: Floats, keep: Bools | None = None) -> float:
-    """The claimed metric of other ranks: the mean over cases, or over those whose targets ``keep`` marks."""
+    """The claimed metric of other ranks: the mean over examples, or over those whose targets ``keep`` marks."""
     chosen = np.ones(len(ranks), dtype=bool) if keep is None else keep
     if not chosen.any():
         return 0.0
-    grouped = case_ranks(ranks[chosen], pair.case[chosen], len(pair.case_user))
+    grouped = example_ranks(ranks[chosen], pair.example[chosen], len(pair.example_user))
     values = METRICS[claim.metric](grouped, claim.k)
     return float(values[grouped.sizes > 0].mean())

@@ -210,7 +210,7 @@ def _tied_ranks(user: Ints, score: Floats, offsets: Ints) -> tuple[Floats, Float
 class Pair:
     """What is asked and what was answered.
 
-    A case is a user with one or more targets; leave-one-out has one.
+    An example is a user with one or more targets; leave-one-out has one.
 
     Attributes:
         users: the user ids.
@@ -221,8 +221,8 @@ class Pair:
         predicted: the predictions as they stand in the file.
         repeated: lines of predictions that repeat a user's item.
         train: what the model was trained on, or None.
-        case_user: ``(C,)`` int64, ascending.
-        case: ``(T,)`` int64, the case of each target.
+        example_user: ``(C,)`` int64, ascending.
+        example: ``(T,)`` int64, the example of each target.
         target: ``(T,)`` int64, items.
         target_line: ``(T,)`` int64, the targets' lines in the file that has them.
         held_out: whether the targets come from a file of their own, not from leave-one-out.
@@ -238,8 +238,8 @@ class Pair:
     predicted: Predicted
     repeated: Ints
     train: Events | None
-    case_user: Ints
-    case: Ints
+    example_user: Ints
+    example: Ints
     target: Ints
     target_line: Ints
     held_out: bool
@@ -249,7 +249,7 @@ class Pair:
     @cached_property
     def target_user(self) -> Ints:
         """``(T,)``: the user of each target."""
-        return self.case_user[self.case]
+        return self.example_user[self.example]
 
     @cached_property
     def ranks(self) -> Floats:

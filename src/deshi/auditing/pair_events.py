@@ -33,8 +33,8 @@ def _order(pair: Pair) -> Iterator[Finding]:
     if not len(back):
         return
     users, line_of = np.unique(by_file.user[back]), pair.places["interactions"]
-    last = by_file.items_at(by_file.from_end(pair.case_user, 0))
-    other = pair.lists.ranks_of(pair.case_user, last)
+    last = by_file.items_at(by_file.from_end(pair.example_user, 0))
+    other = pair.lists.ranks_of(pair.example_user, last)
     used = far_higher(other, pair.ranks)
     changed = int((last != pair.target).sum())
     yield finding(
@@ -46,7 +46,7 @@ def _order(pair: Pair) -> Iterator[Finding]:
         f"{pair.figure(other)} against the last line.",
         "Sort each user's events by timestamp before the split."
         if used
-        else "Nothing to mend if the other tool sorts by timestamp as the audit does.",
+        else "Nothing to fix if the other tool sorts by timestamp as the audit does.",
         "error" if used else "note",
     )  # fmt: skip
 
@@ -56,13 +56,13 @@ def _tied(pair: Pair) -> Iterator[Finding]:
     events = pair.events
     if events.time is None or pair.held_out:
         return
-    last, previous = events.from_end(pair.case_user, 0), events.from_end(pair.case_user, 1)
+    last, previous = events.from_end(pair.example_user, 0), events.from_end(pair.example_user, 1)
     tied = np.flatnonzero(events.time[last] == events.time[previous])
     if not len(tied):
         return
     yield finding(
         "order-of-targets-tied",
-        f"{count(len(tied), len(pair.case_user), 'targets')} have the same timestamp as the event before; "
+        f"{count(len(tied), len(pair.example_user), 'targets')} have the same timestamp as the event before; "
         "the audit takes the later line as the last event.",
         pair.where(tied),
         f"{pair.figure(pair.ranks[tied])} on these targets, {pair.figure(np.delete(pair.ranks, tied))} on the others; "
@@ -135,15 +135,15 @@ def _trained_on(pair: Pair, train: Events) -> Iterator[Finding]:
         )
     if not pair.held_out:
         yield from _validation_trained_on(pair, train)
-    absent = np.setdiff1d(pair.case_user, train.user)
+    absent = np.setdiff1d(pair.example_user, train.user)
     if len(absent):
         inside = ~np.isin(pair.target_user, absent)
         yield finding(
             "users-not-trained",
-            f"{count(len(absent), len(pair.case_user), 'users')} with a target have no training events.",
+            f"{count(len(absent), len(pair.example_user), 'users')} with a target have no training events.",
             pair.names(absent),
             f"{pair.figure(pair.ranks[~inside])} for them, {pair.figure(pair.ranks[inside])} for the others.",
-            "Nothing to mend if the model is meant for new users; else look for a filter or an id mapping.",
+            "Nothing to fix if the model is meant for new users; else look for a filter or an id mapping.",
             "note",
         )
 
@@ -151,19 +151,19 @@ def _trained_on(pair: Pair, train: Events) -> Iterator[Finding]:
 def _validation_trained_on(pair: Pair, train: Events) -> Iterator[Finding]:
     """The event before the target among the training rows: harmless after a refit, a leak before selection."""
     history = pair.history
-    rows = history.from_end(pair.case_user, 0)
+    rows = history.from_end(pair.example_user, 0)
     items = history.items_at(rows)
     keep = np.ones(len(history.user), dtype=bool)
     keep[rows] = False
-    leaked = np.flatnonzero(_beyond_history(pair, train, pair.case_user, items, history.take(keep)))
+    leaked = np.flatnonzero(_beyond_history(pair, train, pair.example_user, items, history.take(keep)))
     if not len(leaked):
         return
-    ranks = pair.lists.ranks_of(pair.case_user, items)
+    ranks = pair.lists.ranks_of(pair.example_user, items)
     yield finding(
         "validation-target-trained-on",
-        f"{count(len(leaked), len(pair.case_user), 'events')} before the target are among the training events.",
+        f"{count(len(leaked), len(pair.example_user), 'events')} before the target are among the training events.",
         (
-            f"user {pair.users.names[pair.case_user[one]]}, item {pair.items.names[items[one]]}, "
+            f"user {pair.users.names[pair.example_user[one]]}, item {pair.items.names[items[one]]}, "
             f"{pair.places['interactions'](int(history.line[rows[one]]))}"
             for one in leaked
         ),

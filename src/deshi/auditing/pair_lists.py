@@ -42,24 +42,24 @@ def numeric(names: list[str]) -> Ints | None:
 
 
 def _missing_users(pair: Pair) -> Iterator[Finding]:
-    missing = pair.case_user[pair.lists.lengths[pair.case_user] == 0]
+    missing = pair.example_user[pair.lists.lengths[pair.example_user] == 0]
     if not len(missing):
         return
-    listed = len(pair.case_user) - len(missing)
+    listed = len(pair.example_user) - len(missing)
     inside = pair.lists.lengths[pair.target_user] > 0
     effect = (
         f"{pair.figure(pair.ranks)} when they count as misses, {pair.figure(pair.ranks[inside])} over the users with "
         "predictions."
     )
     for name, order in orders(pair.users.names).items():
-        asked = order[np.isin(order, pair.case_user)]
+        asked = order[np.isin(order, pair.example_user)]
         if set(asked[listed:]) != set(missing):
             continue
         sizes = [size for size in BATCHES if listed % size == 0 and len(missing) < size]
         if sizes:
             yield finding(
                 "last-batch-dropped",
-                f"{count(len(missing), len(pair.case_user), 'users')} have no predictions: the last ones in the "
+                f"{count(len(missing), len(pair.example_user), 'users')} have no predictions: the last ones in the "
                 f"{name}, and the other {listed:,} fill batches of {' or '.join(map(str, sizes))}.",
                 pair.names(asked[listed:]),
                 effect,
@@ -68,11 +68,11 @@ def _missing_users(pair: Pair) -> Iterator[Finding]:
             return
     yield finding(
         "user-not-evaluated",
-        f"{count(len(missing), len(pair.case_user), 'users')} with a target have no predictions.",
+        f"{count(len(missing), len(pair.example_user), 'users')} with a target have no predictions.",
         pair.names(missing),
         effect,
         "Export a list for every user with a target; a user without one is a miss, not an exception.",
-        None if len(missing) > 0.01 * len(pair.case_user) else "warning",
+        None if len(missing) > 0.01 * len(pair.example_user) else "warning",
     )
 
 
@@ -80,7 +80,7 @@ def _unknown(pair: Pair) -> Iterator[Finding]:
     predicted = pair.predicted
     strange = predicted.user >= pair.users.known
     if pair.held_out:
-        strange &= ~np.isin(predicted.user, pair.case_user)
+        strange &= ~np.isin(predicted.user, pair.example_user)
     users = np.unique(predicted.user[strange])
     if len(users):
         yield finding(
@@ -198,14 +198,14 @@ def _ties(pair: Pair) -> Iterator[Finding]:
         f"{pair.figure(luck)} with ties counted in favour of the target, {pair.figure(pair.ranks)} by mean rank, "
         f"{pair.figure(harm)} against it."
     )
-    mend = "Export scores in full precision; where they are equal all the same, rank by the mean, never in favour."
+    fix = "Export scores in full precision; where they are equal all the same, rank by the mean, never in favour."
     if len(constant) > 0.01 * len(listed):
         yield finding(
             "constant-scores",
             f"{count(len(constant), len(listed), 'lists')} give the same score to all of their items.",
             pair.names(constant),
             effect,
-            mend,
+            fix,
         )
         return
     spread = pair.hits(luck) - pair.hits(harm)
@@ -215,7 +215,7 @@ def _ties(pair: Pair) -> Iterator[Finding]:
             f"{count(len(tied), len(pair.target), 'targets')} share their score with another item of the list.",
             pair.where(tied),
             effect,
-            mend,
+            fix,
             "warning" if spread > max(0.02, 0.2 * pair.hits(pair.ranks)) else "note",
         )
 
@@ -278,5 +278,5 @@ def _same_for_all(pair: Pair) -> Iterator[Finding]:
         f"{', '.join(pair.items.names[item] for item in lists.item[:3])}, ... (without items that the user has).",
         pair.names(np.flatnonzero(lists.lengths > 0)),
         f"Nothing in the lists is personal: {pair.figure(pair.ranks)}.",
-        "Nothing to mend for a popularity ranker; else the model ignores the user.",
+        "Nothing to fix for a popularity ranker; else the model ignores the user.",
     )

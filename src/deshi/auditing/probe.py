@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from deshi.baselines.events import Events
 from deshi.baselines.markov import Markov
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.evaluation.ranking import evaluate_ranks
-from deshi.metrics.ranking import case_ranks, metrics_per_case
+from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.models.scorers import Scorer
 
 Ints = NDArray[Any]
@@ -26,27 +26,29 @@ SAMPLE = 2000
 
 
 def ndcg_of(ranks: Floats) -> Floats:
-    """NDCG of cases with one target each, from their ranks ``(C,)``; 0 for a rank that is NaN or out of reach."""
+    """NDCG of examples with one target each, from their ranks ``(C,)``; 0 for a rank that is NaN or out of reach."""
     reachable = np.nan_to_num(ranks, nan=np.inf, posinf=np.inf)
     return np.where(reachable <= AT, 1.0 / np.log2(1.0 + np.maximum(reachable, 1.0)), 0.0)
 
 
-def ndcg_per_case(scorer: Scorer, bundle: Bundle, cases: Cases, filter_seen: bool = True) -> Floats:
-    """NDCG of every case ``(C,)``, by the full-ranking protocol."""
-    found = evaluate_ranks(scorer, bundle, cases, filter_seen, top_k=AT).ranks
-    grouped = case_ranks(found["rank"].to_numpy(), found["case"].to_numpy(), len(cases))
-    return metrics_per_case(grouped, [AT])[f"ndcg@{AT}"]
+def ndcg_per_example(scorer: Scorer, bundle: Bundle, examples: Examples, filter_seen: bool = True) -> Floats:
+    """NDCG of every example ``(C,)``, by the full-ranking protocol."""
+    found = evaluate_ranks(scorer, bundle, examples, filter_seen, top_k=AT).ranks
+    grouped = example_ranks(found["rank"].to_numpy(), found["example"].to_numpy(), len(examples))
+    return metrics_per_example(grouped, [AT])[f"ndcg@{AT}"]
 
 
-def sample_cases(cases: Cases, size: int = SAMPLE, only: Ints | None = None) -> Cases:
-    """At most ``size`` cases, evenly spaced; with ``only`` ``(C,)`` bool, of those that it marks."""
-    chosen = np.arange(len(cases)) if only is None else np.flatnonzero(only)
+def sample_examples(examples: Examples, size: int = SAMPLE, only: Ints | None = None) -> Examples:
+    """At most ``size`` examples, evenly spaced; with ``only`` ``(C,)`` bool, of those that it marks."""
+    chosen = np.arange(len(examples)) if only is None else np.flatnonzero(only)
     if len(chosen) > size:
         chosen = chosen[np.linspace(0, len(chosen) - 1, size).astype(np.int64)]
-    counts = np.diff(cases.target_offsets)[chosen]
+    counts = np.diff(examples.target_offsets)[chosen]
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.repeat(cases.target_offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Cases(cases.users[chosen], cases.starts[chosen], cases.ends[chosen], offsets, cases.target_rows[rows])
+    rows = np.repeat(examples.target_offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Examples(
+        examples.users[chosen], examples.starts[chosen], examples.ends[chosen], offsets, examples.target_rows[rows]
+    )
 
 
 def markov(bundle: Bundle, starts: Ints, ends: Ints) -> Scorer:
@@ -70,9 +72,9 @@ def markov_of_pairs(items: Ints, targets: Ints, n_items: int) -> Scorer:
     return _PairMarkov().learn(items, targets, n_items)
 
 
-def with_ends(cases: Cases, ends: Ints) -> Cases:
+def with_ends(examples: Examples, ends: Ints) -> Examples:
     """The same questions with other ends of the histories."""
-    return replace(cases, ends=ends)
+    return replace(examples, ends=ends)
 
 
 def gain(name: str, honest: float, faulty: float) -> str:

@@ -38,8 +38,8 @@ def audit_record(record: Mapping[str, Any], bundle: Bundle, file: Path) -> list[
     what = f"{file.name} was made on data {str(theirs)[:12]} with {size:,} items; {bundle.name} is "
     what += f"{bundle.fingerprint[:12]} with {bundle.n_items:,}."
     effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to something else."
-    mend = "Prepare the data as they were for it, or make it again on this bundle."
-    return [finding("made-on-another-bundle", what, [place(file=file)], effect, mend)]
+    fix = "Prepare the data as they were for it, or make it again on this bundle."
+    return [finding("made-on-another-bundle", what, [place(file=file)], effect, fix)]
 
 
 def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
@@ -52,14 +52,14 @@ def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
         if bad:
             what = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
             effect = f"{bad:,} weights make every score that they touch NaN."
-            mend = "The training diverged: lower train.learning_rate, keep train.gradient_clip, or use fp32."
-            found.append(finding("not-finite", what, [place(file=file.name, tensor=name)], effect, mend))
+            fix = "The training diverged: lower train.learning_rate, keep train.gradient_clip, or use fp32."
+            found.append(finding("not-finite", what, [place(file=file.name, tensor=name)], effect, fix))
         if name == "items.weight" and tensor.shape[0] != bundle.n_items + 1:
             what = f"{file.name} has {tensor.shape[0] - 1:,} item rows (and one of padding); {bundle.name} has "
             what += f"{bundle.n_items:,} items."
             effect = f"{abs(tensor.shape[0] - 1 - bundle.n_items):,} items have no row of their own, or rows no item."
-            mend = "Load the weights with the bundle that they were trained on."
-            found.append(finding("made-on-another-bundle", what, [place(file=file.name, tensor=name)], effect, mend))
+            fix = "Load the weights with the bundle that they were trained on."
+            found.append(finding("made-on-another-bundle", what, [place(file=file.name, tensor=name)], effect, fix))
     return found
 
 
@@ -70,8 +70,8 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
         raise DeshiError(f"{file} can't be read ({error}). Make it again.") from error
 
 
-def audit_knowledge(folder: Path, bundle: Bundle) -> list[Finding]:
-    """A knowledge store: its manifest, its ranked lists and its item embeddings against the bundle.
+def audit_soft_labels(folder: Path, bundle: Bundle) -> list[Finding]:
+    """A soft-label store: its manifest, its ranked lists and its item embeddings against the bundle.
 
     Args:
         folder: with ``manifest.json`` and some of ``topk_items.npy``, ``topk_scores.npy``,
@@ -84,8 +84,8 @@ def audit_knowledge(folder: Path, bundle: Bundle) -> list[Finding]:
     manifest = read_json(folder / "manifest.json")
     found = audit_record(manifest, bundle, folder / "manifest.json")
     if (folder / TOPK).is_file():
-        altered = isinstance(manifest, dict) and manifest.get("sequences") == "altered"
-        rows = int(manifest["n_rows"]) if altered else bundle.n_interactions
+        augmented = isinstance(manifest, dict) and manifest.get("sequences") == "augmented"
+        rows = int(manifest["n_rows"]) if augmented else bundle.n_interactions
         found += _lists(_array(folder / TOPK), bundle, rows)
     if (folder / SCORES).is_file():
         found += _finite(_array(folder / SCORES), SCORES)
@@ -106,8 +106,8 @@ def _lists(items: Array, bundle: Bundle, n_rows: int) -> list[Finding]:
     if items.ndim != 2 or items.shape[0] != n_rows:
         what = f"{TOPK} has shape {items.shape}; a row an event makes {n_rows:,} rows."
         effect = f"{abs(items.shape[0] - n_rows):,} rows are missing or belong to no event."
-        mend = "Export the teacher's lists again, on this bundle."
-        return [finding("made-on-another-bundle", what, [place(file=TOPK)], effect, mend)]
+        fix = "Export the teacher's lists again, on this bundle."
+        return [finding("made-on-another-bundle", what, [place(file=TOPK)], effect, fix)]
     rows, columns = np.nonzero((items < -1) | (items >= bundle.n_items))
     if not len(rows):
         return []
@@ -145,8 +145,8 @@ def audit_embeddings(embeddings: Array, bundle: Bundle, name: str = "embeddings"
         effect = (
             f"{abs(off):,} rows too {'many' if off > 0 else 'few'}; from the first of them on, rows belong to others."
         )
-        mend = "Write one row an item, in the order of vocabulary.parquet, without padding."
-        return [finding("made-on-another-bundle", what, [place(file=name)], effect, mend)]
+        fix = "Write one row an item, in the order of vocabulary.parquet, without padding."
+        return [finding("made-on-another-bundle", what, [place(file=name)], effect, fix)]
     return _finite(embeddings, name) or _shifted(embeddings, bundle, name)
 
 
@@ -169,12 +169,12 @@ def _shifted(embeddings: Array, bundle: Bundle, name: str) -> list[Finding]:
         f"Items that follow each other in histories have a cosine of {likeness[0].mean():+.4f} above random pairs as "
     )
     effect += f"the rows stand, and {likeness[best].mean():+.4f} with the rows put back ({len(first):,} pairs)."
-    mend = "Write one row an item in the order of vocabulary.parquet; padding has no row. Train the student again."
+    fix = "Write one row an item in the order of vocabulary.parquet; padding has no row. Train the student again."
     where = [
         place(item=bundle.vocabulary[ITEM][item], index=item, stands_in_row=(item + best) % bundle.n_items)
         for item in range(min(5, bundle.n_items))
     ]
-    return [finding("embeddings-shifted", what, where, effect, mend)]
+    return [finding("embeddings-shifted", what, where, effect, fix)]
 
 
 def _neighbours(bundle: Bundle) -> tuple[Array, Array]:

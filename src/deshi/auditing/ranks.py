@@ -13,7 +13,7 @@ from deshi.auditing.examples import asked_once
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Cases, Split
+from deshi.data.splits import Examples, Split
 from deshi.types import ITEM, USER
 
 Ints = NDArray[Any]
@@ -38,17 +38,17 @@ def audit_ranks(
         part: validation or test.
         filter_seen: of the evaluation.
         honest: of :func:`deshi.auditing.reranking.recompute`, where the model is at hand.
-        full: whether the whole catalogue was ranked, and not a set of candidates for each case.
+        full: whether the whole catalogue was ranked, and not a set of candidates for each example.
     """
-    flat, cases = Flat.of(bundle), split.cases(bundle, part)
-    expected = _expected(flat, cases, filter_seen)
+    flat, examples = Flat.of(bundle), split.examples(bundle, part)
+    expected = _expected(flat, examples, filter_seen)
     keys = ["user", "target"]
     stored = ranks.select(*(pl.col(key).cast(pl.Int64) for key in keys), "rank", "n_candidates")
     joined = stored.join(expected, on=keys, how="inner")
     if not full:
         joined = joined.with_columns(pl.col("n_candidates").alias("candidates"))
     found = _nan(flat, stored, expected) + _wrong_targets(flat, stored, expected, part)
-    found += _once(flat, split, cases, joined, part)
+    found += _once(flat, split, examples, joined, part)
     if honest is not None:
         again = honest.select(*(pl.col(key).cast(pl.Int64) for key in keys), pl.col("rank").alias("fair"), "optimistic")
         joined = joined.join(again.unique(keys), on=keys, how="left")
@@ -58,21 +58,21 @@ def audit_ranks(
     return found + rules + ([] if removed else _impossible(flat, joined))
 
 
-def _expected(flat: Flat, cases: Cases, filter_seen: bool) -> pl.DataFrame:
-    """A row a target: case, whether the history holds it, and how many candidates there must be."""
-    owner = cases.owners
-    targets = flat.items[cases.target_rows].astype(np.int64)
+def _expected(flat: Flat, examples: Examples, filter_seen: bool) -> pl.DataFrame:
+    """A row a target: example, whether the history holds it, and how many candidates there must be."""
+    owner = examples.owners
+    targets = flat.items[examples.target_rows].astype(np.int64)
     n_items = flat.bundle.n_items
-    lengths = cases.ends - cases.starts
-    rows = np.arange(lengths.sum()) + np.repeat(cases.starts - (np.cumsum(lengths) - lengths), lengths)
-    seen = np.unique(np.repeat(np.arange(len(cases)), lengths) * n_items + flat.items[rows])
+    lengths = examples.ends - examples.starts
+    rows = np.arange(lengths.sum()) + np.repeat(examples.starts - (np.cumsum(lengths) - lengths), lengths)
+    seen = np.unique(np.repeat(np.arange(len(examples)), lengths) * n_items + flat.items[rows])
     repeated = np.isin(owner * n_items + targets, seen)
-    left = n_items - np.bincount(seen // n_items, minlength=len(cases))
-    left += np.bincount(owner[repeated], minlength=len(cases))
+    left = n_items - np.bincount(seen // n_items, minlength=len(examples))
+    left += np.bincount(owner[repeated], minlength=len(examples))
     candidates = left[owner] if filter_seen else np.full(len(owner), n_items)
     return pl.DataFrame(
-        {"expected_case": owner, "user": cases.users[owner].astype(np.int64), "target": targets,
-         "row": cases.target_rows, "repeated": repeated & filter_seen, "candidates": candidates}
+        {"expected_case": owner, "user": examples.users[owner].astype(np.int64), "target": targets,
+         "row": examples.target_rows, "repeated": repeated & filter_seen, "candidates": candidates}
     )  # fmt: skip
 
 
@@ -94,8 +94,8 @@ def _nan(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame) -> list[Findi
     kept, total = (rest.mean() if len(rest) else float("nan")), (rest.sum() / stored.height)
     what = f"{count(lost.height, stored.height, 'ranks')} are NaN or missing."
     effect = f"NDCG@{AT} is {kept:.4f} when they are left out of the mean and {total:.4f} when they count as misses."
-    mend = "A NaN score has no rank: find where the model diverged, and never average over what is left."
-    return [finding("nan-scores", what, _examples(flat, lost), effect, mend)]
+    fix = "A NaN score has no rank: find where the model diverged, and never average over what is left."
+    return [finding("nan-scores", what, _examples(flat, lost), effect, fix)]
 
 
 def _wrong_targets(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame, part: str) -> list[Finding]:
@@ -107,19 +107,19 @@ def _wrong_targets(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame, par
     what = f"{count(other.height, stored.height, 'ranks')} are of targets that the split does not ask for in {part}."
     effect = f"NDCG@{AT} is {wrong.mean():.4f} on them"
     effect += f" and {right.mean():.4f} on the split's own." if len(right) else "; none of the split's own is there."
-    mend = "Rank the split's targets (Split.cases), with ids from the bundle's vocabulary."
-    return [finding("wrong-target", what, _examples(flat, other), effect, mend)]
+    fix = "Rank the split's targets (Split.examples), with ids from the bundle's vocabulary."
+    return [finding("wrong-target", what, _examples(flat, other), effect, fix)]
 
 
-def _once(flat: Flat, split: Split, cases: Cases, joined: pl.DataFrame, part: str) -> list[Finding]:
-    """Every case once: the distributed sampler's repeats, the dropped batch's absences."""
-    answered = np.bincount(joined["expected_case"].to_numpy(), minlength=len(cases))
-    sizes = np.diff(cases.target_offsets)
+def _once(flat: Flat, split: Split, examples: Examples, joined: pl.DataFrame, part: str) -> list[Finding]:
+    """Every example once: the distributed sampler's repeats, the dropped batch's absences."""
+    answered = np.bincount(joined["expected_case"].to_numpy(), minlength=len(examples))
+    sizes = np.diff(examples.target_offsets)
     times = np.where(answered > sizes, -(-answered // sizes), (answered >= sizes).astype(np.int64))
-    values = np.full(len(cases), np.nan)
+    values = np.full(len(examples), np.nan)
     mean = joined.group_by("expected_case").agg(pl.col("rank").min())
     values[mean["expected_case"].to_numpy()] = ndcg_of(mean["rank"].to_numpy())
-    return asked_once(flat, split, cases, times, part, values)
+    return asked_once(flat, split, examples, times, part, values)
 
 
 def _removed(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
@@ -138,12 +138,14 @@ def _removed(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     effect = f"NDCG@{AT} is {parts[0]:.4f} on them and {parts[1]:.4f} on the others"
     if "fair" in gone.columns:
         effect += f"; ranked as candidates they have {float(ndcg_of(gone['fair'].to_numpy()).mean()):.4f}"
-    mend = "Filter what was seen, but never a case's own targets; or drop repeats with data.filters.duplicates=first."
-    return [finding("target-filtered-out", what, _examples(flat, gone), effect + ".", mend)]
+    fix = (
+        "Filter what was seen, but never an example's own targets; or drop repeats with data.filters.duplicates=first."
+    )
+    return [finding("target-filtered-out", what, _examples(flat, gone), effect + ".", fix)]
 
 
 def _ties(flat: Flat, joined: pl.DataFrame, measured: bool) -> list[Finding]:
-    """Ranks that count equal scores for the target; without the model only the extreme case shows: all ranks are 1."""
+    """Ranks that count equal scores for the target; without the model only the extreme shows: all ranks 1."""
     if not measured:
         if joined.height < 20 or not (joined["rank"] == 1).all() or (joined["candidates"] < 20).any():
             return []
@@ -169,8 +171,8 @@ def _constant(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
         return []
     what = f"All {joined.height:,} targets stand in the very middle of their lists: every item has the same score."
     effect = f"NDCG@{AT} is {ndcg_of(joined['rank'].to_numpy()).mean():.4f}; where ties count for the target it is 1."
-    mend = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
-    return [finding("constant-scores", what, _examples(flat, middle), effect, mend)]
+    fix = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
+    return [finding("constant-scores", what, _examples(flat, middle), effect, fix)]
 
 
 def _not_reproduced(flat: Flat, joined: pl.DataFrame, measured: bool) -> list[Finding]:
@@ -184,8 +186,8 @@ def _not_reproduced(flat: Flat, joined: pl.DataFrame, measured: bool) -> list[Fi
     parts = [float(ndcg_of(joined[name].to_numpy()).mean()) for name in ("rank", "fair")]
     what = f"{count(other.height, joined.height, 'ranks')} are not those that the run's weights give."
     effect = f"NDCG@{AT} is {parts[0]:.4f} as stored and {parts[1]:.4f} computed again."
-    mend = "Run deshi evaluate again on this run; weights, data or filter_seen have changed since these ranks."
-    return [finding("rank-not-reproduced", what, _examples(flat, other), effect, mend)]
+    fix = "Run deshi evaluate again on this run; weights, data or filter_seen have changed since these ranks."
+    return [finding("rank-not-reproduced", what, _examples(flat, other), effect, fix)]
 
 
 def _impossible(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
@@ -203,5 +205,5 @@ def _impossible(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     what += "than the catalogue without the seen items."
     parts = [float(ndcg_of(frame["rank"].to_numpy()).mean()) for frame in (bad, joined)]
     effect = f"NDCG@{AT} is {parts[0]:.4f} on them, {parts[1]:.4f} on all."
-    mend = "Rank among all items that the history does not hold, from 1 (filter_seen says whether seen items count)."
-    return [finding("rank-impossible", what, _examples(flat, bad), effect, mend)]
+    fix = "Rank among all items that the history does not hold, from 1 (filter_seen says whether seen items count)."
+    return [finding("rank-impossible", what, _examples(flat, bad), effect, fix)]

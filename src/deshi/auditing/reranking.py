@@ -10,33 +10,33 @@ from torch import Tensor
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import padded_rows
 from deshi.data.sequences import history_batches
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.metrics.ranks import rank_rows
 from deshi.models.scorers import Scorer
 from deshi.types import PAD
 
 
 def recompute(
-    scorer: Scorer, bundle: Bundle, cases: Cases, filter_seen: bool = True, batch_size: int = 512
+    scorer: Scorer, bundle: Bundle, examples: Examples, filter_seen: bool = True, batch_size: int = 512
 ) -> pl.DataFrame:
-    """A row a target: ``case``, ``user``, ``target``, ``rank``, ``optimistic`` and ``n_candidates``.
+    """A row a target: ``example``, ``user``, ``target``, ``rank``, ``optimistic`` and ``n_candidates``.
 
-    ``rank`` is the mean rank of ties, ``optimistic`` is ``1 + (candidates that score higher)``. A case with a NaN
+    ``rank`` is the mean rank of ties, ``optimistic`` is ``1 + (candidates that score higher)``. An example with a NaN
     score has NaN ranks.
 
     Args:
         scorer: what is evaluated.
         bundle: the data.
-        cases: the questions.
+        examples: the questions.
         filter_seen: take the items of the history out of the candidates, never the targets.
-        batch_size: cases scored at a time.
+        batch_size: examples scored at a time.
     """
-    n_targets = len(cases.target_rows)
+    n_targets = len(examples.target_rows)
     ranks, best = np.full(n_targets, np.nan), np.full(n_targets, np.nan)
-    candidates = np.zeros(len(cases), dtype=np.int64)
-    offsets, wanted = cases.target_offsets, np.asarray(bundle.items)[cases.target_rows]
+    candidates = np.zeros(len(examples), dtype=np.int64)
+    offsets, wanted = examples.target_offsets, np.asarray(bundle.items)[examples.target_rows]
     for numbers, batch in history_batches(
-        bundle.items, cases.users, cases.starts, cases.ends, bundle.n_interactions, batch_size
+        bundle.items, examples.users, examples.starts, examples.ends, bundle.n_interactions, batch_size
     ):
         scores = scorer.scores(batch)
         lost = scores.isnan().any(1)
@@ -50,10 +50,10 @@ def recompute(
             found[lost] = torch.nan
             values[places[places != PAD]] = found.numpy()[places != PAD]
         candidates[numbers] = counts.numpy()
-    case = cases.owners
+    example = examples.owners
     return pl.DataFrame(
-        {"case": case, "user": cases.users[case], "target": wanted.astype(np.int64), "rank": ranks,
-         "optimistic": best, "n_candidates": candidates[case]}
+        {"example": example, "user": examples.users[example], "target": wanted.astype(np.int64), "rank": ranks,
+         "optimistic": best, "n_candidates": candidates[example]}
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ class AuditResult(Rendered):
         if not self.findings:
             return f"{self.subject}: nothing found."
         parts = [f"{counts[name]} {name}{'s' if counts[name] > 1 else ''}" for name in SEVERITIES if counts[name]]
-        trust = "do not trust its figures before they are mended" if counts["error"] else "no error"
+        trust = "do not trust its figures before they are fixed" if counts["error"] else "no error"
         return f"{self.subject}: {', '.join(parts)}; {trust}."
 
     def tables(self) -> Group:
@@ -94,7 +94,7 @@ class AuditResult(Rendered):
 
 def _panel(one: Finding) -> Panel:
     lines = Text()
-    for label, content in (("", one.what), ("where", "; ".join(one.where)), ("effect", one.effect), ("mend", one.mend)):
+    for label, content in (("", one.what), ("where", "; ".join(one.where)), ("effect", one.effect), ("fix", one.fix)):
         if content:
             lines.append(f"{label + ':':<8}" if label else "", style="bold").append(content + "\n")
     lines.rstrip()

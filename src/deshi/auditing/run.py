@@ -17,7 +17,7 @@ from deshi.auditing.candidates import audit_candidates
 from deshi.auditing.examples import audit_questions
 from deshi.auditing.figures import audit_figures
 from deshi.auditing.finding import Finding, finding, place
-from deshi.auditing.probe import AT, ndcg_per_case
+from deshi.auditing.probe import AT, ndcg_per_example
 from deshi.auditing.provenance import audit_record, audit_weights
 from deshi.auditing.ranks import audit_ranks
 from deshi.auditing.reranking import recompute
@@ -28,7 +28,7 @@ from deshi.auditing.student import audit_student
 from deshi.auditing.subject import Fitted, Subject
 from deshi.auditing.table import audit_table, reproduced
 from deshi.data.sequences import Augmentation, Ints
-from deshi.data.splits import Cases, Split
+from deshi.data.splits import Examples, Split
 from deshi.evaluation.stored import Evaluation, read_curve
 from deshi.models.base import Student
 from deshi.models.scorers import StudentScorer
@@ -80,7 +80,7 @@ def _steps(subject: Subject, max_positions: int) -> Iterator[Step]:
 def _of_run(subject: Subject, fitted: Fitted, max_positions: int) -> Iterator[Step]:
     bundle, split = subject.bundle, subject.split
     selected = load_selected_student(fitted.folder)
-    cases = split.cases(bundle, "validation")
+    examples = split.examples(bundle, "validation")
     train = fitted.cfg.train
     with warnings.catch_warnings():  # the audit says with counts what these warn of
         warnings.simplefilter("ignore")
@@ -89,9 +89,9 @@ def _of_run(subject: Subject, fitted: Fitted, max_positions: int) -> Iterator[St
     if train.refit:
         again = split.refit_ranges(bundle)
         yield "batches of the refit", lambda: _batches(subject, fitted, selected, again, True, max_positions)
-    yield "validation batches", lambda: _questions(subject, fitted, selected, ranges, cases)
-    yield "student", lambda: audit_student(selected, bundle, cases)
-    yield "recorded figure", lambda: _recorded(subject, fitted, selected, cases)
+    yield "validation batches", lambda: _questions(subject, fitted, selected, ranges, examples)
+    yield "student", lambda: audit_student(selected, bundle, examples)
+    yield "recorded figure", lambda: _recorded(subject, fitted, selected, examples)
 
 
 def _batches(
@@ -112,34 +112,34 @@ def _with_own_figures(one: Finding, subject: Subject, student: Student, filter_s
         return one
     figures = []
     for part in ("validation", "test"):
-        cases = subject.split.cases(subject.bundle, part)
-        if len(cases):
-            value = ndcg_per_case(StudentScorer(student), subject.bundle, cases, filter_seen).mean()
+        examples = subject.split.examples(subject.bundle, part)
+        if len(examples):
+            value = ndcg_per_example(StudentScorer(student), subject.bundle, examples, filter_seen).mean()
             figures.append(f"{value:.4f} on {part}")
     return replace(one, effect=f"{one.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
 
 
 def _questions(
-    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], cases: Cases
+    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], examples: Examples
 ) -> list[Finding]:
-    data: Any = data_module(fitted.cfg, subject.bundle, *ranges, cases, student.max_length)
-    return audit_questions(subject.bundle, subject.split, cases, data.val_dataloader())
+    data: Any = data_module(fitted.cfg, subject.bundle, *ranges, examples, student.max_length)
+    return audit_questions(subject.bundle, subject.split, examples, data.val_dataloader())
 
 
-def _recorded(subject: Subject, fitted: Fitted, student: Student, cases: Cases) -> list[Finding]:
+def _recorded(subject: Subject, fitted: Fitted, student: Student, examples: Examples) -> list[Finding]:
     """The figure that selected the student must come back, and must be validation's."""
     bundle, seen = subject.bundle, fitted.cfg.eval.filter_seen
     scorer, recorded = StudentScorer(student), fitted.metrics.get(MONITOR)
-    test = subject.split.cases(bundle, "test")
-    figures = {"validation": ndcg_per_case(scorer, bundle, cases, seen)}
+    test = subject.split.examples(bundle, "test")
+    figures = {"validation": ndcg_per_example(scorer, bundle, examples, seen)}
     lost = recorded is not None and not reproduced(recorded, figures["validation"])
     if lost and len(test):
-        figures["test"] = ndcg_per_case(scorer, bundle, test, seen)
+        figures["test"] = ndcg_per_example(scorer, bundle, test, seen)
     measured = figures if "test" in figures else None
     selection = audit_selection(fitted.record, read_curve(fitted.folder), recorded, measured)
     if any(one.name == "selected-on-test" for one in selection):
         return selection
-    return selection + audit_table(scorer, bundle, cases, recorded, seen, figures["validation"])
+    return selection + audit_table(scorer, bundle, examples, recorded, seen, figures["validation"])
 
 
 def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> Iterator[Step]:
@@ -153,14 +153,14 @@ def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> It
 
 def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> list[Finding]:
     bundle, protocol = subject.bundle, evaluation.record["protocol"]
-    ranks, cases = evaluation.ranks(part), split.cases(bundle, part)
+    ranks, examples = evaluation.ranks(part), split.examples(bundle, part)
     full, seen = protocol["candidates"] == "full", bool(protocol["filter_seen"])
     honest = None
     if full and subject.fitted is not None:
         student, _ = load_student(subject.fitted.folder)
-        honest = recompute(StudentScorer(student), bundle, cases, seen)
+        honest = recompute(StudentScorer(student), bundle, examples, seen)
     found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
-    found += audit_figures(evaluation.metrics, ranks, part, cases.ends - cases.starts)
+    found += audit_figures(evaluation.metrics, ranks, part, examples.ends - examples.starts)
     found += _refitted(subject, evaluation, part)
     drawn = evaluation.folder / "candidates.parquet"
     if drawn.is_file():
@@ -175,9 +175,9 @@ def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Findi
         return []
     name = f"validation/ndcg@{AT}"
     ranks = evaluation.ranks(part)
-    what = f"All {ranks['case'].n_unique():,} validation cases of this evaluation were trained on by the refit."
+    what = f"All {ranks['example'].n_unique():,} validation examples of this evaluation were trained on by the refit."
     effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
     effect += f"{fitted.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
-    mend = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
+    fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
     where = [place(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
-    return [finding("validation-target-trained-on", what, where, effect, mend, "warning")]
+    return [finding("validation-target-trained-on", what, where, effect, fix, "warning")]

@@ -26,7 +26,7 @@ def audit_selection(
         record: the run's ``run.json``: ``selected_on``, ``selected_epoch``.
         curve: its learning curve, a row an epoch.
         recorded: the validation NDCG@10 that the run has recorded.
-        figures: NDCG@10 of every case of ``validation`` and ``test``, computed again from the selected weights.
+        figures: NDCG@10 of every example of ``validation`` and ``test``, computed again from the selected weights.
     """
     by_record = str(record.get("selected_on", "validation")).partition("/")[0]
     if by_record != "validation":
@@ -47,10 +47,12 @@ def _by_figure(recorded: float, figures: Mapping[str, Floats]) -> list[Finding]:
     if abs(recorded - other) > close or abs(recorded - own) < tolerance(recorded, figures["validation"]):
         return []
     what = f"The figure that selected the model, recorded as validation ({recorded:.4f}), is the test part's."
-    effect = f"NDCG@{AT} of the selected weights is {own:.4f} on {len(figures['validation']):,} validation cases and "
-    effect += f"{other:.4f} on {len(figures['test']):,} test cases: the test figure is the best of many, not a test."
-    mend = "Select on the validation part; look at test once, at the end."
-    return [finding("selected-on-test", what, [place(file="metrics.json", recorded=f"{recorded:.6f}")], effect, mend)]
+    effect = (
+        f"NDCG@{AT} of the selected weights is {own:.4f} on {len(figures['validation']):,} validation examples and "
+    )
+    effect += f"{other:.4f} on {len(figures['test']):,} test examples: the test figure is the best of many, not a test."
+    fix = "Select on the validation part; look at test once, at the end."
+    return [finding("selected-on-test", what, [place(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)]
 
 
 def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
@@ -71,8 +73,8 @@ def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
     what = f"Epoch {chosen} was selected, but of {curve.height} epochs the best on validation is {validation}."
     chosen_value = values.get(chosen) or float("nan")
     effect = f"Validation NDCG@{AT} is {chosen_value:.4f} there and {values[validation]:.4f} at the best."
-    mend = "Keep the weights of the best validation, and write down which epoch they are of."
-    return [finding("selected-epoch-not-best", what, where, effect, mend)]
+    fix = "Keep the weights of the best validation, and write down which epoch they are of."
+    return [finding("selected-epoch-not-best", what, where, effect, fix)]
 
 
 def _best_epoch(curve: pl.DataFrame, column: str) -> int | None:
@@ -92,5 +94,5 @@ def _on_test(what: str, where: list[str], curve: pl.DataFrame | None, record: Ma
         effect = f"Test NDCG@{AT} is {flattered:.4f} for the selected epoch and {fair:.4f} for validation's best."
     elif curve is not None:
         effect = f"The best of {curve.height} epochs was picked by what should judge it. " + effect
-    mend = "Select on the validation part; look at test once, at the end."
-    return finding("selected-on-test", what, where, effect, mend)
+    fix = "Select on the validation part; look at test once, at the end."
+    return finding("selected-on-test", what, where, effect, fix)

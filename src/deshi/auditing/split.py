@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding
-from deshi.auditing.probe import AT, gain, markov, ndcg_per_case, sample_cases, with_ends
+from deshi.auditing.probe import AT, gain, markov, ndcg_per_example, sample_examples, with_ends
 from deshi.data.bundle import Bundle
-from deshi.data.splits import PARTS, Cases, Split
+from deshi.data.splits import PARTS, Examples, Split
 
 Ints = NDArray[Any]
 DAY = 86_400_000
@@ -28,20 +28,20 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
     flat = Flat.of(bundle)
     found = _training_range(flat, split, *split.train_ranges(bundle), filter_seen)
     for part in PARTS:
-        cases = split.cases(bundle, part)
-        if len(cases):
-            found += wrong_ends(flat, split, part, cases, cases.ends, filter_seen)
-            found += _duplicates(flat, split, part, cases, filter_seen)
-            found += _cold(flat, split, part, cases)
-            found += _tied_order(flat, part, cases)
+        examples = split.examples(bundle, part)
+        if len(examples):
+            found += wrong_ends(flat, split, part, examples, examples.ends, filter_seen)
+            found += _duplicates(flat, split, part, examples, filter_seen)
+            found += _cold(flat, split, part, examples)
+            found += _tied_order(flat, part, examples)
     return [*found, *_future(flat, split)]
 
 
 def trained_on(bundle: Bundle, split: Split, part: str, wanted: Ints) -> Ints:
-    """``(C,)`` bool: which cases of a part have a target among the flat positions that ``wanted`` ``(E,)`` marks."""
-    cases = split.cases(bundle, part)
-    owner = cases.owners
-    return np.bincount(owner[wanted[cases.target_rows]], minlength=len(cases)) > 0
+    """``(C,)`` bool: which examples of a part have a target among the flat positions that ``wanted`` ``(E,)`` marks."""
+    examples = split.examples(bundle, part)
+    owner = examples.owners
+    return np.bincount(owner[wanted[examples.target_rows]], minlength=len(examples)) > 0
 
 
 def _training_range(flat: Flat, split: Split, starts: Ints, ends: Ints, filter_seen: bool) -> list[Finding]:
@@ -59,50 +59,52 @@ def _training_range(flat: Flat, split: Split, starts: Ints, ends: Ints, filter_s
 
 
 def leak(flat: Flat, split: Split, part: str, leaked: Ints, ranges: tuple[Ints, Ints], filter_seen: bool) -> Finding:
-    """Targets of a part that are trained on; its effect is what a Markov ranker gains by it on those cases."""
-    bundle, cases = flat.bundle, split.cases(flat.bundle, part)
-    asked = sample_cases(cases, only=leaked)
+    """Targets of a part that are trained on; its effect is what a Markov ranker gains by it on those examples."""
+    bundle, examples = flat.bundle, split.examples(flat.bundle, part)
+    asked = sample_examples(examples, only=leaked)
     honest, faulty = (
-        float(ndcg_per_case(markov(bundle, *pair), bundle, asked, filter_seen).mean())
+        float(ndcg_per_example(markov(bundle, *pair), bundle, asked, filter_seen).mean())
         for pair in ((bundle.offsets[:-1], np.minimum(split.train_end, ranges[1])), ranges)
     )
-    what = f"{count(int(leaked.sum()), len(cases), f'{part} cases')} have their target among the training targets."
+    what = (
+        f"{count(int(leaked.sum()), len(examples), f'{part} examples')} have their target among the training targets."
+    )
     if part == "validation":
-        mend = "Train with train_targets=train. To learn from the newest events use refit=true: it selects honestly, "
-        mend += "trains once more on training and validation together, and is tested on the test part."
+        fix = "Train with train_targets=train. To learn from the newest events use refit=true: it selects honestly, "
+        fix += "trains once more on training and validation together, and is tested on the test part."
     else:
-        mend = "End the training ranges before the test part (Split.train_ranges does), and train again."
-    where = flat.places(cases.target_rows[cases.target_offsets[:-1][leaked]])
+        fix = "End the training ranges before the test part (Split.train_ranges does), and train again."
+    where = flat.places(examples.target_rows[examples.target_offsets[:-1][leaked]])
     effect = gain(f"A Markov ranker on these {part} targets", honest, faulty)
-    return finding(f"{part}-target-trained-on", what, where, effect, mend)
+    return finding(f"{part}-target-trained-on", what, where, effect, fix)
 
 
 def short_range(flat: Flat, split: Split, short: Ints, ranges: tuple[Ints, Ints], filter_seen: bool) -> Finding:
-    """Training that stops before its range ends, and what a Markov ranker loses by it on the test cases."""
+    """Training that stops before its range ends, and what a Markov ranker loses by it on the test examples."""
     bundle = flat.bundle
-    cases = split.cases(bundle, "test")
+    examples = split.examples(bundle, "test")
     effect = f"{int(short.sum()):,} training targets are lost."
-    if len(cases):
-        asked = sample_cases(cases)
+    if len(examples):
+        asked = sample_examples(examples)
         honest, faulty = (
-            float(ndcg_per_case(markov(bundle, bundle.offsets[:-1], end), bundle, asked, filter_seen).mean())
+            float(ndcg_per_example(markov(bundle, bundle.offsets[:-1], end), bundle, asked, filter_seen).mean())
             for end in (split.train_end, np.where(short, np.minimum(ranges[1], split.train_end - 1), split.train_end))
         )
         effect += " " + gain("A Markov ranker on test", honest, faulty)
     trainable = int((split.train_end - bundle.offsets[:-1] >= 2).sum())
     what = f"The last training target of {count(int(short.sum()), trainable, 'users')} is never trained on: the newest "
     what += "transition that training may see, and the one most like the test's."
-    mend = "Train on every event of the range, its last one included (range(1, len(history)), not len(history) - 1)."
-    return finding("training-range-short", what, flat.places(split.train_end[short] - 1), effect, mend)
+    fix = "Train on every event of the range, its last one included (range(1, len(history)), not len(history) - 1)."
+    return finding("training-range-short", what, flat.places(split.train_end[short] - 1), effect, fix)
 
 
 def wrong_ends(
-    flat: Flat, split: Split, part: str, cases: Cases, ends: Ints, filter_seen: bool = True
+    flat: Flat, split: Split, part: str, examples: Examples, ends: Ints, filter_seen: bool = True
 ) -> list[Finding]:
-    """Histories that do not end right before the case's first target; ``ends`` ``(C,)`` are those that are used."""
-    first = np.minimum.reduceat(cases.target_rows, cases.target_offsets[:-1])
+    """Histories that do not end right before the example's first target; ``ends`` ``(C,)`` are those that are used."""
+    first = np.minimum.reduceat(examples.target_rows, examples.target_offsets[:-1])
     found = []
-    for name, wrong, what, mend in (
+    for name, wrong, what, fix in (
         (
             "target-in-history",
             ends > first,
@@ -113,19 +115,19 @@ def wrong_ends(
     ):
         if wrong.any():
             ranker = markov(flat.bundle, flat.bundle.offsets[:-1], split.train_end)
-            used = np.maximum(ends, cases.starts + 1)  # nobody can be asked about an empty history
+            used = np.maximum(ends, examples.starts + 1)  # nobody can be asked about an empty history
             figures = [
-                float(ndcg_per_case(ranker, flat.bundle, sample_cases(one, only=wrong), filter_seen).mean())
-                for one in (with_ends(cases, first), with_ends(cases, used))
+                float(ndcg_per_example(ranker, flat.bundle, sample_examples(one, only=wrong), filter_seen).mean())
+                for one in (with_ends(examples, first), with_ends(examples, used))
             ]
-            share = count(int(wrong.sum()), len(cases), f"{part} cases")
-            where = flat.places(first[wrong], history_ends_at=ends[wrong] - cases.starts[wrong])
-            effect = gain(f"A Markov ranker on these {part} cases", *figures)
-            found.append(finding(name, f"{share} {what}.", where, effect, mend))
+            share = count(int(wrong.sum()), len(examples), f"{part} examples")
+            where = flat.places(first[wrong], history_ends_at=ends[wrong] - examples.starts[wrong])
+            effect = gain(f"A Markov ranker on these {part} examples", *figures)
+            found.append(finding(name, f"{share} {what}.", where, effect, fix))
     return found
 
 
-def _duplicates(flat: Flat, split: Split, part: str, cases: Cases, filter_seen: bool) -> list[Finding]:
+def _duplicates(flat: Flat, split: Split, part: str, examples: Examples, filter_seen: bool) -> list[Finding]:
     """The target's very event (user, item, time) stands in the history too.
 
     Two purchases at the same moment are one event twice. With times of a day's resolution, or none, they may be two:
@@ -133,31 +135,31 @@ def _duplicates(flat: Flat, split: Split, part: str, cases: Cases, filter_seen: 
     """
     if flat.bundle.time_unit != "ms":
         return []
-    twice = _again(flat, cases)
+    twice = _again(flat, examples)
     if not twice.any():
         return []
-    owner = cases.owners
-    affected = np.bincount(owner[twice], minlength=len(cases)) > 0
+    owner = examples.owners
+    affected = np.bincount(owner[twice], minlength=len(examples)) > 0
     ranker = markov(flat.bundle, flat.bundle.offsets[:-1], split.train_end)
     figures = [
-        float(ndcg_per_case(ranker, flat.bundle, sample_cases(cases, only=which), filter_seen).mean())
+        float(ndcg_per_example(ranker, flat.bundle, sample_examples(examples, only=which), filter_seen).mean())
         for which in (~affected, affected)
         if which.any()
     ]
-    what = f"{count(int(affected.sum()), len(cases), f'{part} cases')} ask for an event that the user's history holds "
+    what = f"{count(int(affected.sum()), len(examples), f'{part} examples')} ask for an event that the history holds "
     what += "already: same item, same time."
     effect = f"A Markov ranker has NDCG@{AT} " + ", ".join(
-        f"{figure:.4f} on cases {name}" for name, figure in zip(("without", "with"), figures[-2:], strict=False)
+        f"{figure:.4f} on examples {name}" for name, figure in zip(("without", "with"), figures[-2:], strict=False)
     )
     coarse = bool((flat.times % DAY == 0).all())
     if coarse:
         what += " Times have the resolution of a day, so these may be repeats."
-    mend = "Drop exact duplicates before the split: data.filters.duplicates=first (keeps one of an item per user)."
-    where = flat.places(cases.target_rows[twice], time=flat.times[cases.target_rows[twice]])
-    return [finding("duplicate-across-parts", what, where, effect + ".", mend, "note" if coarse else None)]
+    fix = "Drop exact duplicates before the split: data.filters.duplicates=first (keeps one of an item per user)."
+    where = flat.places(examples.target_rows[twice], time=flat.times[examples.target_rows[twice]])
+    return [finding("duplicate-across-parts", what, where, effect + ".", fix, "note" if coarse else None)]
 
 
-def _again(flat: Flat, cases: Cases) -> Ints:
+def _again(flat: Flat, examples: Examples) -> Ints:
     """``(T,)`` bool: targets that are the same item at the same time as an earlier event of their user."""
     order = np.lexsort((np.arange(len(flat.items)), flat.times, flat.items, flat.users))
     columns = (flat.users[order], flat.items[order], flat.times[order])
@@ -168,56 +170,58 @@ def _again(flat: Flat, cases: Cases) -> Ints:
     # in an unsorted history the twin may come later; only one inside the history is an answer that was given away
     twin = np.full(len(order), -1)
     twin[order[1:]] = np.where(same[1:], order[:-1], -1)
-    owner = cases.owners
-    rows = cases.target_rows
-    return seen[rows] & (twin[rows] >= cases.starts[owner]) & (twin[rows] < cases.ends[owner])
+    owner = examples.owners
+    rows = examples.target_rows
+    return seen[rows] & (twin[rows] >= examples.starts[owner]) & (twin[rows] < examples.ends[owner])
 
 
-def _cold(flat: Flat, split: Split, part: str, cases: Cases) -> list[Finding]:
+def _cold(flat: Flat, split: Split, part: str, examples: Examples) -> list[Finding]:
     trained = np.arange(len(flat.items)) < split.train_end[flat.users]
     known = np.bincount(flat.items[trained], minlength=flat.bundle.n_items) > 0
-    cold = ~known[flat.items[cases.target_rows]]
+    cold = ~known[flat.items[examples.target_rows]]
     if not cold.any():
         return []
     share = float(cold.mean())
-    items = len(np.unique(flat.items[cases.target_rows[cold]]))
+    items = len(np.unique(flat.items[examples.target_rows[cold]]))
     what = f"{count(int(cold.sum()), len(cold), f'{part} targets')} are of {items:,} items that no training user has."
     effect = f"No model of ids can know them: recall on {part} is at most {1 - share:.4f}, whatever K."
-    mend = "Report figures on warm targets beside these, use item texts, or raise data.filters.min_item_interactions."
-    where = flat.places(cases.target_rows[cold])
-    return [finding("cold-targets", what, where, effect, mend, "warning" if share > 0.2 else None)]
+    fix = "Report figures on warm targets beside these, use item texts, or raise data.filters.min_item_interactions."
+    where = flat.places(examples.target_rows[cold])
+    return [finding("cold-targets", what, where, effect, fix, "warning" if share > 0.2 else None)]
 
 
-def _tied_order(flat: Flat, part: str, cases: Cases) -> list[Finding]:
+def _tied_order(flat: Flat, part: str, examples: Examples) -> list[Finding]:
     """Targets whose timestamp is that of the event before them: which of both is the target is the file's choice."""
     if flat.bundle.time_unit != "ms":
         return []
-    first = cases.target_rows[cases.target_offsets[:-1]]
-    tied = (first > cases.starts) & (flat.times[first] == flat.times[np.maximum(first - 1, 0)])
+    first = examples.target_rows[examples.target_offsets[:-1]]
+    tied = (first > examples.starts) & (flat.times[first] == flat.times[np.maximum(first - 1, 0)])
     if not tied.any():
         return []
-    what = (
-        f"{count(int(tied.sum()), len(cases), f'{part} cases')} have a target with the timestamp of the event before."
+    what = f"{count(int(tied.sum()), len(examples), f'{part} examples')} have a target at the time of the event before."
+    effect = (
+        f"For a share of {float(tied.mean()):.3f} of the examples, which event is asked for is the order of the file."
     )
-    effect = f"For a share of {float(tied.mean()):.3f} of the cases, which event is asked for is the order of the file."
-    mend = "Nothing is wrong; compare only figures whose tie rule is the same (the bundle's manifest states it)."
-    return [finding("order-of-targets-tied", what, flat.places(first[tied]), effect, mend)]
+    fix = "Nothing is wrong; compare only figures whose tie rule is the same (the bundle's manifest states it)."
+    return [finding("order-of-targets-tied", what, flat.places(first[tied]), effect, fix)]
 
 
 def _future(flat: Flat, split: Split) -> list[Finding]:
     """Training events later than a test target: leave-one-out and ratio have them, a split by time does not."""
-    cases = split.cases(flat.bundle, "test")
-    if flat.bundle.time_unit != "ms" or not len(cases):
+    examples = split.examples(flat.bundle, "test")
+    if flat.bundle.time_unit != "ms" or not len(examples):
         return []
     trained = np.flatnonzero(np.arange(len(flat.items)) < split.train_end[flat.users])
-    asked = cases.target_rows[cases.target_offsets[:-1]]
+    asked = examples.target_rows[examples.target_offsets[:-1]]
     times = np.sort(flat.times[trained])
     later = len(times) - np.searchsorted(times, flat.times[asked], side="right")
     if not later.any():
         return []
     typical = float(np.median(later)) / len(times)
-    what = f"{count(int((later > 0).sum()), len(asked), 'test cases')} are older than some training event of others."
-    effect = f"The median test case is asked of a model that knows {100 * typical:.1f} % of the training events only "
+    what = f"{count(int((later > 0).sum()), len(asked), 'test examples')} are older than some training event of others."
+    effect = (
+        f"The median test example is asked of a model that knows {100 * typical:.1f} % of the training events only "
+    )
     effect += "from its future; figures are comparable with others of this split, not with those of a launch."
-    mend = "Use split=temporal to measure what a model of that day would have done."
-    return [finding("future-in-training", what, flat.places(asked[later > 0]), effect, mend)]
+    fix = "Use split=temporal to measure what a model of that day would have done."
+    return [finding("future-in-training", what, flat.places(asked[later > 0]), effect, fix)]

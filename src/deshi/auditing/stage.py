@@ -11,7 +11,7 @@ from deshi.artifacts import environment, new_run_folder, write_json
 from deshi.auditing.finding import Finding, in_order
 from deshi.auditing.pair import audit_pair
 from deshi.auditing.pair_reading import Names
-from deshi.auditing.provenance import audit_knowledge
+from deshi.auditing.provenance import audit_soft_labels
 from deshi.auditing.result import AuditResult, Checked
 from deshi.auditing.run import audit
 from deshi.auditing.subject import find_subject
@@ -34,12 +34,12 @@ def run(cfg: AuditConfig) -> AuditResult:
     subject = find_subject(cfg)
     # first, as it takes no time and may be a path that was misspelt
     begin = time.perf_counter()
-    known = audit_knowledge(cfg.knowledge, subject.bundle) if cfg.knowledge is not None else []
+    known = audit_soft_labels(cfg.soft_labels, subject.bundle) if cfg.soft_labels is not None else []
     seconds = time.perf_counter() - begin
     findings, checked = audit(subject, cfg.max_positions)
-    if cfg.knowledge is not None:
+    if cfg.soft_labels is not None:
         findings += known
-        checked.append(Checked("knowledge", seconds, len(known)))
+        checked.append(Checked("soft_labels", seconds, len(known)))
     folder = new_run_folder(cfg.paths.runs, "audit", subject.name)
     result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes)
     fitted = subject.fitted

@@ -15,7 +15,7 @@ from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.metrics.ranks import exact_ranks
 from deshi.models.base import Student
 from deshi.types import ITEM, PAD, USER
@@ -48,17 +48,17 @@ class Asked:
     targets: Tensor
 
     @classmethod
-    def of(cls, student: Student, bundle: Bundle, cases: Cases) -> Asked:
-        """Evenly spaced cases, long histories first to have a future to change."""
-        chosen = np.unique(np.linspace(0, len(cases) - 1, min(HISTORIES, len(cases))).astype(np.int64))
+    def of(cls, student: Student, bundle: Bundle, examples: Examples) -> Asked:
+        """Evenly spaced examples, long histories first to have a future to change."""
+        chosen = np.unique(np.linspace(0, len(examples) - 1, min(HISTORIES, len(examples))).astype(np.int64))
         longest = min(LONGEST, student.max_length)
-        ends = cases.ends[chosen]
+        ends = examples.ends[chosen]
         ((order, batch),) = history_batches(
-            bundle.items, cases.users[chosen], cases.starts[chosen], ends, longest, batch_size=len(chosen)
+            bundle.items, examples.users[chosen], examples.starts[chosen], ends, longest, batch_size=len(chosen)
         )
-        first = cases.target_rows[cases.target_offsets[:-1][chosen]][order]
+        first = examples.target_rows[examples.target_offsets[:-1][chosen]][order]
         targets = torch.from_numpy(bundle.items[first].astype(np.int64))
-        return cls(student.eval(), bundle, cases.users[chosen][order], batch.items, batch.lengths, targets)
+        return cls(student.eval(), bundle, examples.users[chosen][order], batch.items, batch.lengths, targets)
 
     def states(self, items: Tensor) -> Tensor:
         """``(B, L, D)`` of other items in the same places."""
@@ -85,17 +85,17 @@ class Asked:
         return [place(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
 
 
-def audit_student(student: Student, bundle: Bundle, cases: Cases) -> list[Finding]:
-    """Ask a student about real histories and about altered ones.
+def audit_student(student: Student, bundle: Bundle, examples: Examples) -> list[Finding]:
+    """Ask a student about real histories and about augmented ones.
 
     Args:
         student: any; it is switched to evaluation mode.
         bundle: the data that it was made for.
-        cases: of one part of a split.
+        examples: of one part of a split.
     """
-    if not len(cases):
+    if not len(examples):
         return []
-    asked = Asked.of(student, bundle, cases)
+    asked = Asked.of(student, bundle, examples)
     broken = _not_a_number(asked)
     if broken:
         return broken
@@ -124,8 +124,8 @@ def _not_a_number(asked: Asked) -> list[Finding]:
     where = [place(item=asked.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + asked.where(rows)
     effect = f"A NaN is never smaller than anything: counting higher scores gives NDCG@{AT} {naive.mean():.4f} here, "
     effect += "where nothing can be ranked."
-    mend = "Find where the training diverged (train.gradient_clip, a lower learning rate) or the scorer divides by 0."
-    return [finding("nan-scores", what, where, effect, mend)]
+    fix = "Find where the training diverged (train.gradient_clip, a lower learning rate) or the scorer divides by 0."
+    return [finding("nan-scores", what, where, effect, fix)]
 
 
 def _future(asked: Asked) -> list[Finding]:
@@ -147,9 +147,9 @@ def _future(asked: Asked) -> list[Finding]:
         return []
     what = f"The states of {count(len(moved), len(asked.users), 'histories')} change when only later items change."
     where = [text for row, position in moved.items() for text in asked.where([row], position - 1)]
-    mend = "Mask the attention (is_causal=True) or pad convolutions on the left only; bidirectional layers cannot be "
-    mend += "trained at every position."
-    return [finding("sees-the-future", what, where, _worth_of_the_future(asked), mend)]
+    fix = "Mask the attention (is_causal=True) or pad convolutions on the left only; bidirectional layers cannot be "
+    fix += "trained at every position."
+    return [finding("sees-the-future", what, where, _worth_of_the_future(asked), fix)]
 
 
 def _worth_of_the_future(asked: Asked) -> str:
@@ -179,10 +179,8 @@ def _padding(asked: Asked) -> list[Finding]:
     figures = [asked.ndcg(states, asked.targets) for states in (plain, padded)]
     what = f"{count(len(rows), len(asked.users), 'histories')} get another answer with seven more columns of padding."
     effect = f"NDCG@{AT} on them is {figures[0]:.4f} without and {figures[1]:.4f} with the padding."
-    mend = (
-        "Mask padded positions in attention, pooling and recurrence; read the state at lengths - 1, not the last one."
-    )
-    return [finding("reads-padding", what, asked.where(rows), effect, mend)]
+    fix = "Mask padded positions in attention, pooling and recurrence; read the state at lengths - 1, not the last one."
+    return [finding("reads-padding", what, asked.where(rows), effect, fix)]
 
 
 def _neighbours(asked: Asked) -> list[Finding]:
@@ -198,8 +196,8 @@ def _neighbours(asked: Asked) -> list[Finding]:
     effect = (
         f"NDCG@{AT} on them is {asked.ndcg(together, targets):.4f} together, {asked.ndcg(alone, targets):.4f} alone."
     )
-    mend = "Leave out what mixes rows: batch normalisation in training mode, statistics over a batch."
-    return [finding("depends-on-batch", what, asked.where(rows), effect, mend)]
+    fix = "Leave out what mixes rows: batch normalisation in training mode, statistics over a batch."
+    return [finding("depends-on-batch", what, asked.where(rows), effect, fix)]
 
 
 def _twice(asked: Asked) -> list[Finding]:
@@ -210,8 +208,8 @@ def _twice(asked: Asked) -> list[Finding]:
     what = f"{count(len(rows), len(asked.users), 'histories')} get another answer when they are asked again."
     figures = [asked.ndcg(states, asked.targets) for states in (first, second)]
     effect = f"NDCG@{AT} on them is {figures[0]:.4f} the first and {figures[1]:.4f} the second time."
-    mend = "Switch dropout and sampling off in evaluation mode (module.eval())."
-    return [finding("not-deterministic", what, asked.where(rows), effect, mend)]
+    fix = "Switch dropout and sampling off in evaluation mode (module.eval())."
+    return [finding("not-deterministic", what, asked.where(rows), effect, fix)]
 
 
 def _constant(asked: Asked) -> list[Finding]:
@@ -225,8 +223,8 @@ def _constant(asked: Asked) -> list[Finding]:
     fair = ndcg_of(exact_ranks(scores, asked.targets).numpy())
     what = f"{count(len(rows), len(asked.users), 'histories')} get one score for all {scores.shape[1]:,} items."
     effect = f"NDCG@{AT} is {fair.mean():.4f} by mean rank, and {lucky.mean():.4f} where ties count for the target."
-    mend = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
-    return [finding("constant-scores", what, asked.where(rows), effect, mend)]
+    fix = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
+    return [finding("constant-scores", what, asked.where(rows), effect, fix)]
 
 
 def _items_like_padding(asked: Asked) -> list[Finding]:
@@ -246,6 +244,6 @@ def _items_like_padding(asked: Asked) -> list[Finding]:
     effect += (
         f"ranked by chance: {count(int(np.isin(asked.targets.numpy(), items).sum()), len(asked.users), 'targets')}."
     )
-    mend = "Give padding a row of its own in the embedding (deshi: row 0, item i in row i + 1)."
+    fix = "Give padding a row of its own in the embedding (deshi: row 0, item i in row i + 1)."
     where = [place(item=names[item], index=item) for item in items.tolist()]
-    return [finding("item-collides-with-padding", what, where, effect, mend)]
+    return [finding("item-collides-with-padding", what, where, effect, fix)]

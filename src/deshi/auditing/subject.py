@@ -100,7 +100,7 @@ def _of_fit(cfg: AuditConfig, folder: Path) -> Subject:
 
 
 def _of_evaluation(cfg: AuditConfig, folder: Path) -> Subject:
-    """An evaluation with the run that it is of; a reference ranker has none."""
+    """An evaluation with the run that it is of; a baseline has none."""
     evaluation = load_evaluation(folder)
     saved = load_config(folder, EvaluateConfig)
     data = cfg.data or saved.data

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.auditing.finding import Finding, finding, place
-from deshi.auditing.probe import AT, Floats, ndcg_per_case, sample_cases
+from deshi.auditing.probe import AT, Floats, ndcg_per_example, sample_examples
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, Batch
 
 Ints = NDArray[Any]
 SEARCHED = 500
-"""Cases that an explanation is tried on."""
+"""Examples that an explanation is tried on."""
 
 
 class Renamed:
@@ -43,14 +43,14 @@ def tolerance(recorded: float, values: Floats) -> float:
 
 
 def reproduced(recorded: float, values: Floats) -> bool:
-    """Whether the mean of the cases' values is the recorded figure."""
+    """Whether the mean of the examples' values is the recorded figure."""
     return abs(float(values.mean()) - recorded) <= tolerance(recorded, values)
 
 
 def audit_table(
     scorer: Scorer,
     bundle: Bundle,
-    cases: Cases,
+    examples: Examples,
     recorded: float | None = None,
     filter_seen: bool = True,
     values: Floats | None = None,
@@ -62,19 +62,19 @@ def audit_table(
     Args:
         scorer: as it stands.
         bundle: whose vocabulary it should speak.
-        cases: the validation cases.
+        examples: the validation examples.
         recorded: NDCG@10 on them, as the training wrote it.
         filter_seen: of the evaluation.
-        values: NDCG@10 of every case, if it has been computed already.
+        values: NDCG@10 of every example, if it has been computed already.
     """
     if values is None:
-        values = ndcg_per_case(scorer, bundle, cases, filter_seen)
-    asked = sample_cases(cases, SEARCHED)
-    honest = ndcg_per_case(scorer, bundle, asked, filter_seen)
+        values = ndcg_per_example(scorer, bundle, examples, filter_seen)
+    asked = sample_examples(examples, SEARCHED)
+    honest = ndcg_per_example(scorer, bundle, asked, filter_seen)
     lost = recorded is not None and not reproduced(recorded, values)
     best: tuple[str, str, Floats, Tensor] | None = None
     for name, text, read, write in _renamings(bundle, everything=lost):
-        found = ndcg_per_case(Renamed(scorer, read, write), bundle, asked, filter_seen)
+        found = ndcg_per_example(Renamed(scorer, read, write), bundle, asked, filter_seen)
         if _explains(honest, found, recorded if lost else None) and (best is None or found.mean() > best[2].mean()):
             best = (name, text, found, write)
     if best is not None:
@@ -148,25 +148,27 @@ def _named(bundle: Bundle, best: tuple[str, str, Floats, Tensor], honest: Floats
     what = f"The model's {bundle.n_items:,} item rows are {text}, against the vocabulary of {bundle.name}."
     effect = f"Validation NDCG@{AT} is {honest.mean():.4f} as it stands and {found.mean():.4f} with the rows put back"
     effect += (
-        f" ({len(found):,} cases; recorded: {recorded:.4f})." if recorded is not None else f" ({len(found):,} cases)."
+        f" ({len(found):,} examples; recorded: {recorded:.4f})."
+        if recorded is not None
+        else f" ({len(found):,} examples)."
     )
-    mend = "Save and load the table by item id, not by row; the row of padding is not an item's."
-    return finding(name, what, _examples(bundle, rows), effect, mend)
+    fix = "Save and load the table by item id, not by row; the row of padding is not an item's."
+    return finding(name, what, _examples(bundle, rows), effect, fix)
 
 
 def _unexplained(bundle: Bundle, values: Floats, recorded: float) -> Finding:
     """By chance where more was recorded: the rows are in some other order. Else: other weights, data or protocol."""
     error = float(values.std()) / len(values) ** 0.5
     chance = min(1.0, _chance(bundle.n_items))
-    effect = f"Validation NDCG@{AT} is {values.mean():.4f}, recorded {recorded:.4f} ({len(values):,} cases)."
+    effect = f"Validation NDCG@{AT} is {values.mean():.4f}, recorded {recorded:.4f} ({len(values):,} examples)."
     where = [place(file="student.safetensors"), place(file="metrics.json")]
     if values.mean() < chance + 2 * error and recorded > chance + 6 * error:
         what = f"The run's weights rank {len(values):,} validation targets by chance ({chance:.4f}), though more was "
         what += f"recorded: the {bundle.n_items:,} item rows are in another order than the vocabulary, or not trained."
-        mend = "Save and load the table by item id, not by row. If the weights are another run's, put back this run's."
-        return finding("item-table-permuted", what, where, effect, mend)
-    what = f"The run's weights do not give the recorded validation figure on its {len(values):,} cases."
-    mend = (
+        fix = "Save and load the table by item id, not by row. If the weights are another run's, put back this run's."
+        return finding("item-table-permuted", what, where, effect, fix)
+    what = f"The run's weights do not give the recorded validation figure on its {len(values):,} examples."
+    fix = (
         "Weights, data or evaluation settings are others than those that were recorded: train again, or put them back."
     )
-    return finding("metrics-not-reproduced", what, where, effect, mend)
+    return finding("metrics-not-reproduced", what, where, effect, fix)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from deshi.baselines.base import ReferenceRanker
+from deshi.baselines.base import Baseline
 from deshi.baselines.ease import EASE
 from deshi.baselines.itemknn import ItemKNN
 from deshi.baselines.markov import Markov
 from deshi.baselines.popularity import Popularity
 
-REFERENCES: dict[str, type[ReferenceRanker]] = {
+BASELINES: dict[str, type[Baseline]] = {
     "popularity": Popularity,
     "itemknn": ItemKNN,
     "ease": EASE,

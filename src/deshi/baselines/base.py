@@ -1,4 +1,4 @@
-"""What every reference ranker is: fitted on training events alone, then a scorer of histories."""
+"""What every baseline is: fitted on training events alone, then a scorer of histories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deshi.data.bundle import Bundle
 from deshi.types import Batch, DeshiError
 
 
-class ReferenceRanker(ABC):
+class Baseline(ABC):
     """A simple ranker that a student must beat. It computes on the CPU and is deterministic.
 
     Attributes:
@@ -21,7 +21,7 @@ class ReferenceRanker(ABC):
 
     n_items: int = 0
 
-    def fit(self, bundle: Bundle, starts: Ints, ends: Ints) -> ReferenceRanker:
+    def fit(self, bundle: Bundle, starts: Ints, ends: Ints) -> Baseline:
         """Learn from the events at the flat positions ``[starts[u], ends[u])`` of every user ``u``, no others.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import ReferenceRanker
+from deshi.baselines.base import Baseline
 from deshi.baselines.events import Events, distinct_items, user_item_matrix
 from deshi.types import Batch, DeshiError
 
@@ -15,7 +15,7 @@ MAX_ITEMS = 20_000
 _USERS = 1024
 
 
-class EASE(ReferenceRanker):
+class EASE(Baseline):
     """Ridge regression of every item on all the others, with a zero diagonal (Steck 2019, arXiv 1905.03375).
 
     With ``X`` the 0/1 matrix of users and items and ``P = (X'X + regularisation I)^-1``, the weights are
@@ -35,7 +35,7 @@ class EASE(ReferenceRanker):
         if size > MAX_ITEMS:
             raise DeshiError(
                 f"EASE inverts a dense ({size} x {size}) matrix, {size * size * 4 / 1e9:.1f} GB a copy; it is limited "
-                f"to {MAX_ITEMS} items. Use itemknn, markov or popularity as the reference for this catalogue."
+                f"to {MAX_ITEMS} items. Use itemknn, markov or popularity as the baseline for this catalogue."
             )
         gram = _gram(user_item_matrix(events))
         gram.diagonal().add_(self.regularisation)

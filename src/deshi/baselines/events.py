@@ -1,4 +1,4 @@
-"""What the reference rankers learn from: the training events of a bundle, as flat arrays."""
+"""What the baselines learn from: the training events of a bundle, as flat arrays."""
 
 from __future__ import annotations
 

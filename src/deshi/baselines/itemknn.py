@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import ReferenceRanker
+from deshi.baselines.base import Baseline
 from deshi.baselines.events import Events, distinct_items, user_item_matrix
 from deshi.types import Batch, DeshiError
 
@@ -16,7 +16,7 @@ _VOTES = 2_000_000
 """Votes counted at a time."""
 
 
-class ItemKNN(ReferenceRanker):
+class ItemKNN(Baseline):
     """Every item of the history votes for its nearest neighbours with their similarity.
 
     The similarity of items ``i`` and ``j`` is ``n_ij / (sqrt(n_i n_j) + shrink)`` with ``n_ij`` the users that have

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import ReferenceRanker
+from deshi.baselines.base import Baseline
 from deshi.baselines.events import Events
 from deshi.types import Batch, DeshiError
 
 
-class Markov(ReferenceRanker):
+class Markov(Baseline):
     """First-order transitions of the history's last item, smoothed with popularity.
 
     The score is ``(n_ij + prior p_j) / (n_i + prior)``: ``n_ij`` times ``j`` followed ``i`` directly within a user's

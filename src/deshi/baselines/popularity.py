@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import ReferenceRanker
+from deshi.baselines.base import Baseline
 from deshi.baselines.events import Events
 from deshi.types import Batch
 
 
-class Popularity(ReferenceRanker):
+class Popularity(Baseline):
     """Scores an item by its number of training events."""
 
     def _fit(self, events: Events) -> None:

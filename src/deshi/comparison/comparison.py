@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Model:
-    """One row of a comparison: evaluations that differ only in the seed, or a reference ranker.
+    """One row of a comparison: evaluations that differ only in the seed, or a baseline.
 
     Attributes:
         label: its short name, unique in the comparison.
-        ranker: the student's or reference ranker's name.
-        seeds: of its runs, in the order of ``evaluations``; empty for a reference ranker.
+        ranker: the student's or baseline's name.
+        seeds: of its runs, in the order of ``evaluations``; empty for a baseline.
         evaluations: the evaluations' folders.
-        settings: the configuration shared by its runs, by dotted key; empty for a reference ranker.
-        reference: whether it is a reference ranker.
+        settings: the configuration shared by its runs, by dotted key; empty for a baseline.
+        baseline: whether it is a baseline.
     """
 
     label: str
@@ -26,7 +26,7 @@ class Model:
     seeds: tuple[int, ...]
     evaluations: tuple[str, ...]
     settings: Mapping[str, Any] = field(repr=False)
-    reference: bool = False
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Comparison:
         models: in the order of the rows; the best is not put first.
         figures: by model label and metric.
         tests: every pair (or every model against the baseline) on every metric; empty for a single model.
-        baseline: the label of the model that all are compared with, or None for all pairs.
+        against: the label of the model that all are compared with, or None for all pairs.
         confidence: of the intervals; ``1 - confidence`` is the level of the tests.
         samples: bootstrap resamples.
         permutations: random sign flips of a permutation test.
@@ -114,7 +114,7 @@ class Comparison:
     models: Sequence[Model]
     figures: Mapping[str, Mapping[str, Figure]]
     tests: Sequence[PairTest]
-    baseline: str | None
+    against: str | None
     confidence: float
     samples: int
     permutations: int
@@ -136,7 +136,7 @@ class Comparison:
 
     def compared_with(self, metric: str) -> str:
         """The model that the marks of a metric's column refer to: the baseline, or else the best of the column."""
-        return self.baseline if self.baseline is not None else self.best(metric)[0]
+        return self.against if self.against is not None else self.best(metric)[0]
 
     def marked(self, metric: str) -> set[str]:
         """The labels of the models that differ significantly from :meth:`compared_with` (permutation test, Holm)."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.models import Group, find_baseline, flatten, group, labelled
+from deshi.comparison.models import Group, find_opponent, flatten, group, labelled
 from deshi.comparison.pairing import check_measured_alike, per_user
 from deshi.evaluation.result import headline_k
 from deshi.evaluation.stored import Evaluation
@@ -41,9 +41,9 @@ def compare_evaluations(
     *,
     part: str = "test",
     metrics: Sequence[str] = METRICS,
-    baseline: str | None = None,
+    against: str | None = None,
     labels: Sequence[str] | None = None,
-    with_references: bool = False,
+    with_baselines: bool = False,
     each_run: bool = False,
     samples: int = 2000,
     permutations: int | None = None,
@@ -56,9 +56,9 @@ def compare_evaluations(
         evaluations: of :func:`deshi.evaluation.stored.find_evaluations`.
         part: validation or test.
         metrics: names such as ``ndcg@10``; any K, as ranks are exact.
-        baseline: a model (label, ranker or run) that all others are compared with; None compares all pairs.
+        against: a model (label, ranker or run) that all others are compared with; None compares all pairs.
         labels: names of the models, in their order; None makes them.
-        with_references: add the reference rankers that were evaluated beside the runs.
+        with_baselines: add the baselines that were evaluated beside the runs.
         each_run: don't join runs that differ only in the seed.
         samples: bootstrap resamples.
         permutations: sign flips of a permutation test; None takes as many as the number of tests needs.
@@ -71,9 +71,9 @@ def compare_evaluations(
     if not evaluations:
         raise DeshiError("There is nothing to compare: give at least one run, e.g. deshi compare latest.")
     check_measured_alike(evaluations)
-    found, notes = group(evaluations, with_references, each_run)
+    found, notes = group(evaluations, with_baselines, each_run)
     groups = labelled(found, labels)
-    anchor = None if baseline is None else find_baseline(groups, baseline)
+    anchor = None if against is None else find_opponent(groups, against)
     columns = list(dict.fromkeys(metrics))
     by_seed = per_user(groups, part, columns)
     values = np.stack([one.mean(axis=0) for one in by_seed], axis=1)  # (users, models, metrics)
@@ -89,7 +89,7 @@ def compare_evaluations(
         models=[_model(one) for one in groups],
         figures=_figures(groups, columns, by_seed, means, confidence),
         tests=_tests([one.label for one in groups], pairs, columns, values, means, confidence, flips, seed),
-        baseline=anchor,
+        against=anchor,
         confidence=confidence,
         samples=samples,
         permutations=flips,
@@ -105,10 +105,10 @@ def compare_evaluations(
     )
 
 
-def _pairs(labels: Sequence[str], baseline: str | None) -> list[Pair]:
+def _pairs(labels: Sequence[str], against: str | None) -> list[Pair]:
     numbers = range(len(labels))
-    if baseline is not None:
-        anchor = labels.index(baseline)
+    if against is not None:
+        anchor = labels.index(against)
         return [(one, anchor) for one in numbers if one != anchor]
     return [(one, other) for one in numbers for other in numbers if one < other]
 
@@ -127,8 +127,8 @@ def _model(one: Group) -> Model:
         ranker=one.first.ranker,
         seeds=tuple(member.seed for member in one.members if member.seed is not None),
         evaluations=tuple(str(member.evaluation.folder) for member in one.members),
-        settings={} if one.is_reference else dict(one.first.settings),
-        reference=one.is_reference,
+        settings={} if one.is_baseline else dict(one.first.settings),
+        baseline=one.is_baseline,
     )
 
 
@@ -210,16 +210,16 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
 
 
 def _not_beating(one: Group, part: str) -> list[str]:
-    """Whether the model, as the mean of its runs, beats the reference rankers that were evaluated beside them."""
+    """Whether the model, as the mean of its runs, beats the baselines that were evaluated beside them."""
     metrics = [member.evaluation.metrics for member in one.members]
     ks = [int(key.rpartition("@")[2]) for key in metrics[0] if key.startswith(f"{part}/ndcg@")]
     key = f"{part}/ndcg@{headline_k(ks)}" if ks else ""
     if any(key not in figures for figures in metrics):
         return []
-    beside = {name: each for member in one.members for name, each in member.evaluation.references.items()}
-    references = {name: each[key] for name, each in beside.items() if key in each}
+    beside = {name: each for member in one.members for name, each in member.evaluation.baselines.items()}
+    baselines = {name: each[key] for name, each in beside.items() if key in each}
     own = sum(figures[key] for figures in metrics) / len(metrics)
-    return not_beating(one.label, own, references, f"{key.partition('/')[2].upper()}, {part}")
+    return not_beating(one.label, own, baselines, f"{key.partition('/')[2].upper()}, {part}")
 
 
 def _label_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:
@@ -235,7 +235,7 @@ def _label_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:
 
 def _seed_notes(groups: Sequence[Group]) -> list[str]:
     """How little is known about other seeds."""
-    trained = [one for one in groups if not one.is_reference]
+    trained = [one for one in groups if not one.is_baseline]
     single = [one.label for one in trained if len(one.members) == 1]
     few = [one.label for one in trained if 1 < len(one.members) < GOOD_SEEDS]
     notes = []

@@ -23,19 +23,19 @@ LABEL_KEYS = 4
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One evaluation, or one reference ranker of it, as part of a model.
+    """One evaluation, or one baseline of it, as part of a model.
 
     Attributes:
         evaluation: where the ranks are.
-        ranker: the student's or reference ranker's name.
-        reference: the name of a reference ranker beside the evaluated one, else None.
+        ranker: the student's or baseline's name.
+        baseline: the name of a baseline beside the evaluated one, else None.
         settings: flat configuration without what may differ inside a model.
-        seed: of the run, None for a reference ranker.
+        seed: of the run, None for a baseline.
     """
 
     evaluation: Evaluation
     ranker: str
-    reference: str | None
+    baseline: str | None
     settings: Mapping[str, Any] = field(repr=False)
     seed: int | None
 
@@ -53,33 +53,33 @@ class Group:
         return self.members[0]
 
     @property
-    def is_reference(self) -> bool:
-        """Whether it is a reference ranker, alone or beside a run."""
+    def is_baseline(self) -> bool:
+        """Whether it is a baseline, alone or beside a run."""
         return self.first.seed is None
 
     @property
     def is_added(self) -> bool:
         """Whether it came along with an evaluation instead of being named by the user."""
-        return self.first.reference is not None
+        return self.first.baseline is not None
 
 
 def group(
-    evaluations: Sequence[Evaluation], with_references: bool = False, each_run: bool = False
+    evaluations: Sequence[Evaluation], with_baselines: bool = False, each_run: bool = False
 ) -> tuple[list[Group], list[str]]:
-    """The models in the order of their first mention, references last, and notes about what was put together.
+    """The models in the order of their first mention, baselines last, and notes about what was put together.
 
     Args:
-        evaluations: of runs or of reference rankers.
-        with_references: add the reference rankers that were evaluated beside them, each once.
+        evaluations: of runs or of baselines.
+        with_baselines: add the baselines that were evaluated beside them, each once.
         each_run: make every run a model of its own instead of joining seeds.
     """
     notes: list[str] = []
     newest = _one_a_run(evaluations, notes)
     members = [_member(evaluation) for evaluation in newest]
-    if with_references:
-        members += [_reference(one, name) for one in newest for name in one.references]
+    if with_baselines:
+        members += [_baseline(one, name) for one in newest for name in one.baselines]
         if len(members) == len(newest):
-            notes.append("No reference rankers were evaluated beside these runs; deshi evaluate with_references=true.")
+            notes.append("No baselines were evaluated beside these runs; deshi evaluate with_baselines=true.")
     found: dict[str, list[Member]] = {}
     for number, member in enumerate(members):
         own = f"{number}" if each_run and member.seed is not None else ""
@@ -108,7 +108,7 @@ def labelled(groups: Sequence[Group], labels: Sequence[str] | None = None) -> li
     return [replace(one, label=label) for one, label in zip(groups, whole, strict=True)]
 
 
-def find_baseline(groups: Sequence[Group], text: str) -> str:
+def find_opponent(groups: Sequence[Group], text: str) -> str:
     """The label of the model that ``text`` names: a label, a ranker, or a folder of one of its runs.
 
     Raises:
@@ -122,7 +122,7 @@ def find_baseline(groups: Sequence[Group], text: str) -> str:
         return found[0]
     problem = f"means {' and '.join(repr(label) for label in found)}" if found else "is no model of this comparison"
     quoted = ", ".join(repr(label) for label in labels)
-    raise DeshiError(f"baseline={text} {problem}. {suggestion(text, labels, 'models')} The models are {quoted}.")
+    raise DeshiError(f"against={text} {problem}. {suggestion(text, labels, 'models')} The models are {quoted}.")
 
 
 def _names(one: Group) -> set[str]:
@@ -136,7 +136,7 @@ def _one_a_run(evaluations: Iterable[Evaluation], notes: list[str]) -> list[Eval
     """Leave out evaluations of a run that was evaluated again since."""
     newest: dict[str, Evaluation] = {}
     for one in evaluations:
-        subject = str(one.record.get("run") or f"reference {one.record['ranker']}")
+        subject = str(one.record.get("run") or f"baseline {one.record['ranker']}")
         other = newest.get(subject)
         if other is None:
             newest[subject] = one
@@ -171,8 +171,8 @@ def _member(evaluation: Evaluation) -> Member:
     return Member(evaluation, str(record["ranker"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
 
 
-def _reference(evaluation: Evaluation, name: str) -> Member:
-    # A reference learns from the run's training range, so a refit run's popularity is another ranker.
+def _baseline(evaluation: Evaluation, name: str) -> Member:
+    # A baseline learns from the run's training range, so a refit run's popularity is another ranker.
     return Member(evaluation, name, name, _training_range(evaluation.record.get("fit") or {}), None)
 
 

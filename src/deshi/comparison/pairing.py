@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from deshi.comparison.models import Group, Member, flatten
 from deshi.evaluation.stored import Evaluation
-from deshi.metrics.ranking import case_ranks, metrics_per_case, read_metric
+from deshi.metrics.ranking import example_ranks, metrics_per_example, read_metric
 from deshi.types import ITEM, USER, DeshiError
 
 Floats = NDArray[np.float64]
-KEYS = [USER, "case", ITEM]
+KEYS = [USER, "example", ITEM]
 ABSENT = "nothing"
 HASH = re.compile(r"fingerprint$|sha256")
 """Fields whose values nobody reads to their end."""
@@ -104,15 +104,15 @@ def _ranks(member: Member, part: str) -> pl.DataFrame:
     Raises:
         DeshiError: if the part was not evaluated, or ranks have been lost or spoilt since.
     """
-    evaluation, reference = member.evaluation, member.reference
-    found = evaluation.reference_ranks(reference, part) if reference else evaluation.ranks(part)
-    metrics = evaluation.references[reference] if reference else evaluation.metrics
-    cases, wrong = metrics.get(f"{part}/n_cases"), found.filter(~(pl.col("rank") >= 1) | pl.col("rank").is_nan())
-    if wrong.height or (cases is not None and found["case"].n_unique() != cases):
+    evaluation, baseline = member.evaluation, member.baseline
+    found = evaluation.baseline_ranks(baseline, part) if baseline else evaluation.ranks(part)
+    metrics = evaluation.baselines[baseline] if baseline else evaluation.metrics
+    examples, wrong = metrics.get(f"{part}/n_examples"), found.filter(~(pl.col("rank") >= 1) | pl.col("rank").is_nan())
+    if wrong.height or (examples is not None and found["example"].n_unique() != examples):
         raise DeshiError(
-            f"The stored ranks of {member.ranker} in {evaluation.folder} are damaged: {found['case'].n_unique():,} "
-            f"cases on {part}, {wrong.height:,} ranks below 1 or NaN, but its figures are means over "
-            f"{cases or found['case'].n_unique():,.0f} cases. deshi audit says more; run deshi evaluate again."
+            f"The stored ranks of {member.ranker} in {evaluation.folder} are damaged: {found['example'].n_unique():,} "
+            f"examples on {part}, {wrong.height:,} ranks below 1 or NaN, but its figures are means over "
+            f"{examples or found['example'].n_unique():,.0f} examples. deshi audit says more; run deshi evaluate again."
         )
     return found.select(*KEYS, "rank").sort(KEYS)
 
@@ -139,8 +139,8 @@ def _example(users: Sequence[str]) -> str:
 
 
 def _values_of(frame: pl.DataFrame, metrics: Sequence[tuple[str, int]]) -> Floats:
-    """``(users, metrics)``; a user's cases stand together, as the frame is sorted."""
-    cases = frame.select(pl.struct(USER, "case").rle_id())[USER].to_numpy()
-    grouped = case_ranks(frame["rank"].to_numpy(), cases)
-    found = metrics_per_case(grouped, sorted({k for _, k in metrics}))
+    """``(users, metrics)``; a user's examples stand together, as the frame is sorted."""
+    examples = frame.select(pl.struct(USER, "example").rle_id())[USER].to_numpy()
+    grouped = example_ranks(frame["rank"].to_numpy(), examples)
+    found = metrics_per_example(grouped, sorted({k for _, k in metrics}))
     return np.stack([found[f"{name}@{k}"] for name, k in metrics], axis=1)

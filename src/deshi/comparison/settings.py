@@ -19,7 +19,7 @@ LIMIT = "train.max_minutes"
 
 RUN_FILE = "run.json"
 NAMES_RUNS = ("student", "members")
-"""What arguments are called that name other runs: those of an LLM teacher, an ensemble, a policy."""
+"""What arguments are called that name other runs: those of an LLM teacher, an ensemble, a strategy."""
 _STAMP = re.compile(r"-\d{8}-\d{6}")
 
 
@@ -38,9 +38,9 @@ def settings_of(folder: Path) -> dict[str, Any]:
     for key, value in flat.items():
         if "." in key and key.rpartition(".")[2] in NAMES_RUNS:
             flat[key] = [_origin(runs, one) for one in value] if isinstance(value, list) else _origin(runs, value)
-    if "knowledge" in flat and record:
-        known = {one["store"]: one["teacher"] for one in record.get("knowledge", ())}
-        flat["knowledge"] = [_store(runs, store, known.get(store, {})) for store in flat["knowledge"]]
+    if "soft_labels" in flat and record:
+        known = {one["store"]: one["teacher"] for one in record.get("soft_labels", ())}
+        flat["soft_labels"] = [_store(runs, store, known.get(store, {})) for store in flat["soft_labels"]]
     return flat
 
 

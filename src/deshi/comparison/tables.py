@@ -80,7 +80,7 @@ def pairs_sheet(comparison: Comparison) -> Sheet:
     shown = shown_tests(comparison)
     title = "Paired tests over users"
     if len(shown) < len(comparison.tests):
-        whom = "the best model of each metric" if comparison.baseline is None else comparison.baseline
+        whom = "the best model of each metric" if comparison.against is None else comparison.against
         title += f": the {len(shown)} of {len(comparison.tests)} with {whom}"
     share = _percent(comparison.confidence)
     columns = ["First", "Second", "Metric", "Difference", "d", "W / T / L", "p (flips)", "p (ranks)"]
@@ -133,7 +133,7 @@ def _figures_caption(comparison: Comparison) -> str:
     if len(comparison.models) > 1:
         sentences.append("Bold: the best of a column.")
     if comparison.tests:
-        whom = "the best of its column" if comparison.baseline is None else comparison.baseline
+        whom = "the best of its column" if comparison.against is None else comparison.against
         sentences.append(
             f"{MARK} differs significantly from {whom} (paired permutation test over users, Holm-corrected over "
             f"{len(comparison.tests)} tests, p < {comparison.level:.2g})."

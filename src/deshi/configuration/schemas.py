@@ -19,7 +19,7 @@ RUNTIME: dict[str, tuple[str, ...]] = {
     "student": ("n_items",),
     "term": (),
     "table": ("n_items", "dim", "embeddings"),
-    "policy": (),
+    "selection": (),
     "teacher": ("n_items", "resources"),
     "loss": (),
     "split": (),
@@ -52,7 +52,7 @@ StudentNode = Annotated[dict[str, Any], _node("student")]
 TeacherNode = Annotated[dict[str, Any], _node("teacher")]
 TermNode = Annotated[dict[str, Any], _node("term")]
 TableNode = Annotated[dict[str, Any], _node("table")]
-PolicyNode = Annotated[dict[str, Any], _node("policy")]
+SelectionNode = Annotated[dict[str, Any], _node("selection")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
@@ -72,7 +72,9 @@ class PathsConfig(Closed):
     root: Path = Field(Path("."), strict=False, description="folder under which data and runs lie")
     data: Path = Field(Path("data"), strict=False, description="data bundles; by default ROOT/data")
     runs: Path = Field(Path("runs"), strict=False, description="run folders; by default ROOT/runs")
-    knowledge: Path = Field(Path("knowledge"), strict=False, description="knowledge stores; by default ROOT/knowledge")
+    soft_labels: Path = Field(
+        Path("soft_labels"), strict=False, description="soft-label stores; by default ROOT/soft_labels"
+    )
     cache: Path = Field(
         Path("~/.cache/deshi"), strict=False, description="downloads; by default $DESHI_CACHE or ~/.cache/deshi"
     )
@@ -88,12 +90,12 @@ class PathsConfig(Closed):
             "root": root,
             "data": os.path.join(root, "data"),
             "runs": os.path.join(root, "runs"),
-            "knowledge": os.path.join(root, "knowledge"),
+            "soft_labels": os.path.join(root, "soft_labels"),
             "cache": cache,
         }
         return defaults | {key: value for key, value in values.items() if value is not None}
 
-    @field_validator("root", "data", "runs", "knowledge", "cache")
+    @field_validator("root", "data", "runs", "soft_labels", "cache")
     @classmethod
     def _home(cls, path: Path) -> Path:
         return path.expanduser()
@@ -144,7 +146,7 @@ class TrainConfig(Closed):
     warmup_steps: int = Field(100, ge=0, description="steps over which the learning rate rises from 0")
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
-    averaging: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
@@ -243,14 +245,14 @@ class DistillGroup(Closed):
     """What a student learns from a teacher."""
 
     terms: dict[str, TermNode] = Field(default_factory=dict, description="by name: what is added to the loss")
-    base: float = Field(1.0, ge=0, description="weight of the student's own loss on what really came next")
+    hard_loss_weight: float = Field(1.0, ge=0, description="weight of the student's own loss on what really came next")
     table: TableNode | None = Field(
         None, description="what the item table is made of in training; null: plain numbers from nothing"
     )
-    policy: PolicyNode | None = Field(None, description="which covered positions are distilled; null: all")
+    selection: SelectionNode | None = Field(None, description="which covered positions are distilled; null: all")
     k: int | None = Field(None, ge=1, description="longest list that is read; null: as long as they are")
-    altered_targets: bool = Field(
-        False, description="train on the true next items of the stores' altered histories, too"
+    augmented_targets: bool = Field(
+        False, description="train on the true next items of the stores' augmented histories, too"
     )
 
 
@@ -260,7 +262,7 @@ class DistillConfig(FitConfig):
     stage: ClassVar[str] = "distill"
     run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
-    knowledge: list[str] = Field(
+    soft_labels: list[str] = Field(
         min_length=1, description="stores that deshi know export wrote, or deshi know import: folders or names"
     )
     distill: DistillGroup = Field(default_factory=DistillGroup)
@@ -273,7 +275,7 @@ class ListsConfig(Closed):
         "train+held_out",
         description="which events a list is written after: all, train, last:N, sample:SHARE, held_out, joined by +",
     )
-    policy: PolicyNode | None = Field(
+    selection: SelectionNode | None = Field(
         None, description="export: which of the training positions a list is written after; null: all of them"
     )
     k: int = Field(100, ge=1, description="length of a list")
@@ -288,7 +290,7 @@ class ListsConfig(Closed):
         "so many events, instead of one by one; null: with all max_length",
     )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
-    copies: int = Field(1, ge=1, description="with augment: altered histories of each user")
+    copies: int = Field(1, ge=1, description="with augment: augmented histories of each user")
     vectors: Literal["scoring", "text", "none"] = Field(
         "scoring",
         description="export: vectors of the items that go along: those that the teacher scores with, or those that its "
@@ -325,10 +327,10 @@ class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
-    reference: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
-        None, description="evaluate a reference ranker instead of a run"
+    baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
+        None, description="evaluate a baseline instead of a run"
     )
-    with_references: bool = Field(False, description="evaluate all reference rankers beside the run")
+    with_baselines: bool = Field(False, description="evaluate all baselines beside the run")
     part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
     data: DataConfig | None = Field(None, description="null: the run's")
     split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
@@ -337,7 +339,7 @@ class EvaluateConfig(StageConfig):
     answers: int = Field(
         0,
         ge=0,
-        description="cases of each part, drawn at random, whose candidates a teacher that writes is asked about in "
+        description="examples of each part, drawn at random, whose candidates a teacher that writes is asked about in "
         "words; 0: none",
     )
 
@@ -345,12 +347,12 @@ class EvaluateConfig(StageConfig):
     def _something_to_do(self) -> EvaluateConfig:
         if self.answers and not (self.run and self.candidates):
             raise ValueError("answers asks a run about candidates: give run=FOLDER and candidates=llara, too")
-        if self.run and self.reference:
-            raise ValueError("got run and reference: give one of them, or run with with_references=true")
-        if not self.run and not (self.reference or self.with_references):
-            raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or reference=popularity")
+        if self.run and self.baseline:
+            raise ValueError("got run and baseline: give one of them, or run with with_baselines=true")
+        if not self.run and not (self.baseline or self.with_baselines):
+            raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or baseline=popularity")
         if not self.run and self.data is None:
-            raise ValueError("a reference ranker needs a data set: give data=NAME, e.g. data=ml-100k")
+            raise ValueError("a baseline needs a data set: give data=NAME, e.g. data=ml-100k")
         return self
 
 
@@ -362,7 +364,7 @@ class ReportConfig(StageConfig):
     metric: str = Field(
         "ndcg@10", pattern=r"^(ndcg|recall|hr|mrr|map)@[1-9][0-9]*$", description="the headline metric, with its K"
     )
-    examples: int = Field(12, ge=0, le=200, description="cases shown with titles, half of them hits")
+    examples: int = Field(12, ge=0, le=200, description="examples shown with titles, half of them hits")
     examples_seed: int = Field(0, ge=0, description="of the draw of the examples")
     output: Path | None = Field(
         None, strict=False, description="an HTML file to write too, beside the run folder's report.html"
@@ -388,13 +390,13 @@ class CompareConfig(StageConfig):
     metrics: list[str] = Field(
         ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
     )
-    baseline: str | None = Field(
+    against: str | None = Field(
         None, description="a model (label, ranker or run) that all others are tested against; null: all pairs"
     )
     labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="names of the models in their order; null: student and the settings that differ"
     )
-    with_references: bool = Field(False, description="compare the reference rankers stored with the runs too")
+    with_baselines: bool = Field(False, description="compare the baselines stored with the runs too")
     each_run: bool = Field(False, description="every run is a model of its own, instead of joining its seeds")
     samples: int = Field(2000, ge=100, description="resamples of the users for the intervals")
     permutations: int | None = Field(None, ge=100, description="sign flips of a test; null: as many as are needed")
@@ -421,7 +423,7 @@ class AuditConfig(StageConfig):
     run: str | None = Field(None, description="a trained or evaluated run: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
-    knowledge: Path | None = Field(None, strict=False, description="a knowledge store to hold against the data")
+    soft_labels: Path | None = Field(None, strict=False, description="a soft-label store to hold against the data")
     max_positions: int = Field(5_000_000, ge=1, description="training positions to look at, at most")
     interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
     predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
@@ -444,8 +446,8 @@ class AuditConfig(StageConfig):
             )
         if self.interactions is None and (self.test or self.trained_on or self.claimed):
             raise ValueError("test, trained_on and claimed belong to interactions=FILE predictions=FILE")
-        if self.interactions is not None and self.knowledge is not None:
-            raise ValueError("knowledge belongs to a run or a data set: give one of them")
+        if self.interactions is not None and self.soft_labels is not None:
+            raise ValueError("soft_labels belongs to a run or a data set: give one of them")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What the trainer iterates over: an epoch's training batches and the validation cases."""
+"""What the trainer iterates over: an epoch's training batches and the validation examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from deshi.data.bundle import Bundle
 from deshi.data.extra_histories import JoinedBatches, MoreHistories
 from deshi.data.sequences import Augmentation, Ints, TrainingBatches, WindowMode, history_batches
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.types import PAD, Batch
 
 
@@ -24,33 +24,33 @@ def padded_rows(values: np.ndarray[Any, Any], starts: Ints, ends: Ints) -> Ints:
     return np.where(inside, values[np.where(inside, places, 0)], PAD).astype(np.int64)
 
 
-class CaseBatches:
-    """Evaluation cases in batches, each case exactly once, the last batch as small as it is.
+class ExampleBatches:
+    """Evaluation examples in batches, each example exactly once, the last batch as small as it is.
 
-    Iterating yields ``(cases, batch, targets, seen)``: case numbers ``(B,)``, the histories, target items
+    Iterating yields ``(examples, batch, targets, seen)``: example numbers ``(B,)``, the histories, target items
     ``(B, T)`` padded with ``PAD``, and the whole history's items ``(B, S)`` to be left out of the ranking
     (``(B, 0)`` where ``filter_seen`` is false). ``seen`` is never cut to ``max_length``.
 
     Args:
         bundle: the data.
-        cases: of one part of a split of that bundle.
+        examples: of one part of a split of that bundle.
         max_length: number of latest events that a student reads.
-        batch_size: cases of a batch.
+        batch_size: examples of a batch.
         filter_seen: whether seen items are left out.
     """
 
-    def __init__(self, bundle: Bundle, cases: Cases, max_length: int, batch_size: int, filter_seen: bool) -> None:
+    def __init__(self, bundle: Bundle, examples: Examples, max_length: int, batch_size: int, filter_seen: bool) -> None:
         self._bundle = bundle
-        self._cases = cases
+        self._examples = examples
         self._max_length = max_length
         self._batch_size = batch_size
         self._filter_seen = filter_seen
 
     def __len__(self) -> int:
-        return -(-len(self._cases) // self._batch_size)
+        return -(-len(self._examples) // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Batch, Tensor, Tensor]]:
-        asked, items = self._cases, np.asarray(self._bundle.items)
+        asked, items = self._examples, np.asarray(self._bundle.items)
         targets, offsets = items[asked.target_rows], asked.target_offsets
         parts = history_batches(items, asked.users, asked.starts, asked.ends, self._max_length, self._batch_size)
         for numbers, batch in parts:
@@ -62,13 +62,13 @@ class CaseBatches:
 
 
 class DataModule(L.LightningDataModule):
-    """Training ranges and validation cases of one bundle.
+    """Training ranges and validation examples of one bundle.
 
     Args:
         bundle: the data.
         starts: ``(U,)`` flat position of each user's first training event.
         ends: ``(U,)`` one past each user's last training event.
-        validation: the validation cases; ``None`` for training without validation.
+        validation: the validation examples; ``None`` for training without validation.
         max_length: of the student.
         batch_positions: see :class:`TrainingBatches`.
         max_batch_size: see :class:`TrainingBatches`.
@@ -76,7 +76,7 @@ class DataModule(L.LightningDataModule):
         augmentation: of the training histories.
         evaluation: batch size and seen-item filter of the validation.
         seed: of the run.
-        more: further histories that are trained on, each batch with its share of them; never altered.
+        more: further histories that are trained on, each batch with its share of them; never augmented.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class DataModule(L.LightningDataModule):
         bundle: Bundle,
         starts: Ints,
         ends: Ints,
-        validation: Cases | None,
+        validation: Examples | None,
         max_length: int,
         batch_positions: int,
         max_batch_size: int,
@@ -118,9 +118,9 @@ class DataModule(L.LightningDataModule):
         """The current epoch's batches; the trainer asks anew at every epoch."""
         return self.epoch(self.trainer.current_epoch if self.trainer else 0)
 
-    def val_dataloader(self) -> CaseBatches | list[Any]:
-        """The validation cases, or nothing."""
+    def val_dataloader(self) -> ExampleBatches | list[Any]:
+        """The validation examples, or nothing."""
         if self._validation is None:
             return []
         size, filter_seen = self._evaluation
-        return CaseBatches(self._bundle, self._validation, self._max_length, size, filter_seen)
+        return ExampleBatches(self._bundle, self._validation, self._max_length, size, filter_seen)

@@ -1,4 +1,4 @@
-"""Training batches of a bundle joined with those of altered histories."""
+"""Training batches of a bundle joined with those of augmented histories."""
 
 from __future__ import annotations
 

@@ -42,16 +42,16 @@ class BadRows:
     """What to do with malformed rows.
 
     Attributes:
-        policy: ``error`` stops at the first one, ``skip`` counts it and goes on.
+        on_bad_rows: ``error`` stops at the first one, ``skip`` counts it and goes on.
         limit: with ``skip``, the largest number of rows that may be skipped before it is an error after all.
     """
 
-    policy: str = "error"
+    on_bad_rows: str = "error"
     limit: int = 0
 
     def __post_init__(self) -> None:
-        if self.policy not in ("error", "skip"):
-            raise DeshiError(f"on_bad_rows is {self.policy!r}, expected 'error' or 'skip'.")
+        if self.on_bad_rows not in ("error", "skip"):
+            raise DeshiError(f"on_bad_rows is {self.on_bad_rows!r}, expected 'error' or 'skip'.")
         if self.limit < 0:
             raise DeshiError(f"max_bad_rows is {self.limit}, expected 0 or more.")
 
@@ -73,7 +73,7 @@ class BadRowLog:
         """
         shown = content if len(content) <= 200 else content[:200] + "..."
         where = f"{file}, line {line}: {reason}: {shown!r}"
-        if self._rule.policy == "error":
+        if self._rule.on_bad_rows == "error":
             raise DeshiError(f"Malformed row in {where}. Repair the file, or set data.on_bad_rows=skip.")
         self._skipped += 1
         if len(self._examples) < MAX_EXAMPLES:

@@ -96,7 +96,7 @@ class Augmentation:
         return math.ceil(max_length / (1 - self.item_drop))
 
     def apply(self, windows: Windows, limit: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
-        """The events of altered windows, the latest ``limit`` of each.
+        """The events of augmented windows, the latest ``limit`` of each.
 
         Returns:
             rows ``(B, L)`` of flat event positions, ``PAD`` on the right, and counts ``(B,)``, each at least 2.
@@ -252,22 +252,22 @@ def history_batches(
         batch_size: histories of a batch.
 
     Yields:
-        the cases' numbers ``(B,)`` and their batch, whose targets are all ``PAD``.
+        the examples' numbers ``(B,)`` and their batch, whose targets are all ``PAD``.
     """
     begins = np.maximum(starts, ends - max_length)
     lengths = ends - begins
     order = np.argsort(-lengths, kind="stable")
     for first in range(0, len(order), batch_size):
-        cases = order[first : first + batch_size]
-        columns = np.arange(int(lengths[cases].max()))
-        inside = columns < lengths[cases][:, None]
-        rows = np.where(inside, begins[cases][:, None] + columns, PAD)
+        examples = order[first : first + batch_size]
+        columns = np.arange(int(lengths[examples].max()))
+        inside = columns < lengths[examples][:, None]
+        rows = np.where(inside, begins[examples][:, None] + columns, PAD)
         yield (
-            cases,
+            examples,
             Batch(
-                users=torch.from_numpy(users[cases]),
+                users=torch.from_numpy(users[examples]),
                 items=torch.from_numpy(np.where(inside, items[rows], PAD).astype(np.int64)),
-                lengths=torch.from_numpy(lengths[cases]),
+                lengths=torch.from_numpy(lengths[examples]),
                 targets=torch.full(rows.shape, PAD, dtype=torch.int64),
                 rows=torch.from_numpy(rows),
             ),

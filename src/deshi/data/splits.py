@@ -23,15 +23,15 @@ class LeakWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Cases:
+class Examples:
     """What an evaluation asks: given a history, which items come next?
 
     Attributes:
         users: ``(C,)`` int64, user indices.
         starts: ``(C,)`` int64, flat position of the history's first event.
         ends: ``(C,)`` int64, one past its last; the history is everything before the first target and never empty.
-        target_offsets: ``(C + 1,)`` int64; where each case begins in ``target_rows`` (the last: where it ends).
-        target_rows: ``(T,)`` int64, flat positions of the targets, each item once in a case.
+        target_offsets: ``(C + 1,)`` int64; where each example begins in ``target_rows`` (the last: where it ends).
+        target_rows: ``(T,)`` int64, flat positions of the targets, each item once in an example.
     """
 
     users: np.ndarray
@@ -41,30 +41,30 @@ class Cases:
     target_rows: np.ndarray
 
     def __len__(self) -> int:
-        """Number of cases."""
+        """Number of examples."""
         return len(self.users)
 
     @property
     def owners(self) -> np.ndarray:
-        """``(T,)`` int64, the case that each target belongs to."""
+        """``(T,)`` int64, the example that each target belongs to."""
         return np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
 
-    def of_users(self, chosen: np.ndarray) -> Cases:
-        """The cases of the users for which ``chosen`` ``(n_users,)`` bool is true."""
+    def of_users(self, chosen: np.ndarray) -> Examples:
+        """The examples of the users for which ``chosen`` ``(n_users,)`` bool is true."""
         return self.only(chosen[self.users])
 
     def drawn(self, size: int | None, *seed: int) -> np.ndarray:
-        """``(C,)`` bool, ``size`` of the cases (None or more than there are: all); smaller draws are part of larger."""
+        """``(C,)`` bool, ``size`` of the examples (None or too many: all); smaller draws are part of larger."""
         chosen = np.zeros(len(self), dtype=bool)
         chosen[np.random.Generator(np.random.SFC64(seed)).permutation(len(self))[:size]] = True
         return chosen
 
-    def only(self, kept: np.ndarray) -> Cases:
-        """The cases for which ``kept`` ``(C,)`` bool is true."""
+    def only(self, kept: np.ndarray) -> Examples:
+        """The examples for which ``kept`` ``(C,)`` bool is true."""
         counts = np.diff(self.target_offsets)
         offsets = np.concatenate([[0], np.cumsum(counts[kept])])
         rows = self.target_rows[np.repeat(kept, counts)]
-        return Cases(self.users[kept], self.starts[kept], self.ends[kept], offsets, rows)
+        return Examples(self.users[kept], self.starts[kept], self.ends[kept], offsets, rows)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Split:
     Attributes:
         train_end: ``(n_users,)`` int64.
         valid_end: ``(n_users,)`` int64.
-        targets: ``next`` (one case a user: the part's first event) or ``all`` (the part's distinct items).
+        targets: ``next`` (one example a user: the part's first event) or ``all`` (the part's distinct items).
         name: of the rule.
         description: JSON-able: the rule, its parameters and what came of it.
     """
@@ -121,7 +121,7 @@ class Split:
         self._check(bundle)
         return bundle.offsets[:-1], self.valid_end
 
-    def cases(self, bundle: Bundle, part: str) -> Cases:
+    def examples(self, bundle: Bundle, part: str) -> Examples:
         """The questions of one part; users without an event in it, or without a history before it, have none.
 
         Args:
@@ -133,10 +133,10 @@ class Split:
         users = np.flatnonzero((stops > begins) & (begins > bundle.offsets[:-1]))
         starts, ends = bundle.offsets[:-1][users], begins[users]
         if self.targets == "next":
-            return Cases(users, starts, ends, np.arange(len(users) + 1), ends.copy())
+            return Examples(users, starts, ends, np.arange(len(users) + 1), ends.copy())
         rows, owner = _distinct(bundle, ends, stops[users])
         counts = np.bincount(owner, minlength=len(users))
-        return Cases(users, starts, ends, np.concatenate([[0], np.cumsum(counts)]), rows)
+        return Examples(users, starts, ends, np.concatenate([[0], np.cumsum(counts)]), rows)
 
     def _bounds(self, bundle: Bundle, part: str) -> tuple[np.ndarray, np.ndarray]:
         if part == "validation":
@@ -157,7 +157,7 @@ class Split:
 class LeaveOneOut:
     """Test on each user's last event, validate on the one before, train on the rest.
 
-    Users with fewer than three events are trained on whole and have no cases.
+    Users with fewer than three events are trained on whole and have no examples.
     """
 
     def __call__(self, bundle: Bundle) -> Split:
@@ -266,11 +266,11 @@ def _split(
     begins = {"validation": (train_end, valid_end), "test": (valid_end, offsets[1:])}
     description: dict[str, Any] = {"name": name, "targets": targets, **details}
     description["events"] = {"train": int((train_end - offsets[:-1]).sum())}
-    description["cases"], description["users_without_history"] = {}, {}
+    description["examples"], description["users_without_history"] = {}, {}
     for part, (first, last) in begins.items():
         asked, known = last > first, first > offsets[:-1]
         description["events"][part] = int((last - first).sum())
-        description["cases"][part] = int((asked & known).sum())
+        description["examples"][part] = int((asked & known).sum())
         description["users_without_history"][part] = int((asked & ~known).sum())
     return Split(train_end.astype(np.int64), valid_end.astype(np.int64), targets, name, description)
 

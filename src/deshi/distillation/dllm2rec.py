@@ -68,10 +68,10 @@ class DLLM2Rec(_Importance):
     Deviations. The paper's ``d`` is the distance of the generated text's embedding from the true item's; a store has
     scores, so ``d`` is the score of the teacher's best item minus that of the true item, for scores that are logits or
     (logarithms of) probabilities, and the number of items above the true one for scores whose order alone has a
-    meaning. A true item that isn't listed counts as the list's end, a lower bound; where no true item is known (altered
-    histories) the teacher is trusted, ``d = 0``. ``w^c`` and ``w^o`` are divided by ``K``, so that each part weighs at
-    most 1 at a position. ``alpha`` adds each item's robust loss (:class:`~deshi.distillation.dro.DRO`), as the program
-    does for every student and the paper for DROS.
+    meaning. A true item that isn't listed counts as the list's end, a lower bound; where no true item is known
+    (augmented histories) the teacher is trusted, ``d = 0``. ``w^c`` and ``w^o`` are divided by ``K``, so that each part
+    weighs at most 1 at a position. ``alpha`` adds each item's robust loss (:class:`~deshi.distillation.dro.DRO`), as
+    the program does for every student and the paper for DROS.
 
     Args:
         top_k: the paper's K.

@@ -120,7 +120,7 @@ class Added(nn.Module):
         """``(n_items, dim)``."""
         return cast(Tensor, self.adapter(self.vectors)) + self.offset.table()
 
-    def folded(self) -> ItemEmbedding:
+    def merged(self) -> ItemEmbedding:
         """An ordinary item table with the numbers that :meth:`table` has in evaluation."""
         training = self.training
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -136,7 +136,7 @@ def _checked(embeddings: Tensor, n_items: int) -> Tensor:
     if embeddings.dim() != 2 or len(embeddings) != n_items:
         raise DeshiError(
             f"distill.table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row for "
-            "each item. Export the knowledge from a teacher on the same bundle."
+            "each item. Write the soft labels from a teacher on the same bundle."
         )
     vectors = embeddings.detach().float()
     bad = int((~vectors.isfinite()).any(1).sum())

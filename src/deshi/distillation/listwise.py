@@ -66,13 +66,13 @@ class ListwiseKL(ScoreTerm):
             raise DeshiError(
                 f"The teacher's scores are of the kind {context.kind!r}: only their order has a meaning, so that there "
                 "is no distribution to learn. Set target=ranks, or teacher_temperature to a value that you have chosen "
-                "on validation; or write the knowledge from an ensemble with teacher.scale=log_softmax."
+                "on validation; or write the soft labels from an ensemble with teacher.scale=log_softmax."
             )
         if self.rest == "bucket" and self.target == "scores" and self.rest_share is None:
             tempered = (self.teacher_temperature or self.temperature) != 1.0
             if context.kind not in ("log_probability", "probability") or tempered:
                 raise DeshiError(
-                    "rest=bucket needs to know what the teacher leaves to all other items: write the knowledge with "
+                    "rest=bucket needs to know what the teacher leaves to all other items: write the soft labels with "
                     "normalise=true and keep the temperature 1, or set rest_share, or rest=renormalised."
                 )
 

@@ -26,23 +26,23 @@ class Distillation(RandomStream):
         loss: the student's own, called as ``loss(hidden (P, D), table (N, D), targets (P,))``.
         terms: by name, each prepared.
         lists: what the teacher says.
-        base: weight of ``loss``.
+        hard_loss_weight: weight of ``loss``.
 
     Attributes:
         values: the latest batch's mean of the loss (``loss``) and of each term, before their weights, as far as the
             batch had something for them.
     """
 
-    def __init__(self, loss: nn.Module, terms: Mapping[str, Term], lists: Lists, base: float = 1.0) -> None:
+    def __init__(self, loss: nn.Module, terms: Mapping[str, Term], lists: Lists, hard_loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not base >= 0:
-            raise DeshiError(f"The weight of the student's own loss is {base}, expected 0 or more.")
+        if not hard_loss_weight >= 0:
+            raise DeshiError(f"The weight of the student's own loss is {hard_loss_weight}, expected 0 or more.")
         wrong = {name: type(term).__name__ for name, term in terms.items() if not isinstance(term, Term)}
         if wrong:
             raise DeshiError(f"The distillation's terms {wrong} are no terms, see deshi.distillation.term.")
         self.loss = loss
         self.terms = nn.ModuleDict(terms)
-        self.base = base
+        self.hard_loss_weight = hard_loss_weight
         self.lists = lists
         self.progress = 0.0
         self.values: dict[str, float] = {}
@@ -107,7 +107,10 @@ class Distillation(RandomStream):
     def _pass(self, states: Tensor, targets: Tensor, signal: Signal, fused: bool, n_items: int) -> Pass:
         fast = torch.is_autocast_enabled(states.device.type)
         dtype = torch.get_autocast_dtype(states.device.type) if fast else torch.float32
-        weights = [self.base if fused else 0.0, *(t.weight_at(self.progress) for t in self._on_scores.values())]
+        weights = [
+            self.hard_loss_weight if fused else 0.0,
+            *(t.weight_at(self.progress) for t in self._on_scores.values()),
+        ]
         chunk = getattr(self.loss, "chunk", None) or chunk_for(n_items)
         terms = list(self._on_scores.values())
         return Pass(targets, signal, terms, weights, chunk, dtype, self.generator(states.device))
@@ -115,8 +118,8 @@ class Distillation(RandomStream):
     def _apart(self, states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         """A loss that isn't the full softmax, over the positions that have a target."""
         real = targets != PAD
-        if not self.base or not bool(real.any()):
+        if not self.hard_loss_weight or not bool(real.any()):
             return states.new_zeros((), dtype=torch.float32)
         value: Tensor = self.loss(states[real], table, targets[real])
         self.values["loss"] = float(value.detach())
-        return value * self.base
+        return value * self.hard_loss_weight

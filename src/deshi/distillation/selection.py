@@ -1,8 +1,8 @@
-"""Selection policies: which positions are distilled, chosen before training by what a teacher's answer may be worth.
+"""Selection strategies: which positions are distilled, chosen before training by what a teacher's answer may be worth.
 
-A policy is static: it looks at the rows once and marks those within its budget, a share of them. Policies that look at
-the data or at a plain student can choose which answers to ask a teacher for; those that look at the teacher's answers
-choose among answers that are there.
+A strategy is static: it looks at the rows once and marks those within its budget, a share of them. Strategies that look
+at the data or at a plain student can choose which answers to ask a teacher for; those that look at the teacher's
+answers choose among answers that are there.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from deshi.distillation.selection_inputs import Evidence, Floats
 from deshi.types import DeshiError
 
 
-class Policy(ABC):
+class SelectionStrategy(ABC):
     """Chooses rows within a budget.
 
     Args:
         share: the budget, a share above 0 and up to 1 of the rows that there are to choose from.
 
     Attributes:
-        student: the finished run whose student is looked at; None for policies that need none.
+        student: the finished run whose student is looked at; None for strategies that need none.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What the policy looks at besides the data: ``student``, ``teacher``."""
+    """What the strategy looks at besides the data: ``student``, ``teacher``."""
 
     def __init__(self, share: float) -> None:
         if not 0 < share <= 1:
@@ -50,34 +50,34 @@ class Policy(ABC):
         """
 
 
-class All(Policy):
+class All(SelectionStrategy):
     """Every row: no choice."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
 
     def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """See :meth:`Policy.choose`."""
+        """See :meth:`SelectionStrategy.choose`."""
         return evidence.mark(np.arange(len(evidence)))
 
 
-class Random(Policy):
-    """Rows drawn at random: what every other policy must beat.
+class Random(SelectionStrategy):
+    """Rows drawn at random: what every other strategy must beat.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
     """
 
     def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """See :meth:`Policy.choose`."""
+        """See :meth:`SelectionStrategy.choose`."""
         return evidence.mark(generator.choice(len(evidence), self.budget(evidence), replace=False))
 
 
-class Ranked(Policy):
+class Ranked(SelectionStrategy):
     """The rows of the highest values, equal ones in random order.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
         lowest: take the lowest instead.
     """
 
@@ -90,7 +90,7 @@ class Ranked(Policy):
         """``(M,)`` of the rows."""
 
     def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """See :meth:`Policy.choose`."""
+        """See :meth:`SelectionStrategy.choose`."""
         values = self.values(evidence)
         order = np.lexsort((generator.permutation(len(values)), values if self.lowest else -values))
         return evidence.mark(order[: self.budget(evidence)])
@@ -103,7 +103,7 @@ class Confidence(Ranked):
     probabilities renormalised. Scores whose order alone has a meaning are refused.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
         measure: ``probability`` of the list's first item, or the list's ``entropy`` (low is sure).
         lowest: where the teacher is least sure.
     """
@@ -125,7 +125,7 @@ class Disagreement(Ranked):
     """Where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
         student: a finished run of the plain student.
         lowest: where they agree best.
     """
@@ -145,7 +145,7 @@ class GroundTruthError(Ranked):
     """Where a plain student is most wrong: its loss of the item that really came next.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
         student: a finished run of the plain student.
         lowest: where it is right.
     """
@@ -167,7 +167,7 @@ class Uncertainty(Ranked):
     Uncertainty sampling (Lewis & Gale, SIGIR 1994, arXiv cmp-lg/9407020); margins as Scheffer et al. (2001) have them.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
         student: a finished run of the plain student.
         measure: high ``entropy`` over the catalogue, or a small ``margin`` between its first two items.
         lowest: where it is surest.
@@ -187,7 +187,7 @@ class Uncertainty(Ranked):
         return evidence.judged.entropy if self.measure == "entropy" else -evidence.judged.margin
 
 
-class Coreset(Policy):
+class Coreset(SelectionStrategy):
     """Rows whose hidden states in a plain student leave no other row far from all of them.
 
     Greedy k-center (Sener & Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR
@@ -196,7 +196,7 @@ class Coreset(Policy):
     is labelled beforehand, so that a part's first row is a random one.
 
     Args:
-        share: see :class:`Policy`.
+        share: see :class:`SelectionStrategy`.
         student: a finished run of the plain student.
         part: rows of a part, at most.
     """
@@ -211,7 +211,7 @@ class Coreset(Policy):
         self.part = part
 
     def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """See :meth:`Policy.choose`."""
+        """See :meth:`SelectionStrategy.choose`."""
         budget, total = self.budget(evidence), len(evidence)
         edges = np.linspace(0, total, -(-total // self.part) + 1).astype(np.int64)
         counts = np.diff(np.round(edges * (budget / total)).astype(np.int64))

@@ -1,4 +1,4 @@
-"""What a selection policy may ask about the positions that it chooses from."""
+"""What a selection strategy may ask about the positions that it chooses from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from deshi.data.sequences import history_batches
 from deshi.models.base import Student
 from deshi.soft_labels.histories import Histories, Ints
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.types import PAD, DeshiError
 
 Floats = NDArray[np.float32]
@@ -49,8 +49,8 @@ class Evidence:
     Args:
         histories: what the rows are about.
         rows: ``(M,)`` ascending flat positions, each followed by an event of the same history.
-        student: a finished plain student, for the policies that look at one; it is switched to evaluation mode.
-        knowledge: a store that covers the rows, for the policies that look at the teacher's lists.
+        student: a finished plain student, for the strategies that look at one; it is switched to evaluation mode.
+        soft_labels: a store that covers the rows, for the strategies that look at the teacher's lists.
         device: where the student computes.
 
     Raises:
@@ -62,23 +62,23 @@ class Evidence:
         histories: Histories,
         rows: Ints,
         student: Student | None = None,
-        knowledge: Knowledge | None = None,
+        soft_labels: SoftLabels | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if not len(rows) or rows[0] < 0 or (np.diff(rows) <= 0).any() or rows[-1] >= histories.n_interactions:
             raise DeshiError(
-                f"A policy got {len(rows)} rows to choose from, expected one or more ascending positions of the "
+                f"A strategy got {len(rows)} rows to choose from, expected one or more ascending positions of the "
                 f"{histories.n_interactions} events."
             )
         last = np.isin(rows, histories.offsets[1:] - 1)
-        missing = np.zeros(1, dtype=np.bool_) if knowledge is None else ~knowledge.covered[rows]
+        missing = np.zeros(1, dtype=np.bool_) if soft_labels is None else ~soft_labels.covered[rows]
         if last.any() or missing.any():
             raise DeshiError(
                 f"Of {len(rows)} rows to choose from, {int(last.sum())} have no next event and {int(missing.sum())} no "
                 "list in the store, expected neither: give training positions that the store covers."
             )
         self.histories, self.rows = histories, rows
-        self._student, self._knowledge, self._device = student, knowledge, device
+        self._student, self._soft_labels, self._device = student, soft_labels, device
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,29 +97,29 @@ class Evidence:
             DeshiError: if there is none.
         """
         if self._student is None:
-            raise DeshiError("The policy looks at a student, but none was given: name a finished run.")
+            raise DeshiError("The strategy looks at a student, but none was given: name a finished run.")
         return self._student
 
     @property
-    def knowledge(self) -> Knowledge:
+    def soft_labels(self) -> SoftLabels:
         """The teacher's lists.
 
         Raises:
             DeshiError: if there are none, or their scores have no scale.
         """
-        if self._knowledge is None:
+        if self._soft_labels is None:
             raise DeshiError(
-                "The policy looks at the teacher's answers, but there are none yet: it can choose among answers that "
+                "The strategy looks at the teacher's answers, but there are none yet: it can choose among answers that "
                 "exist (deshi distill), not which ones to ask for (deshi know export). Take one that looks at the "
                 "student or the data."
             )
-        kind = self._knowledge.manifest["score_kind"]
+        kind = self._soft_labels.manifest["score_kind"]
         if kind not in GRADED:
             raise DeshiError(
-                f"The policy looks at how sure the teacher is, but the scores of {self._knowledge.path} are of the "
+                f"The strategy looks at how sure the teacher is, but the scores of {self._soft_labels.path} are of the "
                 f"kind {kind!r}, whose order alone has a meaning; expected {', '.join(GRADED)}."
             )
-        return self._knowledge
+        return self._soft_labels
 
     @cached_property
     def confidence(self) -> Floats:
@@ -174,8 +174,8 @@ class Evidence:
 
     def _shares(self, rows: Ints) -> tuple[Tensor, Tensor]:
         """The listed items ``(B, K)`` and the teacher's distribution over them, whatever it leaves to other items."""
-        items, scores = (torch.from_numpy(one) for one in self.knowledge.rows(rows))
-        logits = scores.clamp(min=1e-12).log() if self.knowledge.manifest["score_kind"] == "probability" else scores
+        items, scores = (torch.from_numpy(one) for one in self.soft_labels.rows(rows))
+        logits = scores.clamp(min=1e-12).log() if self.soft_labels.manifest["score_kind"] == "probability" else scores
         return items, logits.masked_fill(items == PAD, -torch.inf).softmax(1)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a teacher says at the positions of a batch, taken from knowledge stores."""
+"""What a teacher says at the positions of a batch, taken from soft-label stores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.types import PAD, DeshiError, check_shape
 
 
@@ -49,7 +49,7 @@ class Signal:
 class Lists:
     """The lists of one or several stores behind one row number.
 
-    The first rows are the events of the bundle; the rows of each store of altered histories follow in the order in
+    The first rows are the events of the bundle; the rows of each store of augmented histories follow in the order in
     which the stores are given.
 
     Args:
@@ -63,20 +63,20 @@ class Lists:
     """
 
     def __init__(
-        self, n_rows: int, stores: Sequence[Knowledge], k: int | None = None, chosen: NDArray[np.bool_] | None = None
+        self, n_rows: int, stores: Sequence[SoftLabels], k: int | None = None, chosen: NDArray[np.bool_] | None = None
     ) -> None:
-        own = [store for store in stores if not store.altered]
+        own = [store for store in stores if not store.augmented]
         kinds = sorted({str(store.manifest["score_kind"]) for store in stores})
         if not stores or len(own) > 1 or len(kinds) > 1:
             raise DeshiError(
-                f"Got {len(stores)} knowledge stores, {len(own)} of them about the data's own histories, with scores "
-                f"of the kinds {kinds}. Expected one store on the data's histories at most, any number on altered "
+                f"Got {len(stores)} soft-label stores, {len(own)} of them about the data's own histories, with scores "
+                f"of the kinds {kinds}. Expected one store on the data's histories at most, any number on augmented "
                 "ones, and one kind of scores. An ensemble (deshi teach teacher=ensemble) joins teachers in one store."
             )
         self.kind = kinds[0]
         self._stores = list(stores)
-        others = [store for store in stores if store.altered]
-        self._starts = [0 if not store.altered else -1 for store in stores]
+        others = [store for store in stores if store.augmented]
+        self._starts = [0 if not store.augmented else -1 for store in stores]
         begin = n_rows
         for store in others:
             self._starts[self._stores.index(store)] = begin

@@ -41,7 +41,7 @@ class Context:
         """
         if self.item_embeddings is None:
             raise DeshiError(
-                f"{who} needs the teacher's item vectors, but no knowledge store here holds item_embeddings. Export a "
+                f"{who} needs the teacher's item vectors, but no soft-label store here holds item_embeddings. Export a "
                 "teacher that has some (teacher=text, ilora, bigrec), import a foreign one with its vectors, or leave "
                 f"{who} out."
             )
@@ -80,8 +80,8 @@ class Term(nn.Module, ABC):
         if context.kind not in self.kinds:
             raise DeshiError(
                 f"{type(self).__name__} can't read scores of the kind {context.kind!r}, expected "
-                f"{' or '.join(self.kinds)}. Take a term that reads ranks (distill=rrd), or write the knowledge from a "
-                "teacher with such scores (an ensemble with teacher.scale=log_softmax gives logits)."
+                f"{' or '.join(self.kinds)}. Take a term that reads ranks (distill=rrd), or write the soft labels from "
+                "a teacher with such scores (an ensemble with teacher.scale=log_softmax gives logits)."
             )
 
 

@@ -1,4 +1,4 @@
-"""Candidate sets from a file, checked against the cases that they are for."""
+"""Candidate sets from a file, checked against the examples that they are for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import padded_rows
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.types import ITEM, USER, DeshiError
 
 Ints = NDArray[np.int64]
@@ -18,37 +18,37 @@ Ints = NDArray[np.int64]
 COLUMN = "candidates"
 
 
-def read_candidates(path: Path, bundle: Bundle, cases: Cases, part: str) -> Ints:
-    """The candidates of every case.
+def read_candidates(path: Path, bundle: Bundle, examples: Examples, part: str) -> Ints:
+    """The candidates of every example.
 
     The file has the columns ``user_id``, ``item_id`` (the target) and ``candidates``, the target among them; ids are
     those of the data set. In parquet ``candidates`` is a list; in csv its ids are separated by commas or spaces,
     brackets and quotes around them are ignored. If there is a column ``part``, rows of other parts are left out. Rows
-    that belong to no case are ignored.
+    that belong to no example are ignored.
 
     Args:
         path: ending in ``.parquet`` or ``.csv``.
         bundle: the data.
-        cases: of one part, each with one target.
+        examples: of one part, each with one target.
         part: its name.
 
     Returns:
         ``(C, W)`` int64 item indices, ``PAD`` on the right of smaller sets.
 
     Raises:
-        DeshiError: if the file can't be read; for unknown ids, cases without a row or with several, repeated candidates
-            and sets without their target: with counts and the first user.
+        DeshiError: if the file can't be read; for unknown ids, examples without a row or with several, repeated
+            candidates and sets without their target: with counts and the first user.
     """
-    if (np.diff(cases.target_offsets) != 1).any():
+    if (np.diff(examples.target_offsets) != 1).any():
         raise DeshiError(
-            "Candidate files are for cases with one target, but the split gives several. Use split.targets=next."
+            "Candidate files are for examples with one target, but the split gives several. Use split.targets=next."
         )
     frame = _read(path)
     if "part" in frame.columns:
         frame = frame.filter(pl.col("part") == part)
     _check_known(path, bundle, frame)
-    rows = _rows_of_cases(path, bundle, cases, part, frame)
-    long = rows.select("case", USER, ITEM, COLUMN).explode(COLUMN)
+    rows = _rows_of_examples(path, bundle, examples, part, frame)
+    long = rows.select("example", USER, ITEM, COLUMN).explode(COLUMN)
     _check_sets(path, rows, long)
     vocabulary = bundle.vocabulary.select(pl.col(ITEM).alias(COLUMN), "index")
     indices = long.join(vocabulary, on=COLUMN, how="left", maintain_order="left")["index"].to_numpy()
@@ -96,36 +96,37 @@ def _check_known(path: Path, bundle: Bundle, frame: pl.DataFrame) -> None:
         )
 
 
-def _rows_of_cases(path: Path, bundle: Bundle, cases: Cases, part: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The row of every case, in the order of cases."""
+def _rows_of_examples(path: Path, bundle: Bundle, examples: Examples, part: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The row of every example, in the order of examples."""
     twice = frame.filter(pl.struct(USER, ITEM).is_duplicated())
     if twice.height:
         raise DeshiError(
             f"{path} has {twice.height} rows that share user and target with another, the first of the user "
-            f"{twice[USER][0]!r} with the target {twice[ITEM][0]!r}. Expected one row a case."
+            f"{twice[USER][0]!r} with the target {twice[ITEM][0]!r}. Expected one row an example."
         )
     asked = pl.DataFrame(
         {
-            "case": np.arange(len(cases)),
-            USER: bundle.users[USER].gather(cases.users),
-            ITEM: bundle.vocabulary[ITEM].gather(bundle.items[cases.target_rows]),
+            "example": np.arange(len(examples)),
+            USER: bundle.users[USER].gather(examples.users),
+            ITEM: bundle.vocabulary[ITEM].gather(bundle.items[examples.target_rows]),
         }
     )
     rows = asked.join(frame.select(USER, ITEM, COLUMN), on=[USER, ITEM], how="left", maintain_order="left")
     lost = rows.filter(pl.col(COLUMN).is_null())
     if lost.height:
         raise DeshiError(
-            f"{path} has no candidates for {lost.height} of {len(cases)} {part} cases, the first is the user "
+            f"{path} has no candidates for {lost.height} of {len(examples)} {part} examples, the first is the user "
             f"{lost[USER][0]!r} with the target {lost[ITEM][0]!r}. Was it made for this data, split and part?"
         )
     return rows
 
 
 def _check_sets(path: Path, rows: pl.DataFrame, long: pl.DataFrame) -> None:
-    repeated = long.filter(pl.struct("case", COLUMN).is_duplicated())
+    repeated = long.filter(pl.struct("example", COLUMN).is_duplicated())
     if repeated.height:
         raise DeshiError(
-            f"{path} repeats candidates in {repeated['case'].n_unique()} of {rows.height} sets, the first is the user "
+            f"{path} repeats candidates in {repeated['example'].n_unique()} of {rows.height} sets, the first is the "
+            "user "
             f"{repeated[USER][0]!r} with {repeated[COLUMN][0]!r}. Expected each candidate once: a repeated target "
             f"would count twice."
         )
@@ -133,7 +134,7 @@ def _check_sets(path: Path, rows: pl.DataFrame, long: pl.DataFrame) -> None:
     if without.height:
         raise DeshiError(
             f"{path} leaves the target out of {without.height} of {rows.height} candidate sets, the first is the user "
-            f"{without[USER][0]!r} with the target {without[ITEM][0]!r}. Such a case can't be answered: add the "
+            f"{without[USER][0]!r} with the target {without[ITEM][0]!r}. Such an example can't be answered: add the "
             f"target to its candidates."
         )
 

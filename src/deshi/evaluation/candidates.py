@@ -1,7 +1,7 @@
 """Candidate sets: ranking among a few items instead of the whole catalogue, as much of the literature does.
 
-A rule is called with the data and the cases of a part and gives one set a case, drawn once: the same for every ranker,
-and for every run with the same seed on the same data and split. What each is for, and when not to use it, is in
+A rule is called with the data and the examples of a part and gives one set an example, drawn once: the same for every
+ranker, and for every run with the same seed on the same data and split. What each is for, and when not to use it, is in
 ``docs/protocols.md``.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deshi.artifacts import file_sha256, fingerprint
 from deshi.baselines.events import training_events
 from deshi.data.bundle import Bundle
-from deshi.data.splits import PARTS, Cases, Split
+from deshi.data.splits import PARTS, Examples, Split
 from deshi.evaluation.candidate_file import read_candidates
 from deshi.types import ITEM, PAD, USER, DeshiError
 
@@ -28,7 +28,7 @@ Sampling = Literal["uniform", "popularity"]
 
 
 class CandidateRule(Protocol):
-    """How the candidates of each case are chosen."""
+    """How the candidates of each example are chosen."""
 
     @property
     def caution(self) -> str | None:
@@ -40,12 +40,12 @@ class CandidateRule(Protocol):
         """Whether the best candidate counts as an answer, so that LLaRA's figures are reported."""
         ...
 
-    def __call__(self, bundle: Bundle, cases: Cases, part: str, counts: Ints) -> Ints:
-        """``(C, W)`` item indices, the case's targets among them, ``PAD`` on the right of smaller sets.
+    def __call__(self, bundle: Bundle, examples: Examples, part: str, counts: Ints) -> Ints:
+        """``(C, W)`` item indices, the example's targets among them, ``PAD`` on the right of smaller sets.
 
         Args:
             bundle: the data.
-            cases: of one part.
+            examples: of one part.
             part: its name.
             counts: ``(n_items,)`` events of each item in the split's training part.
         """
@@ -58,10 +58,10 @@ class CandidateRule(Protocol):
 
 @dataclass(frozen=True)
 class Sampled:
-    """Each case's targets and ``n`` items drawn from those that are neither in its history nor its targets.
+    """Each example's targets and ``n`` items drawn from those that are neither in its history nor its targets.
 
     Args:
-        n: items drawn for a case, without replacement.
+        n: items drawn for an example, without replacement.
         sampling: ``uniform``, or ``popularity``: in proportion to the events of the split's training part.
         seed: of the draw; besides, only the data, the split, the part and the user decide it.
     """
@@ -74,14 +74,14 @@ class Sampled:
     def __post_init__(self) -> None:
         _check(self.n, 1, self.seed)
 
-    def __call__(self, bundle: Bundle, cases: Cases, part: str, counts: Ints) -> Ints:
+    def __call__(self, bundle: Bundle, examples: Examples, part: str, counts: Ints) -> Ints:
         """See :class:`CandidateRule`.
 
         Raises:
             DeshiError: if there are fewer than ``n`` items to draw from, naming the user.
         """
         weights = counts if self.sampling == "popularity" else None
-        return draw_candidates(bundle, cases, part, self.n, self.seed, weights)
+        return draw_candidates(bundle, examples, part, self.n, self.seed, weights)
 
     def describe(self) -> dict[str, Any]:
         """See :class:`CandidateRule`."""
@@ -103,7 +103,7 @@ class Llara:
     The other candidates are drawn uniformly from the items that are neither in the history nor the target.
 
     Args:
-        n: candidates of a case, the target included.
+        n: candidates of an example, the target included.
         seed: as in :class:`Sampled`.
     """
 
@@ -115,18 +115,18 @@ class Llara:
     def __post_init__(self) -> None:
         _check(self.n, 2, self.seed)
 
-    def __call__(self, bundle: Bundle, cases: Cases, part: str, counts: Ints) -> Ints:
+    def __call__(self, bundle: Bundle, examples: Examples, part: str, counts: Ints) -> Ints:
         """See :class:`CandidateRule`.
 
         Raises:
-            DeshiError: if a case has several targets, or there are too few items to draw from, naming the user.
+            DeshiError: if an example has several targets, or there are too few items to draw from, naming the user.
         """
-        if (np.diff(cases.target_offsets) != 1).any():
+        if (np.diff(examples.target_offsets) != 1).any():
             raise DeshiError(
-                "LLaRA's protocol asks for one next item, but the split gives several targets a case. "
+                "LLaRA's protocol asks for one next item, but the split gives several targets an example. "
                 "Use split.targets=next, or candidates=sampled."
             )
-        return draw_candidates(bundle, cases, part, self.n - 1, self.seed)
+        return draw_candidates(bundle, examples, part, self.n - 1, self.seed)
 
     def describe(self) -> dict[str, Any]:
         """See :class:`CandidateRule`."""
@@ -145,13 +145,13 @@ class FromFile:
     caution: ClassVar[None] = None
     one_answer: ClassVar[bool] = True
 
-    def __call__(self, bundle: Bundle, cases: Cases, part: str, counts: Ints) -> Ints:
+    def __call__(self, bundle: Bundle, examples: Examples, part: str, counts: Ints) -> Ints:
         """See :class:`CandidateRule`.
 
         Raises:
-            DeshiError: for all in the file that doesn't fit the cases, naming users, with counts.
+            DeshiError: for all in the file that doesn't fit the examples, naming users, with counts.
         """
-        return read_candidates(self.path, bundle, cases, part)
+        return read_candidates(self.path, bundle, examples, part)
 
     def describe(self) -> dict[str, Any]:
         """See :class:`CandidateRule`."""
@@ -159,7 +159,7 @@ class FromFile:
 
 
 def candidate_sets(
-    rule: CandidateRule, bundle: Bundle, split: Split, parts: Mapping[str, Cases]
+    rule: CandidateRule, bundle: Bundle, split: Split, parts: Mapping[str, Examples]
 ) -> tuple[dict[str, Ints], dict[str, Any]]:
     """The sets of every part, and what identifies them.
 
@@ -171,51 +171,53 @@ def candidate_sets(
         rule: how candidates are chosen.
         bundle: the data.
         split: of it.
-        parts: the cases of each part that is asked for.
+        parts: the examples of each part that is asked for.
 
     Returns:
         ``(C, W)`` item indices of each of ``parts``; the rule's description with ``sha256``, of the file or of each
         part's sets.
     """
     counts = training_events(bundle, *split.train_ranges(bundle)).counts()
-    sets = {part: rule(bundle, cases, part, counts) for part, cases in parts.items()}
+    sets = {part: rule(bundle, examples, part, counts) for part, examples in parts.items()}
     description = rule.describe()
     if "sha256" in description:
         return sets, description
     shas = {}
     for part in PARTS:
-        cases = parts[part] if part in parts else split.cases(bundle, part)
-        if len(cases):
-            own = sets[part] if part in sets else rule(bundle, cases, part, counts)
-            shas[part] = candidates_sha(cases, own)
+        examples = parts[part] if part in parts else split.examples(bundle, part)
+        if len(examples):
+            own = sets[part] if part in sets else rule(bundle, examples, part, counts)
+            shas[part] = candidates_sha(examples, own)
     return sets, description | {"sha256": shas}
 
 
-def draw_candidates(bundle: Bundle, cases: Cases, part: str, n: int, seed: int, weights: Ints | None = None) -> Ints:
-    """``n`` items for each case that are neither in its history nor its targets, and its targets, shuffled together.
+def draw_candidates(
+    bundle: Bundle, examples: Examples, part: str, n: int, seed: int, weights: Ints | None = None
+) -> Ints:
+    """``n`` items for each example that are neither in its history nor its targets, and its targets, shuffled together.
 
     Args:
         bundle: the data.
-        cases: of one part.
+        examples: of one part.
         part: its name.
-        n: items drawn for a case, without replacement.
-        seed: with the part and the user it makes the generator of a case, so that other cases don't matter.
+        n: items drawn for an example, without replacement.
+        seed: with the part and the user it makes the generator of an example, so that other examples don't matter.
         weights: ``(n_items,)`` draw in proportion to them, never an item of weight 0; None draws uniformly.
 
     Returns:
-        ``(C, n + T)`` with ``T`` the most targets of a case, ``PAD`` on the right.
+        ``(C, n + T)`` with ``T`` the most targets of an example, ``PAD`` on the right.
 
     Raises:
         DeshiError: if there are fewer than ``n`` items to draw from, naming the user.
     """
     items = np.asarray(bundle.items)
-    most = int(np.diff(cases.target_offsets).max(initial=0))
-    sets = np.full((len(cases), n + most), PAD, dtype=np.int64)
+    most = int(np.diff(examples.target_offsets).max(initial=0))
+    sets = np.full((len(examples), n + most), PAD, dtype=np.int64)
     free = np.ones(bundle.n_items) if weights is None else weights.astype(np.float64)
-    for case, user in enumerate(cases.users.tolist()):
-        targets = items[cases.target_rows[cases.target_offsets[case] : cases.target_offsets[case + 1]]]
+    for example, user in enumerate(examples.users.tolist()):
+        targets = items[examples.target_rows[examples.target_offsets[example] : examples.target_offsets[example + 1]]]
         own = free.copy()
-        own[items[cases.starts[case] : cases.ends[case]]] = 0
+        own[items[examples.starts[example] : examples.ends[example]]] = 0
         own[targets] = 0
         pool = np.flatnonzero(own)
         if len(pool) < n:
@@ -226,30 +228,32 @@ def draw_candidates(bundle: Bundle, cases: Cases, part: str, n: int, seed: int, 
             )
         generator = np.random.Generator(np.random.SFC64([seed, PARTS.index(part), user]))
         chosen = np.concatenate([_draw(generator, pool, None if weights is None else own[pool], n), targets])
-        sets[case, : len(chosen)] = generator.permutation(chosen)
+        sets[example, : len(chosen)] = generator.permutation(chosen)
     return sets
 
 
-def candidates_frame(bundle: Bundle, cases: Cases, sets: Ints) -> pl.DataFrame:
-    """The sets to keep: a row a target with ``case``, ``user_id``, ``item_id`` and ``candidates`` (List[String])."""
-    case = cases.owners
+def candidates_frame(bundle: Bundle, examples: Examples, sets: Ints) -> pl.DataFrame:
+    """The sets to keep: a row a target with ``example``, ``user_id``, ``item_id`` and ``candidates`` (List[String])."""
+    example = examples.owners
     ids = bundle.vocabulary[ITEM]
     real = sets != PAD
-    flat = pl.DataFrame({"case": np.repeat(np.arange(len(sets)), real.sum(1)), "candidates": ids.gather(sets[real])})
-    lists = flat.group_by("case", maintain_order=True).agg("candidates")
+    flat = pl.DataFrame({"example": np.repeat(np.arange(len(sets)), real.sum(1)), "candidates": ids.gather(sets[real])})
+    lists = flat.group_by("example", maintain_order=True).agg("candidates")
     rows = pl.DataFrame(
         {
-            "case": case,
-            USER: bundle.users[USER].gather(cases.users[case]),
-            ITEM: ids.gather(bundle.items[cases.target_rows]),
+            "example": example,
+            USER: bundle.users[USER].gather(examples.users[example]),
+            ITEM: ids.gather(bundle.items[examples.target_rows]),
         }
     )
-    return rows.join(lists, on="case", how="left", maintain_order="left")
+    return rows.join(lists, on="example", how="left", maintain_order="left")
 
 
-def candidates_sha(cases: Cases, sets: Ints) -> str:
+def candidates_sha(examples: Examples, sets: Ints) -> str:
     """A sha256 of who is asked among which items, whatever the order inside a set."""
-    return fingerprint([("users", cases.users), ("targets", cases.target_rows), ("candidates", np.sort(sets, axis=1))])
+    return fingerprint(
+        [("users", examples.users), ("targets", examples.target_rows), ("candidates", np.sort(sets, axis=1))]
+    )
 
 
 def _draw(generator: np.random.Generator, pool: Ints, weights: NDArray[np.float64] | None, n: int) -> Ints:

@@ -1,4 +1,4 @@
-"""Answers in words: what a teacher that writes says among each case's candidates, beside what it ranks first."""
+"""Answers in words: what a teacher that writes says among each example's candidates, beside what it ranks first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.data.splits import PARTS
 from deshi.evaluation.measure import Part, Questions
 from deshi.evaluation.result import WORDS
@@ -48,8 +48,8 @@ class Written:
 
     Attributes:
         metrics: such as ``test/written_hit_ratio@1``.
-        answers: a row a case: ``part``, ``case``, ``user_id``, ``item_id``, ``text``, ``valid``, ``hit``, ``ranked``
-            (whether the ranking has the target first).
+        answers: a row an example: ``part``, ``example``, ``user_id``, ``item_id``, ``text``, ``valid``, ``hit``,
+            ``ranked`` (whether the ranking has the target first).
         seconds: of each part.
         notes: how many were asked, and how uncertain that leaves the figure.
         warnings: if it never learnt to answer.
@@ -71,15 +71,15 @@ def writer_of(scorer: Scorer | None) -> Writer | None:
 
 
 def ask_in_words(writer: Writer, questions: Questions, ranks: pl.DataFrame, size: int, device: str) -> Written:
-    """Have some cases of each part answered in words, by LLaRA's and iLoRA's protocol.
+    """Have some examples of each part answered in words, by LLaRA's and iLoRA's protocol.
 
-    The cases are drawn at random, from a seed of their own; a smaller draw is part of a larger one.
+    The examples are drawn at random, from a seed of their own; a smaller draw is part of a larger one.
 
     Args:
         writer: the network, in evaluation mode.
         questions: with candidates that hold one target each.
         ranks: of the same network on the same questions.
-        size: cases of each part.
+        size: examples of each part.
         device: where it computes.
     """
     metrics: dict[str, float] = {}
@@ -87,15 +87,16 @@ def ask_in_words(writer: Writer, questions: Questions, ranks: pl.DataFrame, size
     frames, notes = [], []
     for name, part in questions.parts.items():
         begin = time.perf_counter()
-        chosen = part.cases.drawn(size, PARTS.index(name))
+        chosen = part.examples.drawn(size, PARTS.index(name))
         first = ranks.filter(pl.col("part") == name)["rank"].to_numpy()[chosen] <= 1
         answers = _answers(writer, questions, part, chosen, device).with_columns(ranked=first)
         valid, hits = int(answers["valid"].sum()), int(answers["hit"].sum())
-        figures = ratios(hits, valid, len(answers)) | {"ranked_first": float(first.mean()), "n_cases": len(answers)}
+        figures = ratios(hits, valid, len(answers)) | {"ranked_first": float(first.mean()), "n_examples": len(answers)}
         metrics |= {f"{name}/{WORDS}{key}": value for key, value in figures.items() if not np.isnan(value)}
         interval = bootstrap_interval(answers["hit"].cast(pl.Float64).to_numpy())
         notes.append(
-            f"{name}: {len(answers):,} of {len(part.cases):,} cases were answered in words; the share of hits among "
+            f"{name}: {len(answers):,} of {len(part.examples):,} examples were answered in words; the share of hits "
+            "among "
             f"all of them lies in {interval.low:.3f} .. {interval.high:.3f} (95 %, bootstrap)."
         )
         frames.append(answers.select(pl.lit(name).alias("part"), pl.all()))
@@ -108,10 +109,10 @@ def ask_in_words(writer: Writer, questions: Questions, ranks: pl.DataFrame, size
 def _answers(writer: Writer, questions: Questions, part: Part, chosen: np.ndarray, device: str) -> pl.DataFrame:
     if part.candidates is None:
         raise DeshiError("Answers in words need candidates, e.g. candidates=llara.")
-    bundle, cases, sets = questions.bundle, part.cases.only(chosen), part.candidates[chosen]
-    titles, targets = writer.titles, np.asarray(bundle.items)[cases.target_rows]
-    texts, judged = [""] * len(cases), [(False, False)] * len(cases)
-    for numbers, batch, _, _ in CaseBatches(bundle, cases, bundle.n_interactions, questions.batch_size, False):
+    bundle, examples, sets = questions.bundle, part.examples.only(chosen), part.candidates[chosen]
+    titles, targets = writer.titles, np.asarray(bundle.items)[examples.target_rows]
+    texts, judged = [""] * len(examples), [(False, False)] * len(examples)
+    for numbers, batch, _, _ in ExampleBatches(bundle, examples, bundle.n_interactions, questions.batch_size, False):
         moved, own = batch.to(device), torch.from_numpy(sets[numbers.numpy()]).to(device)
         said = writer.answer_candidates(moved.items, moved.lengths, own).texts
         for number, text in zip(numbers.tolist(), said, strict=True):
@@ -119,8 +120,8 @@ def _answers(writer: Writer, questions: Questions, part: Part, chosen: np.ndarra
             texts[number], judged[number] = text, judge(text, titles[targets[number]], names)
     return pl.DataFrame(
         {
-            "case": np.flatnonzero(chosen),
-            USER: bundle.users[USER].gather(cases.users),
+            "example": np.flatnonzero(chosen),
+            USER: bundle.users[USER].gather(examples.users),
             ITEM: bundle.vocabulary[ITEM].gather(targets),
             "text": texts,
             "valid": [valid for valid, _ in judged],

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.evaluation.ranking import Ranking, evaluate_ranks, lists_frame, summarise
 from deshi.evaluation.slices import slice_frame
 from deshi.metrics.beyond import beyond_accuracy
@@ -27,11 +27,11 @@ class Part:
     """The questions of one part of a split.
 
     Attributes:
-        cases: the questions.
+        examples: the questions.
         candidates: ``(C, W)`` what each is ranked among, ``PAD`` on the right; None is the whole catalogue.
     """
 
-    cases: Cases
+    examples: Examples
     candidates: Ints | None = None
 
 
@@ -45,7 +45,7 @@ class Questions:
         counts: ``(n_items,)`` events of each item among those trained on.
         ks: the list lengths.
         filter_seen: whether items of the history are left out (of the whole catalogue; candidates stay as they are).
-        batch_size: cases scored at a time.
+        batch_size: examples scored at a time.
         one_answer: whether the best candidate counts as an answer (LLaRA's figures).
     """
 
@@ -65,9 +65,9 @@ class Measured:
     Attributes:
         metrics: such as ``test/ndcg@10``.
         ranks: a row a target, with its ``part``.
-        lists: a row a case: ``part``, ``case``, ``user``, ``items``.
-        slices: ``part``, ``slice``, ``value``, ``n_cases`` and the metrics.
-        calibration: ``part``, ``bin``, ``confidence``, ``accuracy``, ``n_cases``; no rows where it isn't measured.
+        lists: a row an example: ``part``, ``example``, ``user``, ``items``.
+        slices: ``part``, ``slice``, ``value``, ``n_examples`` and the metrics.
+        calibration: ``part``, ``bin``, ``confidence``, ``accuracy``, ``n_examples``; no rows where it isn't measured.
         seconds: of each part.
     """
 
@@ -86,7 +86,7 @@ def measure(
 
     Args:
         scorer: what is measured.
-        questions: the cases and how they are asked.
+        questions: the examples and how they are asked.
         device: where the scorer computes.
         vectors: ``(n_items, D)`` a student's own items, for the diversity of its lists and for the calibration of its
             scores; None for other rankers, which have neither.
@@ -106,8 +106,8 @@ def measure(
             figures |= {"ece": bins.error, "log_loss": float(-found.softmax[:, 1].mean())}
         made = {
             "ranks": found.ranks,
-            "lists": lists_frame(part.cases, found.top_items),
-            "slices": slice_frame(found.ranks, part.cases, questions.counts, questions.ks),
+            "lists": lists_frame(part.examples, found.top_items),
+            "slices": slice_frame(found.ranks, part.examples, questions.counts, questions.ks),
             "calibration": _bins_frame(bins),
         }
         for kind, frame in made.items():
@@ -118,18 +118,18 @@ def measure(
     return Measured(metrics, **joined, seconds=seconds)
 
 
-def history_popularity(bundle: Bundle, cases: Cases, counts: Ints) -> NDArray[np.float64]:
-    """``(C,)`` the mean of ``counts`` over the events of each case's history."""
+def history_popularity(bundle: Bundle, examples: Examples, counts: Ints) -> NDArray[np.float64]:
+    """``(C,)`` the mean of ``counts`` over the events of each example's history."""
     sums = np.concatenate([[0], np.cumsum(counts[bundle.items])])
-    return (sums[cases.ends] - sums[cases.starts]) / (cases.ends - cases.starts)
+    return (sums[examples.ends] - sums[examples.starts]) / (examples.ends - examples.starts)
 
 
 def _rank(scorer: Scorer, questions: Questions, part: Part, device: str, calibrate: bool) -> Ranking:
-    one_target = bool((np.diff(part.cases.target_offsets) == 1).all())
+    one_target = bool((np.diff(part.examples.target_offsets) == 1).all())
     return evaluate_ranks(
         scorer,
         questions.bundle,
-        part.cases,
+        part.examples,
         questions.filter_seen,
         questions.batch_size,
         device,
@@ -143,14 +143,14 @@ def _figures(found: Ranking, questions: Questions, part: Part, vectors: NDArray[
     bundle, counts, ks = questions.bundle, questions.counts, questions.ks
     if part.candidates is None:
         figures = summarise(found.ranks, found.top_items, ks, bundle.n_items)
-        popularity = history_popularity(bundle, part.cases, counts)
+        popularity = history_popularity(bundle, part.examples, counts)
         return figures | beyond_accuracy(found.top_items, ks, counts, popularity, vectors)
     figures = summarise(
         found.ranks, found.top_items, ks, None
     )  # who is shown among drawn candidates is the draw's doing
     if questions.one_answer:
-        n_cases = len(part.cases)
-        figures |= ratios(float((found.ranks["rank"] <= 1).sum()), n_cases, n_cases)
+        n_examples = len(part.examples)
+        figures |= ratios(float((found.ranks["rank"] <= 1).sum()), n_examples, n_examples)
     return figures
 
 
@@ -162,9 +162,9 @@ def _bins_frame(bins: Reliability | None) -> pl.DataFrame:
     shown = bins or reliability(np.zeros(0), np.zeros(0))
     return pl.DataFrame(
         {
-            "bin": np.arange(len(shown.n_cases)),
+            "bin": np.arange(len(shown.n_examples)),
             "confidence": shown.confidence,
             "accuracy": shown.accuracy,
-            "n_cases": shown.n_cases,
+            "n_examples": shown.n_examples,
         }
     )

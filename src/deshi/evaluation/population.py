@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Cases, Split
+from deshi.data.splits import Examples, Split
 
 Ints = NDArray[np.int64]
 
@@ -19,15 +19,15 @@ class Population:
 
     Attributes:
         events: of the part.
-        cases: questions made of them.
+        examples: questions made of them.
         targets: events that are asked for.
         cold_targets: targets whose item has no training event.
-        new_users: users with events in the part and no history before it; they have no case.
+        new_users: users with events in the part and no history before it; they have no example.
         events_of_new_users: their events.
     """
 
     events: int
-    cases: int
+    examples: int
     targets: int
     cold_targets: int
     new_users: int
@@ -38,7 +38,7 @@ class Population:
         said = []
         if self.new_users:
             said.append(
-                f"{self.events_of_new_users:,} of {self.events:,} {part} events have no case, since their "
+                f"{self.events_of_new_users:,} of {self.events:,} {part} events have no example, since their "
                 f"{self.new_users:,} users have no history before the part"
             )
         if self.cold_targets:
@@ -50,14 +50,14 @@ class Population:
         return asdict(self)
 
 
-def population(bundle: Bundle, split: Split, part: str, cases: Cases, counts: Ints) -> Population:
+def population(bundle: Bundle, split: Split, part: str, examples: Examples, counts: Ints) -> Population:
     """Count one part.
 
     Args:
         bundle: the data.
         split: of it.
         part: ``validation`` or ``test``.
-        cases: of the part.
+        examples: of the part.
         counts: ``(n_items,)`` events of each item among those trained on.
     """
     begins, stops = (
@@ -65,5 +65,7 @@ def population(bundle: Bundle, split: Split, part: str, cases: Cases, counts: In
     )
     sizes = stops - begins
     new = (begins == bundle.offsets[:-1]) & (sizes > 0)
-    cold = counts[bundle.items[cases.target_rows]] == 0
-    return Population(int(sizes.sum()), len(cases), len(cold), int(cold.sum()), int(new.sum()), int(sizes[new].sum()))
+    cold = counts[bundle.items[examples.target_rows]] == 0
+    return Population(
+        int(sizes.sum()), len(examples), len(cold), int(cold.sum()), int(new.sum()), int(sizes[new].sum())
+    )

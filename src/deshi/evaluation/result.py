@@ -39,13 +39,13 @@ class EvaluateResult(Rendered):
 
     Attributes:
         folder: the run folder that it wrote.
-        ranker: the name of what was evaluated: a student or a reference ranker.
-        metrics: of it, such as ``test/ndcg@10``; means over all cases, ``test/n_cases`` of them.
-        references: the same for every reference ranker that was evaluated beside it.
-        ranks: a row a target: ``part``, ``case``, ``user``, ``user_id``, ``target``, ``item_id``, ``rank``,
+        ranker: the name of what was evaluated: a student or a baseline.
+        metrics: of it, such as ``test/ndcg@10``; means over all examples, ``test/n_examples`` of them.
+        baselines: the same for every baseline that was evaluated beside it.
+        ranks: a row a target: ``part``, ``example``, ``user``, ``user_id``, ``target``, ``item_id``, ``rank``,
             ``n_candidates``.
         ks: the list lengths.
-        slices: ``ranker``, ``part``, ``slice``, ``value``, ``n_cases`` and the metrics, for every ranker.
+        slices: ``ranker``, ``part``, ``slice``, ``value``, ``n_examples`` and the metrics, for every ranker.
         warnings: sentences about what makes the figures doubtful.
         notes: sentences about what was left out.
         protocol: among what it was ranked, in words.
@@ -54,7 +54,7 @@ class EvaluateResult(Rendered):
     folder: Path
     ranker: str
     metrics: Metrics
-    references: Mapping[str, Metrics]
+    baselines: Mapping[str, Metrics]
     ranks: pl.DataFrame = field(repr=False)
     ks: Sequence[int]
     slices: pl.DataFrame = field(repr=False)
@@ -67,7 +67,7 @@ class EvaluateResult(Rendered):
         shown: list[RenderableType] = []
         for part in parts_of(self.metrics):
             shown.append(self._by_k(part))
-            if self.references:
+            if self.baselines:
                 shown.append(self._by_ranker(part))
             shown += [*self._beyond(part), *self._in_words(part), self._by_slice(part)]
         shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.warnings]
@@ -76,22 +76,22 @@ class EvaluateResult(Rendered):
         return Group(*shown)
 
     def _by_k(self, part: str) -> Table:
-        cases = int(self.metrics[f"{part}/n_cases"])
-        table = _table(f"{self.ranker}, {part}, {cases:,} cases, {self.protocol}", "K", COLUMNS.values())
+        examples = int(self.metrics[f"{part}/n_examples"])
+        table = _table(f"{self.ranker}, {part}, {examples:,} examples, {self.protocol}", "K", COLUMNS.values())
         for k in self.ks:
             table.add_row(str(k), *_figures(self.metrics, [f"{part}/{name}@{k}" for name in COLUMNS]))
         return table
 
     def _by_ranker(self, part: str) -> Table:
         k = headline_k(self.ks)
-        table = _table(f"Beside the reference rankers, {part}, at {k}", "Ranker", COLUMNS.values())
+        table = _table(f"Beside the baselines, {part}, at {k}", "Ranker", COLUMNS.values())
         self._add_rankers(table, [f"{part}/{name}@{k}" for name in COLUMNS])
         return table
 
     def _beyond(self, part: str) -> list[Table]:
         k = headline_k(self.ks)
         names = {f"{part}/{name.format(k=k)}": title for name, title in BEYOND.items()}
-        rankers = [self.metrics, *self.references.values()]
+        rankers = [self.metrics, *self.baselines.values()]
         known = [name for name in names if any(name in metrics for metrics in rankers)]
         if not known:
             return []
@@ -102,11 +102,11 @@ class EvaluateResult(Rendered):
         return [table]
 
     def _in_words(self, part: str) -> list[Table]:
-        cases = self.metrics.get(f"{part}/{WORDS}n_cases")
-        if cases is None:
+        examples = self.metrics.get(f"{part}/{WORDS}n_examples")
+        if examples is None:
             return []
         names = ("hit_ratio@1", "valid_ratio", "hit_ratio_of_all@1")
-        title = f"Answers in words, {part}, {int(cases):,} cases"
+        title = f"Answers in words, {part}, {int(examples):,} examples"
         table = _table(title, self.ranker, [BEYOND[name] for name in names])
         table.add_row("written", *_figures(self.metrics, [f"{part}/{WORDS}{name}" for name in names]), style="bold")
         ranked = self.metrics[f"{part}/{WORDS}ranked_first"]
@@ -115,18 +115,18 @@ class EvaluateResult(Rendered):
 
     def _by_slice(self, part: str) -> Table:
         metric = f"ndcg@{headline_k(self.ks)}"
-        rankers = [self.ranker, *self.references]
-        table = _table(f"{metric.upper()} by slice, {part}", "Slice", ["Cases", *rankers])
+        rankers = [self.ranker, *self.baselines]
+        table = _table(f"{metric.upper()} by slice, {part}", "Slice", ["Examples", *rankers])
         own = self.slices.filter(pl.col("part") == part)
-        wide = own.pivot("ranker", index=["slice", "value", "n_cases"], values=metric, maintain_order=True)
+        wide = own.pivot("ranker", index=["slice", "value", "n_examples"], values=metric, maintain_order=True)
         for row in wide.iter_rows(named=True):
             cells = [f"{row[name]:.4f}" for name in rankers]
-            table.add_row(f"{row['slice']}: {row['value']}", f"{row['n_cases']:,}", *cells)
+            table.add_row(f"{row['slice']}: {row['value']}", f"{row['n_examples']:,}", *cells)
         return table
 
     def _add_rankers(self, table: Table, names: Sequence[str]) -> None:
         table.add_row(self.ranker, *_figures(self.metrics, names), style="bold")
-        for ranker, metrics in self.references.items():
+        for ranker, metrics in self.baselines.items():
             if any(name in metrics for name in names):
                 table.add_row(ranker, *_figures(metrics, names))
 
@@ -141,13 +141,13 @@ def headline_k(ks: Sequence[int]) -> int:
     return 10 if 10 in ks else max(ks)
 
 
-def unbeaten(ranker: str, metrics: Metrics, references: Mapping[str, Metrics], ks: Sequence[int]) -> list[str]:
-    """A sentence for every reference ranker and part whose NDCG the ranker does not beat."""
+def unbeaten(ranker: str, metrics: Metrics, baselines: Mapping[str, Metrics], ks: Sequence[int]) -> list[str]:
+    """A sentence for every baseline and part whose NDCG the ranker does not beat."""
     k = headline_k(ks)
     return [
         f"{ranker} does not beat {name} on NDCG@{k} ({part}: {metrics[key]:.4f} against {other[key]:.4f})."
         for part in parts_of(metrics)
-        for name, other in references.items()
+        for name, other in baselines.items()
         for key in [f"{part}/ndcg@{k}"]
         if not metrics[key] > other[key]
     ]

@@ -1,4 +1,4 @@
-"""Where a ranker is good: its metrics on slices of the cases, by the target's popularity and the history's length."""
+"""Metrics on slices of the examples, by the target's popularity and the history's length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.metrics.ranking import metrics_from_ranks
 
 Ints = NDArray[np.int64]
@@ -58,28 +58,28 @@ def length_groups(lengths: Ints) -> Names:
     return labels[group].astype(np.str_)
 
 
-def slice_frame(ranks: pl.DataFrame, cases: Cases, counts: Ints, ks: Sequence[int]) -> pl.DataFrame:
-    """Every metric at every K on every slice: ``slice``, ``value``, ``n_cases``, then a column a metric.
+def slice_frame(ranks: pl.DataFrame, examples: Examples, counts: Ints, ks: Sequence[int]) -> pl.DataFrame:
+    """Every metric at every K on every slice: ``slice``, ``value``, ``n_examples``, then a column a metric.
 
-    With several targets a case, a popularity slice looks at the targets in its group only, and at the cases that have
-    any. Slices without a case have no row.
+    With several targets an example, a popularity slice looks at the targets in its group only, and at the examples that
+    have any. Slices without an example have no row.
 
     Args:
         ranks: of :class:`~deshi.evaluation.ranking.Ranking`.
-        cases: that were ranked.
+        examples: that were ranked.
         counts: ``(n_items,)`` training events of each item.
         ks: the list lengths.
     """
-    rank, case = ranks["rank"].to_numpy(), ranks["case"].to_numpy()
+    rank, example = ranks["rank"].to_numpy(), ranks["example"].to_numpy()
     popularity = popularity_groups(counts)[ranks["target"].to_numpy()]
     rows = []
     for name, value, inside in [
         *_slices(POPULARITY, popularity, ("head", "torso", "tail", "cold")),
-        *_slices(LENGTH, length_groups(cases.ends - cases.starts)[case], ("short", "medium", "long")),
+        *_slices(LENGTH, length_groups(examples.ends - examples.starts)[example], ("short", "medium", "long")),
     ]:
-        of_case, dense = np.unique(case[inside], return_inverse=True)
-        figures = metrics_from_ranks(rank[inside], ks, dense, len(of_case))
-        rows.append({"slice": name, "value": value, "n_cases": len(of_case), **figures})
+        of_example, dense = np.unique(example[inside], return_inverse=True)
+        figures = metrics_from_ranks(rank[inside], ks, dense, len(of_example))
+        rows.append({"slice": name, "value": value, "n_examples": len(of_example), **figures})
     return pl.DataFrame(rows)
 
 

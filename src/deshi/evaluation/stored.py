@@ -22,7 +22,7 @@ CURVE_FILE = "epochs.csv"
 LOSS = "train/loss"
 """How the column of the training loss begins."""
 
-RANK_COLUMNS = ("case", "user", "user_id", "target", "item_id", "rank", "n_candidates")
+RANK_COLUMNS = ("example", "user", "user_id", "target", "item_id", "rank", "n_candidates")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,13 @@ class Evaluation:
         folder: its run folder.
         record: its ``run.json``: ranker, fit run, data fingerprint, protocol and its fingerprint, warnings.
         metrics: of the ranker, such as ``test/ndcg@10``.
-        references: the same for every reference ranker.
+        baselines: the same for every baseline.
     """
 
     folder: Path
     record: dict[str, Any]
     metrics: dict[str, float]
-    references: dict[str, dict[str, float]] = field(repr=False)
+    baselines: dict[str, dict[str, float]] = field(repr=False)
 
     @property
     def parts(self) -> list[str]:
@@ -55,13 +55,13 @@ class Evaluation:
         """
         return self._of_part(self.folder / RANKS_FILE, part)
 
-    def reference_ranks(self, name: str, part: str) -> pl.DataFrame:
-        """The same for a reference ranker that was evaluated beside it."""
-        return self._of_part(self.folder / "references" / f"{name}.parquet", part)
+    def baseline_ranks(self, name: str, part: str) -> pl.DataFrame:
+        """The same for a baseline that was evaluated beside it."""
+        return self._of_part(self.folder / "baselines" / f"{name}.parquet", part)
 
     def _of_part(self, path: Path, part: str) -> pl.DataFrame:
         if part not in self.parts:
-            alone = f"reference={self.record['ranker']} data={self.record['data']}"
+            alone = f"baseline={self.record['ranker']} data={self.record['data']}"
             subject = f"run={self.record['run']}" if self.record["run"] else alone
             raise DeshiError(
                 f"{self.folder} has {' and '.join(self.parts)} ranks, but {part} is asked for. "
@@ -116,8 +116,8 @@ def load_evaluation(folder: Path) -> Evaluation:
     if record.get("stage") != "evaluate":
         raise DeshiError(f"{folder} is a run of deshi {record.get('stage')}, expected one of deshi evaluate.")
     metrics = read_json(folder / METRICS_FILE)
-    references = metrics.pop("references", {})
-    return Evaluation(folder, record, metrics, references)
+    baselines = metrics.pop("baselines", {})
+    return Evaluation(folder, record, metrics, baselines)
 
 
 def find_evaluations(runs: Path, texts: Sequence[str]) -> list[Evaluation]:

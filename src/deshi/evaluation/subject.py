@@ -13,7 +13,7 @@ from deshi.configuration.schemas import DataConfig, EvaluateConfig, TrainingConf
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Ints
-from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.data.splits import Examples, LeaveOneOut, Split
 from deshi.models.scorers import Scorer
 from deshi.training.runs import check_same_data, load_scorer, read_record, trained_config
 from deshi.types import DeshiError
@@ -25,7 +25,7 @@ class Subject:
 
     Attributes:
         bundle: the data.
-        split: whose cases are asked.
+        split: whose examples are asked.
         starts: ``(n_users,)`` flat positions, with ``ends`` the events that were trained on.
         ends: ``(n_users,)`` flat positions.
         scorer: what the run trained, or None.
@@ -50,7 +50,7 @@ def find_subject(cfg: EvaluateConfig, device: str = "cpu") -> Subject:
     """
     if cfg.run is None:
         if cfg.data is None:
-            raise DeshiError("A reference ranker needs a data set: give data=NAME, e.g. data=ml-100k.")
+            raise DeshiError("A baseline needs a data set: give data=NAME, e.g. data=ml-100k.")
         bundle = _load_bundle(cfg.data, [cfg.paths.data])
         split: Split = (build(cfg.split) if cfg.split else LeaveOneOut())(bundle)
         return Subject(bundle, split, *split.train_ranges(bundle))
@@ -65,10 +65,10 @@ def find_subject(cfg: EvaluateConfig, device: str = "cpu") -> Subject:
     return Subject(bundle, split, starts, ends, scorer, record, folder)
 
 
-def leaked_targets(subject: Subject, cases: Cases) -> int:
-    """How many of the cases' targets lie inside the ranges that were trained on."""
-    owners = np.repeat(cases.users, np.diff(cases.target_offsets))
-    return int((cases.target_rows < subject.ends[owners]).sum())
+def leaked_targets(subject: Subject, examples: Examples) -> int:
+    """How many of the examples' targets lie inside the ranges that were trained on."""
+    owners = np.repeat(examples.users, np.diff(examples.target_offsets))
+    return int((examples.target_rows < subject.ends[owners]).sum())
 
 
 def _trained_ranges(fitted: TrainingConfig, split: Split, bundle: Bundle) -> tuple[Ints, Ints]:

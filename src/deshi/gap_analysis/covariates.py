@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from deshi.data.bundle import Bundle
 from deshi.data.ranges import inside
 from deshi.data.sequences import Ints
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Covariate:
-    """One property of every case, of both parts.
+    """One property of every example, of both parts.
 
     Attributes:
         name: as shown.
@@ -57,14 +57,18 @@ class Known:
         return cls(bundle, np.bincount(items, minlength=bundle.n_items), np.where(np.isinf(first), np.nan, first))
 
 
-def covariates(known: Known, validation: Cases, test: Cases) -> list[Covariate]:
+def covariates(known: Known, validation: Examples, test: Examples) -> list[Covariate]:
     """All covariates that the data have; those that need times are left out where there are only positions.
 
-    For a case with several targets, a property of the target is its mean over them.
+    For an example with several targets, a property of the target is its mean over them.
     """
     found = [
         ("target popularity", "training events of the target; an unseen target is a group of its own", _popularity),
-        ("history length", "events before the target", lambda _, cases: (cases.ends - cases.starts).astype(np.float64)),
+        (
+            "history length",
+            "events before the target",
+            lambda _, examples: (examples.ends - examples.starts).astype(np.float64),
+        ),
     ]
     if known.bundle.time_unit == "ms":
         found += [
@@ -75,39 +79,39 @@ def covariates(known: Known, validation: Cases, test: Cases) -> list[Covariate]:
     return [Covariate(name, note, value(known, validation), value(known, test)) for name, note, value in found]
 
 
-def unseen_share(known: Known, cases: Cases) -> float:
+def unseen_share(known: Known, examples: Examples) -> float:
     """The share of targets that have no training event."""
-    return float((known.counts[np.asarray(known.bundle.items)[cases.target_rows]] == 0).mean())
+    return float((known.counts[np.asarray(known.bundle.items)[examples.target_rows]] == 0).mean())
 
 
-def _popularity(known: Known, cases: Cases) -> Floats:
-    counts = known.counts[np.asarray(known.bundle.items)[cases.target_rows]].astype(np.float64)
-    return _mean(np.where(counts > 0, counts, np.nan), cases)
+def _popularity(known: Known, examples: Examples) -> Floats:
+    counts = known.counts[np.asarray(known.bundle.items)[examples.target_rows]].astype(np.float64)
+    return _mean(np.where(counts > 0, counts, np.nan), examples)
 
 
-def _age(known: Known, cases: Cases) -> Floats:
-    first = known.first[np.asarray(known.bundle.items)[cases.target_rows]]
-    return _mean(known.bundle.timestamps[cases.target_rows] - first, cases)
+def _age(known: Known, examples: Examples) -> Floats:
+    first = known.first[np.asarray(known.bundle.items)[examples.target_rows]]
+    return _mean(known.bundle.timestamps[examples.target_rows] - first, examples)
 
 
-def _pause(known: Known, cases: Cases) -> Floats:
-    return _since(known.bundle, cases, cases.ends - 1)
+def _pause(known: Known, examples: Examples) -> Floats:
+    return _since(known.bundle, examples, examples.ends - 1)
 
 
-def _life(known: Known, cases: Cases) -> Floats:
-    return _since(known.bundle, cases, cases.starts)
+def _life(known: Known, examples: Examples) -> Floats:
+    return _since(known.bundle, examples, examples.starts)
 
 
-def _since(bundle: Bundle, cases: Cases, rows: Ints) -> Floats:
-    """Milliseconds from the events ``rows`` ``(C,)`` to each case's targets."""
-    passed = bundle.timestamps[cases.target_rows] - bundle.timestamps[rows[cases.owners]]
-    return _mean(passed.astype(np.float64), cases)
+def _since(bundle: Bundle, examples: Examples, rows: Ints) -> Floats:
+    """Milliseconds from the events ``rows`` ``(C,)`` to each example's targets."""
+    passed = bundle.timestamps[examples.target_rows] - bundle.timestamps[rows[examples.owners]]
+    return _mean(passed.astype(np.float64), examples)
 
 
-def _mean(values: Floats, cases: Cases) -> Floats:
-    """The mean of the targets' values ``(T,)`` in each case, without NaN; NaN if there is none."""
-    owner = cases.owners
+def _mean(values: Floats, examples: Examples) -> Floats:
+    """The mean of the targets' values ``(T,)`` in each example, without NaN; NaN if there is none."""
+    owner = examples.owners
     real = ~np.isnan(values)
-    sums = np.bincount(owner[real], weights=values[real], minlength=len(cases))
-    sizes = np.bincount(owner[real], minlength=len(cases))
+    sums = np.bincount(owner[real], weights=values[real], minlength=len(examples))
+    sizes = np.bincount(owner[real], minlength=len(examples))
     return np.where(sizes > 0, sums / np.maximum(sizes, 1), np.nan)

@@ -1,9 +1,9 @@
-"""The Oaxaca-Blinder decomposition of the gap: what differing cases explain, and what they leave over.
+"""The Oaxaca-Blinder decomposition of the gap: what differing examples explain, and what they leave over.
 
-The metric of a case is regressed on groups (quantiles) of its properties and on the part that it belongs to. With an
-intercept and the part among the regressors, the difference of the parts' means is exactly the sum, over properties, of
-(difference of the groups' shares) times (the groups' coefficients), plus the coefficient of the part: the residue, the
-gap between cases that are alike. Oaxaca 1973 and Blinder 1973, pooled coefficients as in Jann 2008
+The metric of an example is regressed on groups (quantiles) of its properties and on the part that it belongs to. With
+an intercept and the part among the regressors, the difference of the parts' means is exactly the sum, over properties,
+of (difference of the groups' shares) times (the groups' coefficients), plus the coefficient of the part: the residue,
+the gap between examples that are alike. Oaxaca 1973 and Blinder 1973, pooled coefficients as in Jann 2008
 (https://doi.org/10.1177/1536867X0800800401). Associations, not causes: a property gets the credit for what goes
 with it.
 """
@@ -23,18 +23,18 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 GROUPS = 8
 RIDGE = 1e-9
-"""Times the number of cases: only so that properties that coincide don't make the system singular."""
+"""Times the number of examples: only so that properties that coincide don't make the system singular."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """The regression's inputs, a row a case, validation before test.
+    """The regression's inputs, a row an example, validation before test.
 
     Attributes:
         columns: ``(N, P)`` intercept, the part (1 for test) and the groups of every property.
         slices: the columns of each property.
         worth: ``(N,)`` the metric.
-        users: ``(N,)`` whose case it is: what is resampled.
+        users: ``(N,)`` whose example it is: what is resampled.
     """
 
     columns: Floats
@@ -47,8 +47,8 @@ def design(properties: Sequence[Covariate], worth: tuple[Floats, Floats], users:
     """Group every property by quantiles of both parts together, NaN a group of its own.
 
     Args:
-        properties: of the cases.
-        worth: the metric of the validation cases ``(V,)`` and of the test cases ``(T,)``.
+        properties: of the examples.
+        worth: the metric of the validation examples ``(V,)`` and of the test examples ``(T,)``.
         users: the users of both.
     """
     sizes = [len(values) for values in worth]
@@ -81,7 +81,7 @@ def decompose(inputs: Design, samples: int, confidence: float, seed: int) -> tup
 
 
 def _parts(inputs: Design, weights: Floats) -> Floats:
-    """The properties' parts and, last, the residue for weighted cases."""
+    """The properties' parts and, last, the residue for weighted examples."""
     columns, is_test = inputs.columns, inputs.columns[:, 1]
     weighted = columns * weights[:, None]
     gram = weighted.T @ columns

@@ -25,15 +25,15 @@ class Headline(NamedTuple):
 def headline(
     validation: Floats, test: Floats, users: tuple[Ints, Ints], samples: int, confidence: float, seed: int
 ) -> Headline:
-    """Compare the metric of the validation cases ``(V,)`` with that of the test cases ``(T,)``.
+    """Compare the metric of the validation examples ``(V,)`` with that of the test examples ``(T,)``.
 
-    Users are resampled, each with the cases that it has: a part may lack some of them. The ratio is NaN if validation
-    is 0.
+    Users are resampled, each with the examples that it has: a part may lack some of them. The ratio is NaN if
+    validation is 0.
 
     Args:
-        validation: the metric of each case.
-        test: the metric of each case.
-        users: whose cases they are, ``(V,)`` and ``(T,)``.
+        validation: the metric of each example.
+        test: the metric of each example.
+        users: whose examples they are, ``(V,)`` and ``(T,)``.
         samples: of the bootstrap.
         confidence: of the intervals.
         seed: of the resampling.

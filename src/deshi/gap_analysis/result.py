@@ -39,7 +39,7 @@ class Step:
 
     name: str
     interval: Interval
-    n_cases: int
+    n_examples: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class GapResult(Rendered):
             "ratio_interval": bounds["ratio"],
             "parts": [_flat(part.name, part.interval) | {"note": part.note} for part in self.parts],
             "counterfactuals": [asdict(one) for one in self.counterfactuals],
-            "steps": [_flat(step.name, step.interval) | {"n_cases": step.n_cases} for step in self.steps],
+            "steps": [_flat(step.name, step.interval) | {"n_examples": step.n_examples} for step in self.steps],
             "verdict": self.verdict,
             "sentence": self.sentence,
             "notes": list(self.notes),
@@ -137,7 +137,7 @@ class GapResult(Rendered):
 
     def _steps(self) -> Table:
         table = _table(
-            f"The same {self.steps[0].n_cases:,} users, step by step", "target", "value", "interval", "change"
+            f"The same {self.steps[0].n_examples:,} users, step by step", "target", "value", "interval", "change"
         )
         last: float | None = None
         for step in self.steps:

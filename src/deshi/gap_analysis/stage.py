@@ -11,7 +11,7 @@ from deshi.artifacts import environment, new_run_folder, write_json
 from deshi.configuration.saved import save_config
 from deshi.configuration.schemas import EvaluateConfig, GapConfig
 from deshi.data.sequences import Ints
-from deshi.data.splits import Cases
+from deshi.data.splits import Examples
 from deshi.evaluation.subject import Subject, find_subject, leaked_targets
 from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
 from deshi.gap_analysis.decomposition import decompose, design
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """What the student answered: the metric of each case."""
+    """What the student answered: the metric of each example."""
 
     validation: Floats
     test: Floats
@@ -41,7 +41,7 @@ def run(cfg: GapConfig) -> GapResult:
     """Explain the gap between validation and test of ``cfg.run`` and write a run folder.
 
     Raises:
-        DeshiError: if the run or its bundle is missing, or a part has no cases.
+        DeshiError: if the run or its bundle is missing, or a part has no examples.
     """
     metric = Metric.parse(cfg.metric)
     subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths), str(training_device("auto")))
@@ -61,7 +61,7 @@ class _Explanation:
         self.refitted = bool(self.record["refit"])
         self.selected = self._selected() if self.refitted else self.final
         self.starts, self.ends = self._trained()
-        self.validation, self.test = (self._cases(part) for part in ("validation", "test"))
+        self.validation, self.test = (self._examples(part) for part in ("validation", "test"))
 
     def result(self) -> GapResult:
         """Ask, compare and judge; write the run folder."""
@@ -79,7 +79,7 @@ class _Explanation:
         folder = new_run_folder(cfg.paths.runs, "gap", self.folder.name.partition("_")[2])
         result = GapResult(
             folder, str(self.metric), self.folder.name, *found,
-            [*parts, Part("residue", residue, "cases that are alike in all of the above")],
+            [*parts, Part("residue", residue, "examples that are alike in all of the above")],
             self._counterfactuals(asker, answers),
             [Step(name, self._mean(worth), len(worth)) for name, worth in ladder.items()],
             verdict, sentence, self._notes(ladder), cfg.confidence,
@@ -93,11 +93,11 @@ class _Explanation:
             return self.split.train_ranges(self.bundle)
         return self.subject.starts, self.subject.ends
 
-    def _cases(self, part: str) -> Cases:
-        cases = self.split.cases(self.bundle, part)
-        if not len(cases):
-            raise DeshiError(f"The split {self.split.name} of {self.bundle.name} has no {part} case to compare.")
-        return cases
+    def _examples(self, part: str) -> Examples:
+        examples = self.split.examples(self.bundle, part)
+        if not len(examples):
+            raise DeshiError(f"The split {self.split.name} of {self.bundle.name} has no {part} example to compare.")
+        return examples
 
     def _selected(self) -> Scorer:
         return scorer_of(load_selected_student(self.folder), str(training_device("auto")))
@@ -118,20 +118,20 @@ class _Explanation:
         before, after = float(np.nanmedian(one.validation)), float(np.nanmedian(one.test))
         note = f"median {_short(one.name, before)} at validation, {_short(one.name, after)} at test"
         if one.name == "target popularity":
-            shares = [unseen_share(known, cases) for cases in (self.validation, self.test)]
+            shares = [unseen_share(known, examples) for examples in (self.validation, self.test)]
             note += f"; unseen {shares[0]:.1%} and {shares[1]:.1%}"
         return note
 
     def _asked(self, asker: Asker, answers: _Answers) -> dict[str, Floats]:
-        """The metric of each step's cases; what was answered already isn't asked again."""
+        """The metric of each step's examples; what was answered already isn't asked again."""
         known = [(self.validation, answers.validation), (self.test, answers.test)]
         found = {}
-        for name, cases in self._ladder().items():
-            same = [worth for other, worth in known if _same(cases, other)]
-            found[name] = same[0] if same else asker.worth(cases)
+        for name, examples in self._ladder().items():
+            same = [worth for other, worth in known if _same(examples, other)]
+            found[name] = same[0] if same else asker.worth(examples)
         return found
 
-    def _ladder(self) -> dict[str, Cases]:
+    def _ladder(self) -> dict[str, Examples]:
         for steps in range(self.cfg.steps, 0, -1):
             ladder = steps_back(self.bundle, self.split, steps)
             if ladder and len(next(iter(ladder.values()))) * 2 >= len(self.test):
@@ -145,7 +145,7 @@ class _Explanation:
         able = ends > self.test.starts
         if (ends < self.test.ends)[able].any():
             users = np.zeros(self.bundle.n_users, dtype=bool)
-            users[self.test.users[able]] = True  # a part has at most one case a user
+            users[self.test.users[able]] = True  # a part has at most one example a user
             withheld = asker.worth_withheld(self.test.of_users(users), ends[able])
             found.append(self._against("newest events withheld from the history", withheld, answers.test[able]))
         if self.refitted:
@@ -159,7 +159,7 @@ class _Explanation:
     def _leaked(self) -> list[str]:
         now = Subject(self.bundle, self.split, self.starts, self.ends)
         parts = {"validation": self.validation, "test": self.test}
-        return [part for part, cases in parts.items() if leaked_targets(now, cases)]
+        return [part for part, examples in parts.items() if leaked_targets(now, examples)]
 
     def _notes(self, ladder: dict[str, Floats]) -> list[str]:
         notes = []
@@ -184,7 +184,7 @@ class _Explanation:
         write_json(result.folder / "gap.json", result.as_dict())
 
 
-def _same(first: Cases, second: Cases) -> bool:
+def _same(first: Examples, second: Examples) -> bool:
     pairs = ((first.users, second.users), (first.ends, second.ends), (first.target_rows, second.target_rows))
     return all(np.array_equal(one, other) for one, other in pairs)
 

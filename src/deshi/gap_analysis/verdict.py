@@ -72,7 +72,7 @@ def judge(
     Args:
         difference: test minus validation.
         ratio: test over validation.
-        residue: what differing cases leave over.
+        residue: what differing examples leave over.
         explained: the sum of the properties' parts.
         cliff: of the ladder.
         leaked: the parts whose targets were trained on, by the run's own record.
@@ -97,5 +97,5 @@ def judge(
     share = min(max(explained / difference.mean, 0.0), 1.0)
     rest = "the rest goes with the distance to what was trained on" if residue.high < 0 else "the rest may be noise"
     return "drift", (
-        f"Drift: no sign of a leak; cases of another kind explain {share:.0%} of the difference, {rest}; {figures}."
+        f"Drift: no sign of a leak; examples of another kind explain {share:.0%} of the difference, {rest}; {figures}."
     )

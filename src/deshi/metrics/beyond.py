@@ -91,7 +91,7 @@ def popularity_lift(top_items: Ints, k: int, counts: Ints, history_popularity: F
         top_items: ``(C, K)`` as in :func:`coverage`.
         k: as in :func:`coverage`.
         counts: ``(n,)`` training events of each item of the catalogue.
-        history_popularity: ``(C,)`` mean training events of the items of each case's history.
+        history_popularity: ``(C,)`` mean training events of the items of each example's history.
 
     Returns:
         ``(C,)``, NaN for an empty list, and where no item of the history has a training event.
@@ -140,7 +140,7 @@ def beyond_accuracy(
     history_popularity: Floats,
     vectors: NDArray[np.float32] | None = None,
 ) -> dict[str, float]:
-    """Gini and the means over the cases that have a value at every K, such as ``gini@10``.
+    """Gini and the means over the examples that have a value at every K, such as ``gini@10``.
 
     Args:
         top_items: ``(C, K)`` with ``K`` at least ``max(ks)``.

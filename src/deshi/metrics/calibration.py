@@ -1,8 +1,8 @@
 """Calibration: are a ranker's probabilities as large as its successes are frequent?
 
-A ranker's scores are read as logits: the softmax over a case's candidates gives every candidate a probability. That is
-what a student is trained for by ``loss=softmax``; after other losses it is only a way to compare. Defined for cases
-with one target. Formulas are in ``docs/metrics.md``.
+A ranker's scores are read as logits: the softmax over an example's candidates gives every candidate a probability. That
+is what a student is trained for by ``loss=softmax``; after other losses it is only a way to compare. Defined for
+examples with one target. Formulas are in ``docs/metrics.md``.
 """
 
 from __future__ import annotations
@@ -57,31 +57,31 @@ class Reliability:
 
     Attributes:
         confidence: ``(M,)`` mean probability of the best candidate.
-        accuracy: ``(M,)`` share of the cases whose best candidate is the target.
-        n_cases: ``(M,)`` int64, at least 1.
+        accuracy: ``(M,)`` share of the examples whose best candidate is the target.
+        n_examples: ``(M,)`` int64, at least 1.
     """
 
     confidence: Floats
     accuracy: Floats
-    n_cases: NDArray[np.int64]
+    n_examples: NDArray[np.int64]
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean of ``|accuracy - confidence|`` weighted by cases; NaN for none."""
-        if not len(self.n_cases):
+        """Expected calibration error: the mean of ``|accuracy - confidence|`` weighted by examples; NaN for none."""
+        if not len(self.n_examples):
             return float("nan")
-        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.n_cases))
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.n_examples))
 
 
 def reliability(confidence: Floats, hits: Floats, bins: int = BINS) -> Reliability:
-    """Group cases by confidence into bins of equal *mass*: about as many cases in each.
+    """Group examples by confidence into bins of equal *mass*: about as many cases in each.
 
-    The probabilities of a best candidate among thousands crowd near 0; bins of equal width would put nearly all cases
-    into one. Cases with the same confidence share a bin, so there may be fewer bins. Sources: Guo et al. 2017 (arXiv
-    1706.04599) for the error, Nguyen and O'Connor 2015 (arXiv 1508.05154) for the bins.
+    The probabilities of a best candidate among thousands crowd near 0; bins of equal width would put nearly all
+    examples into one. Examples with the same confidence share a bin, so there may be fewer bins. Sources: Guo et al.
+    2017 (arXiv 1706.04599) for the error, Nguyen and O'Connor 2015 (arXiv 1508.05154) for the bins.
 
     Args:
-        confidence: ``(C,)`` 0 .. 1, the probability of each case's best candidate.
+        confidence: ``(C,)`` 0 .. 1, the probability of each example's best candidate.
         hits: ``(C,)`` 0 .. 1, whether it is the target.
         bins: their number, at most.
 

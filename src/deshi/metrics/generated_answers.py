@@ -33,7 +33,7 @@ def answer_metrics(
     if not len(answers) == len(targets) == len(candidates):
         raise DeshiError(
             f"Got {len(answers)} answers, {len(targets)} targets and {len(candidates)} candidate lists, expected one "
-            f"of each for every case."
+            f"of each for every example."
         )
     judged = [judge(*one) for one in zip(answers, targets, candidates, strict=True)]
     return ratios(sum(hit for _, hit in judged), sum(valid for valid, _ in judged), len(judged))

@@ -1,7 +1,7 @@
 """Ranking metrics at K, as pure functions of exact ranks: HR, Recall, NDCG, MRR and MAP.
 
-A *case* is one question to a recommender: a history and the targets that followed it. Every function takes
-the ranks of all targets, flat, and the case that each belongs to, and returns one value a case; a case
+A *example* is one question to a recommender: a history and the targets that followed it. Every function takes
+the ranks of all targets, flat, and the example that each belongs to, and returns one value an example; an example
 without targets is NaN, never 0. Definitions and formulas are in ``docs/metrics.md``.
 """
 
@@ -22,81 +22,84 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class CaseRanks:
-    """The targets' ranks, ordered by case and then by rank.
+class ExampleRanks:
+    """The targets' ranks, ordered by example and then by rank.
 
     Attributes:
         ranks: ``(T,)`` float64, from 1; halves stand for ties.
-        cases: ``(T,)`` int64, ``0 .. C - 1``, not decreasing.
-        sizes: ``(C,)`` int64, the number of targets of each case.
-        order: ``(T,)`` int64, the place of each target within its case, from 1.
+        examples: ``(T,)`` int64, ``0 .. C - 1``, not decreasing.
+        sizes: ``(C,)`` int64, the number of targets of each example.
+        order: ``(T,)`` int64, the place of each target within its example, from 1.
     """
 
     ranks: Floats
-    cases: Ints
+    examples: Ints
     sizes: Ints
     order: Ints
 
     def total(self, values: Floats) -> Floats:
-        """Sum ``values`` ``(T,)`` within each case; NaN for a case without targets."""
-        sums = np.bincount(self.cases, weights=values, minlength=len(self.sizes))
+        """Sum ``values`` ``(T,)`` within each example; NaN for an example without targets."""
+        sums = np.bincount(self.examples, weights=values, minlength=len(self.sizes))
         return np.where(self.sizes > 0, sums, np.nan)
 
 
-def case_ranks(ranks: Floats | Tensor, cases: Ints | Tensor | None = None, n_cases: int | None = None) -> CaseRanks:
-    """Group flat ``ranks`` ``(T,)`` by ``cases`` ``(T,)``; without ``cases`` every rank is a case of its own.
+def example_ranks(
+    ranks: Floats | Tensor, examples: Ints | Tensor | None = None, n_examples: int | None = None
+) -> ExampleRanks:
+    """Group flat ``ranks`` ``(T,)`` by ``examples`` ``(T,)``; without ``examples`` every rank is an example of its own.
 
     Raises:
-        DeshiError: for shapes that don't fit, ranks below 1 or NaN, or case numbers outside of ``0 .. n_cases - 1``.
+        DeshiError: for shapes that don't fit, ranks below 1 or NaN, or example numbers outside of ``0 .. n_examples -
+        1``.
     """
     flat = np.asarray(ranks, dtype=np.float64)
-    owner = np.arange(len(flat)) if cases is None else np.asarray(cases, dtype=np.int64)
+    owner = np.arange(len(flat)) if examples is None else np.asarray(examples, dtype=np.int64)
     if flat.ndim != 1 or flat.shape != owner.shape:
-        raise DeshiError(f"ranks have shape {flat.shape} and cases {owner.shape}, expected both (T,).")
+        raise DeshiError(f"ranks have shape {flat.shape} and examples {owner.shape}, expected both (T,).")
     if not (flat >= 1).all():
         raise DeshiError(f"{int((~(flat >= 1)).sum())} of {len(flat)} ranks are below 1 or NaN; ranks count from 1.")
-    count = (int(owner.max()) + 1 if len(owner) else 0) if n_cases is None else n_cases
+    count = (int(owner.max()) + 1 if len(owner) else 0) if n_examples is None else n_examples
     if len(owner) and not (0 <= owner.min() and owner.max() < count):
-        raise DeshiError(f"cases lie in {owner.min()} .. {owner.max()}, expected 0 .. {count - 1}.")
+        raise DeshiError(f"examples lie in {owner.min()} .. {owner.max()}, expected 0 .. {count - 1}.")
     by_rank = np.lexsort((flat, owner))
     flat, owner = flat[by_rank], owner[by_rank]
     sizes = np.bincount(owner, minlength=count)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if count else np.zeros(0, np.int64)
-    return CaseRanks(flat, owner, sizes, np.arange(len(flat)) - starts[owner] + 1)
+    return ExampleRanks(flat, owner, sizes, np.arange(len(flat)) - starts[owner] + 1)
 
 
-def hit_rate(grouped: CaseRanks, k: int) -> Floats:
+def hit_rate(grouped: ExampleRanks, k: int) -> Floats:
     """1 if any target is among the best ``k``, else 0."""
     hits = grouped.total((grouped.ranks <= k).astype(np.float64))
     return np.minimum(hits, 1.0)
 
 
-def recall(grouped: CaseRanks, k: int) -> Floats:
+def recall(grouped: ExampleRanks, k: int) -> Floats:
     """The share of the targets that are among the best ``k``."""
     found: Floats = grouped.total((grouped.ranks <= k).astype(np.float64))
     return found / np.maximum(grouped.sizes, 1)
 
 
-def ndcg(grouped: CaseRanks, k: int) -> Floats:
+def ndcg(grouped: ExampleRanks, k: int) -> Floats:
     """Discounted gain ``sum 1 / log2(1 + rank)`` of the best ``k``, over that of an ideal order."""
     gains = np.where(grouped.ranks <= k, 1.0 / np.log2(1.0 + grouped.ranks), 0.0)
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, k + 1)))])
     return _at_most_one(grouped.total(gains) / ideal[np.clip(grouped.sizes, 1, k)])
 
 
-def reciprocal_rank(grouped: CaseRanks, k: int) -> Floats:
+def reciprocal_rank(grouped: ExampleRanks, k: int) -> Floats:
     """``1 / rank`` of the best target if it is among the best ``k``, else 0."""
     first = (grouped.order == 1) & (grouped.ranks <= k)
     return grouped.total(np.where(first, 1.0 / grouped.ranks, 0.0))
 
 
-def average_precision(grouped: CaseRanks, k: int) -> Floats:
+def average_precision(grouped: ExampleRanks, k: int) -> Floats:
     """The precision at each target among the best ``k``, summed and divided by ``min(targets, k)``."""
     precision = np.where(grouped.ranks <= k, grouped.order / grouped.ranks, 0.0)
     return _at_most_one(grouped.total(precision) / np.clip(grouped.sizes, 1, k))
 
 
-METRICS: dict[str, Callable[[CaseRanks, int], Floats]] = {
+METRICS: dict[str, Callable[[ExampleRanks, int], Floats]] = {
     "ndcg": ndcg,
     "recall": recall,
     "hr": hit_rate,
@@ -106,7 +109,7 @@ METRICS: dict[str, Callable[[CaseRanks, int], Floats]] = {
 
 
 def read_metric(text: str, given: str = "metric is") -> tuple[str, int]:
-    """The name and K of a metric that each case has, such as ``ndcg@10``.
+    """The name and K of a metric that each example has, such as ``ndcg@10``.
 
     Args:
         text: ``NAME@K``.
@@ -126,7 +129,7 @@ def read_metric(text: str, given: str = "metric is") -> tuple[str, int]:
     )
 
 
-def metrics_per_case(grouped: CaseRanks, ks: Sequence[int]) -> dict[str, Floats]:
+def metrics_per_example(grouped: ExampleRanks, ks: Sequence[int]) -> dict[str, Floats]:
     """Every metric at every K, ``(C,)`` each, named such as ``ndcg@10``."""
     if any(k < 1 for k in ks):
         raise DeshiError(f"ks is {list(ks)}, expected numbers from 1.")
@@ -134,21 +137,21 @@ def metrics_per_case(grouped: CaseRanks, ks: Sequence[int]) -> dict[str, Floats]
 
 
 def metrics_from_ranks(
-    ranks: Floats | Tensor, ks: Sequence[int], cases: Ints | Tensor | None = None, n_cases: int | None = None
+    ranks: Floats | Tensor, ks: Sequence[int], examples: Ints | Tensor | None = None, n_examples: int | None = None
 ) -> dict[str, float]:
-    """The mean of every metric over the cases that have targets; NaN if there are none.
+    """The mean of every metric over the examples that have targets; NaN if there are none.
 
     Args:
-        ranks: ``(T,)`` ranks of all targets of all cases (never an average of batch averages).
+        ranks: ``(T,)`` ranks of all targets of all examples (never an average of batch averages).
         ks: the list lengths.
-        cases: ``(T,)`` the case of each target; without it every target is a case of its own.
-        n_cases: the number of cases, where some may have no target.
+        examples: ``(T,)`` the example of each target; without it every target is an example of its own.
+        n_examples: the number of examples, where some may have no target.
     """
-    grouped = case_ranks(ranks, cases, n_cases)
+    grouped = example_ranks(ranks, examples, n_examples)
     full = grouped.sizes > 0
     return {
         name: float(values[full].mean()) if full.any() else float("nan")
-        for name, values in metrics_per_case(grouped, ks).items()
+        for name, values in metrics_per_example(grouped, ks).items()
     }
 
 

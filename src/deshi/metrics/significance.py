@@ -1,6 +1,6 @@
-"""Statistics of per-case metrics: bootstrap intervals, paired tests and their correction, effect sizes.
+"""Statistics of per-example metrics: bootstrap intervals, paired tests and their correction, effect sizes.
 
-The cases are the sampling unit: what is estimated is how the figures would vary had other users come from the same
+The examples are the sampling unit: what is estimated is how the figures would vary had other users come from the same
 population. Other seeds or other data are not covered. Assumptions and formulas are in ``docs/compare.md``.
 """
 
@@ -18,7 +18,7 @@ from deshi.types import DeshiError
 Floats = NDArray[np.float64]
 
 CELLS = 1 << 20
-"""Cells of a block of resampling weights (samples x cases): 8 MiB of float64."""
+"""Cells of a block of resampling weights (samples x examples): 8 MiB of float64."""
 
 DECIMALS = 12
 """Differences are rounded to this: equal metrics that were summed in another order must stay ties."""
@@ -34,16 +34,16 @@ class Interval:
 
 
 def bootstrap_interval(values: Floats, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
-    """The mean of ``values`` ``(C,)`` with its percentile bootstrap interval over cases.
+    """The mean of ``values`` ``(C,)`` with its percentile bootstrap interval over examples.
 
     Args:
-        values: a metric's value for each case.
+        values: a metric's value for each example.
         confidence: the interval's nominal coverage, between 0 and 1.
         samples: number of resamples.
         seed: of the resampling.
 
     Raises:
-        DeshiError: for no cases, NaN values or a confidence outside of (0, 1).
+        DeshiError: for no examples, NaN values or a confidence outside of (0, 1).
     """
     checked = _checked(values)
     return percentile_interval(float(checked.mean()), bootstrap_means(checked, samples, seed), confidence)
@@ -68,17 +68,17 @@ def percentile_bounds(means: Floats, confidence: float = 0.95) -> tuple[Floats, 
 
 
 def bootstrap_means(values: Floats, samples: int = 2000, seed: int = 0) -> Floats:
-    """Means over resampled cases, ``(samples,)`` for ``values`` ``(C,)`` and ``(samples, M)`` for ``(C, M)``.
+    """Means over resampled examples, ``(samples,)`` for ``values`` ``(C,)`` and ``(samples, M)`` for ``(C, M)``.
 
-    A resample draws C cases with replacement, the same ones for all columns: the difference of two columns is the
+    A resample draws C examples with replacement, the same ones for all columns: the difference of two columns is the
     paired bootstrap of their difference. The weights are made in blocks, so the memory doesn't grow with ``samples``.
 
     Raises:
-        DeshiError: for no cases, NaN values or fewer than one sample.
+        DeshiError: for no examples, NaN values or fewer than one sample.
     """
     checked = _checked(values)
-    generator, n_cases = np.random.default_rng(seed), len(checked)
-    blocks = [_resample(generator, size, n_cases) @ checked / n_cases for size in _blocks(samples, n_cases)]
+    generator, n_examples = np.random.default_rng(seed), len(checked)
+    blocks = [_resample(generator, size, n_examples) @ checked / n_examples for size in _blocks(samples, n_examples)]
     means: Floats = np.concatenate(blocks)
     return means
 
@@ -88,7 +88,7 @@ def paired_permutation(first: Floats, second: Floats, samples: int = 10_000, see
 
     Args:
         first: ``(C,)`` a metric of one model.
-        second: ``(C,)`` the same metric and cases of another.
+        second: ``(C,)`` the same metric and examples of another.
         samples: number of random sign vectors.
         seed: of the signs.
 
@@ -108,13 +108,14 @@ def permutation_p_values(
     is in. Every p-value is that of its pair alone; only their Monte Carlo errors are correlated.
 
     Args:
-        values: ``(C, M)`` per-case metrics, a column each.
+        values: ``(C, M)`` per-example metrics, a column each.
         pairs: column numbers; None as the second is a column of zeros.
         samples: number of random sign vectors.
         seed: of the signs.
     """
     checked = _checked(values)
-    # Cases of zeros, such as users whom no model serves, change no sum. None stands for a column of zeros at the end.
+    # Examples of zeros, such as users whom no model serves, change no sum. None stands for a column of zeros at the
+    # end.
     used = checked[checked.any(axis=1)]
     padded = np.concatenate([used, np.zeros((len(used), 1))], axis=1)
     first = np.array([one for one, _ in pairs], dtype=np.int64)
@@ -134,7 +135,7 @@ def permutation_p_values(
 def wilcoxon(first: Floats, second: Floats) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test of ``(C,)`` pairs; 1 if all are equal.
 
-    Zero differences take part in the ranking and are then left out (Pratt), as most cases are ties at small K.
+    Zero differences take part in the ranking and are then left out (Pratt), as most examples are ties at small K.
     """
     differences = _differences(first, second)
     if not differences.any():
@@ -172,7 +173,7 @@ def effect_size(first: Floats, second: Floats) -> float:
 
 
 def wins_ties_losses(first: Floats, second: Floats) -> tuple[int, int, int]:
-    """The numbers of cases in which ``first`` is greater than, equal to and less than ``second``, both ``(C,)``."""
+    """The numbers of examples in which ``first`` is greater than, equal to and less than ``second``, both ``(C,)``."""
     differences = _differences(first, second)
     return int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum())
 
@@ -181,7 +182,7 @@ def _differences(first: Floats, second: Floats) -> Floats:
     if np.shape(first) != np.shape(second) or np.ndim(first) != 1:
         raise DeshiError(
             f"A paired test got values of shapes {np.shape(first)} and {np.shape(second)}, expected both (C,): "
-            f"the same cases in the same order."
+            f"the same examples in the same order."
         )
     difference: Floats = np.round(_checked(first) - _checked(second), DECIMALS)
     return difference
@@ -190,31 +191,31 @@ def _differences(first: Floats, second: Floats) -> Floats:
 def _checked(values: Floats) -> Floats:
     found = np.asarray(values, dtype=np.float64)
     if not len(found):
-        raise DeshiError("There is no case: statistics need at least one. Check the split and the part.")
+        raise DeshiError("There is no example: statistics need at least one. Check the split and the part.")
     bad = int((~np.isfinite(found)).sum())
     if bad:
-        raise DeshiError(f"{bad} of {found.size} values are NaN or infinite. Leave cases without targets out.")
+        raise DeshiError(f"{bad} of {found.size} values are NaN or infinite. Leave examples without targets out.")
     return found
 
 
-def _blocks(samples: int, n_cases: int) -> Iterator[int]:
+def _blocks(samples: int, n_examples: int) -> Iterator[int]:
     """Sizes of blocks of samples that add up to ``samples``: of both numbers alone, so a seed draws the same again."""
     if samples < 1:
         raise DeshiError(f"samples is {samples}, expected a number from 1; intervals need about 1000.")
-    step = max(1, CELLS // max(1, n_cases))
+    step = max(1, CELLS // max(1, n_examples))
     for begin in range(0, samples, step):
         yield min(step, samples - begin)
 
 
-def _resample(generator: np.random.Generator, size: int, n_cases: int) -> Floats:
-    """``(size, C)``: how often each case is in each resample."""
-    drawn = generator.integers(0, n_cases, size=(size, n_cases))
-    drawn += np.arange(size)[:, None] * n_cases
-    counts = np.bincount(drawn.ravel(), minlength=size * n_cases)
-    return counts.reshape(size, n_cases).astype(np.float64)
+def _resample(generator: np.random.Generator, size: int, n_examples: int) -> Floats:
+    """``(size, C)``: how often each example is in each resample."""
+    drawn = generator.integers(0, n_examples, size=(size, n_examples))
+    drawn += np.arange(size)[:, None] * n_examples
+    counts = np.bincount(drawn.ravel(), minlength=size * n_examples)
+    return counts.reshape(size, n_examples).astype(np.float64)
 
 
-def _coins(generator: np.random.Generator, size: int, n_cases: int) -> Floats:
-    """``(size, C)`` of 0 and 1, each bit of a random byte for one case."""
-    drawn = generator.integers(0, 256, size=(size, -(-n_cases // 8)), dtype=np.uint8)
-    return np.unpackbits(drawn, axis=1, count=n_cases).astype(np.float64)
+def _coins(generator: np.random.Generator, size: int, n_examples: int) -> Floats:
+    """``(size, C)`` of 0 and 1, each bit of a random byte for one example."""
+    drawn = generator.integers(0, 256, size=(size, -(-n_examples // 8)), dtype=np.uint8)
+    return np.unpackbits(drawn, axis=1, count=n_examples).astype(np.float64)

@@ -155,12 +155,12 @@ class Student(Recommender):
         return self.items.table()
 
 
-def folded(network: Recommender) -> Recommender:
+def merged(network: Recommender) -> Recommender:
     """The network with its item table as plain numbers, where training made it from something else; or itself.
 
     What a table was made from, such as a language model's vectors of the items, isn't needed any longer then.
     """
-    fold = getattr(getattr(network, "items", None), "folded", None)
+    fold = getattr(getattr(network, "items", None), "merged", None)
     if fold is None:
         return network
     plain = copy.deepcopy(network)

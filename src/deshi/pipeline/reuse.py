@@ -15,8 +15,8 @@ from deshi.configuration.schemas import DistillConfig, KnowConfig, StageConfig
 from deshi.data.bundle import Bundle
 from deshi.pipeline.steps import STAMP
 from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import Knowledge
-from deshi.training.distill import KNOWLEDGE_FILE, fingerprint_of
+from deshi.soft_labels.store import SoftLabels
+from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
 from deshi.training.runs import DATA_FILE, RUN_FILE
 from deshi.types import DeshiError
 
@@ -56,7 +56,7 @@ def find_done(stage: str, cfg: StageConfig, bundle: Bundle, needs: Iterable[Path
         needs: what the stage reads; what was made before it is out of date.
     """
     if isinstance(cfg, KnowConfig):  # a store's name tells its run and what it was asked for
-        store = store_path(cfg.paths.knowledge, str(cfg.store))
+        store = store_path(cfg.paths.soft_labels, str(cfg.store))
         return Found(store, True) if (store / "manifest.json").is_file() else None
     newest = max((folder.name[:STAMP] for folder in needs), default="")
     begun = None
@@ -100,7 +100,8 @@ def _is_same(run: Path, stage: str, cfg: StageConfig, bundle: Bundle) -> bool:
 
 def _knows_the_same(run: Path, cfg: DistillConfig) -> bool:
     """Whether the stores hold what the run learnt from."""
-    known: Mapping[str, str] = read_json(run / KNOWLEDGE_FILE)
+    known: Mapping[str, str] = read_json(run / SOFT_LABELS_FILE)
     return all(
-        known[name] == fingerprint_of(Knowledge.load(store_path(cfg.paths.knowledge, name))) for name in cfg.knowledge
+        known[name] == fingerprint_of(SoftLabels.load(store_path(cfg.paths.soft_labels, name)))
+        for name in cfg.soft_labels
     )

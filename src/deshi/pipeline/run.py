@@ -40,7 +40,7 @@ def run(cfg: RunConfig, stages: Stages) -> RunResult:
         stages: from a stage's name to what it does with its configuration.
 
     Raises:
-        DeshiError: if a step fails, with the command that goes on once its reason is mended.
+        DeshiError: if a step fails, with the command that goes on once its reason is fixed.
         KeyboardInterrupt: with the command that goes on.
     """
     folder = _folder(cfg)
@@ -155,7 +155,7 @@ class _Pipeline:
         except DeshiError as error:
             self._record(number, "failed", error=str(error))
             raise DeshiError(
-                f"{place} failed: {error}\nMend the reason and go on with: {self.again}\n"
+                f"{place} failed: {error}\nFix the reason and go on with: {self.again}\n"
                 "If keys must change, give them and run again: finished steps are taken over.\n"
                 f"This step alone: {command}"
             ) from error

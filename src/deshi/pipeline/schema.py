@@ -54,14 +54,14 @@ class RunConfig(LearningConfig):
 
     student: StudentNode
     teachers: dict[Name, TeacherPart] = Field(default_factory=dict, description="by name, in the order of the work")
-    knowledge: dict[Name, TaughtLists] = Field(min_length=1, description="by name: the stores that are distilled")
+    soft_labels: dict[Name, TaughtLists] = Field(min_length=1, description="by name: the stores that are distilled")
     distill: DistillGroup = Field(default_factory=DistillGroup)
     distilled: DistilledPart = Field(description="in what the distilled student differs from the plain one")
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="each is a whole run of everything")
     teacher_seed: int | None = Field(
         None, ge=0, description="one set of teachers, of this seed, for all; null: each seed has its own"
     )
-    with_references: bool = Field(True, description="evaluate the reference rankers beside the first plain student")
+    with_baselines: bool = Field(True, description="evaluate the baselines beside the first plain student")
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -81,7 +81,7 @@ class RunConfig(LearningConfig):
         return {
             **values,
             "teachers": teachers,
-            "knowledge": dict(_given(values.get("knowledge"))),
+            "soft_labels": dict(_given(values.get("soft_labels"))),
             "distilled": {**distilled, **more},
         }
 
@@ -110,13 +110,13 @@ class RunConfig(LearningConfig):
             if later:
                 raise ValueError(f"teachers.{name} draws on {', '.join(later)}, which must stand before it")
             known.append(name)
-        for name, lists in self.knowledge.items():
+        for name, lists in self.soft_labels.items():
             if lists.of is None and not self.teachers:
                 raise ValueError(
-                    f"there is no teacher: choose a recipe (recipe=text), or set knowledge.{name}.of=plain"
+                    f"there is no teacher: choose a recipe (recipe=text), or set soft_labels.{name}.of=plain"
                 )
             if lists.of is not None and lists.of not in known:
-                raise ValueError(f"knowledge.{name}.of is {lists.of!r}, expected one of {', '.join(known)}")
+                raise ValueError(f"soft_labels.{name}.of is {lists.of!r}, expected one of {', '.join(known)}")
 
     def teacher_of(self, lists: TaughtLists) -> str:
         """The name of the model whose knowledge a store holds."""
@@ -125,7 +125,7 @@ class RunConfig(LearningConfig):
     @property
     def headline_teacher(self) -> str:
         """The one whose gain the distilled student should inherit: that of the first store."""
-        return self.teacher_of(next(iter(self.knowledge.values())))
+        return self.teacher_of(next(iter(self.soft_labels.values())))
 
 
 class TuneConfig(LearningConfig):
@@ -144,7 +144,7 @@ class TuneConfig(LearningConfig):
     student: StudentNode
     teacher: TeacherNode | None = Field(None, description="teach: what is tuned")
     cross_fit: Folds = Field(0, ge=0, description="teach: folds of users")
-    knowledge: list[str] = Field(default_factory=list, description="distill: stores of what the teacher knows")
+    soft_labels: list[str] = Field(default_factory=list, description="distill: stores of what the teacher knows")
     distill: DistillGroup = Field(default_factory=DistillGroup)
 
     @model_validator(mode="after")
@@ -152,8 +152,8 @@ class TuneConfig(LearningConfig):
         self.domains()
         if self.stage == "teach" and self.teacher is None:
             raise ValueError("stage=teach needs a teacher, e.g. teacher=text train=teach")
-        if self.stage == "distill" and not self.knowledge:
-            raise ValueError("stage=distill needs knowledge=[STORE]")
+        if self.stage == "distill" and not self.soft_labels:
+            raise ValueError("stage=distill needs soft_labels=[STORE]")
         if self.train.refit:
             raise ValueError("train.refit=true trains twice for nothing here: refit the best configuration at the end")
         return self
@@ -164,7 +164,7 @@ class TuneConfig(LearningConfig):
 
 
 def drawn_on(node: Mapping[str, Any]) -> list[str]:
-    """The runs that a node names: an ensemble's members, an LLM's or a policy's student."""
+    """The runs that a node names: an ensemble's members, an LLM's or a strategy's student."""
     student, members = node.get("student"), node.get("members")
     return [*([student] if isinstance(student, str) else []), *(members if isinstance(members, list) else [])]
 

@@ -97,7 +97,7 @@ class _Planning:
             taught = seed if cfg.teacher_seed is None else cfg.teacher_seed
             for name in cfg.teachers:
                 self._teacher(name, taught)
-            self._distilled(seed, [self._lists(name, taught) for name in cfg.knowledge])
+            self._distilled(seed, [self._lists(name, taught) for name in cfg.soft_labels])
         names = [name for names in self.trained.values() for name in names]
         for name in names:
             self._evaluation(name)
@@ -144,17 +144,17 @@ class _Planning:
         return {name: self._plain(seed) if name == PLAIN else f"{name}, seed {seed}" for name in known}
 
     def _lists(self, name: str, seed: int) -> str:
-        cfg, lists = self.cfg, self.cfg.knowledge[name]
+        cfg, lists = self.cfg, self.cfg.soft_labels[name]
         of = cfg.teacher_of(lists)
         source = self._plain(seed) if of == PLAIN else f"{of}, seed {seed}"
-        used = self._drawn_on(lists.policy, seed)
+        used = self._drawn_on(lists.selection, seed)
 
         def configure(done: Folders) -> StageConfig:
             asked = {key: getattr(lists, key) for key in ListsConfig.model_fields}
             digest = fingerprint([("asked", ListsConfig(**asked).model_dump(mode="json"))])[:8]
-            others = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a policy's run is part of it
+            others = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a strategy's run is part of it
             store = f"{done[source].name}_{name}-{digest}{others}"
-            asked["policy"] = _named(lists.policy, used, done)
+            asked["selection"] = _named(lists.selection, used, done)
             return KnowConfig(
                 paths=cfg.paths, action="export", run=done[source].name, store=store, seed=seed, **asked
             )  # fmt: skip
@@ -163,23 +163,23 @@ class _Planning:
 
     def _distilled(self, seed: int, stores: list[str]) -> str:
         cfg, own = self.cfg, self.cfg.distilled
-        used = self._drawn_on(cfg.distill.policy, seed)
+        used = self._drawn_on(cfg.distill.selection, seed)
 
         def make(done: Folders, **common: Any) -> DistillConfig:
-            group = cfg.distill.model_copy(update={"policy": _named(cfg.distill.policy, used, done)})
+            group = cfg.distill.model_copy(update={"selection": _named(cfg.distill.selection, used, done)})
             return DistillConfig(
                 student=own.student, loss=cfg.loss, train=own.train or cfg.train, distill=group,
-                knowledge=[done[store].name for store in stores], **common,
+                soft_labels=[done[store].name for store in stores], **common,
             )  # fmt: skip
 
         return self._train(DISTILLED, seed, "distill", (*stores, *used.values()), make)
 
     def _evaluation(self, trained: str) -> str:
         cfg = self.cfg
-        references = cfg.with_references and trained == self.trained[PLAIN][0]
+        baselines = cfg.with_baselines and trained == self.trained[PLAIN][0]
         return self._add(evaluation_of(trained), "evaluate", (trained,), lambda done: EvaluateConfig(
             paths=cfg.paths, run=done[trained].name, part="both", data=cfg.data, split=cfg.split, eval=cfg.eval,
-            with_references=references,
+            with_baselines=baselines,
         ))  # fmt: skip
 
     def _gap(self, trained: str) -> str:
@@ -192,7 +192,7 @@ class _Planning:
         cfg, models = self.cfg, list(self.trained)
         evaluations = tuple(evaluation_of(name) for names in self.trained.values() for name in names)
         return self._add(COMPARISON, "compare", evaluations, lambda done: CompareConfig(
-            paths=cfg.paths, runs=[done[one].name for one in evaluations], labels=models, baseline=PLAIN
+            paths=cfg.paths, runs=[done[one].name for one in evaluations], labels=models, against=PLAIN
         ))  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class Row:
 class Table:
     """Cells are texts, figures already formatted; the first column holds the rows' headings.
 
-    ``folded`` hides it at first.
+    ``collapsed`` hides it at first.
     """
 
     kind: ClassVar[str] = "table"
@@ -47,7 +47,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Row]
     numeric: bool = True
-    folded: bool = False
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Listing:
-    """A long text as it is, folded."""
+    """A long text as it is, collapsed."""
 
     kind: ClassVar[str] = "listing"
     title: str
@@ -114,7 +114,7 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Example:
-    """One user's case."""
+    """One user's example."""
 
     user: str
     hit: bool
@@ -126,7 +126,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Cases with what the models recommend next to what came next."""
+    """Examples with what the models recommend next to what came next."""
 
     kind: ClassVar[str] = "examples"
     examples: Sequence[Example]

@@ -12,11 +12,11 @@ from deshi.configuration.saved import load_config
 from deshi.configuration.schemas import EvaluateConfig, ReportConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Cases, LeaveOneOut, Split
+from deshi.data.splits import Examples, LeaveOneOut, Split
 from deshi.evaluation.stored import read_part
 from deshi.reporting.blocks import Missing
-from deshi.reporting.drawing import Pen, Studio, model_pen, reference_pen
-from deshi.reporting.models import Model, reference_names
+from deshi.reporting.drawing import Pen, Studio, baseline_pen, model_pen
+from deshi.reporting.models import Model, baseline_names
 from deshi.training.runs import trained_config
 from deshi.types import DeshiError
 
@@ -25,11 +25,11 @@ LISTS_FILE = "lists.parquet"
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The bundle that was evaluated on, its split, and the cases of the reported part."""
+    """The bundle that was evaluated on, its split, and the examples of the reported part."""
 
     bundle: Bundle
     split: Split
-    cases: Cases
+    examples: Examples
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,9 @@ class Context:
 
     @property
     def pens(self) -> dict[str, Pen]:
-        """How every model and reference ranker is drawn, by its label."""
+        """How every model and baseline is drawn, by its label."""
         pens = {model.label: model_pen(model.label, model.color, model.variant) for model in self.models}
-        return pens | {name: reference_pen(name, n) for n, name in enumerate(reference_names(self.models))}
+        return pens | {name: baseline_pen(name, n) for n, name in enumerate(baseline_names(self.models))}
 
     def color(self, label: str) -> int | None:
         """The place in the palette of the model with that label, None for anything else."""
@@ -82,9 +82,9 @@ def title_of(metric: str) -> str:
 
 
 def lists_of(model: Model, part: str) -> pl.DataFrame | None:
-    """The lists that a model would show, a row a case in their order; None if they were not kept."""
+    """The lists that a model would show, a row an example in their order; None if they were not kept."""
     path = model.evaluation.folder / LISTS_FILE
-    return read_part(path, part).sort("case") if path.is_file() else None
+    return read_part(path, part).sort("example") if path.is_file() else None
 
 
 def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missing]:
@@ -98,9 +98,9 @@ def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missin
 
 def _command(model: Model, part: str) -> str:
     """Evaluates a model again, the parts that were evaluated before included."""
-    subject = model.record["run"] or f"reference={model.record['ranker']} data={model.record['data']}"
+    subject = model.record["run"] or f"baseline={model.record['ranker']} data={model.record['data']}"
     parts = part if model.evaluation.parts == [part] else "both"
-    return f"deshi evaluate {subject} part={parts} with_references=true"
+    return f"deshi evaluate {subject} part={parts} with_baselines=true"
 
 
 def find_data(cfg: ReportConfig, model: Model) -> tuple[Data | None, str]:
@@ -124,4 +124,4 @@ def _load_data(cfg: ReportConfig, model: Model) -> Data:
             f"{model.record['data_fingerprint'][:12]}. Prepare the data as they were."
         )
     split: Split = (build(saved.split) if saved.split else LeaveOneOut())(bundle)
-    return Data(bundle, split, split.cases(bundle, cfg.part))
+    return Data(bundle, split, split.examples(bundle, cfg.part))

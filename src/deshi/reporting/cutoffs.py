@@ -5,7 +5,7 @@ from __future__ import annotations
 from deshi.reporting.blocks import Picture, Pictures, Row, Section, Table
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.figures import Curve, curves
-from deshi.reporting.models import cut_offs, reference_figure, reference_names
+from deshi.reporting.models import baseline_figure, baseline_names, cut_offs
 
 METRICS = ("ndcg", "recall", "hr", "mrr", "coverage")
 LEAD = (
@@ -32,8 +32,8 @@ def _hr_is_recall(context: Context) -> bool:
 def _picture(context: Context, name: str) -> Picture:
     ks = sorted({k for model in context.models for k in cut_offs(model, context.part, name)})
     values = {model.label: [model.figure(context.part, f"{name}@{k}") for k in ks] for model in context.models}
-    for reference in reference_names(context.models):
-        values[reference] = [reference_figure(context.models, reference, context.part, f"{name}@{k}") for k in ks]
+    for baseline in baseline_names(context.models):
+        values[baseline] = [baseline_figure(context.models, baseline, context.part, f"{name}@{k}") for k in ks]
     values = {label: found for label, found in values.items() if any(value is not None for value in found)}
     shown = [
         Curve(context.pens[label], ks, [float("nan") if value is None else value for value in found])

@@ -71,7 +71,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Pen:
-    """How a ranker is drawn: runs of a model in its colour, told apart by dash; a reference in grey, hollow."""
+    """How a ranker is drawn: runs of a model in its colour, told apart by dash; a baseline in grey, hollow."""
 
     label: str
     color: str
@@ -100,8 +100,8 @@ def model_pen(label: str, color: int, variant: int = 0) -> Pen:
     return Pen(label, COLORS[color % len(COLORS)], MARKERS[(color + lap) % len(MARKERS)], dash, opacity=opacity)
 
 
-def reference_pen(label: str, number: int) -> Pen:
-    """The pen of a reference ranker."""
+def baseline_pen(label: str, number: int) -> Pen:
+    """The pen of a baseline."""
     return Pen(label, MUTED, MARKERS[number % len(MARKERS)], (0, DASHES[number % len(DASHES)]), hollow=True)
 
 

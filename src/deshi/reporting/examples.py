@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deshi.reporting.blocks import Block, Example, Examples, Missing, Recommended, Section, Shown, Text
 from deshi.reporting.context import Context, Data, evaluate_again, lists_of
-from deshi.reporting.models import Model, reference_names, reference_ranks
+from deshi.reporting.models import Model, baseline_names, baseline_ranks
 from deshi.types import ITEM, TITLE, USER
 
 Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ LEAD = (
 
 
 def section(context: Context) -> Section:
-    """Cases drawn by a rule that is stated, or the command that makes them possible."""
+    """Examples drawn by a rule that is stated, or the command that makes them possible."""
     blocks: list[Block] = []
     lists = {m.label: frame for m in context.models if (frame := lists_of(m, context.part)) is not None}
     if context.data is None:
@@ -37,17 +37,17 @@ def section(context: Context) -> Section:
         hits = _hits(list(ranks.values()), context.k)
         drawn = draw(hits, context.examples, context.examples_seed)
         blocks.append(Text(_rule(context, hits, drawn), "note"))
-        ranks |= {name: reference_ranks(context.models, name, context.part) for name in _references(context)}
+        ranks |= {name: baseline_ranks(context.models, name, context.part) for name in _baselines(context)}
         shower = _Shower(context, context.data, lists, ranks)
-        blocks.append(Examples([shower.example(case, bool(hits[case])) for case in drawn.tolist()]))
+        blocks.append(Examples([shower.example(example, bool(hits[example])) for example in drawn.tolist()]))
     blocks += evaluate_again("lists", [m for m in context.models if m.label not in lists], context.part)
     return Section("examples", "Examples", LEAD, blocks)
 
 
 def draw(hits: NDArray[np.bool_], count: int, seed: int) -> Ints:
-    """Case numbers, ascending: half of them hits, half misses, each drawn uniformly without replacement.
+    """Example numbers, ascending: half of them hits, half misses, each drawn uniformly without replacement.
 
-    Where one kind has too few cases, the other fills its places.
+    Where one kind has too few examples, the other fills its places.
     """
     generator = np.random.default_rng(seed)
     kinds = [generator.permutation(np.flatnonzero(hits == kind)) for kind in (True, False)]
@@ -58,61 +58,62 @@ def draw(hits: NDArray[np.bool_], count: int, seed: int) -> Ints:
 
 
 def _hits(ranks: Sequence[pl.DataFrame], k: int) -> NDArray[np.bool_]:
-    """``(C,)`` whether any model has a target of the case among its first ``k``."""
-    best = [frame.group_by("case").agg(pl.col("rank").min()).sort("case")["rank"].to_numpy() for frame in ranks]
+    """``(C,)`` whether any model has a target of the example among its first ``k``."""
+    best = [frame.group_by("example").agg(pl.col("rank").min()).sort("example")["rank"].to_numpy() for frame in ranks]
     return np.array(best).min(axis=0) <= k
 
 
 def _rule(context: Context, hits: NDArray[np.bool_], drawn: Ints) -> str:
     who = "at least one model has" if len(context.models) > 1 else "the model has"
     return (
-        f"Drawn at random with seed {context.examples_seed}, not chosen: {int(hits[drawn].sum())} cases where {who} "
+        f"Drawn at random with seed {context.examples_seed}, not chosen: {int(hits[drawn].sum())} examples where {who} "
         f"the true next item among its first {context.k}, and {int((~hits[drawn]).sum())} where none has. Of all "
-        f"{len(hits):,} cases {hits.mean():.1%} are hits in this sense, so this page shows more hits than there are. "
-        f"Other cases: examples_seed={context.examples_seed + 1}."
+        f"{len(hits):,} examples {hits.mean():.1%} are hits in this sense, so this page shows more hits than there "
+        "are. "
+        f"Other examples: examples_seed={context.examples_seed + 1}."
     )
 
 
-def _references(context: Context) -> list[str]:
-    part = f"{context.part}/n_cases"
+def _baselines(context: Context) -> list[str]:
+    part = f"{context.part}/n_examples"
     return [
         n
-        for n in reference_names(context.models)
-        if any(part in m.evaluation.references.get(n, {}) for m in context.models)
+        for n in baseline_names(context.models)
+        if any(part in m.evaluation.baselines.get(n, {}) for m in context.models)
     ]
 
 
 class _Shower:
-    """Turns case numbers into what the page shows of them."""
+    """Turns example numbers into what the page shows of them."""
 
     def __init__(
         self, context: Context, data: Data, lists: dict[str, pl.DataFrame], ranks: dict[str, pl.DataFrame]
     ) -> None:
         self.context, self.data, self.lists = context, data, lists
-        self.ranks = {label: frame.partition_by("case", as_dict=True) for label, frame in ranks.items()}
+        self.ranks = {label: frame.partition_by("example", as_dict=True) for label, frame in ranks.items()}
         table = data.bundle.item_table()
         self.titles = table.select(pl.coalesce(pl.when(pl.col(TITLE) != "").then(pl.col(TITLE)), ITEM)).to_series()
 
-    def example(self, case: int, hit: bool) -> Example:
-        cases, bundle = self.data.cases, self.data.bundle
-        history = bundle.items[cases.starts[case] : cases.ends[case]]
-        rows = cases.target_rows[cases.target_offsets[case] : cases.target_offsets[case + 1]]
+    def example(self, example: int, hit: bool) -> Example:
+        examples, bundle = self.data.examples, self.data.bundle
+        history = bundle.items[examples.starts[example] : examples.ends[example]]
+        rows = examples.target_rows[examples.target_offsets[example] : examples.target_offsets[example + 1]]
         targets = bundle.items[rows].tolist()
-        answers = [self._model(model, case, set(targets)) for model in self.context.models]
-        references = [name for name in self.ranks if self.context.color(name) is None]
-        answers += [Recommended(name, None, self._rank(name, case), ()) for name in references]
+        answers = [self._model(model, example, set(targets)) for model in self.context.models]
+        baselines = [name for name in self.ranks if self.context.color(name) is None]
+        answers += [Recommended(name, None, self._rank(name, example), ()) for name in baselines]
         return Example(
-            str(bundle.users[USER][int(cases.users[case])]), hit, max(len(history) - HISTORY, 0),
+            str(bundle.users[USER][int(examples.users[example])]), hit, max(len(history) - HISTORY, 0),
             self._named(history[-HISTORY:].tolist()), self._named(targets[:TRUTHS]), answers,
         )  # fmt: skip
 
-    def _model(self, model: Model, case: int, targets: set[int]) -> Recommended:
-        items = self.lists[model.label]["items"][case].to_list()[:LISTED] if model.label in self.lists else []
+    def _model(self, model: Model, example: int, targets: set[int]) -> Recommended:
+        items = self.lists[model.label]["items"][example].to_list()[:LISTED] if model.label in self.lists else []
         shown = [Shown(title, item in targets) for title, item in zip(self._named(items), items, strict=True)]
-        return Recommended(model.label, model.color, self._rank(model.label, case), shown)
+        return Recommended(model.label, model.color, self._rank(model.label, example), shown)
 
-    def _rank(self, label: str, case: int) -> str:
-        found = self.ranks[label][(case,)]
+    def _rank(self, label: str, example: int) -> str:
+        found = self.ranks[label][(example,)]
         best, candidates = float(found["rank"].to_numpy().min()), int(found["n_candidates"][0])
         return f"{best:,g} of {candidates:,}"
 

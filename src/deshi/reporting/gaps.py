@@ -10,7 +10,7 @@ from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Row, Secti
 from deshi.reporting.context import Context, evaluate_again, title_of
 from deshi.reporting.drawing import Pen, plain
 from deshi.reporting.figures import Span, rows_height, slopes, spans
-from deshi.reporting.models import Model, reference_figure, reference_names
+from deshi.reporting.models import Model, baseline_figure, baseline_names
 
 LEAD = (
     "A model is selected on validation and judged on test. Some difference is normal: the test targets are newer, and "
@@ -47,10 +47,8 @@ def _pairs(context: Context) -> dict[str, tuple[float, float]]:
         model.label: (model.figure("validation", context.metric), model.figure("test", context.metric))
         for model in context.models
     }
-    for name in reference_names(context.models):
-        first, second = (
-            reference_figure(context.models, name, part, context.metric) for part in ("validation", "test")
-        )
+    for name in baseline_names(context.models):
+        first, second = (baseline_figure(context.models, name, part, context.metric) for part in ("validation", "test"))
         found[name] = (first, second)
     return {label: (a, b) for label, (a, b) in found.items() if a is not None and b is not None}
 

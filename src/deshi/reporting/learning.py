@@ -37,7 +37,7 @@ def _read(model: Model) -> pl.DataFrame | None:
 
 def _absent(model: Model) -> Missing:
     if model.record["run"] is None:
-        return Missing(f"{model.label} is a reference ranker: it isn't trained in epochs.")
+        return Missing(f"{model.label} is a baseline: it isn't trained in epochs.")
     return Missing(f"The run of {model.label} is no longer at {model.record['run']}; its curves went with it.")
 
 

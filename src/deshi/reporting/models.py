@@ -77,27 +77,27 @@ def models_of(evaluations: Sequence[Evaluation], runs: Path) -> list[Model]:
     return [Model(label, *one, _fitted(one[-1], runs)) for label, one in zip(labels, found, strict=True)]
 
 
-def reference_names(models: Sequence[Model]) -> list[str]:
-    """The reference rankers that any of the models was evaluated beside, each once."""
-    return list(dict.fromkeys(name for model in models for name in model.evaluation.references))
+def baseline_names(models: Sequence[Model]) -> list[str]:
+    """The baselines that any of the models was evaluated beside, each once."""
+    return list(dict.fromkeys(name for model in models for name in model.evaluation.baselines))
 
 
-def reference_figure(models: Sequence[Model], name: str, part: str, metric: str) -> float | None:
-    """A reference ranker's metric, from the first evaluation that has it."""
-    found = (model.evaluation.references.get(name, {}).get(f"{part}/{metric}") for model in models)
+def baseline_figure(models: Sequence[Model], name: str, part: str, metric: str) -> float | None:
+    """A baseline's metric, from the first evaluation that has it."""
+    found = (model.evaluation.baselines.get(name, {}).get(f"{part}/{metric}") for model in models)
     return next((value for value in found if value is not None), None)
 
 
-def reference_ranks(models: Sequence[Model], name: str, part: str) -> pl.DataFrame:
-    """A reference ranker's ranks, from the first evaluation that has them.
+def baseline_ranks(models: Sequence[Model], name: str, part: str) -> pl.DataFrame:
+    """A baseline's ranks, from the first evaluation that has them.
 
     Raises:
         DeshiError: if none has.
     """
     for model in models:
-        if f"{part}/n_cases" in model.evaluation.references.get(name, {}):
-            return model.evaluation.reference_ranks(name, part)
-    raise DeshiError(f"No evaluation has {name} on {part}. Run: deshi evaluate {models[0].name} with_references=true")
+        if f"{part}/n_examples" in model.evaluation.baselines.get(name, {}):
+            return model.evaluation.baseline_ranks(name, part)
+    raise DeshiError(f"No evaluation has {name} on {part}. Run: deshi evaluate {models[0].name} with_baselines=true")
 
 
 def cut_offs(model: Model, part: str, name: str) -> list[int]:

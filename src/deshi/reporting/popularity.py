@@ -51,7 +51,7 @@ def section(context: Context) -> Section:
 
 
 def _lists(context: Context, label: str) -> Ints | None:
-    """``(C, K)`` the first K items of every case, ``PAD`` where a list is shorter."""
+    """``(C, K)`` the first K items of every example, ``PAD`` where a list is shorter."""
     model = next(model for model in context.models if model.label == label)
     frame = lists_of(model, context.part)
     if frame is None:
@@ -66,7 +66,7 @@ def _groups(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) 
     named = popularity_groups(counts).tolist()
     names = [name for name in GROUPS if name in named]
     groups = np.array([names.index(name) for name in named])
-    shown = {"histories": _history_items(data), "truth": np.asarray(data.bundle.items)[data.cases.target_rows]}
+    shown = {"histories": _history_items(data), "truth": np.asarray(data.bundle.items)[data.examples.target_rows]}
     shown |= {label: found[found != PAD] for label, found in lists.items()}
     held = [np.bincount(groups[items], minlength=len(names)) / max(len(items), 1) for items in shown.values()]
     parts = [(f"{name} ({named.count(name):,} items)", GROUPS[name]) for name in names]
@@ -85,7 +85,7 @@ def _groups(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) 
 
 def _history_items(data: Data) -> Ints:
     """The items of all events that precede a target."""
-    return np.asarray(data.bundle.items)[inside(data.cases.starts, data.cases.ends, data.bundle.n_interactions)]
+    return np.asarray(data.bundle.items)[inside(data.examples.starts, data.examples.ends, data.bundle.n_interactions)]
 
 
 def _exposure(context: Context, counts: Ints, lists: dict[str, Ints]) -> list[Picture]:
@@ -114,7 +114,7 @@ def _lorenz(pen: Pen, exposure: Ints) -> Curve:
 
 def _table(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) -> Table:
     """Computed here from the lists, so that evaluations made before these metrics existed have them too."""
-    k, popularity = context.k, history_popularity(data.bundle, data.cases, counts)
+    k, popularity = context.k, history_popularity(data.bundle, data.examples, counts)
     found = {
         label: beyond_accuracy(items, [k], counts, popularity) | {f"coverage@{k}": coverage(items, k, len(counts))}
         for label, items in lists.items()

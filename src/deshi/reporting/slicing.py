@@ -10,12 +10,13 @@ from deshi.reporting.blocks import Block, Picture, Pictures, Row, Section, Table
 from deshi.reporting.context import Context, evaluate_again, title_of
 from deshi.reporting.drawing import plain
 from deshi.reporting.figures import Curve, against_diagonal, grouped_bars, rows_height
-from deshi.reporting.models import Model, reference_names
+from deshi.reporting.models import Model, baseline_names
 
 SLICES_FILE, CALIBRATION_FILE = "slices.parquet", "calibration.parquet"
 LEAD = (
-    "The metric for parts of the cases, with their number n. Small parts jump about: a difference between bars over a "
-    "few dozen cases says little. Grey points are reference rankers. Calibration compares the probability that a model "
+    "The metric for parts of the examples, with their number n. Small parts jump about: a difference between bars "
+    "over a "
+    "few dozen examples says little. Grey points are baselines. Calibration compares the probability that a model "
     "gives to its first item with how often that item is right: on the diagonal they agree, below it the model is "
     "too sure of itself."
 )
@@ -54,10 +55,10 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     for model in context.models:
         if model.label in frames:
             tables[model.label] = _values(frames[model.label], str(model.record["ranker"]), name, column)
-    for reference in reference_names(context.models):
-        found = next((v for f in frames.values() if (v := _values(f, reference, name, column))), None)
+    for baseline in baseline_names(context.models):
+        found = next((v for f in frames.values() if (v := _values(f, baseline, name, column))), None)
         if found:
-            tables[reference] = found
+            tables[baseline] = found
     counts = {value: n for found in tables.values() for value, (_, n) in found.items()}
     groups = [f"{value} (n={n:,})" for value, n in counts.items()]
     bars = sum(context.color(label) is not None for label in tables)
@@ -68,25 +69,25 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     rows = [Row(pen.label, [f"{value:.4f}" for value in values], context.color(pen.label)) for pen, values in shown]
     title = f"{title_of(column)} by {name.replace('_', ' ')}"
     return context.studio.picture(
-        f"slices-{plain(name)}", title, f"{title} on {context.part}; n is the number of cases of a slice.",
+        f"slices-{plain(name)}", title, f"{title} on {context.part}; n is the number of examples of a slice.",
         grouped_bars(groups, shown, title_of(column), bars), Table(title, ["ranker", *groups], rows),
         rows_height(len(groups) * max(3, bars + 1) // 2),
     )  # fmt: skip
 
 
 def _values(frame: pl.DataFrame, ranker: str, name: str, column: str) -> dict[str, tuple[float, int]]:
-    """The metric and the number of cases by the slice's value, for one ranker."""
+    """The metric and the number of examples by the slice's value, for one ranker."""
     rows = frame.filter((pl.col("ranker") == ranker) & (pl.col("slice") == name))
     if column not in rows.columns:
         return {}
     return {
         str(value): (float("nan") if figure is None else float(figure), int(n))
-        for value, n, figure in rows.select("value", "n_cases", column).iter_rows()
+        for value, n, figure in rows.select("value", "n_examples", column).iter_rows()
     }
 
 
 def _calibration(context: Context, curves: dict[str, pl.DataFrame]) -> Picture:
-    known = {label: frame.filter(pl.col("n_cases") > 0).sort("bin") for label, frame in curves.items()}
+    known = {label: frame.filter(pl.col("n_examples") > 0).sort("bin") for label, frame in curves.items()}
     shown = [
         Curve(context.pens[label], frame["confidence"].to_list(), frame["accuracy"].to_list())
         for label, frame in known.items()
@@ -94,11 +95,11 @@ def _calibration(context: Context, curves: dict[str, pl.DataFrame]) -> Picture:
     rows = [
         Row(label, [f"{confidence:.4f}", f"{accuracy:.4f}", f"{n:,}"], context.color(label))
         for label, frame in known.items()
-        for confidence, accuracy, n in frame.select("confidence", "accuracy", "n_cases").iter_rows()
+        for confidence, accuracy, n in frame.select("confidence", "accuracy", "n_examples").iter_rows()
     ]
     return context.studio.picture(
         "calibration", "Calibration",
-        f"Mean probability of the first item against how often it is right, in bins of cases of {context.part}.",
+        f"Mean probability of the first item against how often it is right, in bins of examples of {context.part}.",
         against_diagonal(shown, "confidence", "accuracy"),
-        Table("Calibration by bin", ["run", "confidence", "accuracy", "cases"], rows),
+        Table("Calibration by bin", ["run", "confidence", "accuracy", "examples"], rows),
     )  # fmt: skip

@@ -9,20 +9,20 @@ from deshi.comparison.compute import compare_evaluations
 from deshi.comparison.tables import Sheet, sheets
 from deshi.reporting.blocks import Block, Cards, Picture, Pictures, Row, Section, Table, Text
 from deshi.reporting.context import Context, title_of
-from deshi.reporting.drawing import Pen, model_pen, reference_pen
+from deshi.reporting.drawing import Pen, baseline_pen, model_pen
 from deshi.reporting.figures import Span, rows_height, spans
-from deshi.reporting.models import reference_figure, reference_names
+from deshi.reporting.models import baseline_figure, baseline_names
 
 SHOWN = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
 MOST_ROWS = 12
-"""A longer table of tests is folded."""
+"""A longer table of tests is collapsed."""
 
 
 def section(context: Context, protocol: str) -> Section:
     """Headline figures, intervals, paired tests, and the table of all runs."""
     comparison = compare_evaluations(
         [model.evaluation for model in context.models],
-        part=context.part, metrics=[context.metric], with_references=True,
+        part=context.part, metrics=[context.metric], with_baselines=True,
     )  # fmt: skip
     lead = (
         f"How well the true next item is ranked on {context.part}. {protocol} Intervals and tests say how sure a "
@@ -40,28 +40,28 @@ def section(context: Context, protocol: str) -> Section:
 
 
 def _pens(context: Context, comparison: Comparison) -> dict[str, Pen]:
-    """Of models and references, by the comparison's labels."""
+    """Of models and baselines, by the comparison's labels."""
     colors = {model.group: model.color for model in context.models}
-    references = reference_names(context.models)
+    baselines = baseline_names(context.models)
     pens = {}
     for model in comparison.models:
         if model.label in colors:
             pens[model.label] = model_pen(model.label, colors[model.label])
         else:
-            number = references.index(model.ranker) if model.ranker in references else 0
-            pens[model.label] = reference_pen(model.label, number)
+            number = baselines.index(model.ranker) if model.ranker in baselines else 0
+            pens[model.label] = baseline_pen(model.label, number)
     return pens
 
 
 def _cards(context: Context, comparison: Comparison) -> Cards:
     metric = title_of(context.metric)
-    trained = [model for model in comparison.models if not model.reference]
-    references = [model for model in comparison.models if model.reference]
+    trained = [model for model in comparison.models if not model.baseline]
+    baselines = [model for model in comparison.models if model.baseline]
     cards = [_best(f"Best model, {metric}", trained, comparison)] if trained else []
-    if references:
-        cards.append(_best(f"Best reference, {metric}", references, comparison))
-    cases = int(context.models[0].evaluation.metrics[f"{context.part}/n_cases"])
-    cards.append(("Cases", f"{cases:,}", f"asked on {context.part}"))
+    if baselines:
+        cards.append(_best(f"Best baseline, {metric}", baselines, comparison))
+    examples = int(context.models[0].evaluation.metrics[f"{context.part}/n_examples"])
+    cards.append(("Examples", f"{examples:,}", f"asked on {context.part}"))
     if context.data is not None:
         counts = context.data.bundle.manifest["counts"]
         remark = f"{counts['users']:,} users, {counts['interactions']:,} events"
@@ -89,7 +89,7 @@ def _forest(context: Context, comparison: Comparison) -> Picture:
     seeds = " Small points are single seeds." if any(span.points for span in shown) else ""
     return context.studio.picture(
         "summary", title,
-        f"Mean and {_percent(comparison)} interval over users, the best on top; reference rankers are grey.{seeds}",
+        f"Mean and {_percent(comparison)} interval over users, the best on top; baselines are grey.{seeds}",
         spans(shown, title_of(metric)), height=rows_height(len(shown)),
     )  # fmt: skip
 
@@ -131,19 +131,19 @@ def _table_of(context: Context, sheet: Sheet) -> Table:
         bold = [place for place, number in enumerate(kept) if cells[number].bold]
         rows.append(Row(cells[0].text, texts, colors.get(cells[0].text), bold))
     columns = [sheet.columns[0], *(sheet.columns[number] for number in kept)]
-    return Table(sheet.title, columns, rows, folded=len(rows) > MOST_ROWS)
+    return Table(sheet.title, columns, rows, collapsed=len(rows) > MOST_ROWS)
 
 
 def _runs(context: Context) -> Table:
     """Every run by itself, on all metrics; the best of a column is bold."""
     part, k = context.part, context.k
     figures = {model.label: dict(model.evaluation.metrics) for model in context.models}
-    for name in reference_names(context.models):
-        found = {metric: reference_figure(context.models, name, part, f"{metric}@{k}") for metric in SHOWN}
+    for name in baseline_names(context.models):
+        found = {metric: baseline_figure(context.models, name, part, f"{metric}@{k}") for metric in SHOWN}
         figures[name] = {f"{part}/{metric}@{k}": value for metric, value in found.items() if value is not None}
     keys = [f"{part}/{metric}@{k}" for metric in SHOWN]
     if all(one.get(f"{part}/hr@{k}") == one.get(f"{part}/recall@{k}") for one in figures.values()):
-        keys.remove(f"{part}/hr@{k}")  # one target a case: HR is Recall
+        keys.remove(f"{part}/hr@{k}")  # one target an example: HR is Recall
     best = {key: max(one.get(key, -1.0) for one in figures.values()) for key in keys}
     rows = [
         Row(
@@ -155,4 +155,4 @@ def _runs(context: Context) -> Table:
         for label, one in figures.items()
     ]
     columns = ["ranker", *(title_of(key.partition("/")[2]) for key in keys)]
-    return Table(f"Every run and reference ranker at {k}, {part}", columns, rows)
+    return Table(f"Every run and baseline at {k}, {part}", columns, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.reporting.context import Context, title_of
-from deshi.reporting.models import Model, reference_figure, reference_names
+from deshi.reporting.models import Model, baseline_figure, baseline_names
 
 
 def warnings_of(context: Context) -> list[str]:
@@ -27,13 +27,13 @@ def _leak(model: Model) -> list[str]:
 
 def _not_beating(context: Context) -> list[str]:
     part, metric = context.part, context.metric
-    figures = {name: reference_figure(context.models, name, part, metric) for name in reference_names(context.models)}
-    references = {name: value for name, value in figures.items() if value is not None}
+    figures = {name: baseline_figure(context.models, name, part, metric) for name in baseline_names(context.models)}
+    baselines = {name: value for name, value in figures.items() if value is not None}
     trained = [model for model in context.models if model.record["run"]]
     return [
         sentence
         for model in trained
         for sentence in not_beating(
-            model.label, model.evaluation.metrics[f"{part}/{metric}"], references, f"{title_of(metric)}, {part}"
+            model.label, model.evaluation.metrics[f"{part}/{metric}"], baselines, f"{title_of(metric)}, {part}"
         )
     ]

@@ -132,7 +132,7 @@ class ServingBundle:
 
     @cached_property
     def item_table(self) -> NDArray[np.float32]:
-        """``(n_items, dim)``, the folded scoring vectors."""
+        """``(n_items, dim)``, the merged scoring vectors."""
         return load_file(self.path / TABLE)["item_table"]
 
     def graph(self, precision: str = "fp32") -> Path:

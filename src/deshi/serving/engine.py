@@ -229,7 +229,7 @@ class Engine:
     def search_items(self, text: str, limit: int = 20) -> tuple[Item, ...]:
         """The items whose title holds every word of ``text``, or whose id is ``text``.
 
-        Case and accents don't count. The id and whole titles come first, then titles that begin with the text, then
+        Example and accents don't count. The id and whole titles come first, then titles that begin with the text, then
         those in which a word does; of equal ones the more popular. The score is the number of training events.
 
         Raises:

@@ -91,7 +91,7 @@ def traceable(student: Student) -> Student:
     Raises:
         DeshiError: for a recurrent layer of a kind that no student here has.
     """
-    plain = folded(student)
+    plain = merged(student)
     if isinstance(plain, Caser):
         plain.__class__ = _TraceableCaser
     for name, module in list(plain.named_modules()):
@@ -101,7 +101,7 @@ def traceable(student: Student) -> Student:
     return plain
 
 
-def folded(student: Student) -> Student:
+def merged(student: Student) -> Student:
     """A copy in evaluation whose input embedding is one table of numbers, whatever it was computed from."""
     own = copy.deepcopy(student).cpu().float().eval()
     with torch.no_grad():

@@ -11,7 +11,7 @@ import numpy as np
 
 from deshi.data.bundle import Bundle
 from deshi.evaluation.stored import Evaluation
-from deshi.metrics.ranking import case_ranks, metrics_per_case
+from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.metrics.significance import bootstrap_interval
 from deshi.serving.approximate_search import Recall
 from deshi.serving.parity import Parity
@@ -99,15 +99,15 @@ def _measured(folder: Path, evaluation: Evaluation | None) -> list[str]:
 
 def _table(evaluation: Evaluation, part: str) -> list[str]:
     ranks = evaluation.ranks(part)
-    grouped = case_ranks(ranks["rank"].to_numpy(), ranks["case"].to_numpy())
-    figures = metrics_per_case(grouped, KS)
-    names = sorted(evaluation.references)
+    grouped = example_ranks(ranks["rank"].to_numpy(), ranks["example"].to_numpy())
+    figures = metrics_per_example(grouped, KS)
+    names = sorted(evaluation.baselines)
     head = [f"{part}, {len(grouped.sizes):,} users", "mean", "95 % interval", *names]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for metric in SHOWN:
         values = figures[metric]
         interval = bootstrap_interval(values[~np.isnan(values)])
-        theirs = [evaluation.references[name].get(f"{part}/{metric}") for name in names]
+        theirs = [evaluation.baselines[name].get(f"{part}/{metric}") for name in names]
         shown = ["" if value is None else f"{value:.4f}" for value in theirs]
         rows.append([_title(metric), f"{interval.mean:.4f}", f"{interval.low:.4f} to {interval.high:.4f}", *shown])
     return ["| " + " | ".join(row) + " |" for row in rows]

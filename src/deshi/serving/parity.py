@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
-from deshi.data.splits import Cases
+from deshi.data.datamodule import ExampleBatches
+from deshi.data.splits import Examples
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import candidate_scores, rank_rows
 from deshi.models.base import keep_latest
@@ -50,10 +50,10 @@ class OnnxScorer:
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison of two scorers found; targets are counted, where a case may have several.
+    """What a comparison of two scorers found; targets are counted, where an example may have several.
 
     Attributes:
-        cases: users asked, each on the whole catalogue.
+        examples: users asked, each on the whole catalogue.
         targets: ranks compared.
         ranks_equal: of them, those that are the same.
         ranks_beyond_ties: those that differ by more than items whose scores lie within ``tolerance`` of the target's.
@@ -67,7 +67,7 @@ class Parity:
         ndcg10_graph: of the graph.
     """
 
-    cases: int
+    examples: int
     targets: int
     ranks_equal: int
     ranks_beyond_ties: int
@@ -100,7 +100,8 @@ class Parity:
         if not self.holds:
             raise DeshiError(
                 f"{what} does not answer as the PyTorch model does: {self.ranks_beyond_ties} of {self.targets} ranks "
-                f"and {self.lists_beyond_ties} of {self.cases} top-{LIST} lists differ by more than ties, the largest "
+                f"and {self.lists_beyond_ties} of {self.examples} top-{LIST} lists differ by more than ties, the "
+                "largest "
                 f"score difference is {self.largest_score_difference:.3g}, expected at most parity.tolerance="
                 f"{self.tolerance:g}. Raise the tolerance only where scores are large and hardly any rank differs."
             )
@@ -110,37 +111,39 @@ def compare_scorers(
     model: Scorer,
     graph: Scorer,
     bundle: Bundle,
-    cases: Cases,
+    examples: Examples,
     filter_seen: bool,
     tolerance: float,
     batch_size: int = 16,
 ) -> Parity:
-    """Ask both scorers all cases and compare.
+    """Ask both scorers all examples and compare.
 
     Args:
         model: the reference.
         graph: what is held against it.
         bundle: the data.
-        cases: the questions.
+        examples: the questions.
         filter_seen: whether items of the history are no candidates.
         tolerance: below which a difference between scores counts as none.
-        batch_size: cases asked at a time.
+        batch_size: examples asked at a time.
 
     Raises:
         DeshiError: for scores that can't be ranked.
     """
     blocks = []
-    for numbers, batch, targets, seen in CaseBatches(bundle, cases, bundle.n_interactions, batch_size, filter_seen):
+    for numbers, batch, targets, seen in ExampleBatches(
+        bundle, examples, bundle.n_interactions, batch_size, filter_seen
+    ):
         blocks.append((numbers, _compare(model.scores(batch).cpu(), graph.scores(batch), targets, seen, tolerance)))
     owners = torch.cat([numbers[:, None].expand_as(found["real"])[found["real"]] for numbers, found in blocks])
     joined = {
         name: torch.cat([found[name].reshape(-1) for _, found in blocks]) for name in blocks[0][1] if name != "real"
     }
-    return _summary(joined, owners, len(cases), tolerance)
+    return _summary(joined, owners, len(examples), tolerance)
 
 
 def _compare(own: Tensor, other: Tensor, targets: Tensor, seen: Tensor, tolerance: float) -> dict[str, Tensor]:
-    """One batch: for each real target its ranks and whether they agree, for each case its list and the scores."""
+    """One batch: for each real target its ranks and whether they agree, for each example its list and the scores."""
     ranks, _, best = rank_rows(own, targets, seen, LIST)
     other_ranks, _, other_best = rank_rows(other, targets, seen, LIST)
     masked, real = candidate_scores(own, targets, seen, fill=-torch.inf), targets != PAD
@@ -174,14 +177,14 @@ def _lists_agree(masked: Tensor, best: Tensor, other: Tensor, tolerance: float) 
     return same.all(1)
 
 
-def _summary(found: Mapping[str, Tensor], owners: Tensor, n_cases: int, tolerance: float) -> Parity:
+def _summary(found: Mapping[str, Tensor], owners: Tensor, n_examples: int, tolerance: float) -> Parity:
     gap = (found["ranks"] - found["other_ranks"]).abs()
     figures = [
-        metrics_from_ranks(found[name].numpy(), [LIST], owners.numpy(), n_cases)[f"ndcg@{LIST}"]
+        metrics_from_ranks(found[name].numpy(), [LIST], owners.numpy(), n_examples)[f"ndcg@{LIST}"]
         for name in ("ranks", "other_ranks")
     ]
     return Parity(
-        cases=n_cases,
+        examples=n_examples,
         targets=len(gap),
         ranks_equal=int((gap == 0).sum()),
         ranks_beyond_ties=int((~found["among"]).sum()),

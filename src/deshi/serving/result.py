@@ -53,7 +53,7 @@ def sentences(name: str, parity: Parity) -> list[str]:
     return [
         f"{name}: {parity.ranks_equal:,} of {parity.targets:,} test ranks are those of the PyTorch model"
         + (f", {differing:,} differ, by at most {parity.largest_rank_difference:g}" if differing else "")
-        + f"; {parity.lists_equal:,} of {parity.cases:,} top-{LIST} lists are the same.",
+        + f"; {parity.lists_equal:,} of {parity.examples:,} top-{LIST} lists are the same.",
         f"{name}: the largest score difference is {parity.largest_score_difference:.2g}, NDCG@{LIST} "
         f"{parity.ndcg10_model:.4f} -> {parity.ndcg10_graph:.4f}.",
     ]

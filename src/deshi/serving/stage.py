@@ -18,8 +18,8 @@ from deshi.configuration.saved import find_trained
 from deshi.configuration.schemas import EvaluateConfig, ExportConfig, FitConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
-from deshi.data.splits import Cases
+from deshi.data.datamodule import ExampleBatches
+from deshi.data.splits import Examples
 from deshi.evaluation.stored import evaluations_of
 from deshi.evaluation.subject import Subject, find_subject, leaked_targets
 from deshi.models.base import Student
@@ -41,7 +41,7 @@ from deshi.serving.bundle import (
     is_bundle,
     write_manifest,
 )
-from deshi.serving.graph import folded, write_graph
+from deshi.serving.graph import merged, write_graph
 from deshi.serving.model_card import model_card
 from deshi.serving.onnx_network import OnnxNetwork, runtime
 from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
@@ -55,11 +55,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Exported:
-    """What is written: the run's subject, its student with a folded table, and how it is to be asked."""
+    """What is written: the run's subject, its student with a merged table, and how it is to be asked."""
 
     subject: Subject
     student: Student
-    cases: Cases
+    examples: Examples
     filter_seen: bool
 
 
@@ -104,14 +104,15 @@ def _load(cfg: ExportConfig, folder: Path) -> _Exported:
     subject = find_subject(EvaluateConfig(run=str(folder), paths=cfg.paths))
     if not isinstance(subject.scorer, StudentScorer):
         raise _not_a_student(folder, type(subject.scorer).__name__)
-    cases = subject.split.cases(subject.bundle, "test")
-    if not len(cases):
+    examples = subject.split.examples(subject.bundle, "test")
+    if not len(examples):
         raise DeshiError(
-            f"The split of {folder} has no test case, so the graph can't be held against the student. Expected a split "
+            f"The split of {folder} has no test example, so the graph can't be held against the student. Expected a "
+            "split "
             "with test events."
         )
-    student = folded(subject.scorer.student)
-    return _Exported(subject, student, cases, trained_config(folder).eval.filter_seen)
+    student = merged(subject.scorer.student)
+    return _Exported(subject, student, examples, trained_config(folder).eval.filter_seen)
 
 
 def _check_exportable(folder: Path) -> None:
@@ -162,8 +163,8 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
     log.info("An index for approximate search is made of %s items", f"{len(table):,}")
     build_index(table, folder / INDEX)
     graph = OnnxScorer(OnnxNetwork(folder / GRAPHS["fp32"]), table, exported.student.max_length)
-    cases = _sample(exported.cases, bundle, cfg.parity.users)
-    batches = CaseBatches(bundle, cases, bundle.n_interactions, batch_size=16, filter_seen=False)
+    examples = _sample(exported.examples, bundle, cfg.parity.users)
+    batches = ExampleBatches(bundle, examples, bundle.n_interactions, batch_size=16, filter_seen=False)
     states = (graph.hidden(batch) for _, batch, _, _ in batches)
     recall = measure_recall(ItemIndex(folder / INDEX, table), table, states)
     write_json(folder / RECALL, recall.plain())
@@ -173,20 +174,20 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
 def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
     network = OnnxNetwork(folder / GRAPHS[precision])
     graph = OnnxScorer(network, table, exported.student.max_length)
-    bundle, cases = exported.subject.bundle, _sample(exported.cases, exported.subject.bundle, cfg.parity.users)
+    bundle, examples = exported.subject.bundle, _sample(exported.examples, exported.subject.bundle, cfg.parity.users)
     return compare_scorers(
-        StudentScorer(exported.student), graph, bundle, cases, exported.filter_seen, cfg.parity.tolerance
+        StudentScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
     )
 
 
-def _sample(cases: Cases, bundle: Bundle, users: int | None) -> Cases:
-    """The cases of at most ``users`` users, drawn once and for all."""
-    asked = np.unique(cases.users)
+def _sample(examples: Examples, bundle: Bundle, users: int | None) -> Examples:
+    """The examples of at most ``users`` users, drawn once and for all."""
+    asked = np.unique(examples.users)
     if users is None or users >= len(asked):
-        return cases
+        return examples
     chosen = np.zeros(bundle.n_users, dtype=bool)
     chosen[np.random.default_rng(0).choice(asked, users, replace=False)] = True
-    return cases.of_users(chosen)
+    return examples.of_users(chosen)
 
 
 def _items(subject: Subject) -> pl.DataFrame:
@@ -212,7 +213,7 @@ def _config(exported: _Exported) -> dict[str, Any]:
         "data_fingerprint": subject.bundle.fingerprint,
         "split": subject.split.description,
         "training_events": int((subject.ends - subject.starts).sum()),
-        "leaked_test_targets": leaked_targets(subject, exported.cases),
+        "leaked_test_targets": leaked_targets(subject, exported.examples),
         "run": subject.record,
     }
 

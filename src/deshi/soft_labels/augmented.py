@@ -11,31 +11,31 @@ from deshi.soft_labels.histories import Histories, Ints
 from deshi.types import DeshiError
 
 _BLOCK = 256
-"""Histories altered at a time: the padded block of a long history stays small."""
+"""Histories augmented at a time: the padded block of a long history stays small."""
 
 
-def alter_histories(
+def augment_histories(
     bundle: Bundle, split: Split, augmentation: Augmentation, copies: int = 1, seed: int = 0
 ) -> Histories:
-    """Altered copies of every user's training range, as histories of their own.
+    """Augmented copies of every user's training range, as histories of their own.
 
     A teacher's rankings after these are out of sample even where it was trained on the users: it has never seen
-    exactly these histories (unless it was trained with the same alterations; the seeds differ in any case).
+    exactly these histories (unless it was trained with the same augmentations; the seeds differ in any case).
     Events outside of the training range never occur. Item drop keeps each history's last two events. A copy that came
     out as the original did is kept; with few events that happens.
 
     Args:
         bundle: the data.
-        split: of the data; its training ranges are altered. Users with fewer than two training events are left out.
-        augmentation: what is altered, see :class:`deshi.data.sequences.Augmentation`.
-        copies: altered histories a user, each altered anew.
+        split: of the data; its training ranges are augmented. Users with fewer than two training events are left out.
+        augmentation: what is augmented, see :class:`deshi.data.sequences.Augmentation`.
+        copies: augmented histories a user, each augmented anew.
         seed: the same seed gives the same histories.
 
     Returns:
         the histories, a user's copies one after the other, ``sources`` being the original flat positions.
 
     Raises:
-        DeshiError: if nothing is altered, or no user has two training events.
+        DeshiError: if nothing is augmented, or no user has two training events.
     """
     if augmentation == Augmentation():
         raise DeshiError(
@@ -48,16 +48,16 @@ def alter_histories(
     if not len(users):
         raise DeshiError(f"No user of {bundle.name} has two training events, so there is no history to alter.")
     generator = np.random.Generator(np.random.SFC64([seed, 29]))
-    sources, counts = _altered(users, starts[users], ends[users], augmentation, generator)
+    sources, counts = _augmented(users, starts[users], ends[users], augmentation, generator)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     items = np.asarray(bundle.items)[sources]
     return Histories(bundle.name, bundle.fingerprint, bundle.n_items, offsets, items, users.astype(np.int64), sources)
 
 
-def _altered(
+def _augmented(
     users: Ints, starts: Ints, ends: Ints, augmentation: Augmentation, generator: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Flat positions of all altered histories, one after the other, and the length of each."""
+    """Flat positions of all augmented histories, one after the other, and the length of each."""
     rows, counts = [], []
     for begin in range(0, len(users), _BLOCK):
         part = slice(begin, begin + _BLOCK)

@@ -74,7 +74,7 @@ class Report:
         """
         if self.faults:
             found = "\n".join(f"- {fault.sentence}" for fault in self.faults)
-            raise DeshiError(f"The lists can't be used:\n{found}\nWrite them again, or mend their source.")
+            raise DeshiError(f"The lists can't be used:\n{found}\nWrite them again, or fix their source.")
 
 
 def inspect_rows(items: Array, scores: Array, n_items: int, had: Had | None = None, first_row: int = 0) -> Report:

@@ -1,4 +1,4 @@
-"""The histories that a store is about: a bundle's own, or altered ones made from them."""
+"""The histories that a store is about: a bundle's own, or augmented ones made from them."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Histories:
         return len(self.items)
 
     @property
-    def altered(self) -> bool:
+    def augmented(self) -> bool:
         """Whether these are other histories than the bundle's."""
         return self.sources is not None
 
     @property
     def kind(self) -> str:
-        """``bundle`` or ``altered``, as a store's manifest says it."""
-        return "altered" if self.altered else "bundle"
+        """``bundle`` or ``augmented``, as a store's manifest says it."""
+        return "augmented" if self.augmented else "bundle"
 
     def content(self) -> str:
         """A sha256 over what a ranking depends on; of the bundle's own histories its fingerprint."""
@@ -76,7 +76,7 @@ class Histories:
         return FirstSeen(self)
 
     def save(self, folder: Path) -> list[str]:
-        """Write the arrays of altered histories into ``folder/sequences``; returns the files' names."""
+        """Write the arrays of augmented histories into ``folder/sequences``; returns the files' names."""
         (folder / "sequences").mkdir(exist_ok=True)
         for name, dtype in ARRAYS.items():
             array = np.asarray(getattr(self, name)).astype(dtype, copy=False)
@@ -85,7 +85,7 @@ class Histories:
 
     @classmethod
     def load(cls, folder: Path, manifest: dict[str, Any]) -> Histories:
-        """Map the altered histories of a store.
+        """Map the augmented histories of a store.
 
         Raises:
             DeshiError: if a file is missing, damaged or doesn't fit the others.

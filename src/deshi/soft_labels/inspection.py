@@ -18,7 +18,7 @@ from deshi.soft_labels.agreement import jaccard, rbo
 from deshi.soft_labels.histories import Histories, Ints
 from deshi.soft_labels.inspection_result import Example, Inspection, Overlap, Part, Taste, judge
 from deshi.soft_labels.labeller import Lister
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import LATEST, TRAIN, Truths, truths
 from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
 
@@ -31,11 +31,11 @@ HISTORY, LISTED = 4, 5
 """How much an example shows: the latest items of the history, the first items of the list."""
 
 
-def inspect_knowledge(
-    knowledge: Knowledge,
+def inspect_soft_labels(
+    soft_labels: SoftLabels,
     bundle: Bundle,
     split: Split,
-    other: Knowledge | Scorer | None = None,
+    other: SoftLabels | Scorer | None = None,
     other_name: str = "the other",
     sample: int = 2000,
     examples: int = 4,
@@ -46,7 +46,7 @@ def inspect_knowledge(
     """Look into a store.
 
     Args:
-        knowledge: the store.
+        soft_labels: the store.
         bundle: its data.
         split: which rows are training rows, and which held out.
         other: lists to compare with: another store of the same data, or a student, asked for the same rows.
@@ -60,31 +60,31 @@ def inspect_knowledge(
     Raises:
         DeshiError: if the store or the student doesn't belong to the data, or no row is covered.
     """
-    histories = knowledge.histories(bundle)
-    if histories.data_fingerprint != bundle.fingerprint or knowledge.n_rows != histories.n_interactions:
+    histories = soft_labels.histories(bundle)
+    if histories.data_fingerprint != bundle.fingerprint or soft_labels.n_rows != histories.n_interactions:
         raise DeshiError(
-            f"{knowledge.path} isn't about {bundle.name} as it is. Open it with Knowledge.load(path, bundle)."
+            f"{soft_labels.path} isn't about {bundle.name} as it is. Open it with SoftLabels.load(path, bundle)."
         )
-    if not knowledge.covered.any():
-        raise DeshiError(f"{knowledge.path} covers no row: there is nothing to inspect.")
+    if not soft_labels.covered.any():
+        raise DeshiError(f"{soft_labels.path} covers no row: there is nothing to inspect.")
     found = truths(histories, bundle, split)
-    covered = [each.at(knowledge.covered[each.rows]) for each in found]
+    covered = [each.at(soft_labels.covered[each.rows]) for each in found]
     counts = _training_events(bundle, split)
-    measured = [_Measured.of(knowledge, each, counts) for each in covered]
-    cutoffs = sorted({min(k, knowledge.k) for k in (1, _SHOWN, knowledge.k)})
+    measured = [_Measured.of(soft_labels, each, counts) for each in covered]
+    cutoffs = sorted({min(k, soft_labels.k) for k in (1, _SHOWN, soft_labels.k)})
     intervals, gaps = _intervals(measured, cutoffs, samples, seed)
     parts = [
         part.part(len(whole.rows), intervals.get(part.truths.name, {}))
         for part, whole in zip(measured, found, strict=True)
     ]
     generator = np.random.Generator(np.random.SFC64([seed, 31]))
-    rows = _draw(np.flatnonzero(knowledge.covered), sample, generator)
-    overlap = None if other is None else _overlap(knowledge, histories, rows, other, other_name, device)
-    shown = _examples(knowledge, histories, bundle, covered, examples, generator)
-    headline = f"hr@{min(_SHOWN, knowledge.k)}"
+    rows = _draw(np.flatnonzero(soft_labels.covered), sample, generator)
+    overlap = None if other is None else _overlap(soft_labels, histories, rows, other, other_name, device)
+    shown = _examples(soft_labels, histories, bundle, covered, examples, generator)
+    headline = f"hr@{min(_SHOWN, soft_labels.k)}"
     return Inspection(
-        knowledge.path, knowledge.manifest, int(knowledge.covered.sum()), parts,
-        judge(headline, parts, gaps), _taste(knowledge, rows, counts), overlap, shown,
+        soft_labels.path, soft_labels.manifest, int(soft_labels.covered.sum()), parts,
+        judge(headline, parts, gaps), _taste(soft_labels, rows, counts), overlap, shown,
     )  # fmt: skip
 
 
@@ -100,12 +100,12 @@ class _Measured:
     true_events: Floats
 
     @classmethod
-    def of(cls, knowledge: Knowledge, truths: Truths, counts: Ints) -> _Measured:
-        size, kind = len(truths.rows), knowledge.manifest["score_kind"]
+    def of(cls, soft_labels: SoftLabels, truths: Truths, counts: Ints) -> _Measured:
+        size, kind = len(truths.rows), soft_labels.manifest["score_kind"]
         ranks = np.zeros(size, dtype=np.int64)
         entropy, mass, events = (np.full(size, np.nan) for _ in range(3))
         for part in (slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK)):
-            items, scores = knowledge.rows(truths.rows[part])
+            items, scores = soft_labels.rows(truths.rows[part])
             hit = items == truths.items[part, None]
             ranks[part] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
             entropy[part], mass[part] = sharpness(items, scores, kind)
@@ -191,37 +191,37 @@ def _interval(values: Floats) -> Interval:
 
 
 def _overlap(
-    knowledge: Knowledge, histories: Histories, rows: Ints, other: Knowledge | Scorer, name: str, device: str
+    soft_labels: SoftLabels, histories: Histories, rows: Ints, other: SoftLabels | Scorer, name: str, device: str
 ) -> Overlap:
-    length = min(_SHOWN, knowledge.k)
-    if isinstance(other, Knowledge):
-        if other.altered != knowledge.altered or other.n_rows != knowledge.n_rows:
+    length = min(_SHOWN, soft_labels.k)
+    if isinstance(other, SoftLabels):
+        if other.augmented != soft_labels.augmented or other.n_rows != soft_labels.n_rows:
             raise DeshiError(
-                f"{other.path} and {knowledge.path} are about other histories: their rows can't be compared."
+                f"{other.path} and {soft_labels.path} are about other histories: their rows can't be compared."
             )
         length = min(length, other.k)
         rows = rows[other.covered[rows]]
         theirs = other.rows(rows)[0][:, :length]
     else:
         theirs = np.full((len(rows), length), PAD, dtype=np.int64)
-        lister = Lister(other, histories, length, bool(knowledge.manifest["filter_seen"]), device=device)
+        lister = Lister(other, histories, length, bool(soft_labels.manifest["filter_seen"]), device=device)
         for numbers, items, _ in lister.lists(rows):
             theirs[np.searchsorted(rows, numbers)] = items
-    mine = knowledge.rows(rows)[0][:, :length]
+    mine = soft_labels.rows(rows)[0][:, :length]
     first = _mean((mine[:, 0] == theirs[:, 0]).astype(np.float64))
     return Overlap(name, len(rows), length, _mean(jaccard(mine, theirs)), _mean(rbo(mine, theirs)), first)
 
 
-def _taste(knowledge: Knowledge, rows: Ints, counts: Ints) -> Taste:
+def _taste(soft_labels: SoftLabels, rows: Ints, counts: Ints) -> Taste:
     """What kind of items the sampled lists hold."""
-    k, lists = min(_SHOWN, knowledge.k), knowledge.rows(rows)[0]
+    k, lists = min(_SHOWN, soft_labels.k), soft_labels.rows(rows)[0]
     events = _mean(_mean_events(lists[:, :k], counts))
     shares = (coverage(lists, k, len(counts)), gini(lists, k, len(counts)), _mean(novelty(lists, k, counts)))
     return Taste(len(rows), k, events, float(counts.mean()), *shares)
 
 
 def _examples(
-    knowledge: Knowledge,
+    soft_labels: SoftLabels,
     histories: Histories,
     bundle: Bundle,
     covered: Sequence[Truths],
@@ -239,7 +239,7 @@ def _examples(
         row, truth = int(each.rows[place]), int(each.items[place])
         start = int(histories.offsets[histories.owners(np.array([row]))[0]])
         before = np.asarray(histories.items[max(start, row + 1 - HISTORY) : row + 1]).tolist()
-        items = [item for item in knowledge.rows([row])[0][0].tolist() if item != PAD]
+        items = [item for item in soft_labels.rows([row])[0][0].tolist() if item != PAD]
         rank = items.index(truth) + 1 if truth in items else None
         user = str(bundle.users[USER][int(each.users[place])])
         names = [titles[item] for item in before], titles[truth], [titles[item] for item in items[:LISTED]]

@@ -161,9 +161,9 @@ class Inspection(Rendered):
 
     def _facts(self) -> Table:
         told, whole = self.manifest, self.manifest["n_rows"]
-        table = _table(f"Knowledge store {self.path.name}", "", "")
+        table = _table(f"Soft-label store {self.path.name}", "", "")
         table.show_header = False
-        about = "the bundle's histories" if told["sequences"] == "bundle" else "altered histories"
+        about = "the bundle's histories" if told["sequences"] == "bundle" else "augmented histories"
         share = self.covered / whole
         seen = "left out" if told["filter_seen"] else "listed"
         teacher = ", ".join(f"{key} {value}" for key, value in told["teacher"].items() if key != "name")
@@ -255,7 +255,7 @@ def _verdict(gap: Interval, figures: str) -> tuple[str, str]:
         return "memorised", (
             f"Memorised: {figures}. The teacher knows the answers that it was trained on better than new ones: what it "
             "wrote at training rows is partly learnt by heart, which a student can't use. Write out-of-sample "
-            "knowledge: by a teacher with cross_fit, or after altered histories (augment)."
+            "soft_labels: by a teacher with cross_fit, or after augmented histories (augment)."
         )
     if gap.high < 0:
         return "reversed", (

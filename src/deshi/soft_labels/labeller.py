@@ -32,8 +32,8 @@ def check_catalogue(scorer: Scorer, histories: Histories) -> None:
     """
     if scorer.n_items != histories.n_items:
         raise DeshiError(
-            f"The teacher knows {scorer.n_items} items, {histories.name} has {histories.n_items}. Write the knowledge "
-            f"of a teacher that was trained on these data."
+            f"The teacher knows {scorer.n_items} items, {histories.name} has {histories.n_items}. Write the soft "
+            f"labels of a teacher that was trained on these data."
         )
 
 
@@ -128,7 +128,7 @@ class Lister:
         return batch
 
     def _to_device(self, batch: Batch) -> Batch:
-        if self.histories.altered:  # their positions are none of the bundle's: a row number would be a lie
+        if self.histories.augmented:  # their positions are none of the bundle's: a row number would be a lie
             rows = torch.full_like(batch.rows, PAD)
             batch = Batch(batch.users, batch.items, batch.lengths, batch.targets, rows)
         return batch.to(self.device)

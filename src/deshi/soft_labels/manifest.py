@@ -54,12 +54,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         partial = working_path(path)
         hint = f" It was begun in {partial}: repeat the command that wrote it to go on." if partial.is_dir() else ""
         raise DeshiError(
-            f"There is no knowledge store in {path} (no {MANIFEST}).{hint or ' Write it: deshi know export'}"
+            f"There is no soft-label store in {path} (no {MANIFEST}).{hint or ' Write it: deshi know export'}"
         )
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         got = manifest.get("schema", "none") if isinstance(manifest, dict) else type(manifest).__name__
-        raise DeshiError(f"The knowledge store {path} has schema {got}, expected {SCHEMA}. Write it again.")
+        raise DeshiError(f"The soft-label store {path} has schema {got}, expected {SCHEMA}. Write it again.")
     missing = [name for name in REQUIRED if name not in manifest]
     if missing:
         raise DeshiError(f"{path / MANIFEST} lacks {', '.join(missing)}. Write the store again.")

@@ -19,7 +19,7 @@ def choose_rows(
     rule: str,
     bundle: Bundle,
     split: Split,
-    altered: Histories | None = None,
+    augmented: Histories | None = None,
     seed: int = 0,
     train_targets: str = "train",
 ) -> Ints:
@@ -32,8 +32,8 @@ def choose_rows(
     ``train``               the next event is a training target
     ``last:N``              the latest N of each user's ``train`` positions
     ``sample:SHARE``        a random share, above 0 and up to 1, of all ``train`` positions
-    ``validation``          the histories of the validation cases (the next event is the target)
-    ``test``                the histories of the test cases
+    ``validation``          the histories of the validation examples (the next event is the target)
+    ``test``                the histories of the test examples
     ``held_out``            ``validation`` and ``test``
     ``A+B``                 what is in A or in B, such as ``last:20+held_out``
     ======================  =====================================================================
@@ -42,7 +42,7 @@ def choose_rows(
         rule: as above.
         bundle: the data.
         split: the run's split of them.
-        altered: choose positions of these histories instead, which were made from the training ranges: all but the
+        augmented: choose positions of these histories instead, which were made from the training ranges: all but the
             last event of each sequence are ``train``, the last one, after which the first held-out event came, is
             ``validation``.
         seed: of ``sample``.
@@ -54,18 +54,18 @@ def choose_rows(
     Raises:
         DeshiError: for a rule that doesn't exist, or one that chooses nothing.
     """
-    if altered is None:
+    if augmented is None:
         starts, ends = split.train_ranges(bundle, train_targets)
-        held = {part: split.cases(bundle, part).ends - 1 for part in PARTS}
+        held = {part: split.examples(bundle, part).ends - 1 for part in PARTS}
         whole = len(bundle.items)
     else:
-        starts, ends = altered.offsets[:-1], altered.offsets[1:]
+        starts, ends = augmented.offsets[:-1], augmented.offsets[1:]
         held = {"validation": ends - 1, "test": np.zeros(0, dtype=np.int64)}
-        whole = altered.n_interactions
+        whole = augmented.n_interactions
     parts = [_rule(one.strip(), starts, ends, held, whole, seed) for one in rule.split("+")]
     rows = np.unique(np.concatenate(parts)).astype(np.int64)
     if not len(rows):
-        where = "the altered histories" if altered is not None else f"{bundle.name} with the split {split.name}"
+        where = "the augmented histories" if augmented is not None else f"{bundle.name} with the split {split.name}"
         raise DeshiError(f"positions={rule} chooses none of the {whole:,} events of {where}. Choose others: {HELP}.")
     return rows
 

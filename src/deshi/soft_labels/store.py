@@ -22,12 +22,12 @@ from deshi.types import PAD, DeshiError
 
 
 @dataclass(frozen=True, eq=False)
-class Knowledge:
+class SoftLabels:
     """A store, opened. Row ``r`` is the teacher's ranking of the next item after the events up to and including ``r``.
 
     Attributes:
         path: the folder.
-        manifest: see ``docs/knowledge.md``.
+        manifest: see ``docs/soft_labels.md``.
         items: ``(R, K)`` int32 item indices, best first, :data:`~deshi.types.PAD` where the list ends; a row that
             isn't covered is all ``PAD``.
         scores: ``(R, K)`` float16 or float32, falling along a row, 0 where the item is ``PAD``.
@@ -39,7 +39,7 @@ class Knowledge:
     scores: NDArray[Any] = field(repr=False)
 
     @classmethod
-    def load(cls, path: Path | str, bundle: Bundle | None = None, check: bool = False) -> Knowledge:
+    def load(cls, path: Path | str, bundle: Bundle | None = None, check: bool = False) -> SoftLabels:
         """Open a store; its arrays are mapped, not read.
 
         Args:
@@ -77,9 +77,9 @@ class Knowledge:
         return int(self.manifest["n_rows"])
 
     @property
-    def altered(self) -> bool:
-        """Whether the rows are about altered histories instead of the bundle's."""
-        return bool(self.manifest["sequences"] == "altered")
+    def augmented(self) -> bool:
+        """Whether the rows are about augmented histories instead of the bundle's."""
+        return bool(self.manifest["sequences"] == "augmented")
 
     @cached_property
     def covered(self) -> NDArray[np.bool_]:
@@ -112,8 +112,8 @@ class Knowledge:
         return items, np.where(real, self.scores[safe], 0).astype(np.float32)
 
     def histories(self, bundle: Bundle) -> Histories:
-        """The sequences that the rows are about: the bundle's, or the altered ones that lie in the store."""
-        return Histories.load(self.path, self.manifest) if self.altered else Histories.of(bundle)
+        """The sequences that the rows are about: the bundle's, or the augmented ones that lie in the store."""
+        return Histories.load(self.path, self.manifest) if self.augmented else Histories.of(bundle)
 
     def item_embeddings(self) -> Tensor | None:
         """The teacher's vectors of the items ``(n_items, D)`` float32, or None if it left none.
@@ -139,14 +139,14 @@ class Knowledge:
             bundle: to look for seen items where the store says that it has none.
         """
         had = None
-        if self.manifest["filter_seen"] and (bundle is not None or self.altered):
+        if self.manifest["filter_seen"] and (bundle is not None or self.augmented):
             seen = (Histories.load(self.path, self.manifest) if bundle is None else self.histories(bundle)).first_seen()
             had = seen.had
         report = inspect_rows(self.items, self.scores, self.manifest["n_items"], had)
         return report.plus(inspect_files(self.path, self.manifest, report.covered))
 
     def _check_shapes(self, bundle: Bundle | None) -> None:
-        rows = bundle.n_interactions if bundle is not None and not self.altered else self.n_rows
+        rows = bundle.n_interactions if bundle is not None and not self.augmented else self.n_rows
         dtypes = {TOPK: "int32", SCORES: self.manifest["score_dtype"]}
         for name, array in ((TOPK, self.items), (SCORES, self.scores)):
             if array.shape != (rows, self.k) or array.dtype != dtypes[name]:
@@ -165,13 +165,13 @@ def check_same_data(path: Path, manifest: dict[str, Any], bundle: Bundle) -> Non
     theirs = manifest["data_fingerprint"]
     if theirs != bundle.fingerprint:
         raise DeshiError(
-            f"The knowledge store {path} was made on {manifest['data']} with fingerprint {theirs}, but {bundle.name} "
+            f"The soft-label store {path} was made on {manifest['data']} with fingerprint {theirs}, but {bundle.name} "
             f"in {bundle.path} has fingerprint {bundle.fingerprint}. Its item indices mean other items. Prepare "
             f"the data as they were for it, or write it again on these."
         )
     if manifest["n_items"] != bundle.n_items:
         raise DeshiError(
-            f"The knowledge store {path} is about {manifest['n_items']} items, {bundle.name} has {bundle.n_items}. "
+            f"The soft-label store {path} is about {manifest['n_items']} items, {bundle.name} has {bundle.n_items}. "
             f"Write it again."
         )
 
@@ -198,6 +198,6 @@ def _open(path: Path, name: str) -> NDArray[Any]:
     try:
         return np.load(path / name, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise DeshiError(f"The knowledge store {path} lacks {name}. Write it again.") from error
+        raise DeshiError(f"The soft-label store {path} lacks {name}. Write it again.") from error
     except (ValueError, EOFError, OSError) as error:
         raise DeshiError(f"{path / name} can't be read ({error}). Write the store again.") from error

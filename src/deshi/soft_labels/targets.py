@@ -40,18 +40,20 @@ class Truths:
 def truths(histories: Histories, bundle: Bundle, split: Split) -> list[Truths]:
     """The four kinds of rows, whether or not a store covers them.
 
-    Of altered histories the training rows are all but each sequence's last; that one is followed by the validation
+    Of augmented histories the training rows are all but each sequence's last; that one is followed by the validation
     target, where it is the event that the target really came after. They have no test rows.
     """
-    if histories.altered:
+    if histories.augmented:
         return [
             *_training(histories, histories.offsets[:-1], histories.offsets[1:]),
             _continued(histories, bundle, split),
         ]
     found = _training(histories, *split.train_ranges(bundle))
     for part in PARTS:
-        cases = split.cases(bundle, part)
-        found.append(Truths(part, cases.ends - 1, cases.users, np.asarray(bundle.items)[cases.ends].astype(np.int64)))
+        examples = split.examples(bundle, part)
+        found.append(
+            Truths(part, examples.ends - 1, examples.users, np.asarray(bundle.items)[examples.ends].astype(np.int64))
+        )
     return found
 
 
@@ -66,10 +68,10 @@ def _followed(histories: Histories, name: str, rows: Ints) -> Truths:
 
 
 def _continued(histories: Histories, bundle: Bundle, split: Split) -> Truths:
-    """The ends of altered histories that still end with the last training event."""
-    cases = split.cases(bundle, "validation")
+    """The ends of augmented histories that still end with the last training event."""
+    examples = split.examples(bundle, "validation")
     ends = np.full(bundle.n_users, -1, dtype=np.int64)
-    ends[cases.users] = cases.ends
+    ends[examples.users] = examples.ends
     rows = np.asarray(histories.offsets[1:]) - 1
     sources = np.asarray(histories.sources)[rows]
     kept = ends[histories.users] == sources + 1

@@ -33,7 +33,7 @@ def compare_requests(target: Path, old: dict[str, Any], new: dict[str, Any], unf
     """
     changed = differences(old, new)
     if changed:
-        what = "An unfinished export" if unfinished else "A knowledge store"
+        what = "An unfinished export" if unfinished else "A soft-label store"
         place = working_path(target) if unfinished else target
         raise DeshiError(
             f"{what} of the name {target.name} was made from another request ({place}): {'; '.join(changed)}. "

@@ -21,7 +21,7 @@ from deshi.soft_labels.histories import Histories, Ints
 from deshi.soft_labels.labeller import Lister, Lists
 from deshi.soft_labels.manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_manifest, new_request
 from deshi.soft_labels.progress import Meter, Progress
-from deshi.soft_labels.store import Knowledge, check_embeddings
+from deshi.soft_labels.store import SoftLabels, check_embeddings
 from deshi.soft_labels.working_folder import STATE, WorkingFolder, compare_requests
 from deshi.types import PAD, DeshiError
 
@@ -33,7 +33,7 @@ LARGEST = 65504.0
 """The largest float16."""
 
 
-def write_knowledge(
+def write_soft_labels(
     scorer: Scorer,
     histories: Bundle | Histories,
     rows: Ints,
@@ -53,7 +53,7 @@ def write_knowledge(
     device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
     force: bool = False,
-) -> Knowledge:
+) -> SoftLabels:
     """Ask a teacher for its ``k`` best items after each of ``rows`` and write them as a store.
 
     It may be killed at any moment: the same call goes on after the last shard that was finished, and its result is,
@@ -62,7 +62,7 @@ def write_knowledge(
 
     Args:
         scorer: the teacher.
-        histories: what the rows are about: a bundle, or altered histories of it.
+        histories: what the rows are about: a bundle, or augmented histories of it.
         rows: ``(M,)`` ascending flat positions of events, see :func:`deshi.soft_labels.positions.choose_rows`.
         folder: the store's.
         k: length of a list.
@@ -112,7 +112,7 @@ def write_lists(
     dtype: ScoreType = "float32",
     item_embeddings: Tensor | None = None,
     force: bool = False,
-) -> Knowledge:
+) -> SoftLabels:
     """Write lists that exist already, such as those of another program, as a store.
 
     Args:
@@ -121,13 +121,13 @@ def write_lists(
         scores: ``(M, K)``, higher is better, 0 after a list's end.
         histories: what the rows are about.
         folder: the store's.
-        meta: see :func:`write_knowledge`.
+        meta: see :func:`write_soft_labels`.
         score_kind: what the scores are; ``score`` if only their order means anything.
         filter_seen: whether the lists are promised to be without seen items; that is checked.
         positions: the rule that ``rows`` came from.
-        dtype: of the stored scores, see :func:`write_knowledge`.
+        dtype: of the stored scores, see :func:`write_soft_labels`.
         item_embeddings: ``(n_items, D)`` or None.
-        force: see :func:`write_knowledge`.
+        force: see :func:`write_soft_labels`.
 
     Raises:
         DeshiError: with the number of bad rows of each kind and the first of them (places in ``rows``).
@@ -164,7 +164,7 @@ def _write(
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
-) -> Knowledge:
+) -> SoftLabels:
     """Write what ``lists`` answers, shard after shard, unless it is there already."""
     request = request | {"shard_rows": shard_rows}
     if (folder / MANIFEST).is_file() and not force:
@@ -189,15 +189,15 @@ def _write(
             return new_manifest(place, source, rows, request, len(shards), files)
 
         working.finish(rest, len(rows))
-    return Knowledge.load(folder)
+    return SoftLabels.load(folder)
 
 
-def _reuse(folder: Path, request: dict[str, Any]) -> Knowledge:
+def _reuse(folder: Path, request: dict[str, Any]) -> SoftLabels:
     """The store of an earlier call with the same request."""
     (folder / STATE).unlink(missing_ok=True)
     compare_requests(folder, read_json(folder / MANIFEST).get("request", {}), request, unfinished=False)
     log.info("nothing to do: %s was written by this request", folder)
-    return Knowledge.load(folder)
+    return SoftLabels.load(folder)
 
 
 def check_rows(rows: Ints, histories: Histories) -> Ints:
@@ -253,9 +253,9 @@ def _histories(source: Bundle | Histories) -> Histories:
 
 
 def _write_others(place: Path, source: Histories, embeddings: Tensor | None) -> list[str]:
-    """Write embeddings and altered histories; the names of all files of the store."""
+    """Write embeddings and augmented histories; the names of all files of the store."""
     files = [TOPK, SCORES]
-    if source.altered:
+    if source.augmented:
         files += source.save(place)
     if embeddings is not None:
         save_file({"items": embeddings.detach().float().cpu().contiguous()}, place / EMBEDDINGS)

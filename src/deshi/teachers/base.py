@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.models.base import Student
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError
@@ -59,8 +59,8 @@ class FittedTeacher(Protocol):
         """``(B, n_items)`` float32, higher is better; the batch holds whole histories."""
         ...
 
-    def fit(self, validation: CaseBatches) -> dict[str, Any]:
-        """Choose whatever is to be chosen on the validation cases; returns the state, JSON-able."""
+    def fit(self, validation: ExampleBatches) -> dict[str, Any]:
+        """Choose whatever is to be chosen on the validation examples; returns the state, JSON-able."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -70,8 +70,8 @@ class BigRec(Recommender):
         targets_per_history: number of positions of a training history that are made into prompts, drawn from a seed
             that is the content of the batch: the same batch, the same positions.
         max_length: number of latest items of a training history that positions are drawn from.
-        validation_cases: for ``deshi teach``: number of validation cases that select the best epoch, a sample that is
-            drawn once, since each costs a generated answer; None is all.
+        validation_examples: for ``deshi teach``: number of validation examples that select the best epoch, a sample
+            that is drawn once, since each costs a generated answer; None is all.
 
     Attributes:
         titles: the items' texts.
@@ -100,7 +100,7 @@ class BigRec(Recommender):
         popularity_gamma: float = 0.0,
         targets_per_history: int = 1,
         max_length: int = 50,
-        validation_cases: int | None = 200,
+        validation_examples: int | None = 200,
     ) -> None:
         super().__init__()
         _check_range("rank", rank, 1)
@@ -109,8 +109,8 @@ class BigRec(Recommender):
         _check_range("beams", beams, 1)
         _check_range("targets_per_history", targets_per_history, 1)
         _check_range("max_length", max_length, history)
-        if validation_cases is not None:
-            _check_range("validation_cases", validation_cases, 1)
+        if validation_examples is not None:
+            _check_range("validation_examples", validation_examples, 1)
         if popularity_gamma < 0:
             raise DeshiError(f"popularity_gamma is {popularity_gamma}, expected 0 (off) or a positive number.")
         if n_items != resources.bundle.n_items:

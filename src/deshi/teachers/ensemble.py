@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
 from deshi.models.scorers import PositionScorer, Scorer, StudentScorer
@@ -105,7 +105,7 @@ class Ensemble:
         return combined([normalised(part, self.scale) for part in parts], self.weights)
 
     @torch.no_grad()
-    def fit(self, validation: CaseBatches) -> dict[str, Any]:
+    def fit(self, validation: ExampleBatches) -> dict[str, Any]:
         """Choose the weights by NDCG@10 on validation, unless they are given.
 
         Returns:
@@ -114,17 +114,17 @@ class Ensemble:
         if self.weights is not None:
             return {"members": self.members, "weights": self.weights}
         vectors = list(weight_vectors(len(self.members), self.steps))
-        ranks, cases = [], []
+        ranks, examples = [], []
         for numbers, batch, targets, seen in validation:
             moved = batch.to(self.device)
             parts = [normalised(scorer.scores(moved).cpu(), self.scale) for scorer in self.scorers]
             real = targets != PAD
-            cases.append(numbers[:, None].expand_as(targets)[real])
+            examples.append(numbers[:, None].expand_as(targets)[real])
             # One tensor a batch is kept, not one a vector: each small one that outlives the matrices made around it
             # would keep the allocator from using their memory again.
             ranks.append(torch.stack([rank_rows(combined(parts, one), targets, seen)[0][real] for one in vectors]))
-        owners = torch.cat(cases)
-        values = [metrics_from_ranks(one, ks=(10,), cases=owners)["ndcg@10"] for one in torch.cat(ranks, dim=1)]
+        owners = torch.cat(examples)
+        values = [metrics_from_ranks(one, ks=(10,), examples=owners)["ndcg@10"] for one in torch.cat(ranks, dim=1)]
         best = max(range(len(vectors)), key=lambda place: values[place])
         log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
         tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]

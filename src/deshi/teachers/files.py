@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.teachers.base import Resources
 from deshi.teachers.file_readers import (
     column_names,
@@ -47,7 +47,7 @@ class FromFiles:
         self.n_items = n_items
         self._files = fingerprints(*files)
 
-    def fit(self, validation: CaseBatches) -> dict[str, Any]:
+    def fit(self, validation: ExampleBatches) -> dict[str, Any]:
         """Nothing is chosen; the state is the files' sha256."""
         return {"files": list(self._files.values())}
 
@@ -136,8 +136,9 @@ class RankedLists(_OnePerUser):
         rank: column of ranks, the smallest is the best; null takes ``rank`` if there are no scores.
         higher_is_better: whether a greater score means a better item.
         missing_users: users without a list: ``error``, or ``chance``: all items tie.
-        held_out: the lists follow on all but so many of a user's latest events (1 for the test case of leave-one-out,
-            2 for its validation case); null doesn't know, and the first history that a user is asked with counts.
+        held_out: the lists follow on all but so many of a user's latest events (1 for the test example of
+            leave-one-out, 2 for its validation example); null doesn't know, and the first history that a user is asked
+        with counts.
 
     Raises:
         DeshiError: for a file that can't be read, lists with an item twice, numbers that aren't finite, unknown users

@@ -54,8 +54,8 @@ def match_answer(text: str, titles: Sequence[str]) -> int:
 
 
 def _plain(text: str) -> str:
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip(" \"'`.,;:!?*_-")
+    merged = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return merged.strip(" \"'`.,;:!?*_-")
 
 
 def draw_candidates(

@@ -13,7 +13,7 @@ import polars as pl
 
 from deshi.artifacts import atomic_file
 from deshi.hardware import release_memory
-from deshi.models.base import folded
+from deshi.models.base import merged
 from deshi.training.checkpoint import save_weights
 from deshi.training.module import MONITOR, TrainingModule
 
@@ -38,7 +38,7 @@ class KeepBest(L.Callback):
         """Compare and save."""
         value = float(trainer.callback_metrics[MONITOR])
         if value > self.best and isinstance(pl_module, TrainingModule):
-            save_weights(folded(pl_module.result), self.path)
+            save_weights(merged(pl_module.result), self.path)
             self.best, self.epochs = value, trainer.current_epoch + 1
 
     def state_dict(self) -> dict[str, Any]:

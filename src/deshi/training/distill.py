@@ -25,7 +25,7 @@ from deshi.hardware import training_device
 from deshi.models.base import Recommender, Student
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import TRAIN, truths
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.runs import with_named_runs
@@ -35,7 +35,7 @@ from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
-KNOWLEDGE_FILE = "knowledge.json"
+SOFT_LABELS_FILE = "soft_labels.json"
 CHOSEN_FILE = "chosen.npy"
 KNOWN_ALREADY = 0.9
 """Share of training rows whose first item is what really came next from which a store is taken for the answers."""
@@ -50,8 +50,8 @@ def run(cfg: DistillConfig) -> FitResult:
         DeshiError: as :func:`deshi.training.fit.run`, or for a store that is missing, damaged, about other data, or
             made by a teacher that knew what the student is selected and tested on.
     """
-    if cfg.resume is None and cfg.distill.policy is not None:
-        group = cfg.distill.model_copy(update={"policy": with_named_runs(cfg.distill.policy, cfg.paths.runs)})
+    if cfg.resume is None and cfg.distill.selection is not None:
+        group = cfg.distill.model_copy(update={"selection": with_named_runs(cfg.distill.selection, cfg.paths.runs)})
         cfg = cfg.model_copy(update={"distill": group})
     return run_training("distill", cfg, network_name(cfg.student), _train)
 
@@ -74,12 +74,12 @@ class DistillTraining(Training):
 
     def __init__(self, cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> None:
         super().__init__(cfg, bundle, split, folder, network_name(cfg.student))
-        self.stores = [open_store(cfg.paths.knowledge, name, bundle, split, cfg.split) for name in cfg.knowledge]
+        self.stores = [open_store(cfg.paths.soft_labels, name, bundle, split, cfg.split) for name in cfg.soft_labels]
         self._check_same_stores()
         whole = Lists(bundle.n_interactions, self.stores, cfg.distill.k)
         self.trained = self._training_rows(whole.n_rows)
         self.candidates = whole.covered & self.trained
-        chosen = self.candidates if cfg.distill.policy is None else self._chosen(cfg.distill.policy)
+        chosen = self.candidates if cfg.distill.selection is None else self._chosen(cfg.distill.selection)
         self.lists = Lists(bundle.n_interactions, self.stores, cfg.distill.k, chosen)
         self._tell()
 
@@ -102,15 +102,15 @@ class DistillTraining(Training):
             terms: dict[str, Term] = {name: build(node) for name, node in cfg.distill.terms.items()}
             for term in terms.values():
                 term.prepare(context)
-        return student, Distillation(build(cfg.loss), terms, self.lists, cfg.distill.base)
+        return student, Distillation(build(cfg.loss), terms, self.lists, cfg.distill.hard_loss_weight)
 
     def more_histories(self) -> MoreHistories | None:
-        """The altered histories of the stores that have some, with rows where :class:`Lists` looks for them."""
-        if not self._altered:
+        """The augmented histories of the stores that have some, with rows where :class:`Lists` looks for them."""
+        if not self._augmented:
             return None
-        others = [one for _, one in self._altered]
-        starts = [one.offsets[:-1] + begin for begin, one in self._altered]
-        ends = [one.offsets[1:] + begin for begin, one in self._altered]
+        others = [one for _, one in self._augmented]
+        starts = [one.offsets[:-1] + begin for begin, one in self._augmented]
+        ends = [one.offsets[1:] + begin for begin, one in self._augmented]
         users = np.concatenate([one.users for one in others])
         order = np.argsort(users, kind="stable")
         items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(one.items) for one in others)])
@@ -119,7 +119,7 @@ class DistillTraining(Training):
             np.concatenate(starts)[order],
             np.concatenate(ends)[order],
             users[order],
-            self.cfg.distill.altered_targets,
+            self.cfg.distill.augmented_targets,
         )
 
     @cached_property
@@ -129,44 +129,45 @@ class DistillTraining(Training):
 
     def _check_same_stores(self) -> None:
         """A resumed run must find the knowledge that it began with."""
-        now = {name: fingerprint_of(store) for name, store in zip(self.cfg.knowledge, self.stores, strict=True)}
-        file = self.folder / KNOWLEDGE_FILE
+        now = {name: fingerprint_of(store) for name, store in zip(self.cfg.soft_labels, self.stores, strict=True)}
+        file = self.folder / SOFT_LABELS_FILE
         if not file.exists():
             write_json(file, now)
         elif read_json(file) != now:
             raise DeshiError(
-                f"The knowledge stores have changed since {self.folder} was begun: it has {read_json(file)}, now they "
+                f"The soft-label stores have changed since {self.folder} was begun: it has {read_json(file)}, now they "
                 f"are {now}. Put the old ones back, or begin a new run."
             )
 
     @cached_property
-    def _altered(self) -> list[tuple[int, Histories]]:
-        """The stores' altered histories, each with the number of its first row."""
-        others = [store.histories(self.bundle) for store in self.stores if store.altered]
+    def _augmented(self) -> list[tuple[int, Histories]]:
+        """The stores' augmented histories, each with the number of its first row."""
+        others = [store.histories(self.bundle) for store in self.stores if store.augmented]
         begins = self.bundle.n_interactions + np.cumsum([0, *(one.n_interactions for one in others)])
         return [(int(begin), one) for begin, one in zip(begins, others, strict=False)]
 
     def _training_rows(self, n_rows: int) -> NDArray[np.bool_]:
         """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
         found = np.zeros(n_rows, dtype=np.bool_)
-        for begin, histories in [(0, Histories.of(self.bundle)), *self._altered]:
+        for begin, histories in [(0, Histories.of(self.bundle)), *self._augmented]:
             found[begin + truths(histories, self.bundle, self.split)[0].rows] = True
         return found
 
     def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
-        """``(R,)`` what the policy chose when the run was begun; rows of altered histories aren't its business."""
+        """``(R,)`` what the strategy chose when the run was begun; rows of augmented histories aren't its business."""
         file, events, cfg = self.folder / CHOSEN_FILE, self.bundle.n_interactions, self.cfg
-        own = next((store for store in self.stores if not store.altered), None)
+        own = next((store for store in self.stores if not store.augmented), None)
         rows = np.flatnonzero(self.candidates[:events])
         if own is None or not len(rows):
             raise DeshiError(
-                f"distill.policy chooses among the data's own training positions, but {', '.join(cfg.knowledge)} cover "
-                "none. Give a store on the data's own histories, or leave the policy out."
+                "distill.selection chooses among the data's own training positions, but "
+                f"{', '.join(cfg.soft_labels)} cover "
+                "none. Give a store on the data's own histories, or leave the strategy out."
             )
         if not file.exists():
             histories, device = Histories.of(self.bundle), training_device(cfg.train.accelerator)
             marked = choose(
-                node, histories, rows, bundle=self.bundle, split=cfg.split, runs=cfg.paths.runs, knowledge=own,
+                node, histories, rows, bundle=self.bundle, split=cfg.split, runs=cfg.paths.runs, soft_labels=own,
                 seed=cfg.seed, device=device,
             )  # fmt: skip
             with atomic_file(file) as temporary, temporary.open("wb") as handle:
@@ -185,26 +186,26 @@ class DistillTraining(Training):
             self.lists.k,
             int(self.candidates[:events].sum()),
             int(self.trained[:events].sum()),
-            f", and at {extra} positions of altered histories" if extra else "",
+            f", and at {extra} positions of augmented histories" if extra else "",
         )
-        if self.cfg.distill.policy is not None:
-            log.info("%s chose %d of them", network_name(self.cfg.distill.policy), int(covered[:events].sum()))
+        if self.cfg.distill.selection is not None:
+            log.info("%s chose %d of them", network_name(self.cfg.distill.selection), int(covered[:events].sum()))
 
     def _record(self, *values: Any) -> dict[str, Any]:
         """What later stages must know: where the knowledge came from, too."""
         stores = [
             {"store": name, "teacher": store.manifest["teacher"], "coverage": store.manifest["coverage"]}
-            for name, store in zip(self.cfg.knowledge, self.stores, strict=True)
+            for name, store in zip(self.cfg.soft_labels, self.stores, strict=True)
         ]
-        found = {"knowledge": stores, "distilled": int(self.lists.covered.sum())}
-        if self.cfg.distill.policy is not None:
+        found = {"soft_labels": stores, "distilled": int(self.lists.covered.sum())}
+        if self.cfg.distill.selection is not None:
             events = self.bundle.n_interactions
             counts = {"chosen": int(self.lists.covered[:events].sum()), "of": int(self.candidates[:events].sum())}
-            found["policy"] = {"name": network_name(self.cfg.distill.policy), **counts}
+            found["selection"] = {"name": network_name(self.cfg.distill.selection), **counts}
         return super()._record(*values) | found
 
 
-def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any]) -> Knowledge:
+def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any]) -> SoftLabels:
     """Open a store to learn from and refuse what would spoil the student or its figures.
 
     Args:
@@ -219,7 +220,7 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
             that was trained on validation, and rows that hold the answers.
     """
     path = store_path(folder, name)
-    store = Knowledge.load(path, bundle, check=True)
+    store = SoftLabels.load(path, bundle, check=True)
     teacher = store.manifest["teacher"]
     if teacher.get("split", node) != node:
         raise DeshiError(
@@ -235,7 +236,7 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
     return store
 
 
-def _refuse_answers(path: Path, store: Knowledge, bundle: Bundle, split: Split) -> None:
+def _refuse_answers(path: Path, store: SoftLabels, bundle: Bundle, split: Split) -> None:
     """No teacher predicts nearly everything: such lists were made with the answers at hand."""
     told = next(one for one in truths(store.histories(bundle), bundle, split) if one.name == TRAIN)
     asked = told.at(store.covered[told.rows])
@@ -251,6 +252,6 @@ def _refuse_answers(path: Path, store: Knowledge, bundle: Bundle, split: Split) 
         )
 
 
-def fingerprint_of(store: Knowledge) -> str:
+def fingerprint_of(store: SoftLabels) -> str:
     """A sha256 over what the store says that its files hold."""
     return fingerprint([("manifest", str(sorted(store.manifest["files"].items())))])

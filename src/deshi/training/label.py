@@ -20,15 +20,15 @@ from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Split
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
-from deshi.soft_labels.augmented import alter_histories
+from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.foreign.readers import Imported
 from deshi.soft_labels.histories import Histories, Ints
-from deshi.soft_labels.inspection import inspect_knowledge
+from deshi.soft_labels.inspection import inspect_soft_labels
 from deshi.soft_labels.inspection_result import Inspection
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import Knowledge
-from deshi.soft_labels.writer import write_knowledge, write_lists
+from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels.writer import write_lists, write_soft_labels
 from deshi.training.runs import (
     FOLDS_FILE,
     STUDENT_FILE,
@@ -54,21 +54,21 @@ class KnowResult:
     """A store that was written.
 
     Attributes:
-        knowledge: the store, opened.
+        soft_labels: the store, opened.
     """
 
-    knowledge: Knowledge
+    soft_labels: SoftLabels
 
     @property
     def folder(self) -> Path:
         """The store's folder."""
-        return self.knowledge.path
+        return self.soft_labels.path
 
     def __str__(self) -> str:
-        manifest = self.knowledge.manifest
-        covered, rows = int(self.knowledge.covered.sum()), self.knowledge.n_rows
+        manifest = self.soft_labels.manifest
+        covered, rows = int(self.soft_labels.covered.sum()), self.soft_labels.n_rows
         return (
-            f"{self.folder}: {self.knowledge.teacher} on {manifest['data']}, {self.knowledge.k} items after "
+            f"{self.folder}: {self.soft_labels.teacher} on {manifest['data']}, {self.soft_labels.k} items after "
             f"{covered:,} of {rows:,} events. Look into it: deshi know inspect {self.folder.name}"
         )
 
@@ -99,10 +99,10 @@ def _export(cfg: KnowConfig) -> KnowResult:
     check_same_data(folder, record, bundle)
     split: Split = build(trained.split)(bundle)
     augmentation = Augmentation(**cfg.augment.model_dump())
-    altered = None
+    augmented = None
     if augmentation != Augmentation():
-        altered = alter_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
-    rows, positions = _rows(cfg, trained, bundle, split, altered)
+        augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
+    rows, positions = _rows(cfg, trained, bundle, split, augmented)
     meta = {
         "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
@@ -115,11 +115,11 @@ def _export(cfg: KnowConfig) -> KnowResult:
             f"vectors=text, but {record['student']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
-    knowledge = write_knowledge(
+    soft_labels = write_soft_labels(
         scorer,
-        altered or bundle,
+        augmented or bundle,
         rows,
-        store_path(cfg.paths.knowledge, cfg.store or folder.name),
+        store_path(cfg.paths.soft_labels, cfg.store or folder.name),
         k=min(cfg.k, bundle.n_items),
         meta=meta,
         positions=positions,
@@ -133,40 +133,40 @@ def _export(cfg: KnowConfig) -> KnowResult:
         device=device,
         force=cfg.force,
     )
-    return KnowResult(knowledge)
+    return KnowResult(soft_labels)
 
 
 def _rows(
-    cfg: KnowConfig, trained: TrainingConfig, bundle: Bundle, split: Split, altered: Histories | None
+    cfg: KnowConfig, trained: TrainingConfig, bundle: Bundle, split: Split, augmented: Histories | None
 ) -> tuple[Ints, str]:
     """The rows that the teacher is asked for, and what the manifest says of them.
 
-    A policy chooses among those that are training positions; the others (held-out rows, for the inspection) stay.
+    A strategy chooses among those that are training positions; the others (held-out rows, for the inspection) stay.
     """
 
     def by_rule(rule: str) -> Ints:
-        return choose_rows(rule, bundle, split, altered, cfg.seed, trained.train.train_targets)
+        return choose_rows(rule, bundle, split, augmented, cfg.seed, trained.train.train_targets)
 
-    rows, policy = by_rule(cfg.positions), cfg.policy and with_named_runs(cfg.policy, cfg.paths.runs)
-    if policy is None:
+    rows, strategy = by_rule(cfg.positions), cfg.selection and with_named_runs(cfg.selection, cfg.paths.runs)
+    if strategy is None:
         return rows, cfg.positions
     training = np.isin(rows, by_rule("train"))
     marked = choose(
-        policy, altered or Histories.of(bundle), rows[training], bundle=bundle, split=trained.split,
+        strategy, augmented or Histories.of(bundle), rows[training], bundle=bundle, split=trained.split,
         runs=cfg.paths.runs, seed=cfg.seed, device=training_device("auto"),
     )  # fmt: skip
     kept = ~training | marked[rows]
-    log.info("%s chose %d of %d training rows", policy["_target_"], int(marked.sum()), int(training.sum()))
-    settings = " ".join(f"{key}={value}" for key, value in policy.items())
+    log.info("%s chose %d of %d training rows", strategy["_target_"], int(marked.sum()), int(training.sum()))
+    settings = " ".join(f"{key}={value}" for key, value in strategy.items())
     return rows[kept], f"{cfg.positions}, train rows by {settings} seed={cfg.seed}"
 
 
 def _inspect(cfg: KnowConfig) -> Inspection:
     assert cfg.store is not None
-    path = store_path(cfg.paths.knowledge, cfg.store)
-    manifest = Knowledge.load(path).manifest
+    path = store_path(cfg.paths.soft_labels, cfg.store)
+    manifest = SoftLabels.load(path).manifest
     bundle = Bundle.load(cfg.paths.data / manifest["data"])
-    knowledge = Knowledge.load(path, bundle, check=True)
+    soft_labels = SoftLabels.load(path, bundle, check=True)
     node = manifest["teacher"].get("split")
     split: Split = (build(node) if node else LeaveOneOut())(bundle)
     other: Scorer | None = None
@@ -174,8 +174,8 @@ def _inspect(cfg: KnowConfig) -> Inspection:
         student = find_trained(cfg.paths.runs, cfg.beside)
         other, record = load_scorer(student, str(training_device("auto")), bundle)
         check_same_data(student, record, bundle)
-    return inspect_knowledge(
-        knowledge,
+    return inspect_soft_labels(
+        soft_labels,
         bundle,
         split,
         other,
@@ -192,17 +192,17 @@ def _import(cfg: KnowConfig) -> KnowResult:
     imported: Imported = build(cfg.source, bundle=bundle)
     for note in imported.notes:
         log.info("%s", note)
-    knowledge = write_lists(
+    soft_labels = write_lists(
         *imported.found.aligned(),
         bundle,
-        store_path(cfg.paths.knowledge, cfg.store),
+        store_path(cfg.paths.soft_labels, cfg.store),
         meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
         score_kind=imported.found.score_kind,
         dtype=cfg.dtype,
         item_embeddings=imported.embeddings,
         force=cfg.force,
     )
-    return KnowResult(knowledge)
+    return KnowResult(soft_labels)
 
 
 def _identity(folder: Path) -> dict[str, Any]:

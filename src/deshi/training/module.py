@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deshi.distillation.objective import Distillation
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
-from deshi.models.base import Recommender, Student, folded
+from deshi.models.base import Recommender, Student, merged
 from deshi.models.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
 
@@ -34,7 +34,7 @@ class TrainingModule(L.LightningModule):
         warmup_steps: steps of linear rise from 0.
         schedule: of the rate after the rise: constant, or cosine or linear down to 1 % at ``total_steps``.
         total_steps: the schedule's horizon in optimizer steps.
-        averaging: decay of the exponential moving average of the weights (Polyak averaging), 0 for none; the
+        ema_decay: decay of the exponential moving average of the weights (Polyak averaging), 0 for none; the
             average, not the last step's weights, is then validated and kept.
         seed: all randomness inside an epoch derives from (seed, epoch), so that a resumed run repeats it.
     """
@@ -49,7 +49,7 @@ class TrainingModule(L.LightningModule):
         warmup_steps: int,
         schedule: Literal["constant", "cosine", "linear"],
         total_steps: int,
-        averaging: float,
+        ema_decay: float,
         seed: int,
     ) -> None:
         super().__init__()
@@ -61,11 +61,11 @@ class TrainingModule(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.schedule = schedule
         self.total_steps = total_steps
-        self.averaging = averaging
-        self.averaged: Recommender | None = copy.deepcopy(student).requires_grad_(False) if averaging else None
+        self.ema_decay = ema_decay
+        self.averaged: Recommender | None = copy.deepcopy(student).requires_grad_(False) if ema_decay else None
         self.seed = seed
         self._ranks: list[Tensor] = []
-        self._cases: list[Tensor] = []
+        self._examples: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
         self._terms: list[dict[str, float]] = []
@@ -122,7 +122,7 @@ class TrainingModule(L.LightningModule):
         """Move the averaged weights a little towards the trained ones."""
         if self.averaged is None:
             return
-        decay = min(self.averaging, (1 + self.global_step) / (10 + self.global_step))
+        decay = min(self.ema_decay, (1 + self.global_step) / (10 + self.global_step))
         pairs = zip(self.averaged.parameters(), self.student.parameters(), strict=True)
         moving = [(mean, trained) for mean, trained in pairs if trained.requires_grad]
         with torch.no_grad():
@@ -135,7 +135,7 @@ class TrainingModule(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """What is asked: the result, with a table that isn't made anew for every batch."""
-        self._judged = [folded(self.result)]
+        self._judged = [merged(self.result)]
 
     def on_validation_end(self) -> None:
         """Let it go."""
@@ -143,17 +143,17 @@ class TrainingModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
-        cases, histories, targets, seen = batch
+        examples, histories, targets, seen = batch
         judged = self._judged[0] if self._judged else self.result
         ranks, _, _ = rank_rows(judged.next_scores(histories.items, histories.lengths), targets, seen)
         real = targets != PAD
         self._ranks.append(ranks[real].cpu())
-        self._cases.append(cases[:, None].expand_as(targets)[real].cpu())
+        self._examples.append(examples[:, None].expand_as(targets)[real].cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics over all cases at once."""
-        metrics = metrics_from_ranks(torch.cat(self._ranks), ks=(10,), cases=torch.cat(self._cases))
-        self._ranks, self._cases = [], []
+        """Metrics over all examples at once."""
+        metrics = metrics_from_ranks(torch.cat(self._ranks), ks=(10,), examples=torch.cat(self._examples))
+        self._ranks, self._examples = [], []
         for name, value in metrics.items():
             self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
 

@@ -1,4 +1,4 @@
-"""Selection policies at work: the run that a policy looks at, its evidence, and what it chose."""
+"""Selection strategies at work: the run that a strategy looks at, its evidence, and what it chose."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from deshi.configuration.saved import find_trained
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
-from deshi.distillation.selection import Policy
+from deshi.distillation.selection import SelectionStrategy
 from deshi.distillation.selection_inputs import Evidence
 from deshi.models.base import Student
 from deshi.soft_labels.histories import Histories, Ints
-from deshi.soft_labels.store import Knowledge
+from deshi.soft_labels.store import SoftLabels
 from deshi.training.runs import check_same_data, load_selected_student, read_record, trained_config
 from deshi.types import DeshiError
 
@@ -31,20 +31,20 @@ def choose(
     bundle: Bundle,
     split: dict[str, Any],
     runs: Path,
-    knowledge: Knowledge | None = None,
+    soft_labels: SoftLabels | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.bool_]:
-    """What a policy chooses among training rows.
+    """What a strategy chooses among training rows.
 
     Args:
-        node: the policy's.
+        node: the strategy's.
         histories: what the rows are about.
         rows: ``(M,)`` ascending flat positions to choose from.
         bundle: the data.
         split: how the split is configured; the student that is looked at must have been trained on it.
         runs: where run folders lie.
-        knowledge: the teacher's answers; None where they are yet to be asked for.
+        soft_labels: the teacher's answers; None where they are yet to be asked for.
         seed: of what is drawn.
         device: where the student computes.
 
@@ -52,18 +52,18 @@ def choose(
         ``(R,)`` over all events of ``histories``.
 
     Raises:
-        DeshiError: for a node that is no policy, a student of other data or of another split, and evidence that the
-            policy needs and there isn't.
+        DeshiError: for a node that is no strategy, a student of other data or of another split, and evidence that the
+            strategy needs and there isn't.
     """
-    policy = build(node)
-    if not isinstance(policy, Policy):
+    strategy = build(node)
+    if not isinstance(strategy, SelectionStrategy):
         raise DeshiError(
-            f"{node['_target_']} is no policy, expected a class of deshi.distillation.selection or one like it."
+            f"{node['_target_']} is no strategy, expected a class of deshi.distillation.selection or one like it."
         )
-    student = None if policy.student is None else _student(runs, policy.student, bundle, split)
-    lists = knowledge if "teacher" in policy.needs else None
+    student = None if strategy.student is None else _student(runs, strategy.student, bundle, split)
+    lists = soft_labels if "teacher" in strategy.needs else None
     evidence = Evidence(histories, rows, student, lists, device)
-    return policy.choose(evidence, np.random.Generator(np.random.SFC64([seed, _STREAM])))
+    return strategy.choose(evidence, np.random.Generator(np.random.SFC64([seed, _STREAM])))
 
 
 def _student(runs: Path, text: str, bundle: Bundle, split: dict[str, Any]) -> Student:

@@ -16,9 +16,9 @@ from deshi.artifacts import atomic_file, write_json
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import CaseBatches
+from deshi.data.datamodule import ExampleBatches
 from deshi.data.sequences import Ints
-from deshi.data.splits import Cases, Split
+from deshi.data.splits import Examples, Split
 from deshi.hardware import training_device
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
@@ -43,7 +43,7 @@ from deshi.types import PAD, DeshiError
 
 log = logging.getLogger(__name__)
 
-VALIDATION_CASES = "validation_cases"
+VALIDATION_EXAMPLES = "validation_examples"
 
 
 def run(cfg: TeachConfig) -> FitResult:
@@ -65,31 +65,33 @@ def _train(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trai
 
 
 class TeacherTraining(Training):
-    """The training of one teacher: what it says of itself is recorded, and a slow one validates on some cases.
+    """The training of one teacher: what it says of itself is recorded, and a slow one validates on some examples.
 
-    A teacher whose answers are costly takes an argument ``validation_cases``: how many cases select its best epoch.
+    A teacher whose answers are costly takes an argument ``validation_examples``: how many cases select its best epoch.
     """
 
     cfg: TeachConfig
 
     def _train(
-        self, phase: str, starts: Ints, ends: Ints, cases: Cases | None, epochs: int, best: KeepBest | None
+        self, phase: str, starts: Ints, ends: Ints, examples: Examples | None, epochs: int, best: KeepBest | None
     ) -> tuple[LearningCurve, L.Trainer]:
-        return super()._train(phase, starts, ends, None if cases is None else asked(self.cfg, cases), epochs, best)
+        return super()._train(
+            phase, starts, ends, None if examples is None else asked(self.cfg, examples), epochs, best
+        )
 
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
-        describe, size = getattr(student, "describe", dict), self.cfg.teacher.get(VALIDATION_CASES)
-        sampled = {} if size is None else {VALIDATION_CASES: size}
+        describe, size = getattr(student, "describe", dict), self.cfg.teacher.get(VALIDATION_EXAMPLES)
+        sampled = {} if size is None else {VALIDATION_EXAMPLES: size}
         return super()._record(student, epochs, curve, trainer) | sampled | describe()
 
 
-def asked(cfg: TeachConfig, cases: Cases) -> Cases:
-    """The validation cases, or a sample of them, the same all through a run, where each is slow to answer."""
-    size = cfg.teacher.get(VALIDATION_CASES)
-    if size is None or size >= len(cases):
-        return cases
-    log.info("validation on %d of %d cases, drawn once: each is slow to answer", size, len(cases))
-    return cases.only(cases.drawn(size, cfg.seed))
+def asked(cfg: TeachConfig, examples: Examples) -> Examples:
+    """The validation examples, or a sample of them, the same all through a run, where each is slow to answer."""
+    size = cfg.teacher.get(VALIDATION_EXAMPLES)
+    if size is None or size >= len(examples):
+        return examples
+    log.info("validation on %d of %d examples, drawn once: each is slow to answer", size, len(examples))
+    return examples.only(examples.drawn(size, cfg.seed))
 
 
 def _is_network(cfg: TeachConfig) -> bool:
@@ -119,7 +121,7 @@ def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> 
         records.append(done.record)
         seconds = {key: seconds.get(key, 0.0) + value for key, value in done.seconds.items()}
     scorer = load_cross_fitted(folder, cfg, bundle, training_device(cfg.train.accelerator))
-    metrics = validation_metrics(scorer, cfg, bundle, asked(cfg, split.cases(bundle, "validation")))
+    metrics = validation_metrics(scorer, cfg, bundle, asked(cfg, split.examples(bundle, "validation")))
     record = records[0] | {"student": name, "cross_fit": cfg.cross_fit, "fold_epochs": _epochs(records)}
     return _finish(folder, record, seconds, metrics)
 
@@ -140,10 +142,12 @@ def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -
     teacher = new_network(cfg, bundle, bundle.n_items)
     if not isinstance(teacher, FittedTeacher):
         raise DeshiError(f"{cfg.teacher['_target_']} is no teacher: expected fit, restore and scores, or a network.")
-    cases = split.cases(bundle, "validation")
-    state = teacher.fit(CaseBatches(bundle, cases, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen))
+    examples = split.examples(bundle, "validation")
+    state = teacher.fit(
+        ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
+    )
     teacher.restore(state)
-    metrics = validation_metrics(teacher, cfg, bundle, cases)
+    metrics = validation_metrics(teacher, cfg, bundle, examples)
     write_json(folder / TEACHER_FILE, state)
     record = {
         "stage": "teach", "student": network_name(cfg.teacher), "parameters": 0, "data": bundle.name,
@@ -163,15 +167,15 @@ def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], met
 
 
 @torch.no_grad()
-def validation_metrics(scorer: Scorer, cfg: TeachConfig, bundle: Bundle, cases: Cases) -> dict[str, float]:
-    """Metrics at 10 of a scorer on validation cases, each named ``validation/...``."""
+def validation_metrics(scorer: Scorer, cfg: TeachConfig, bundle: Bundle, examples: Examples) -> dict[str, float]:
+    """Metrics at 10 of a scorer on validation examples, each named ``validation/...``."""
     device = training_device(cfg.train.accelerator)
     ranks, owners = [], []
-    batches = CaseBatches(bundle, cases, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
+    batches = ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
     for numbers, batch, targets, seen in batches:
         found, _, _ = rank_rows(scorer.scores(batch.to(device)).cpu(), targets, seen)
         real = targets != PAD
         ranks.append(found[real])
         owners.append(numbers[:, None].expand_as(targets)[real])
-    metrics = metrics_from_ranks(torch.cat(ranks), ks=(10,), cases=torch.cat(owners))
+    metrics = metrics_from_ranks(torch.cat(ranks), ks=(10,), examples=torch.cat(owners))
     return {f"validation/{name}": value for name, value in metrics.items()}

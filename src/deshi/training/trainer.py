@@ -30,9 +30,9 @@ from deshi.data.datamodule import DataModule
 from deshi.data.extra_histories import MoreHistories
 from deshi.data.ranges import inside
 from deshi.data.sequences import Augmentation, Ints
-from deshi.data.splits import Cases, Split
+from deshi.data.splits import Examples, Split
 from deshi.hardware import choose_precision, set_threads, training_device
-from deshi.models.base import Recommender, folded
+from deshi.models.base import Recommender, merged
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
@@ -105,17 +105,17 @@ class Training:
         starts, ends = self._only(self.split.train_ranges(self.bundle, train.train_targets))
         if train.train_targets == "including_validation":
             log.warning("LEAK: train_targets=%s; the validation figures of this run mean nothing", train.train_targets)
-        cases = self.split.cases(self.bundle, "validation")
+        examples = self.split.examples(self.bundle, "validation")
         if self.users is not None:
-            cases = cases.of_users(self.users)
-        if not len(cases):
+            examples = examples.of_users(self.users)
+        if not len(examples):
             raise DeshiError(
-                f"The split {self.split.name} of {self.bundle.name} has no validation case, so nothing can be "
+                f"The split {self.split.name} of {self.bundle.name} has no validation example, so nothing can be "
                 "selected. Lower the filters or move the split's boundaries."
             )
         best = KeepBest(self.checkpoints / STUDENT_FILE)
         begin = time.perf_counter()
-        curve, trainer = self._train("select", starts, ends, cases, train.max_epochs, best)
+        curve, trainer = self._train("select", starts, ends, examples, train.max_epochs, best)
         seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
         student = self._new_network()
         load_weights(student, best.path)
@@ -140,16 +140,18 @@ class Training:
         starts, ends = self._only(self.split.refit_ranges(self.bundle))
         curve, trainer = self._train("refit", starts, ends, None, epochs, None)
         seconds["student_refit_time"] = round(_total_seconds(curve), 3)
-        return folded(cast(TrainingModule, trainer.lightning_module).result)
+        return merged(cast(TrainingModule, trainer.lightning_module).result)
 
     def _train(
-        self, phase: str, starts: Ints, ends: Ints, cases: Cases | None, epochs: int, best: KeepBest | None
+        self, phase: str, starts: Ints, ends: Ints, examples: Examples | None, epochs: int, best: KeepBest | None
     ) -> tuple[LearningCurve, L.Trainer]:
         """Train a fresh student, or go on from the phase's last checkpoint."""
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no hardware lists, no advertisements
-        module, data = self._module(starts, ends, cases)
+        module, data = self._module(starts, ends, examples)
         curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
-        trainer = self._trainer(phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), cases is not None)
+        trainer = self._trainer(
+            phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), examples is not None
+        )
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
         with warnings.catch_warnings():
@@ -174,11 +176,11 @@ class Training:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, before)
 
-    def _module(self, starts: Ints, ends: Ints, cases: Cases | None) -> tuple[TrainingModule, DataModule]:
+    def _module(self, starts: Ints, ends: Ints, examples: Examples | None) -> tuple[TrainingModule, DataModule]:
         cfg, train = self.cfg, self.cfg.train
         counts = torch.from_numpy(target_counts(self.bundle, starts, ends))
         student, loss = self.objective(counts)
-        data = data_module(cfg, self.bundle, starts, ends, cases, student.max_length, self.more_histories())
+        data = data_module(cfg, self.bundle, starts, ends, examples, student.max_length, self.more_histories())
         take_counts = getattr(loss, "set_counts", None)
         if callable(take_counts):
             take_counts(counts)
@@ -191,7 +193,7 @@ class Training:
             train.warmup_steps,
             train.schedule,
             total_steps=len(data.epoch(0)) * train.max_epochs,
-            averaging=train.averaging,
+            ema_decay=train.ema_decay,
             seed=cfg.seed,
         )
         return module, data
@@ -274,7 +276,7 @@ def data_module(
     bundle: Bundle,
     starts: Ints,
     ends: Ints,
-    cases: Cases | None,
+    examples: Examples | None,
     max_length: int,
     more: MoreHistories | None = None,
 ) -> DataModule:
@@ -285,7 +287,7 @@ def data_module(
         bundle: its data.
         starts: ``(U,)`` flat position of each user's first training event.
         ends: ``(U,)`` one past each user's last training event.
-        cases: the validation cases; None for training without validation.
+        examples: the validation examples; None for training without validation.
         max_length: of the student.
         more: histories beside the bundle's.
     """
@@ -294,7 +296,7 @@ def data_module(
         bundle,
         starts,
         ends,
-        cases,
+        examples,
         max_length,
         train.batch_positions,
         train.max_batch_size,

@@ -13,7 +13,7 @@ from deshi.types import ITEM, PAD, USER, DeshiError
 
 if TYPE_CHECKING:
     from deshi.data.bundle import Bundle
-    from deshi.data.splits import Cases
+    from deshi.data.splits import Examples
 
 FORMAT = 1
 
@@ -80,7 +80,7 @@ class Demo(BaseModel):
 def write_demo(
     path: str | Path,
     data: str | Path,
-    knowledge: str | Path | None = None,
+    soft_labels: str | Path | None = None,
     users: int = 100,
     k: int = 20,
     split: Any = None,
@@ -91,7 +91,7 @@ def write_demo(
     Args:
         path: the JSON file.
         data: the data bundle's folder, ``data/NAME``.
-        knowledge: a store that the teacher has written on that bundle with ``held_out`` positions, or None.
+        soft_labels: a store that the teacher has written on that bundle with ``held_out`` positions, or None.
         users: how many, at most. Users whose row the store covers come first.
         k: longest list of the teacher that is kept.
         split: a rule of :mod:`deshi.data.splits`; None is leave-one-out.
@@ -102,34 +102,34 @@ def write_demo(
     """
     from deshi.data.bundle import Bundle
     from deshi.data.splits import LeaveOneOut
-    from deshi.soft_labels.store import Knowledge
+    from deshi.soft_labels.store import SoftLabels
 
     bundle = Bundle.load(data)
-    store = None if knowledge is None else Knowledge.load(knowledge, bundle)
-    if store is not None and store.altered:
-        raise DeshiError(f"{knowledge} is about altered histories, expected a store about the users' own.")
-    cases = (split or LeaveOneOut())(bundle).cases(bundle, "test")
-    lists = np.full((len(cases), 0), PAD) if store is None else store.rows(cases.ends - 1)[0][:, :k]
-    order = np.random.default_rng(seed).permutation(len(cases))
+    store = None if soft_labels is None else SoftLabels.load(soft_labels, bundle)
+    if store is not None and store.augmented:
+        raise DeshiError(f"{soft_labels} is about augmented histories, expected a store about the users' own.")
+    examples = (split or LeaveOneOut())(bundle).examples(bundle, "test")
+    lists = np.full((len(examples), 0), PAD) if store is None else store.rows(examples.ends - 1)[0][:, :k]
+    order = np.random.default_rng(seed).permutation(len(examples))
     if store is not None:
         order = order[np.argsort(lists[order, 0] == PAD, kind="stable")]
-    found = [_user(bundle, cases, case, lists[case]) for case in order[:users].tolist()]
+    found = [_user(bundle, examples, example, lists[example]) for example in order[:users].tolist()]
     demo = Demo(data=bundle.name, teacher=None if store is None else store.teacher, users=found)
     write_json(Path(path), demo.model_dump())
     return Path(path)
 
 
-def _user(bundle: Bundle, cases: Cases, case: int, listed: np.ndarray) -> DemoUser:
+def _user(bundle: Bundle, examples: Examples, example: int, listed: np.ndarray) -> DemoUser:
     ids = bundle.vocabulary[ITEM]
 
     def named(indices: np.ndarray) -> list[str]:
         return [str(one) for one in ids.gather(np.asarray(indices, dtype=np.int64))]
 
-    target = cases.target_rows[cases.target_offsets[case]]
+    target = examples.target_rows[examples.target_offsets[example]]
     listed = listed[listed != PAD]
     return DemoUser(
-        user_id=str(bundle.users[USER][int(cases.users[case])]),
-        history=named(bundle.items[cases.starts[case] : cases.ends[case]]),
+        user_id=str(bundle.users[USER][int(examples.users[example])]),
+        history=named(bundle.items[examples.starts[example] : examples.ends[example]]),
         truth=named(bundle.items[target : target + 1])[0],
         teacher=named(listed) if len(listed) else None,
     )
