@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
 from deshi.configuration.saved import find_trained
 from deshi.configuration.schemas import LabelConfig, TrainingConfig
@@ -20,7 +21,7 @@ from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
 from deshi.hardware import training_device
 from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
