@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Array, Floats
 from deshi.baselines.markov import Markov
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
@@ -15,8 +14,6 @@ from deshi.evaluation.ranking import evaluate_ranks
 from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.models.scorers import Scorer
 
-Ints = NDArray[Any]
-Floats = NDArray[np.float64]
 AT = 10
 """Effects are measured as NDCG at this length."""
 
@@ -37,7 +34,7 @@ def ndcg_per_example(scorer: Scorer, bundle: Bundle, examples: Examples, filter_
     return metrics_per_example(grouped, [AT])[f"ndcg@{AT}"]
 
 
-def sample_examples(examples: Examples, size: int = SAMPLE, only: Ints | None = None) -> Examples:
+def sample_examples(examples: Examples, size: int = SAMPLE, only: Array | None = None) -> Examples:
     """At most ``size`` examples, evenly spaced; with ``only`` ``(C,)`` bool, of those that it marks."""
     chosen = np.arange(len(examples)) if only is None else np.flatnonzero(only)
     if len(chosen) > size:
@@ -47,12 +44,12 @@ def sample_examples(examples: Examples, size: int = SAMPLE, only: Ints | None = 
     return examples.only(kept)
 
 
-def markov(bundle: Bundle, starts: Ints, ends: Ints) -> Scorer:
+def markov(bundle: Bundle, starts: Array, ends: Array) -> Scorer:
     """The last-item Markov ranker, fitted on those training ranges: quick, and it learns what is shown to it."""
     return Markov().fit(bundle, starts, ends)
 
 
-def with_ends(examples: Examples, ends: Ints) -> Examples:
+def with_ends(examples: Examples, ends: Array) -> Examples:
     """The same examples with other ends of their histories."""
     return replace(examples, ends=ends)
 

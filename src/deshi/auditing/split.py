@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Array
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding
 from deshi.auditing.probe import AT, gain, markov, ndcg_per_example, sample_examples, with_ends
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Examples, Split
 
-Ints = NDArray[Any]
 DAY = 86_400_000
 
 
@@ -39,7 +37,7 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
 
 
 def audit_training_ranges(
-    bundle: Bundle, split: Split, ranges: tuple[Ints, Ints], parts: Sequence[str], filter_seen: bool = True
+    bundle: Bundle, split: Split, ranges: tuple[Array, Array], parts: Sequence[str], filter_seen: bool = True
 ) -> list[Finding]:
     """Training ranges that hold targets of an evaluated part, or end before the training part does.
 
@@ -64,7 +62,9 @@ def audit_training_ranges(
     return findings
 
 
-def _leak(flat: Flat, split: Split, part: str, leaked: Ints, ranges: tuple[Ints, Ints], filter_seen: bool) -> Finding:
+def _leak(
+    flat: Flat, split: Split, part: str, leaked: Array, ranges: tuple[Array, Array], filter_seen: bool
+) -> Finding:
     """Targets of a part that are trained on; its effect is what a Markov ranker gains by it on those examples."""
     bundle, examples = flat.bundle, split.examples(flat.bundle, part)
     asked = sample_examples(examples, only=leaked)
@@ -85,7 +85,7 @@ def _leak(flat: Flat, split: Split, part: str, leaked: Ints, ranges: tuple[Ints,
     return finding(f"{part}-target-trained-on", what, where, effect, fix)
 
 
-def _short_range(flat: Flat, split: Split, short: Ints, ranges: tuple[Ints, Ints], filter_seen: bool) -> Finding:
+def _short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
     """Training that stops before its range ends, and what a Markov ranker loses by it on the test examples."""
     bundle = flat.bundle
     examples = split.examples(bundle, "test")
@@ -164,7 +164,7 @@ def _duplicates(flat: Flat, split: Split, part: str, examples: Examples, filter_
     return [finding("duplicate-across-parts", what, where, effect + ".", fix, "note" if coarse else None)]
 
 
-def _again(flat: Flat, examples: Examples) -> Ints:
+def _again(flat: Flat, examples: Examples) -> Array:
     """``(T,)`` bool: targets that are the same item at the same time as an earlier event of their user."""
     order = np.lexsort((np.arange(len(flat.items)), flat.times, flat.items, flat.users))
     columns = (flat.users[order], flat.items[order], flat.times[order])
