@@ -427,7 +427,6 @@ class AuditConfig(StageConfig):
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
     soft_labels: Path | None = Field(None, strict=False, description="a soft-label store to hold against the data")
-    max_positions: int = Field(5_000_000, ge=1, description="training positions to look at, at most")
     interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
     predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
     test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
