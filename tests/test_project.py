@@ -155,3 +155,20 @@ def test_the_picture_is_valid_and_small() -> None:
     words = [element.text or "" for element in root.iter() if element.tag.endswith("text")]
     shown = {match for text in words for match in re.findall(r"deshi (\w+)", text)}
     assert shown <= set(STAGES)
+
+
+def _without_code(text: str) -> tuple[str, list[str]]:
+    fence = r"^```.*?^```\n"
+    return re.sub(fence, "", text, flags=re.M | re.S), re.findall(fence, text, re.M | re.S)
+
+
+def test_the_japanese_readme_says_the_same() -> None:
+    """A translation that lags behind shows commands that no longer exist, and figures that nobody measured."""
+    (english, code), (japanese, japanese_code) = (_without_code(_read(name)) for name in ("README.md", "README.ja.md"))
+    assert japanese_code == code
+    figures = [re.findall(r"\d+(?:\.\d+)?", "\n".join(re.findall(r"^\|.*$", text, re.M))) for text in (english, japanese)]
+    assert figures[0] == figures[1]
+    numbers = [set(re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", text)) for text in (english, japanese)]
+    assert numbers[0] == numbers[1]
+    links = [re.findall(r"\]\(([^)]+)\)", text.replace("README.ja.md", "README.md")) for text in (english, japanese)]
+    assert sorted(links[0]) == sorted(links[1])
