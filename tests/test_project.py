@@ -9,9 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from deshi.stages import STAGES
 
 import deshi
-from deshi.api import STAGES
 from test_imports import LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +155,8 @@ def test_the_picture_is_valid_and_small() -> None:
     words = [element.text or "" for element in root.iter() if element.tag.endswith("text")]
     shown = {match for text in words for match in re.findall(r"deshi (\w+)", text)}
     assert shown <= set(STAGES)
+    assert set(STAGES) - shown - {"label_inspect", "label_import"} <= {"fit", "teach", "label", "distill", "export"}
+    assert {"fit", "teach", "label", "distill", "export"} <= set(words)
 
 
 def _without_code(text: str) -> tuple[str, list[str]]:
