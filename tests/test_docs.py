@@ -19,7 +19,7 @@ import pytest
 
 import deshi
 from deshi import stages
-from deshi.cli import main
+from deshi.cli import WRONG_USE, main
 from deshi.configuration.overrides import from_python
 from doc_services import Services
 
@@ -29,7 +29,9 @@ LINKED = [*PAGES, ROOT / "README.ja.md", ROOT / "CHANGELOG.md"]
 """All pages; the commands of the Japanese README are those of the English one (tests/test_project.py)."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SHORT = ["train.max_epochs=1", "train.progress=false", "train.threads=1", "student.dim=8"]
-NOT_RUN = {"git", "cd", "source", "python", "python3", "pip", "tensorboard", ".venv/bin/pre-commit", ".ci/run"}
+NOT_RUN = {
+    "git", "cd", "source", "python", "python3", "pip", "tensorboard", ".venv/bin/python", ".venv/bin/pre-commit", ".ci/run",
+}  # fmt: skip
 """Programs whose commands are checked for existing files and options instead."""
 
 
@@ -147,6 +149,24 @@ def test_the_commands_of_a_page_run(
             assert all(f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8") for target in targets), words
         else:
             check_named_files(words)
+
+
+ERRORS = [
+    (page, block)
+    for page in PAGES
+    for block in blocks(page, "text")
+    if re.match(r"\$ deshi .*\nerror:", block)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), ERRORS, ids=lambda value: value.name if isinstance(value, Path) else "")
+def test_errors_that_a_page_shows_are_those_of_the_command(
+    page: Path, block: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Messages and nearest names change with the code; a page that shows old ones is of no help."""
+    command, _, message = block.partition("\n")
+    assert main(shlex.split(command)[2:]) == WRONG_USE
+    assert message.strip() in capsys.readouterr().err
 
 
 def check_named_files(words: list[str]) -> None:
