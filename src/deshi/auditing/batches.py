@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Array
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.positions import Positions
@@ -18,7 +17,6 @@ from deshi.data.sequences import Augmentation
 from deshi.data.splits import PARTS, Split
 from deshi.types import PAD, USER, Batch
 
-Ints = NDArray[Any]
 MAX_POSITIONS = 5_000_000
 """So many positions of an epoch are looked at; a longer epoch is sampled from its beginning."""
 
@@ -110,7 +108,7 @@ def _foreign(flat: Flat, epoch: Positions) -> list[Finding]:
     return [finding("batch-differs-from-bundle", what, where, effect, fix)]
 
 
-def _renaming(true: Ints, read: Ints, n_items: int) -> str | None:
+def _renaming(true: Array, read: Array, n_items: int) -> str | None:
     for shift in (-1, 1):
         if ((true + shift) % n_items == read).mean() > NAMED:
             return f"{shift:+d}"
@@ -130,7 +128,7 @@ def _shuffled(flat: Flat, epoch: Positions) -> list[Finding]:
     return [finding("batch-shuffled", what, flat.places(epoch.rows[back]), effect, fix)]
 
 
-def _target_rows(flat: Flat, epoch: Positions, reordered: bool) -> tuple[Ints, Ints]:
+def _target_rows(flat: Flat, epoch: Positions, reordered: bool) -> tuple[Array, Array]:
     """The event that each position's target is (``PAD`` if there is none or it is wrong), and which are wrong.
 
     A target is the next input of its history; after the last input, the event that follows it in the bundle, or with
@@ -152,7 +150,7 @@ def _target_rows(flat: Flat, epoch: Positions, reordered: bool) -> tuple[Ints, I
     return found, asked & (found == PAD)
 
 
-def _wrong_targets(flat: Flat, epoch: Positions, wrong: Ints, split: Split) -> list[Finding]:
+def _wrong_targets(flat: Flat, epoch: Positions, wrong: Array, split: Split) -> list[Finding]:
     places = np.flatnonzero(wrong)
     if not len(places):
         return []
@@ -189,7 +187,7 @@ def _loss_of_targets(flat: Flat, epoch: Positions, split: Split) -> str:
     return f"A Markov ranker has validation NDCG@{AT} {right:.4f} from the bundle, {wrong:.4f} from these batches."
 
 
-def _leaks(flat: Flat, split: Split, target_rows: Ints, refit: bool, filter_seen: bool) -> list[Finding]:
+def _leaks(flat: Flat, split: Split, target_rows: Array, refit: bool, filter_seen: bool) -> list[Finding]:
     trained = np.zeros(len(flat.items), dtype=bool)
     trained[target_rows[target_rows != PAD]] = True
     found = []
@@ -205,7 +203,7 @@ def _short(
     flat: Flat,
     split: Split,
     epoch: Positions,
-    target_rows: Ints,
+    target_rows: Array,
     changes: Augmentation,
     windows: str,
     filter_seen: bool,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Array
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.probe import AT, markov, ndcg_per_example
@@ -17,7 +16,6 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.types import PAD, USER, Batch
 
-Ints = NDArray[Any]
 Asked = Iterable[tuple[Tensor, Batch, Tensor, Tensor]]
 
 
@@ -45,7 +43,7 @@ def audit_questions(
 
 
 def asked_once(
-    flat: Flat, split: Split, examples: Examples, times: Ints, part: str, values: Ints | None = None
+    flat: Flat, split: Split, examples: Examples, times: Array, part: str, values: Array | None = None
 ) -> list[Finding]:
     """Examples that are asked more than once, or never.
 

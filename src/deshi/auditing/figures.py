@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import Floats
 from deshi.auditing.finding import Finding, finding, place
 from deshi.metrics.ranking import METRICS, example_ranks, metrics_per_example
 
-Floats = NDArray[np.float64]
 BATCHES = (8, 16, 32, 50, 64, 100, 128, 200, 250, 256, 500, 512, 1000, 1024, 2000, 2048, 4096, 8192)
 EXACT = 1e-6
 """By how much a figure may differ: it was computed from the same ranks."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Array
 from deshi.types import PAD, Batch
-
-Ints = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +26,19 @@ class Positions:
         whole: whether the epoch was looked at to its end.
     """
 
-    users: Ints
-    items: Ints
-    targets: Ints
-    rows: Ints
-    following: Ints
-    next_items: Ints
+    users: Array
+    items: Array
+    targets: Array
+    rows: Array
+    following: Array
+    next_items: Array
     padded: list[tuple[int, int]]
     whole: bool
 
     @classmethod
     def of(cls, batches: Iterable[Batch], limit: int) -> Positions:
         """Read batches until ``limit`` positions are seen."""
-        parts: list[tuple[Ints, ...]] = []
+        parts: list[tuple[Array, ...]] = []
         padded: list[tuple[int, int]] = []
         seen, whole = 0, True
         for number, batch in enumerate(batches):
@@ -58,7 +55,7 @@ class Positions:
         return cls(users, items, targets, rows, following, next_items, padded, whole)
 
 
-def _read(batch: Batch) -> tuple[tuple[Ints, ...], list[int]]:
+def _read(batch: Batch) -> tuple[tuple[Array, ...], list[int]]:
     """A batch's real positions, and the rows whose padding is wrong."""
     users, items, lengths, targets, rows = (
         tensor.numpy() for tensor in (batch.users, batch.items, batch.lengths, batch.targets, batch.rows)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from deshi.arrays import range_rows
 from deshi.auditing.bundle import Flat
 from deshi.auditing.examples import asked_once
 from deshi.auditing.finding import Finding, count, finding, place
@@ -16,7 +14,6 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.types import ITEM, USER
 
-Ints = NDArray[Any]
 RULES = "Rank by 1 + (candidates that score higher) + half of those that score the same (deshi.metrics.ranks)."
 
 
@@ -64,7 +61,7 @@ def _expected(flat: Flat, examples: Examples, filter_seen: bool) -> pl.DataFrame
     targets = flat.items[examples.target_rows].astype(np.int64)
     n_items = flat.bundle.n_items
     lengths = examples.ends - examples.starts
-    rows = np.arange(lengths.sum()) + np.repeat(examples.starts - (np.cumsum(lengths) - lengths), lengths)
+    rows = range_rows(examples.starts, examples.ends)
     seen = np.unique(np.repeat(np.arange(len(examples)), lengths) * n_items + flat.items[rows])
     repeated = np.isin(owner * n_items + targets, seen)
     left = n_items - np.bincount(seen // n_items, minlength=len(examples))

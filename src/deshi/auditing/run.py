@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from deshi.arrays import Ints
 from deshi.auditing.batches import audit_batches
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
@@ -27,7 +28,7 @@ from deshi.auditing.split import audit_split
 from deshi.auditing.student import audit_student
 from deshi.auditing.subject import Fitted, Subject
 from deshi.auditing.table import audit_table, reproduced
-from deshi.data.sequences import Augmentation, Ints
+from deshi.data.sequences import Augmentation
 from deshi.data.splits import Examples, Split
 from deshi.evaluation.stored import Evaluation, read_curve
 from deshi.models.base import Student

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Array
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding
 from deshi.auditing.probe import AT, gain, markov, ndcg_per_example, sample_examples, with_ends
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Examples, Split
 
-Ints = NDArray[Any]
 DAY = 86_400_000
 
 
@@ -37,14 +34,14 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
     return [*found, *_future(flat, split)]
 
 
-def trained_on(bundle: Bundle, split: Split, part: str, wanted: Ints) -> Ints:
+def trained_on(bundle: Bundle, split: Split, part: str, wanted: Array) -> Array:
     """``(C,)`` bool: which examples of a part have a target among the flat positions that ``wanted`` ``(E,)`` marks."""
     examples = split.examples(bundle, part)
     owner = examples.owners
     return np.bincount(owner[wanted[examples.target_rows]], minlength=len(examples)) > 0
 
 
-def _training_range(flat: Flat, split: Split, starts: Ints, ends: Ints, filter_seen: bool) -> list[Finding]:
+def _training_range(flat: Flat, split: Split, starts: Array, ends: Array, filter_seen: bool) -> list[Finding]:
     inside = np.arange(len(flat.items)) < ends[flat.users]
     found = []
     for part in PARTS:
@@ -58,7 +55,7 @@ def _training_range(flat: Flat, split: Split, starts: Ints, ends: Ints, filter_s
     return found
 
 
-def leak(flat: Flat, split: Split, part: str, leaked: Ints, ranges: tuple[Ints, Ints], filter_seen: bool) -> Finding:
+def leak(flat: Flat, split: Split, part: str, leaked: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
     """Targets of a part that are trained on; its effect is what a Markov ranker gains by it on those examples."""
     bundle, examples = flat.bundle, split.examples(flat.bundle, part)
     asked = sample_examples(examples, only=leaked)
@@ -79,7 +76,7 @@ def leak(flat: Flat, split: Split, part: str, leaked: Ints, ranges: tuple[Ints, 
     return finding(f"{part}-target-trained-on", what, where, effect, fix)
 
 
-def short_range(flat: Flat, split: Split, short: Ints, ranges: tuple[Ints, Ints], filter_seen: bool) -> Finding:
+def short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
     """Training that stops before its range ends, and what a Markov ranker loses by it on the test examples."""
     bundle = flat.bundle
     examples = split.examples(bundle, "test")
@@ -99,7 +96,7 @@ def short_range(flat: Flat, split: Split, short: Ints, ranges: tuple[Ints, Ints]
 
 
 def wrong_ends(
-    flat: Flat, split: Split, part: str, examples: Examples, ends: Ints, filter_seen: bool = True
+    flat: Flat, split: Split, part: str, examples: Examples, ends: Array, filter_seen: bool = True
 ) -> list[Finding]:
     """Histories that do not end right before the example's first target; ``ends`` ``(C,)`` are those that are used."""
     first = np.minimum.reduceat(examples.target_rows, examples.target_offsets[:-1])
@@ -159,7 +156,7 @@ def _duplicates(flat: Flat, split: Split, part: str, examples: Examples, filter_
     return [finding("duplicate-across-parts", what, where, effect + ".", fix, "note" if coarse else None)]
 
 
-def _again(flat: Flat, examples: Examples) -> Ints:
+def _again(flat: Flat, examples: Examples) -> Array:
     """``(T,)`` bool: targets that are the same item at the same time as an earlier event of their user."""
     order = np.lexsort((np.arange(len(flat.items)), flat.times, flat.items, flat.users))
     columns = (flat.users[order], flat.items[order], flat.times[order])

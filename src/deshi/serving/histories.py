@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import offsets_of
 from deshi.configuration.targets import suggestion
 from deshi.types import TIMESTAMP, DeshiError
 
@@ -179,7 +180,7 @@ def _encode(path: Path, found: pl.DataFrame, item_ids: pl.Series) -> Histories:
     return Histories(
         users=found["user"],
         items=indices.filter(known).to_numpy(),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        offsets=offsets_of(counts),
         events=len(flat),
         unknown_items=flat.filter(~known).n_unique(),
     )

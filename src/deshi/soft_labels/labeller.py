@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.data.datamodule import padded_rows
 from deshi.data.sequences import history_batches
 from deshi.metrics.ranks import candidate_scores
 from deshi.models.scorers import PositionScorer, Scorer
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, Batch, DeshiError
 
 PADDED = 64

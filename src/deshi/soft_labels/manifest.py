@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.artifacts import file_sha256, fingerprint, read_json
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, DeshiError
 
 SCHEMA = 1

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
 from deshi.configuration.saved import find_trained
 from deshi.configuration.schemas import KnowConfig, TrainingConfig
@@ -22,7 +23,7 @@ from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.foreign.readers import Imported
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.inspection import inspect_soft_labels
 from deshi.soft_labels.inspection_result import Inspection
 from deshi.soft_labels.manifest import store_path

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deshi.arrays import Ints, offsets_of
 from deshi.artifacts import write_json
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists
 from deshi.soft_labels.foreign.dllm2rec import read_embeddings as read_rows
 from deshi.soft_labels.foreign.frames import sequence_table
-from deshi.soft_labels.foreign.mapping import Ints, Titles, map_by_index
+from deshi.soft_labels.foreign.mapping import Titles, map_by_index
 from deshi.soft_labels.foreign.tensors import write_tensor
 from deshi.soft_labels.foreign.titles import bundle_titles, write_lines
 from deshi.types import PAD, DeshiError
@@ -67,7 +68,7 @@ def read_examples(path: Path | str, titles: Mapping[int, str], window: int = 10)
     width = max([1, *map(len, lists)])
     return ForeignLists(
         np.array([found + [PAD] * (width - len(found)) for found in lists], dtype=np.int64).reshape(-1, width),
-        None, True, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        None, True, offsets_of(sizes),
         np.array([number for history in histories for number in history], dtype=np.int64),
         np.array(nexts, dtype=np.int64), window, str(path), tuple(notes),
     )  # fmt: skip

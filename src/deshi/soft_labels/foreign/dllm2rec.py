@@ -17,11 +17,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.artifacts import atomic_file
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists
 from deshi.soft_labels.foreign.frames import read_frame, read_sequences, sequence_table, write_table
-from deshi.soft_labels.foreign.mapping import Ints, map_by_index
+from deshi.soft_labels.foreign.mapping import map_by_index
 from deshi.soft_labels.foreign.rankings import ScoreMeaning, check_direction, check_ranks, rank_evidence
 from deshi.soft_labels.foreign.tensors import read_tensor, write_tensor
 from deshi.types import PAD, DeshiError

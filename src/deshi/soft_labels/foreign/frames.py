@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from deshi.arrays import Ints, offsets_of
 from deshi.artifacts import atomic_file
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.decoding import Frame
-from deshi.soft_labels.foreign.mapping import Ints, ItemMapping
+from deshi.soft_labels.foreign.mapping import ItemMapping
 from deshi.soft_labels.foreign.unpickle import LIMIT, read_pickle
 from deshi.types import PAD, DeshiError
 
@@ -111,7 +112,7 @@ def read_sequences(
     notes = ["histories are pairs of item and rating; the ratings are left out"] if rated else []
     notes += _check_padding(real, lengths, padding, pad, table, path)
     _check_range(np.concatenate([table[real], nexts]), n_items, id_base, pad, path)
-    offsets = np.concatenate([[0], np.cumsum(real.sum(axis=1))]).astype(np.int64)
+    offsets = offsets_of(real.sum(axis=1))
     labels = _numbers(list(frame.index), "row labels", path)
     return SequenceFrame(offsets, table[real], nexts, labels, table.shape[1], tuple(notes))
 

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.alignment import ForeignLists
 from deshi.soft_labels.foreign.frames import SequenceFrame, sequence_table, write_table
-from deshi.soft_labels.foreign.mapping import Ints, Titles, map_by_index
+from deshi.soft_labels.foreign.mapping import Titles, map_by_index
 from deshi.soft_labels.foreign.titles import bundle_titles, write_lines
 from deshi.types import PAD, DeshiError
 
@@ -87,7 +88,7 @@ def read_answers(
     history = [frame.history[frame.offsets[row] : frame.offsets[row + 1]] for row in asked]
     lists = ForeignLists(
         np.maximum(np.array(numbers, dtype=np.int64), PAD)[:, None], None, True,
-        np.concatenate([[0], np.cumsum(lengths[asked])]).astype(np.int64),
+        offsets_of(lengths[asked]),
         np.concatenate(history) if history else np.empty(0, dtype=np.int64),
         frame.next_items[asked], window or frame.window, str(path), tuple(notes),
     )  # fmt: skip
