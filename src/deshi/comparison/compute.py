@@ -180,7 +180,9 @@ def _tests(
     for (column, first, second), p_values in zip(cells, corrected, strict=True):
         low, high = percentile_bounds(means[:, first, column] - means[:, second, column], confidence)
         tests.append(
-            _test((metrics[column], names[first], names[second]), values[:, [first, second], column], low, high, p_values)
+            _test(
+                (metrics[column], names[first], names[second]), values[:, [first, second], column], low, high, p_values
+            )
         )
     return tests
 

@@ -1,4 +1,4 @@
-"""Settings of a trained run that are equal for all its seeds: its configuration, and those of the runs it is made of."""
+"""Settings of a trained run that are the same for all seeds, those of the runs that it is made of included."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def blocks_of(comparison: Comparison) -> list[Block]:
 
 def tables_of(comparison: Comparison) -> list[Table]:
     """The table of models by metrics and, if anything was tested, the table of tests."""
-    return [figures_table(comparison), *([tests_table(comparison)] if comparison.tests else [])]
+    return [figures_table(comparison), *([pairs_table(comparison)] if comparison.tests else [])]
 
 
 def figures_table(comparison: Comparison) -> Table:
@@ -43,7 +43,7 @@ def figures_table(comparison: Comparison) -> Table:
     return Table(title, columns, rows, _figures_caption(comparison))
 
 
-def tests_table(comparison: Comparison) -> Table:
+def pairs_table(comparison: Comparison) -> Table:
     """A row a pair and metric, corrected p-values."""
     tests = shown_tests(comparison)
     title = "Paired tests over users"

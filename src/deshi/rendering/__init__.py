@@ -3,6 +3,7 @@
 from deshi.rendering.blocks import Block, Cell, Paragraph, Row, Table, Tone, paragraphs
 from deshi.rendering.documents import html, html_page, latex, markdown, render_template
 from deshi.rendering.result import Result
+from deshi.rendering.terminal import plain_text
 
 __all__ = [
     "Block",
@@ -16,6 +17,7 @@ __all__ = [
     "html_page",
     "latex",
     "markdown",
-    "render_template",
     "paragraphs",
+    "plain_text",
+    "render_template",
 ]

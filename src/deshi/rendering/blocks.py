@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-Tone = Literal["plain", "note", "strong", "good", "mild", "alarm", "warning"]
+Tone = Literal["plain", "note", "strong", "good", "info", "caution", "alarm", "warning"]
 """How loud a text is; ``warning`` also begins with that word."""
 
 

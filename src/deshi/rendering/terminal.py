@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import RenderableType
+from collections.abc import Iterable
+from io import StringIO
+
+from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -13,14 +16,27 @@ STYLES: dict[Tone, str] = {
     "note": "dim",
     "strong": "bold",
     "good": "bold green",
-    "mild": "cyan",
+    "info": "cyan",
+    "caution": "yellow",
     "alarm": "bold red",
     "warning": "bold red",
 }
 
 
-def renderable(block: Block) -> RenderableType:
-    """What a console prints for ``block``."""
+def for_console(blocks: Iterable[Block]) -> Group:
+    """What a rich console prints."""
+    return Group(*map(_renderable, blocks))
+
+
+def plain_text(blocks: Iterable[Block], width: int = 120) -> str:
+    """Text without colours, in lines of at most ``width`` columns."""
+    console = Console(file=StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(for_console(blocks))
+    return capture.get().rstrip()
+
+
+def _renderable(block: Block) -> RenderableType:
     if isinstance(block, Paragraph):
         return Text(block.lead + block.text, style=STYLES[block.tone])
     return _table(block)
