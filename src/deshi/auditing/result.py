@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deshi.auditing.finding import SEVERITIES, Finding, exit_code
-from deshi.rendering import Block, Cell, Paragraph, Result, Table, Tone, paragraphs
+from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, Tone, paragraphs
 
 TONES: Mapping[str, Tone] = {"error": "alarm", "warning": "caution", "note": "info"}
 
@@ -72,5 +72,5 @@ class AuditResult(Result):
 
 def _finding(finding: Finding) -> Table:
     lines = {"what": finding.what, "where": "; ".join(finding.where), "effect": finding.effect, "fix": finding.fix}
-    rows = [[Cell(label, bold=True), text] for label, text in lines.items() if text]
+    rows: list[Row] = [[Cell(label, bold=True), text] for label, text in lines.items() if text]
     return Table(f"{finding.severity}: {finding.name}", (), rows, align="ll", tone=TONES[finding.severity])

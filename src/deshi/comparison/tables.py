@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deshi.comparison.comparison import Comparison, Figure, PairTest
-from deshi.rendering import Block, Cell, Table, paragraphs
+from deshi.rendering import Block, Cell, Row, Table, paragraphs
 
 TITLES = {"ndcg": "NDCG", "recall": "Recall", "hr": "HR", "mrr": "MRR", "map": "MAP"}
 MARK = "*"
@@ -33,7 +33,7 @@ def figures_table(comparison: Comparison) -> Table:
     several = len(comparison.models) > 1
     best = {metric: set(comparison.best(metric)) if several else set() for metric in comparison.metrics}
     marked = {metric: comparison.marked(metric) for metric in comparison.metrics}
-    rows = []
+    rows: list[Row] = []
     for model in comparison.models:
         figures = comparison.figures[model.name].items()
         cells = [_figure(each, model.name in best[metric], model.name in marked[metric]) for metric, each in figures]

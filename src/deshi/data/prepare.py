@@ -17,7 +17,7 @@ from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
-from deshi.rendering import Block, Cell, Paragraph, Result, Table, plain_text
+from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, plain_text
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
@@ -49,7 +49,7 @@ class PrepareResult(Result):
     def blocks(self) -> list[Block]:
         """What happened, the filters' report and the statistics."""
         title = f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})"
-        rows = [[Cell(label, bold=True), value] for label, value in statistics.rows(self.statistics)]
+        rows: list[Row] = [[Cell(label, bold=True), value] for label, value in statistics.rows(self.statistics)]
         return [Paragraph(self.message), _report_table(self.report, self.bad_rows), Table(title, (), rows)]
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from deshi.comparison.comparison import Comparison, Model
 from deshi.comparison.compute import compare_evaluations
 from deshi.comparison.tables import tables_of
+from deshi.rendering import Table as ComparisonTable
 from deshi.reporting.blocks import Block, Cards, Picture, Pictures, Row, Section, Table, Text
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.drawing import Pen, baseline_pen, model_pen
 from deshi.reporting.figures import Span, rows_height, spans
 from deshi.reporting.models import baseline_figure, baseline_names
-from deshi.rendering import Table as ComparisonTable
 
 SHOWN = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
 MOST_ROWS = 12

@@ -141,8 +141,8 @@ class Inspection(Result):
     def blocks(self) -> list[Block]:
         """Facts, metrics by part, the memorisation gap, the lists' items, examples."""
         verdict = Paragraph(self.gap.sentence, "alarm" if self.gap.verdict == "memorised" else "strong")
-        blocks = [self._facts(), self._truth(), verdict, self._lists(), *paragraphs(*self._notes())]
-        return [*blocks, self._examples()] if self.examples else blocks
+        blocks: list[Block] = [self._facts(), self._truth(), verdict, self._lists(), *paragraphs(*self._notes())]
+        return blocks + ([self._examples()] if self.examples else [])
 
     def _facts(self) -> Table:
         manifest = self.manifest
