@@ -26,16 +26,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from deshi.arrays import Float32s
 
 CLUSTER, SEEN, K = 50, 50, 10
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: Float32s) -> Float32s:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def trained_like(n_items: int, dim: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+def trained_like(n_items: int, dim: int, generator: np.random.Generator) -> tuple[Float32s, Float32s]:
     """A table ``(n_items, dim)`` and its shared direction ``(dim,)``."""
     spectrum = (1 / np.sqrt(1 + np.arange(dim) / 12)).astype(np.float32)
     shared = unit(generator.standard_normal(dim, dtype=np.float32) * spectrum)
@@ -49,7 +49,7 @@ def trained_like(n_items: int, dim: int, generator: np.random.Generator) -> tupl
     return table + np.outer(along, shared), shared
 
 
-def states_near(table: Floats, shared: Floats, count: int, generator: np.random.Generator) -> Floats:
+def states_near(table: Float32s, shared: Float32s, count: int, generator: np.random.Generator) -> Float32s:
     """States ``(count, dim)``, each near two items."""
     pairs = table[generator.integers(0, len(table), (count, 2))]
     pairs = unit(pairs - (pairs @ shared)[..., None] * shared)
@@ -60,14 +60,14 @@ def states_near(table: Floats, shared: Floats, count: int, generator: np.random.
     return 18 * (np.sqrt(np.float32(1 - 0.2**2)) * found - np.float32(0.2) * shared)
 
 
-def made(n_items: int, dim: int, requests: int) -> tuple[Floats, Floats]:
+def made(n_items: int, dim: int, requests: int) -> tuple[Float32s, Float32s]:
     """A table and states."""
     generator = np.random.default_rng(0)
     table, shared = trained_like(n_items, dim, generator)
     return table, states_near(table, shared, requests, generator)
 
 
-def compare_forms(table: Floats, states: Floats) -> None:
+def compare_forms(table: Float32s, states: Float32s) -> None:
     """Print what a graph finds of the exact lists in each form of the inner product."""
     import faiss
 
@@ -95,7 +95,9 @@ def compare_forms(table: Floats, states: Floats) -> None:
         print(f"{len(table):,} items, inner product {name}: {', '.join(figures)}", flush=True)
 
 
-def timed(answer: Callable[[Floats, NDArray[np.int64]], object], states: Floats, n_items: int) -> NDArray[np.float64]:
+def timed(
+    answer: Callable[[Float32s, NDArray[np.int64]], object], states: Float32s, n_items: int
+) -> NDArray[np.float64]:
     """``(2, requests)`` wall and CPU time of each answer in ms."""
     generator, times = np.random.default_rng(1), []
     for state in states:
@@ -106,7 +108,7 @@ def timed(answer: Callable[[Floats, NDArray[np.int64]], object], states: Floats,
     return np.array(times[10:]).T
 
 
-def measure(table: Floats, states: Floats, path: Path) -> None:
+def measure(table: Float32s, states: Float32s, path: Path) -> None:
     """Print all figures of deshi's index of the table."""
     from deshi.serving.approximate_search import ItemIndex, build_index, measure_recall
     from deshi.serving.top_k import best_of
@@ -122,12 +124,12 @@ def measure(table: Floats, states: Floats, path: Path) -> None:
     recall = measure_recall(index, table, np.array_split(states, -(-len(states) // 8)))
     print(f"recall@10 {recall.recall10:.4f}, recall@100 {recall.recall100:.4f}", flush=True)
 
-    def exact(state: Floats, seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    def exact(state: Float32s, seen: NDArray[np.int64]) -> NDArray[np.int64]:
         scores = (state[None] @ table.T)[0]
         scores[seen] = -np.inf
         return best_of(scores, K)
 
-    def approximate(state: Floats, seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    def approximate(state: Float32s, seen: NDArray[np.int64]) -> NDArray[np.int64]:
         found, scores = index.find(state, K + len(seen))
         scores[np.isin(found, seen)] = -np.inf
         return found[best_of(scores, K)]

@@ -6,10 +6,13 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from deshi.api import STAGES
 
 import deshi
+from test_imports import LAYERS
 
 ROOT = Path(__file__).parents[1]
 TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".sh", ""}
@@ -111,3 +114,44 @@ def test_the_licence_is_apache() -> None:
     text = _read("LICENSE")
     assert "Apache License" in text and "TERMS AND CONDITIONS" in text and "END OF TERMS" in text
     assert 'license = "Apache-2.0"' in _read("pyproject.toml")
+
+
+ARCHITECTURE = "docs/architecture.md"
+PICTURE = "docs/architecture.svg"
+
+
+def _section(text: str, heading: str) -> str:
+    match = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert match, f"{ARCHITECTURE} has no section {heading!r}"
+    return match[1]
+
+
+def test_the_table_of_packages_is_the_order_of_layers() -> None:
+    """A map that shows other floors than the import test enforces leads every newcomer astray."""
+    names = re.findall(r"^\| `(\w+)` \|", _section(_read(ARCHITECTURE), "Packages"), re.M)
+    assert names == [name for name in LAYERS if name != "__main__"]
+    assert {path.stem for path in (ROOT / "src/deshi").iterdir()} - {"py", "__init__", "__main__", "__pycache__"} == {
+        *names
+    }
+
+
+def test_functions_and_classes_that_the_architecture_names_exist() -> None:
+    """Names of code in a page outlive the code, unless somebody looks."""
+    links = re.findall(r"\[`([\w.]+)`\]\(\.\./([\w/.]+\.py)\)", _read(ARCHITECTURE))
+    assert len(links) > 30
+    missing = [
+        f"{file} has no {name}"
+        for name, file in links
+        for part in name.split(".")
+        if not re.search(rf"^ *(class|def) {part}\b|^{part}\b.* = ", _read(file), re.M)
+    ]
+    assert missing == []
+
+
+def test_the_picture_is_valid_and_small() -> None:
+    """A broken picture is a hole at the top of the README; every command that it shows is a stage."""
+    assert len(_read(PICTURE)) < 12_000
+    root = ElementTree.fromstring(_read(PICTURE))
+    words = [element.text or "" for element in root.iter() if element.tag.endswith("text")]
+    shown = {match for text in words for match in re.findall(r"deshi (\w+)", text)}
+    assert shown <= set(STAGES)

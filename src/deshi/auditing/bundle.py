@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from deshi.arrays import Array
 from deshi.artifacts import file_sha256
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.units import mixed_units
@@ -17,7 +16,6 @@ from deshi.data.bundle import Bundle
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX
 from deshi.types import ITEM, PAD, TIMESTAMP, USER
 
-Ints = NDArray[Any]
 AGAIN = "Run deshi prepare with force=true, and train and evaluate again."
 
 
@@ -33,9 +31,9 @@ class Flat:
     """
 
     bundle: Bundle
-    users: Ints
-    items: Ints
-    times: Ints
+    users: Array
+    items: Array
+    times: Array
     table: pl.DataFrame
 
     @classmethod
@@ -45,7 +43,7 @@ class Flat:
         table = pl.read_parquet(bundle.path / "interactions.parquet")
         return cls(bundle, users, np.asarray(bundle.items), np.asarray(bundle.timestamps), table)
 
-    def places(self, rows: Ints, **further: Ints) -> Iterable[str]:
+    def places(self, rows: Array, **further: Array) -> Iterable[str]:
         """Examples: the events at flat positions ``rows``, with further values of each."""
         for number, row in enumerate(rows.tolist()):
             values = {name: column[number] for name, column in further.items()}
@@ -177,7 +175,7 @@ def _agrees_with_table(flat: Flat) -> list[Finding]:
     ]
 
 
-def _renamed(flat: Flat) -> tuple[Ints, int | None] | None:
+def _renamed(flat: Flat) -> tuple[Array, int | None] | None:
     """Rows whose index names another item than the table, and the shift that explains them, if it is a renaming."""
     if flat.table.height != len(flat.items) or flat.items.min() < 0 or flat.items.max() >= flat.bundle.n_items:
         return None
@@ -218,7 +216,7 @@ def _item_table(flat: Flat) -> list[Finding]:
         return []
     if table.height != names.height:
         what = f"items.parquet has {table.height:,} rows, the vocabulary {names.height:,} items."
-        rows: Ints = np.arange(min(table.height, names.height), max(table.height, names.height))
+        rows: Array = np.arange(min(table.height, names.height), max(table.height, names.height))
         wrong = len(rows)
     else:
         rows = np.flatnonzero((table[ITEM] != names[ITEM]).to_numpy())

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deshi.arrays import Floats, Ints
 from deshi.auditing.finding import Finding, count, finding
 from deshi.auditing.pair_data import NOTHING, Catalogue, Pair, far_higher
 from deshi.auditing.pair_lists import numeric, orders
-from deshi.metrics.ranking import Floats, Ints
 
 SHIFTS = (-2, -1, 1, 2)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from deshi.arrays import Ints
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.pair_data import Catalogue, Events, Lists, Pair, Predicted
 from deshi.auditing.pair_reading import Table
 from deshi.auditing.units import UNITS, mixed_units
-from deshi.metrics.ranking import Ints
 from deshi.types import DeshiError
 
 ROLES = ("user", "item")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deshi.arrays import Floats, Ints, offsets_of
 from deshi.auditing.finding import Finding, count, finding
 from deshi.auditing.pair_alignment import popularity_ranks
 from deshi.auditing.pair_data import Pair
-from deshi.metrics.ranking import Floats, Ints
 
 MANY = 25
 """Lists from which on their common properties are no chance."""
@@ -139,7 +139,7 @@ def _seen(pair: Pair) -> Iterator[Finding]:
 def without_seen(pair: Pair) -> Floats:
     """The targets' ranks when items of the user's history are left out of the lists."""
     rows = pair.lists.rows_of(pair.target_user, pair.target)
-    before = np.concatenate([[0], np.cumsum(pair.seen & ~pair.in_target)])
+    before = offsets_of(pair.seen & ~pair.in_target)
     above = before[np.maximum(rows, 0)] - before[pair.lists.offsets[pair.target_user]]
     return np.where(rows >= 0, np.maximum(pair.ranks - above, 1.0), np.inf)
 

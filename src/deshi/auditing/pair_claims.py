@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deshi.arrays import Bools, Floats
 from deshi.auditing.finding import Finding, Severity, finding
 from deshi.auditing.pair_alignment import earlier_ranks
 from deshi.auditing.pair_candidates import without_seen
-from deshi.auditing.pair_data import Bools, Pair
+from deshi.auditing.pair_data import Pair
 from deshi.auditing.pair_lists import BATCHES
 from deshi.configuration.targets import suggestion
-from deshi.metrics.ranking import METRICS, Floats, example_ranks
+from deshi.metrics.ranking import METRICS, example_ranks
 from deshi.types import DeshiError
 
 OTHER_KS = (1, 3, 5, 10, 20, 50, 100)

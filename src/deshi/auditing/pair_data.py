@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from deshi.metrics.ranking import Floats, Ints
+from deshi.arrays import Bools, Floats, Ints, offsets_of
 
-Bools = NDArray[np.bool_]
 NOTHING = -1
 """Stands for a row, item or line that isn't there."""
 
@@ -73,7 +72,7 @@ class Events:
     ) -> Events:
         """Sort events by time; equal times, or all without timestamps, stay in the file's order."""
         order = np.lexsort((line, time, user)) if time is not None and by_time else np.lexsort((line, user))
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=n_users))])
+        offsets = offsets_of(np.bincount(user, minlength=n_users))
         return cls(user[order], item[order], None if time is None else time[order], line[order], offsets)
 
     @property
@@ -84,7 +83,7 @@ class Events:
     def take(self, keep: Bools) -> Events:
         """The events that ``keep`` ``(E,)`` marks."""
         user = self.user[keep]
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(self.offsets) - 1))])
+        offsets = offsets_of(np.bincount(user, minlength=len(self.offsets) - 1))
         time = None if self.time is None else self.time[keep]
         return Events(user, self.item[keep], time, self.line[keep], offsets)
 
@@ -153,7 +152,7 @@ class Lists:
         keep[first] = True
         repeated = line[~keep]
         user, item, score, line = user[keep], item[keep], score[keep], line[keep]
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=n_users))])
+        offsets = offsets_of(np.bincount(user, minlength=n_users))
         best, worst = _tied_ranks(user, score, offsets)
         return cls(user, item, score, line, offsets, best, worst, n_items), repeated
 

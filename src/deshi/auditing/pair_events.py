@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deshi.arrays import Bools, Ints
 from deshi.auditing.finding import Finding, count, finding
-from deshi.auditing.pair_data import Bools, Events, Pair, far_higher
-from deshi.metrics.ranking import Ints
+from deshi.auditing.pair_data import Events, Pair, far_higher
 
 
 def check_events(pair: Pair) -> Iterator[Finding]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deshi.arrays import Floats, Ints
 from deshi.auditing.finding import Finding, count, finding
 from deshi.auditing.pair_data import Pair
-from deshi.metrics.ranking import Floats, Ints
 
 BATCHES = (2048, 1024, 1000, 512, 500, 256, 250, 200, 128, 100, 64, 50, 32, 16)
 """Usual batch sizes."""

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from deshi.arrays import Array
 from deshi.artifacts import read_json
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.data.bundle import Bundle
 from deshi.types import ITEM, DeshiError
 
-Array = NDArray[Any]
 PAIRS = 20_000
 """Pairs of neighbours in histories whose embeddings are compared."""
 

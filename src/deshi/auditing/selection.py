@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from deshi.arrays import Floats
 from deshi.auditing.finding import Finding, finding, place
-from deshi.auditing.probe import AT, Floats
+from deshi.auditing.probe import AT
 from deshi.auditing.table import tolerance
 from deshi.evaluation.stored import CURVE_FILE
 

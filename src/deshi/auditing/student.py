@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Array
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
@@ -20,7 +19,6 @@ from deshi.metrics.ranks import exact_ranks
 from deshi.models.base import Student
 from deshi.types import ITEM, PAD, USER
 
-Ints = NDArray[Any]
 HISTORIES = 128
 LONGEST = 50
 TOLERANCE = 1e-3
@@ -42,7 +40,7 @@ class Asked:
 
     student: Student
     bundle: Bundle
-    users: Ints
+    users: Array
     items: Tensor
     lengths: Tensor
     targets: Tensor

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Floats
 from deshi.auditing.finding import Finding, finding, place
-from deshi.auditing.probe import AT, Floats, ndcg_per_example, sample_examples
+from deshi.auditing.probe import AT, ndcg_per_example, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, Batch
 
-Ints = NDArray[Any]
 SEARCHED = 500
 """Examples that an explanation is tried on."""
 

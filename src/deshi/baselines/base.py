@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from deshi.baselines.events import Events, Ints, training_events
+from deshi.arrays import Ints
+from deshi.baselines.events import Events, training_events
 from deshi.data.bundle import Bundle
 from deshi.types import Batch, DeshiError
 

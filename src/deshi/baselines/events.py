@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
 from deshi.types import PAD, Batch, DeshiError
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ def training_events(bundle: Bundle, starts: Ints, ends: Ints) -> Events:
     lengths = np.maximum(ends - starts, 0)
     if not lengths.sum():
         raise DeshiError(f"The training ranges of {bundle.name} hold no event. Move the boundaries of the split.")
-    shift = starts - (np.cumsum(lengths) - lengths)
-    rows = np.arange(lengths.sum()) + np.repeat(shift, lengths)
+    rows = range_rows(starts, ends)
     users = np.repeat(np.arange(bundle.n_users), lengths)
     return Events(users, bundle.items[rows].astype(np.int64), bundle.n_users, bundle.n_items)
 

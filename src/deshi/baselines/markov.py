@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deshi.arrays import offsets_of, range_rows
 from deshi.baselines.base import Baseline
 from deshi.baselines.events import Events
 from deshi.types import Batch, DeshiError
@@ -32,7 +33,7 @@ class Markov(Baseline):
         keys = events.items[:-1][follows] * events.n_items + events.items[1:][follows]
         pairs, counts = np.unique(keys, return_counts=True)
         sources = np.bincount(pairs // events.n_items, minlength=events.n_items)
-        self._offsets = np.concatenate([[0], np.cumsum(sources)])
+        self._offsets = offsets_of(sources)
         self._next = torch.from_numpy(pairs % events.n_items)
         self._counts = torch.from_numpy(counts).float()
         share = events.counts() / len(events.items)
@@ -41,9 +42,9 @@ class Markov(Baseline):
     def _scores(self, batch: Batch) -> Tensor:
         rows = torch.arange(len(batch.items))
         last = batch.items[rows, batch.lengths - 1].numpy()
-        begins, sizes = self._offsets[last], self._offsets[last + 1] - self._offsets[last]
-        row = torch.from_numpy(np.repeat(rows.numpy(), sizes))
-        place = torch.from_numpy(np.arange(sizes.sum()) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes))
+        begins, ends = self._offsets[last], self._offsets[last + 1]
+        row = torch.from_numpy(np.repeat(rows.numpy(), ends - begins))
+        place = torch.from_numpy(range_rows(begins, ends))
         scores = (self.prior * self._popularity).repeat(len(rows), 1)
         scores[row, self._next[place]] += self._counts[place]
         totals = torch.zeros(len(rows)).index_add_(0, row, self._counts[place])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats
 from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison.models import Group, find_opponent, flatten, group, labelled
 from deshi.comparison.pairing import check_measured_alike, per_user
@@ -26,7 +26,6 @@ from deshi.metrics.significance import (
 )
 from deshi.types import DeshiError
 
-Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 METRICS = ("ndcg@10", "recall@10")

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats
 from deshi.comparison.models import Group, Member, flatten
 from deshi.evaluation.stored import Evaluation
 from deshi.metrics.ranking import example_ranks, metrics_per_example, read_metric
 from deshi.types import ITEM, USER, DeshiError
 
-Floats = NDArray[np.float64]
 KEYS = [USER, "example", ITEM]
 ABSENT = "nothing"
 HASH = re.compile(r"fingerprint$|sha256")

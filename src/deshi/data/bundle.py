@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from deshi.arrays import offsets_of
 from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
 from deshi.data.vocabulary import ITEM_INDEX, ITEM_ORDER, TIE_RULE, USER_INDEX, Events
 from deshi.types import ITEM, TEXT, TIMESTAMP, TITLE, USER, DeshiError
@@ -179,7 +180,7 @@ def fill_bundle(
     counts = np.bincount(users, minlength=events.user_ids.len())
     if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offsets = offsets_of(counts)
     items_array = events.frame[ITEM_INDEX].to_numpy().astype(np.int32)
     arrays: tuple[np.ndarray, ...] = (offsets, items_array, events.frame[TIMESTAMP].to_numpy().astype(np.int64))
     (folder / "sequences").mkdir()

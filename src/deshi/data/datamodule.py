@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.extra_histories import JoinedBatches, MoreHistories
-from deshi.data.sequences import Augmentation, Ints, TrainingBatches, WindowMode, history_batches
+from deshi.data.sequences import Augmentation, TrainingBatches, WindowMode, history_batches
 from deshi.data.splits import Examples
 from deshi.types import PAD, Batch
 

@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from deshi.data.sequences import Ints, TrainingBatches
+from deshi.arrays import Ints
+from deshi.data.sequences import TrainingBatches
 from deshi.types import Batch
 
 

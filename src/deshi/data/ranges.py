@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from deshi.arrays import Ints
 
 
 def inside(starts: Ints, ends: Ints, n_events: int) -> NDArray[np.bool_]:

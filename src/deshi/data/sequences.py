@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints, range_rows
 from deshi.types import PAD, Batch, DeshiError
 
-Ints = NDArray[np.int64]
 WindowMode = Literal["last", "all", "random"]
 
 
@@ -62,7 +62,7 @@ def make_windows(
         begin = first + generator.integers(0, room + 1)
         return Windows(users, begin, np.minimum(begin + max_length + 1, last))
     counts = -(-(last - first - 1) // max_length)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    number = range_rows(np.zeros_like(counts), counts)
     stop = np.repeat(last, counts) - number * max_length
     return Windows(np.repeat(users, counts), np.maximum(np.repeat(first, counts), stop - max_length - 1), stop)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from deshi.arrays import offsets_of, range_rows
 from deshi.data.bundle import Bundle
 from deshi.types import DeshiError
 
@@ -62,7 +63,7 @@ class Examples:
     def only(self, kept: np.ndarray) -> Examples:
         """The examples for which ``kept`` ``(C,)`` bool is true."""
         counts = np.diff(self.target_offsets)
-        offsets = np.concatenate([[0], np.cumsum(counts[kept])])
+        offsets = offsets_of(counts[kept])
         rows = self.target_rows[np.repeat(kept, counts)]
         return Examples(self.users[kept], self.starts[kept], self.ends[kept], offsets, rows)
 
@@ -136,7 +137,7 @@ class Split:
             return Examples(users, starts, ends, np.arange(len(users) + 1), ends.copy())
         rows, owner = _distinct(bundle, ends, stops[users])
         counts = np.bincount(owner, minlength=len(users))
-        return Examples(users, starts, ends, np.concatenate([[0], np.cumsum(counts)]), rows)
+        return Examples(users, starts, ends, offsets_of(counts), rows)
 
     def _bounds(self, bundle: Bundle, part: str) -> tuple[np.ndarray, np.ndarray]:
         if part == "validation":
@@ -277,7 +278,7 @@ def _split(
 
 def _before(bundle: Bundle, moment: int) -> np.ndarray:
     """Flat position of each user's first event at or after ``moment``."""
-    earlier = np.concatenate([[0], np.cumsum(bundle.timestamps < moment)])
+    earlier = offsets_of(bundle.timestamps < moment)
     return bundle.offsets[:-1] + earlier[bundle.offsets[1:]] - earlier[bundle.offsets[:-1]]
 
 
@@ -285,7 +286,7 @@ def _distinct(bundle: Bundle, begins: np.ndarray, stops: np.ndarray) -> tuple[np
     """The rows of the ranges, each item's first one only, and the number of the range that each belongs to."""
     lengths = stops - begins
     owner = np.repeat(np.arange(len(begins)), lengths)
-    rows = np.arange(lengths.sum()) + np.repeat(begins - (np.cumsum(lengths) - lengths), lengths)
+    rows = range_rows(begins, stops)
     _, first = np.unique(owner * bundle.n_items + bundle.items[rows], return_index=True)
     first.sort()
     return rows[first], owner[first]

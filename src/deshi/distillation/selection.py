@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deshi.distillation.selection_inputs import Evidence, Floats
+from deshi.arrays import Float32s
+from deshi.distillation.selection_inputs import Evidence
 from deshi.types import DeshiError
 
 
@@ -86,7 +87,7 @@ class Ranked(SelectionStrategy):
         self.lowest = lowest
 
     @abstractmethod
-    def values(self, evidence: Evidence) -> Floats:
+    def values(self, evidence: Evidence) -> Float32s:
         """``(M,)`` of the rows."""
 
     def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
@@ -116,7 +117,7 @@ class Confidence(Ranked):
         super().__init__(share, lowest)
         self.measure = measure
 
-    def values(self, evidence: Evidence) -> Floats:
+    def values(self, evidence: Evidence) -> Float32s:
         """See :meth:`Ranked.values`."""
         return evidence.confidence if self.measure == "probability" else -evidence.teacher_entropy
 
@@ -136,7 +137,7 @@ class Disagreement(Ranked):
         super().__init__(share, lowest)
         self.student = student
 
-    def values(self, evidence: Evidence) -> Floats:
+    def values(self, evidence: Evidence) -> Float32s:
         """See :meth:`Ranked.values`."""
         return evidence.divergence
 
@@ -156,7 +157,7 @@ class GroundTruthError(Ranked):
         super().__init__(share, lowest)
         self.student = student
 
-    def values(self, evidence: Evidence) -> Floats:
+    def values(self, evidence: Evidence) -> Float32s:
         """See :meth:`Ranked.values`."""
         return evidence.judged.loss
 
@@ -182,7 +183,7 @@ class Uncertainty(Ranked):
         self.student = student
         self.measure = measure
 
-    def values(self, evidence: Evidence) -> Floats:
+    def values(self, evidence: Evidence) -> Float32s:
         """See :meth:`Ranked.values`."""
         return evidence.judged.entropy if self.measure == "entropy" else -evidence.judged.margin
 
@@ -222,7 +223,7 @@ class Coreset(SelectionStrategy):
         return evidence.mark(np.concatenate(chosen))
 
 
-def k_center(points: Floats, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def k_center(points: Float32s, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Greedy k-center: a random point first, then again and again the one farthest from all that are chosen.
 
     Args:

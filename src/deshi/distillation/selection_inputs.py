@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Float32s, Ints, range_rows
 from deshi.data.sequences import history_batches
 from deshi.models.base import Student
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.store import SoftLabels
 from deshi.types import PAD, DeshiError
 
-Floats = NDArray[np.float32]
 POSITIONS = 2048
 """Positions that one pass of the student reads: their scores of the whole catalogue are in memory together."""
 GRADED = ("logit", "log_probability", "probability")
@@ -34,9 +34,9 @@ class Judged:
         margin: probability of its first item less that of its second.
     """
 
-    loss: Floats
-    entropy: Floats
-    margin: Floats
+    loss: Float32s
+    entropy: Float32s
+    margin: Float32s
 
 
 class Evidence:
@@ -110,7 +110,7 @@ class Evidence:
         if self._soft_labels is None:
             raise DeshiError(
                 "The strategy looks at the teacher's answers, but there are none yet: it can choose among answers that "
-                "exist (deshi distill), not which ones to ask for (deshi know export). Take one that looks at the "
+                "exist (deshi distill), not which ones to ask for (deshi label). Take one that looks at the "
                 "student or the data."
             )
         kind = self._soft_labels.manifest["score_kind"]
@@ -122,12 +122,12 @@ class Evidence:
         return self._soft_labels
 
     @cached_property
-    def confidence(self) -> Floats:
+    def confidence(self) -> Float32s:
         """``(M,)`` the teacher's probability of its first item, among the items of its list."""
         return self._of_lists()[0]
 
     @cached_property
-    def teacher_entropy(self) -> Floats:
+    def teacher_entropy(self) -> Float32s:
         """``(M,)`` entropy in nats of the teacher's distribution over its list."""
         return self._of_lists()[1]
 
@@ -145,7 +145,7 @@ class Evidence:
         return Judged(*found)
 
     @cached_property
-    def divergence(self) -> Floats:
+    def divergence(self) -> Float32s:
         """``(M,)`` the ``KL(teacher || student)`` in nats, both renormalised to the teacher's list."""
         found = np.empty(len(self), dtype=np.float32)
         for places, scores in self._scores():
@@ -156,14 +156,14 @@ class Evidence:
         return found
 
     @cached_property
-    def hidden(self) -> Floats:
+    def hidden(self) -> Float32s:
         """``(M, dim)`` the student's hidden states at the rows."""
         found = np.empty((len(self), self.student.dim), dtype=np.float32)
         for places, states in self._passes():
             found[places] = states.cpu().numpy()
         return found
 
-    def _of_lists(self) -> tuple[Floats, Floats]:
+    def _of_lists(self) -> tuple[Float32s, Float32s]:
         found = np.empty((2, len(self)), dtype=np.float32)
         for begin in range(0, len(self), POSITIONS):
             part = slice(begin, begin + POSITIONS)
@@ -219,7 +219,7 @@ def windows(histories: Histories, rows: Ints, max_length: int) -> tuple[Ints, In
     begins, stops = np.asarray(histories.offsets)[sequences], rows[first + counts - 1] + 1
     step = max(1, max_length // 2)
     number = 1 + np.maximum(-(-(stops - begins - max_length) // step), 0)
-    place = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    place = range_rows(np.zeros_like(number), number)
     starts = np.repeat(begins, number) + place * step
     ends = np.minimum(starts + max_length, np.repeat(stops, number))
     return np.repeat(sequences, number), starts, ends, np.where(place == 0, starts, starts + max_length - step)

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import padded_rows
 from deshi.data.splits import Examples
 from deshi.types import ITEM, USER, DeshiError
-
-Ints = NDArray[np.int64]
 
 COLUMN = "candidates"
 

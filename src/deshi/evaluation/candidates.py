@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.artifacts import file_sha256, fingerprint
 from deshi.baselines.events import training_events
 from deshi.data.bundle import Bundle
@@ -23,7 +24,6 @@ from deshi.data.splits import PARTS, Examples, Split
 from deshi.evaluation.candidate_file import read_candidates
 from deshi.types import ITEM, PAD, USER, DeshiError
 
-Ints = NDArray[np.int64]
 Sampling = Literal["uniform", "popularity"]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
 from deshi.evaluation.ranking import Ranking, evaluate_ranks, lists_frame, summarise
@@ -18,8 +19,6 @@ from deshi.metrics.beyond import beyond_accuracy
 from deshi.metrics.calibration import Reliability, reliability
 from deshi.metrics.generated_answers import ratios
 from deshi.models.scorers import Scorer
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +119,7 @@ def measure(
 
 def history_popularity(bundle: Bundle, examples: Examples, counts: Ints) -> NDArray[np.float64]:
     """``(C,)`` the mean of ``counts`` over the events of each example's history."""
-    sums = np.concatenate([[0], np.cumsum(counts[bundle.items])])
+    sums = offsets_of(counts[bundle.items])
     return (sums[examples.ends] - sums[examples.starts]) / (examples.ends - examples.starts)
 
 

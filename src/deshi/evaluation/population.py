@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

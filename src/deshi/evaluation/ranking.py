@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import ExampleBatches
 from deshi.data.splits import Examples
@@ -20,8 +21,6 @@ from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import rank_rows
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.data.splits import Examples
 from deshi.metrics.ranking import metrics_from_ranks
 
-Ints = NDArray[np.int64]
 Names = NDArray[np.str_]
 
 POPULARITY = "target popularity"

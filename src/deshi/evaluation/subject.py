@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from deshi.arrays import Ints
 from deshi.configuration.saved import find_trained
 from deshi.configuration.schemas import DataConfig, EvaluateConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
-from deshi.data.sequences import Ints
 from deshi.data.splits import Examples, LeaveOneOut, Split
 from deshi.models.scorers import Scorer
 from deshi.training.runs import check_same_data, load_scorer, read_record, trained_config

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.ranges import inside
-from deshi.data.sequences import Ints
 from deshi.data.splits import Examples
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

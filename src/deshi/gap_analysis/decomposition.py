@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints
 from deshi.gap_analysis.covariates import Covariate
 from deshi.metrics.significance import Interval, percentile_interval
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 GROUPS = 8
 RIDGE = 1e-9
 """Times the number of examples: only so that properties that coincide don't make the system singular."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_interval
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Headline(NamedTuple):

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints, offsets_of
 from deshi.data.bundle import Bundle
-from deshi.data.sequences import Ints
 from deshi.data.splits import Examples, Split
 from deshi.evaluation.ranking import evaluate_ranks
 from deshi.metrics.ranking import METRICS, example_ranks, read_metric
 from deshi.models.scorers import Scorer
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _with_withheld(bundle: Bundle, examples: Examples, ends: Ints) -> tuple[Exam
         rows += [targets, withheld]
         own += [np.ones(len(targets), bool), np.zeros(len(withheld), bool)]
         counts.append(len(targets) + len(withheld))
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+    offsets = offsets_of(counts)
     return Examples(examples.users, examples.starts, ends, offsets, np.concatenate(rows)), np.concatenate(own)
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_interval
 
-Floats = NDArray[np.float64]
 Verdict = Literal["noise", "drift", "suspicious"]
 
 PUBLISHED = "published models on ML-1M: test/validation 0.93 to 0.94"

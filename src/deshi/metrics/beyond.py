@@ -12,10 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints
 from deshi.types import PAD, DeshiError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _NUMBERS = 4_000_000
 """Numbers of the largest temporary block of item vectors: 16 MB in float32."""

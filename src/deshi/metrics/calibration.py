@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Floats
 from deshi.metrics.ranks import candidate_scores, row_slices
 from deshi.types import DeshiError, check_shape
-
-Floats = NDArray[np.float64]
 
 BINS = 15
 """Number of bins of the reliability table, as in Guo et al. 2017."""

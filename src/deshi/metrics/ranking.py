@@ -11,14 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Floats, Ints, offsets_of
 from deshi.configuration.targets import suggestion
 from deshi.types import DeshiError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def example_ranks(
     by_rank = np.lexsort((flat, owner))
     flat, owner = flat[by_rank], owner[by_rank]
     sizes = np.bincount(owner, minlength=count)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if count else np.zeros(0, np.int64)
+    starts = offsets_of(sizes)[:-1]
     return ExampleRanks(flat, owner, sizes, np.arange(len(flat)) - starts[owner] + 1)
 
 

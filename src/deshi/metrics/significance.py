@@ -10,12 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from deshi.arrays import Floats
 from deshi.types import DeshiError
-
-Floats = NDArray[np.float64]
 
 CELLS = 1 << 20
 """Cells of a block of resampling weights (samples x examples): 8 MiB of float64."""

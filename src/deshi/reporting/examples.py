@@ -8,12 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.reporting.blocks import Block, Example, Examples, Missing, Recommended, Section, Shown, Text
 from deshi.reporting.context import Context, Data, evaluate_again, lists_of
 from deshi.reporting.models import Model, baseline_names, baseline_ranks
 from deshi.types import ITEM, TITLE, USER
-
-Ints = NDArray[np.int64]
 
 HISTORY, LISTED, TRUTHS = 10, 5, 5
 """How much an example shows: the latest items of a history, the first items of a list, the true next items."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats
 from deshi.reporting.drawing import INK, LEGEND_LABEL, MUTED, SURFACE, Pen, shortened
 
-Floats = NDArray[np.float64]
 Draw = Callable[[Axes], None]
 
 ROW = 0.3

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.baselines.events import training_events
 from deshi.data.ranges import inside
 from deshi.evaluation.measure import history_popularity
@@ -15,9 +15,6 @@ from deshi.reporting.context import Context, Data, evaluate_again, lists_of, tit
 from deshi.reporting.drawing import COLORS, MUTED, Pen
 from deshi.reporting.figures import Curve, against_diagonal, rows_height, stacked_shares
 from deshi.types import PAD
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 GROUPS = {"head": COLORS[0], "torso": COLORS[2], "tail": COLORS[1], "cold": MUTED}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Bools, Ints
 from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import COUNT, ServingBundle
 from deshi.serving.onnx_network import OnnxNetwork, pad
@@ -19,8 +20,6 @@ from deshi.serving.title_search import TitleIndex
 from deshi.serving.top_k import best_of
 from deshi.types import ITEM, PAD, TITLE, DeshiError
 
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 History = Sequence[str] | Sequence[int] | Ints
 """Item ids (texts) or item indices (whole numbers), oldest first."""
 
@@ -119,7 +118,7 @@ class Engine:
         k: int = 10,
         exclude: History = (),
         candidates: History | None = None,
-        allowed: Mask | None = None,
+        allowed: Bools | None = None,
         filter_seen: bool | None = None,
     ) -> Answer:
         """The ``k`` items that are most likely to come next.
@@ -144,7 +143,7 @@ class Engine:
         k: int = 10,
         exclude: History = (),
         candidates: History | None = None,
-        allowed: Mask | None = None,
+        allowed: Bools | None = None,
         filter_seen: bool | None = None,
     ) -> list[Answer]:
         """The answer to each history, in their order; the other arguments as for :meth:`recommend`, for all of them."""
@@ -159,7 +158,7 @@ class Engine:
         ]
 
     def top(
-        self, histories: Sequence[Ints], k: int, allowed: Mask | None = None, filter_seen: bool = True
+        self, histories: Sequence[Ints], k: int, allowed: Bools | None = None, filter_seen: bool = True
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The best items of many encoded histories, as arrays.
 
@@ -206,7 +205,7 @@ class Engine:
         known = [self._index[item] for item in history if item in self._index]
         return np.array(known, dtype=np.int64), len(history) - len(known)
 
-    def mask(self, items: History) -> Mask:
+    def mask(self, items: History) -> Bools:
         """``(n_items,)`` true for the given items: a filter to hand to ``allowed``. Unknown ids are ignored."""
         found = np.zeros(self.n_items, dtype=bool)
         found[self.encode(items)[0]] = True
@@ -261,7 +260,7 @@ class Engine:
         self,
         near: ItemIndex,
         histories: Sequence[Ints],
-        allowed: Mask | None,
+        allowed: Bools | None,
         filter_seen: bool,
         items: NDArray[np.int32],
         scores: NDArray[np.float32],
@@ -301,7 +300,7 @@ class Engine:
             block = order[first : first + self._batch_size]
             yield block, self._network.hidden(*pad([histories[row][-self.bundle.max_length :] for row in block]))
 
-    def _open_items(self, exclude: History, candidates: History | None, allowed: Mask | None) -> Mask | None:
+    def _open_items(self, exclude: History, candidates: History | None, allowed: Bools | None) -> Bools | None:
         """What may be answered, as one mask; None is everything."""
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (self.n_items,)):
             raise RequestError(

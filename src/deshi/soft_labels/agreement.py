@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Floats
 from deshi.types import PAD, DeshiError
-
-Floats = NDArray[np.float64]
 
 
 def jaccard(first: NDArray[Any], second: NDArray[Any]) -> Floats:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, Windows
 from deshi.data.splits import Split
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.types import DeshiError
 
 _BLOCK = 256
@@ -49,7 +50,7 @@ def augment_histories(
         raise DeshiError(f"No user of {bundle.name} has two training events, so there is no history to alter.")
     generator = np.random.Generator(np.random.SFC64([seed, 29]))
     sources, counts = _augmented(users, starts[users], ends[users], augmentation, generator)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offsets = offsets_of(counts)
     items = np.asarray(bundle.items)[sources]
     return Histories(bundle.name, bundle.fingerprint, bundle.n_items, offsets, items, users.astype(np.int64), sources)
 

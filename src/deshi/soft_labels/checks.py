@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Array
 from deshi.artifacts import file_sha256
 from deshi.types import PAD, DeshiError
 
-Array = NDArray[Any]
 Had = Callable[[NDArray[np.int64], Array], NDArray[np.bool_]]
 _BLOCK = 1 << 15
 """Rows read at a time."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.artifacts import fingerprint
 from deshi.data.bundle import Bundle
 from deshi.types import DeshiError
 
-Ints = NDArray[np.int64]
 ARRAYS = {"offsets": np.int64, "items": np.int32, "users": np.int64, "sources": np.int64}
 
 
@@ -123,12 +123,6 @@ class FirstSeen:
         keys = owners * self._n_items + items
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.asarray((self._keys[places] == keys) & (self._rows[places] <= rows) & (items >= 0))
-
-
-def expand(starts: Ints, stops: Ints) -> Ints:
-    """All flat positions of the ranges ``starts[i] .. stops[i] - 1``, one range after the other."""
-    lengths = np.maximum(stops - starts, 0)
-    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -9,20 +9,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.metrics.beyond import coverage, gini, novelty
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.models.scorers import Scorer
 from deshi.soft_labels.agreement import jaccard, rbo
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.inspection_result import Example, Inspection, Overlap, Part, Taste, judge
 from deshi.soft_labels.labeller import Lister
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import LATEST, TRAIN, Truths, truths
 from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
 
-Floats = NDArray[np.float64]
 _BLOCK = 1 << 15
 _SHOWN = 10
 """List length of overlap and popularity."""

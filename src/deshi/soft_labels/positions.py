@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Split
-from deshi.soft_labels.histories import Histories, Ints, expand
+from deshi.soft_labels.histories import Histories
 from deshi.types import DeshiError
 
 HELP = "all, train, last:N, sample:SHARE, held_out, validation, test, or several of them joined by +"
@@ -75,15 +76,15 @@ def _rule(text: str, starts: Ints, ends: Ints, held: dict[str, Ints], whole: int
     if text == "all":
         return np.arange(whole)
     if text == "train":
-        return expand(starts, ends - 1)
+        return range_rows(starts, ends - 1)
     if text == "held_out":
         return np.concatenate(list(held.values()))
     if text in held:
         return held[text]
     if name == "last":
-        return expand(np.maximum(starts, ends - 1 - _count(text, value)), ends - 1)
+        return range_rows(np.maximum(starts, ends - 1 - _count(text, value)), ends - 1)
     if name == "sample":
-        return _sample(expand(starts, ends - 1), _share(text, value), seed)
+        return _sample(range_rows(starts, ends - 1), _share(text, value), seed)
     raise DeshiError(f"positions has {text!r}, expected {HELP}.")
 
 

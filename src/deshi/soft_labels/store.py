@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.checks import Report, inspect_files, inspect_rows
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
 from deshi.types import PAD, DeshiError
 
@@ -152,7 +153,7 @@ class SoftLabels:
             if array.shape != (rows, self.k) or array.dtype != dtypes[name]:
                 raise DeshiError(
                     f"{self.path / name} is {array.dtype}{array.shape}, expected {dtypes[name]}{(rows, self.k)}: a row "
-                    f"for each of {rows:,} events. Write the store again with deshi know."
+                    f"for each of {rows:,} events. Write the store again: deshi label RUN"
                 )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Split
-from deshi.soft_labels.histories import Histories, Ints, expand
+from deshi.soft_labels.histories import Histories
 
 TRAIN, LATEST = "train", "train-last"
 """All training rows, and each user's latest one: the neighbour in time of the first held-out row."""
@@ -59,7 +60,9 @@ def truths(histories: Histories, bundle: Bundle, split: Split) -> list[Truths]:
 
 def _training(histories: Histories, starts: Ints, ends: Ints) -> list[Truths]:
     latest = (ends - 2)[ends - starts >= 2]
-    return [_followed(histories, name, rows) for name, rows in ((TRAIN, expand(starts, ends - 1)), (LATEST, latest))]
+    return [
+        _followed(histories, name, rows) for name, rows in ((TRAIN, range_rows(starts, ends - 1)), (LATEST, latest))
+    ]
 
 
 def _followed(histories: Histories, name: str, rows: Ints) -> Truths:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.artifacts import fingerprint, read_json
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import Scorer
 from deshi.soft_labels.checks import inspect_rows
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.labeller import Lister, Lists
 from deshi.soft_labels.manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_manifest, new_request
 from deshi.soft_labels.progress import Meter, Progress

@@ -11,14 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from deshi.arrays import Float32s, Ints
 from deshi.artifacts import file_sha256
 from deshi.configuration.targets import nearest
 from deshi.types import PAD, DeshiError
 
 log = logging.getLogger(__name__)
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -161,7 +160,7 @@ def open_array(path: Path, dimensions: int) -> np.ndarray:
     return array
 
 
-def read_vectors(path: Path, ids: Path | None, column: str, vectors: str | None) -> tuple[pl.Series, Floats]:
+def read_vectors(path: Path, ids: Path | None, column: str, vectors: str | None) -> tuple[pl.Series, Float32s]:
     """Item ids and their vectors, row by row.
 
     Args:
@@ -209,14 +208,14 @@ def _only(names: list[str], path: Path) -> str:
     return names[0]
 
 
-def _stacked(column: pl.Series, path: Path) -> Floats:
+def _stacked(column: pl.Series, path: Path) -> Float32s:
     try:
         return np.array(column.to_list(), dtype=np.float32).reshape(len(column), -1)
     except (ValueError, TypeError) as error:
         raise DeshiError(f"{path}: {column.name} is no column of equally long lists of numbers ({error}).") from error
 
 
-def _tensor(path: Path, name: str | None) -> Floats:
+def _tensor(path: Path, name: str | None) -> Float32s:
     try:
         with safe_open(path, framework="np") as handle:
             names = list(handle.keys())

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import ExampleBatches
 from deshi.teachers.base import Resources
@@ -190,7 +191,7 @@ class RankedLists(_OnePerUser):
                 "Expected each item once a list."
             )
         counts = np.bincount(users, minlength=bundle.n_users)
-        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        self._offsets = offsets_of(counts)
         self._listed, self._scores = items, values.astype(np.float32)
         log.info("%s: lists for %d users, %d items on average", file, (counts > 0).sum(), round(float(counts.mean())))
 

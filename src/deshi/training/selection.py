@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.configuration.saved import find_trained
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.distillation.selection import SelectionStrategy
 from deshi.distillation.selection_inputs import Evidence
 from deshi.models.base import Student
-from deshi.soft_labels.histories import Histories, Ints
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.store import SoftLabels
 from deshi.training.runs import check_same_data, load_selected_student, read_record, trained_config
 from deshi.types import DeshiError

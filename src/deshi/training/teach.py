@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.artifacts import atomic_file, write_json
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import ExampleBatches
-from deshi.data.sequences import Ints
 from deshi.data.splits import Examples, Split
 from deshi.hardware import training_device
 from deshi.metrics.ranking import metrics_from_ranks

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deshi.arrays import Ints
 from deshi.artifacts import read_json, write_json
 from deshi.configuration.schemas import TrainingConfig
 from deshi.configuration.targets import build
@@ -29,7 +30,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.datamodule import DataModule
 from deshi.data.extra_histories import MoreHistories
 from deshi.data.ranges import inside
-from deshi.data.sequences import Augmentation, Ints
+from deshi.data.sequences import Augmentation
 from deshi.data.splits import Examples, Split
 from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender, merged

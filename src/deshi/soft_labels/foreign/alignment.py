@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign import matching
-from deshi.soft_labels.foreign.mapping import Ints, ItemMapping
+from deshi.soft_labels.foreign.mapping import ItemMapping
 from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED
 from deshi.types import PAD, DeshiError
 
@@ -165,7 +166,7 @@ def align_rows(
     history = mapping.to_bundle(lists.history)
     following = None if lists.next_items is None else mapping.to_bundle(lists.next_items)
     lengths = np.diff(lists.offsets)
-    unknown_before = np.concatenate([[0], np.cumsum(history == PAD)])
+    unknown_before = offsets_of(history == PAD)
     unknown = unknown_before[lists.offsets[1:]] > unknown_before[lists.offsets[:-1]]
     if following is not None:
         unknown |= following == PAD

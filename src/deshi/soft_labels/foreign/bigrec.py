@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from deshi.arrays import offsets_of
 from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists
 from deshi.soft_labels.foreign.dllm2rec import read_embeddings as read_rows
 from deshi.soft_labels.foreign.mapping import Titles
@@ -54,7 +55,7 @@ def read_examples(path: Path | str, titles: Mapping[int, str], window: int = 10)
     width = max([1, *map(len, lists)])
     return ForeignLists(
         np.array([found + [PAD] * (width - len(found)) for found in lists], dtype=np.int64).reshape(-1, width),
-        None, True, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        None, True, offsets_of(sizes),
         np.array([number for history in histories for number in history], dtype=np.int64),
         np.array(nexts, dtype=np.int64), window, str(path), tuple(notes),
     )  # fmt: skip

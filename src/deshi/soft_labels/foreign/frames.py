@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from deshi.soft_labels.foreign.mapping import Ints
+from deshi.arrays import Ints, offsets_of
 from deshi.soft_labels.foreign.pickled_frames import Frame, read_pickled_frame
 from deshi.types import DeshiError
 
@@ -94,7 +94,7 @@ def read_sequences(path: Path | str, n_items: int) -> SequenceFrame:
     notes = ["histories are pairs of item and rating; the ratings are left out"] if rated else []
     notes += _check_padding(real, lengths, n_items, table, path)
     _check_range(np.concatenate([table[real], nexts]), n_items, path)
-    offsets = np.concatenate([[0], np.cumsum(real.sum(axis=1))]).astype(np.int64)
+    offsets = offsets_of(real.sum(axis=1))
     labels = _numbers(list(frame.index), "row labels", path)
     return SequenceFrame(offsets, table[real], nexts, labels, table.shape[1], tuple(notes))
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from deshi.arrays import Ints, offsets_of
 from deshi.soft_labels.foreign.alignment import ForeignLists
 from deshi.soft_labels.foreign.frames import SequenceFrame
-from deshi.soft_labels.foreign.mapping import Ints, Titles
+from deshi.soft_labels.foreign.mapping import Titles
 from deshi.types import PAD, DeshiError
 
 SHORTEST = 3
@@ -74,7 +75,7 @@ def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, st
     history = [frame.history[frame.offsets[row] : frame.offsets[row + 1]] for row in asked]
     lists = ForeignLists(
         np.maximum(np.array(numbers, dtype=np.int64), PAD)[:, None], None, True,
-        np.concatenate([[0], np.cumsum(lengths[asked])]).astype(np.int64),
+        offsets_of(lengths[asked]),
         np.concatenate(history) if history else np.empty(0, dtype=np.int64),
         frame.next_items[asked], frame.window, str(path), tuple(notes),
     )  # fmt: skip

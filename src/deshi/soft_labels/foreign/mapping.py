@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.types import ITEM, PAD, TITLE, DeshiError
-
-Ints = NDArray[np.int64]
 
 AMBIGUOUS = -2
 """What a title that several items have stands for."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign.mapping import Ints
 from deshi.types import DeshiError
 
 UNMATCHED, SEVERAL = -1, -2
@@ -129,7 +129,7 @@ class _Events:
         """Pairs of a row and a user who has its item, each once."""
         counts = self.counts[items]
         rows = np.repeat(np.arange(len(items)), counts)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        within = range_rows(np.zeros_like(counts), counts)
         events = self.by_item[(self.item_ends - self.counts)[items][rows] + within]
         pairs = np.unique(rows * len(self.starts) + self.users[events])
         return pairs // len(self.starts), pairs % len(self.starts)

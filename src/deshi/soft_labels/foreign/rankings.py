@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from deshi.soft_labels.foreign.mapping import Ints
+from deshi.arrays import Ints
 from deshi.types import DeshiError
 
 ScoreMeaning = Literal["distance", "score"]

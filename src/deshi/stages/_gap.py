@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deshi.arrays import Floats, Ints
 from deshi.artifacts import environment, new_run_folder, write_json
 from deshi.configuration.saved import save_config
 from deshi.configuration.schemas import EvaluateConfig, GapConfig
-from deshi.data.sequences import Ints
 from deshi.data.splits import Examples
 from deshi.evaluation.subject import Subject, find_subject, leaked_targets
 from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
@@ -24,8 +23,6 @@ from deshi.metrics.significance import Interval, bootstrap_interval
 from deshi.models.scorers import Scorer, scorer_of
 from deshi.training.runs import load_selected_student, trained_config
 from deshi.types import DeshiError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

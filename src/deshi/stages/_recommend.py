@@ -16,11 +16,13 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from deshi.arrays import Bools
 from deshi.artifacts import atomic_file
 from deshi.configuration.schemas import RecommendConfig
+from deshi.data.histories import Histories, HistoryColumns
 from deshi.serving.bundle import ServingBundle, find_bundle
-from deshi.serving.engine import Engine, Mask
-from deshi.serving.histories import Histories, read_histories, read_item_ids
+from deshi.serving.engine import Engine
+from deshi.serving.histories import read_histories, read_item_ids
 from deshi.serving.http.result import RecommendResult
 from deshi.types import ITEM, PAD, USER, DeshiError
 
@@ -75,10 +77,9 @@ def run(cfg: RecommendConfig) -> RecommendResult:
         raise DeshiError(f"input and output are both {output}, expected two files.")
     bundle = ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle))
     engine = Engine(bundle, 1, cfg.precision, cfg.batch_size, cfg.search)
-    columns = cfg.columns
-    histories = read_histories(
-        source, bundle.items[ITEM], columns.user, columns.item, columns.items, columns.order, cfg.separator
-    )
+    names = cfg.columns
+    columns = HistoryColumns(names.user, names.item, names.items, names.order, cfg.separator)
+    histories = read_histories(source, bundle.items[ITEM], columns)
     counts = _Counts()
     filter_seen = bundle.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), filter_seen, counts)
@@ -106,7 +107,7 @@ class _Answering:
     engine: Engine
     histories: Histories
     k: int
-    allowed: Mask | None
+    allowed: Bools | None
     filter_seen: bool
     counts: _Counts
 
@@ -169,9 +170,9 @@ def _format(output: Path) -> str:
     return FORMATS[output.suffix.lower()]
 
 
-def _open_items(cfg: RecommendConfig, engine: Engine) -> Mask | None:
+def _open_items(cfg: RecommendConfig, engine: Engine) -> Bools | None:
     """What may be recommended, from the files of allowed and excluded items."""
-    found: Mask | None = None
+    found: Bools | None = None
     if cfg.allowed is not None:
         found = engine.mask(read_item_ids(cfg.allowed.expanduser()))
     if cfg.exclude is not None:
