@@ -30,7 +30,8 @@ LINKED = [*PAGES, ROOT / "README.ja.md", ROOT / "CHANGELOG.md"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SHORT = ["train.max_epochs=1", "train.progress=false", "train.threads=1", "student.dim=8"]
 NOT_RUN = {
-    "git", "cd", "source", "python", "python3", "pip", "tensorboard", ".venv/bin/python", ".venv/bin/pre-commit", ".ci/run",
+    "git", "cd", "source", "python", "python3", "pip", "tensorboard",
+    ".venv/bin/python", ".venv/bin/pre-commit", ".ci/run",
 }  # fmt: skip
 """Programs whose commands are checked for existing files and options instead."""
 
@@ -151,12 +152,7 @@ def test_the_commands_of_a_page_run(
             check_named_files(words)
 
 
-ERRORS = [
-    (page, block)
-    for page in PAGES
-    for block in blocks(page, "text")
-    if re.match(r"\$ deshi .*\nerror:", block)
-]
+ERRORS = [(page, block) for page in PAGES for block in blocks(page, "text") if re.match(r"\$ deshi .*\nerror:", block)]
 
 
 @pytest.mark.parametrize(("page", "block"), ERRORS, ids=lambda value: value.name if isinstance(value, Path) else "")

@@ -9,11 +9,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+import deshi
 from deshi.configuration.groups import ROOT as CHOICES
 from deshi.configuration.groups import stage_groups
 from deshi.stages import STAGES
-
-import deshi
 from test_imports import LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +169,9 @@ def test_the_japanese_readme_says_the_same() -> None:
     """A translation that lags behind shows commands that no longer exist, and figures that nobody measured."""
     (english, code), (japanese, japanese_code) = (_without_code(_read(name)) for name in ("README.md", "README.ja.md"))
     assert japanese_code == code
-    figures = [re.findall(r"\d+(?:\.\d+)?", "\n".join(re.findall(r"^\|.*$", text, re.M))) for text in (english, japanese)]
+    figures = [
+        re.findall(r"\d+(?:\.\d+)?", "\n".join(re.findall(r"^\|.*$", text, re.M))) for text in (english, japanese)
+    ]
     assert figures[0] == figures[1]
     numbers = [set(re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", text)) for text in (english, japanese)]
     assert numbers[0] == numbers[1]
