@@ -36,7 +36,7 @@ class ScoreKind(str, Enum):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether differences between scores have a meaning (once probabilities are logarithms), not only their order."""
+        """Whether differences of scores (of probabilities: of their logarithms) have a meaning, not only the order."""
         return self in (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY, ScoreKind.PROBABILITY)
 
     def __str__(self) -> str:

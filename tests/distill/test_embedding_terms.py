@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from deshi.distillation.de import DE
 from deshi.distillation.embedding import EmbeddingMatch
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, HiddenTerm
 from deshi.types import PAD, DeshiError
 
@@ -49,9 +49,9 @@ def test_teaches_the_student_through_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", TERMS)
 def test_padding_changes_nothing(name: str) -> None:
-    """Lists of a wider store end later, and say the same."""
+    """SoftLabelLists of a wider store end later, and say the same."""
     signal = lists(LENGTHS, 8)
-    wide = Signal(F.pad(signal.items, (0, 3), value=PAD), F.pad(signal.scores, (0, 3)))
+    wide = SoftLabelBatch(F.pad(signal.items, (0, 3), value=PAD), F.pad(signal.scores, (0, 3)))
     values = [prepared(TERMS[name]())(HIDDEN, TABLE, given) for given in (signal, wide)]
     torch.testing.assert_close(*values)
     table = TABLE.clone().requires_grad_()

@@ -31,8 +31,8 @@ from deshi.auditing.table import audit_table, reproduced
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Examples, Split
 from deshi.evaluation.stored import Evaluation, read_curve
-from deshi.models.base import Student
-from deshi.models.scorers import StudentScorer
+from deshi.models.base import SequentialRecommender
+from deshi.models.scorers import SequentialScorer
 from deshi.training.module import MONITOR
 from deshi.training.runs import STUDENT_FILE, load_selected_student, load_student
 from deshi.training.trainer import data_module
@@ -96,7 +96,7 @@ def _of_run(subject: Subject, fitted: Fitted, max_positions: int) -> Iterator[St
 
 
 def _batches(
-    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], refit: bool, limit: int
+    subject: Subject, fitted: Fitted, student: SequentialRecommender, ranges: tuple[Ints, Ints], refit: bool, limit: int
 ) -> list[Finding]:
     """One epoch of the batches that ``deshi fit`` makes, with the run's own settings."""
     bundle, split, cfg = subject.bundle, subject.split, fitted.cfg
@@ -107,7 +107,7 @@ def _batches(
     return [_with_own_figures(one, subject, student, seen) for one in found]
 
 
-def _with_own_figures(one: Finding, subject: Subject, student: Student, filter_seen: bool) -> Finding:
+def _with_own_figures(one: Finding, subject: Subject, student: SequentialRecommender, filter_seen: bool) -> Finding:
     """A leak's effect on this very run: its figure where the targets were trained on, and where they were not."""
     if one.name not in ("validation-target-trained-on", "training-range-short"):
         return one
@@ -115,22 +115,22 @@ def _with_own_figures(one: Finding, subject: Subject, student: Student, filter_s
     for part in ("validation", "test"):
         examples = subject.split.examples(subject.bundle, part)
         if len(examples):
-            value = ndcg_per_example(StudentScorer(student), subject.bundle, examples, filter_seen).mean()
+            value = ndcg_per_example(SequentialScorer(student), subject.bundle, examples, filter_seen).mean()
             figures.append(f"{value:.4f} on {part}")
     return replace(one, effect=f"{one.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
 
 
 def _questions(
-    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], examples: Examples
+    subject: Subject, fitted: Fitted, student: SequentialRecommender, ranges: tuple[Ints, Ints], examples: Examples
 ) -> list[Finding]:
     data: Any = data_module(fitted.cfg, subject.bundle, *ranges, examples, student.max_length)
     return audit_questions(subject.bundle, subject.split, examples, data.val_dataloader())
 
 
-def _recorded(subject: Subject, fitted: Fitted, student: Student, examples: Examples) -> list[Finding]:
+def _recorded(subject: Subject, fitted: Fitted, student: SequentialRecommender, examples: Examples) -> list[Finding]:
     """The figure that selected the student must come back, and must be validation's."""
     bundle, seen = subject.bundle, fitted.cfg.eval.filter_seen
-    scorer, recorded = StudentScorer(student), fitted.metrics.get(MONITOR)
+    scorer, recorded = SequentialScorer(student), fitted.metrics.get(MONITOR)
     test = subject.split.examples(bundle, "test")
     figures = {"validation": ndcg_per_example(scorer, bundle, examples, seen)}
     lost = recorded is not None and not reproduced(recorded, figures["validation"])
@@ -159,7 +159,7 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     honest = None
     if full and subject.fitted is not None:
         student, _ = load_student(subject.fitted.folder)
-        honest = recompute(StudentScorer(student), bundle, examples, seen)
+        honest = recompute(SequentialScorer(student), bundle, examples, seen)
     found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
     found += audit_figures(evaluation.metrics, ranks, part, examples.ends - examples.starts)
     found += _refitted(subject, evaluation, part)

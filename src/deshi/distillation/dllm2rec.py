@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.dro import propensities, robust_losses
 from deshi.distillation.list_losses import check_positive, draw_outside, rank_weights
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, ScoreTerm
 from deshi.types import PAD, DeshiError, ScoreKind

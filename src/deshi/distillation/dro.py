@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.list_losses import check_positive
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import Context, ScoreTerm
 from deshi.types import PAD
 

@@ -139,8 +139,8 @@ def _checked(embeddings: Tensor, n_items: int) -> Tensor:
     """The vectors in fp32, if there is one for every item and they differ."""
     if embeddings.dim() != 2 or len(embeddings) != n_items:
         raise DeshiError(
-            f"distill.item_table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row for "
-            "each item. Write the soft labels from a teacher on the same bundle."
+            f"distill.item_table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row "
+            "for each item. Write the soft labels from a teacher on the same bundle."
         )
     vectors = embeddings.detach().float()
     bad = int((~vectors.isfinite()).any(1).sum())

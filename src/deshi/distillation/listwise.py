@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.list_losses import list_divergence
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, ScoreTerm
 from deshi.types import DeshiError, ScoreKind
@@ -17,10 +17,11 @@ from deshi.types import DeshiError, ScoreKind
 class ListwiseKL(ScoreTerm):
     """Kullback-Leibler divergence of the student from the teacher over the teacher's K best items.
 
-    The plain baseline that every other term must beat: Hinton et al. (2015, arXiv 1503.02531) on a list. With
-    ``other_items="renormalised"`` both distributions are over the list alone, ``KL(softmax(t / T) || softmax(s / T)) * T^2``.
-    With ``other_items="bucket"`` all other items count as one more, whose share the student takes from the whole catalogue;
-    the teacher's share of it is what its log-probabilities leave, or ``other_share`` where the scores don't say.
+    The baseline of every other term: Hinton et al. (2015, arXiv 1503.02531) on a list. With
+    ``other_items="renormalised"`` both distributions are over the list alone,
+    ``KL(softmax(t / T) || softmax(s / T)) * T^2``. With ``other_items="bucket"`` all other items count as one more,
+    whose share the student takes from the whole catalogue; the teacher's share of it is what its log-probabilities
+    leave, or ``other_share`` where the scores don't say.
 
     Args:
         temperature: divides both models' scores; the value is multiplied by its square, so that gradients keep their
@@ -66,16 +67,17 @@ class ListwiseKL(ScoreTerm):
         """Refuse scores that give no distribution."""
         if self.target == "scores" and not context.score_kind.is_calibrated and not self.teacher_temperature:
             raise DeshiError(
-                f"The teacher's scores are of the kind {context.score_kind.value!r}: only their order has a meaning, so that there "
-                "is no distribution to learn. Set target=ranks, or teacher_temperature to a value that you have chosen "
-                "on validation; or write the soft labels from an ensemble with teacher.scale=log_softmax."
+                f"The teacher's scores are of the kind {context.score_kind.value!r}: only their order has a meaning, "
+                "so that there is no distribution to learn. Set target=ranks, or teacher_temperature to a value "
+                "chosen on validation; or write the soft labels from an ensemble with teacher.scale=log_softmax."
             )
         if self.other_items == "bucket" and self.target == "scores" and self.other_share is None:
             tempered = (self.teacher_temperature or self.temperature) != 1.0
             if context.score_kind not in (ScoreKind.LOG_PROBABILITY, ScoreKind.PROBABILITY) or tempered:
                 raise DeshiError(
-                    "other_items=bucket needs to know what the teacher leaves to all other items: write the soft labels with "
-                    "normalise=true and keep the temperature 1, or set other_share, or other_items=renormalised."
+                    "other_items=bucket needs to know what the teacher leaves to all other items: write the "
+                    "soft labels with normalise=true and keep the temperature 1, or set other_share, or "
+                    "other_items=renormalised."
                 )
 
     def forward(self, chunk: ScoreChunk) -> Tensor:

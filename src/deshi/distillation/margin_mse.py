@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.list_losses import check_positive, listed_mean
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import ScoreTerm
 
 

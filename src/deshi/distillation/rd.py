@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.list_losses import check_positive, rank_weights
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import ScoreTerm
 
 

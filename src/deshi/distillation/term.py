@@ -40,9 +40,9 @@ class Context:
         """
         if self.item_embeddings is None:
             raise DeshiError(
-                f"{term} needs the teacher's item vectors, but no soft-label store here holds item_embeddings. Export a "
-                "teacher that has some (teacher=text, ilora, bigrec), import a foreign one with its vectors, or leave "
-                f"{term} out."
+                f"{term} needs the teacher's item vectors, but no soft-label store here holds item_embeddings. Export "
+                "a teacher that has some (teacher=text, ilora, bigrec), import a foreign one with its vectors, "
+                f"or leave {term} out."
             )
         return self.item_embeddings
 

@@ -56,9 +56,7 @@ class SASRec(BlockRecommender):
         if self.positions is not None:
             nn.init.normal_(self.positions, std=0.02)
         hidden = round(dim * feed_forward)
-        self._stack(
-            dropout, (Block(dim, heads, hidden, dropout, activation, norm, rotary) for _ in range(blocks))
-        )
+        self._stack(dropout, (Block(dim, heads, hidden, dropout, activation, norm, rotary) for _ in range(blocks)))
 
     def embed(self, items: Tensor) -> Tensor:
         """See :meth:`BlockRecommender.embed`; with absolute positions if there are any."""

@@ -19,7 +19,7 @@ from deshi.data.bundle import Bundle
 from deshi.soft_labels.checks import Report, inspect_files, inspect_rows
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,11 @@ class SoftLabels:
         if check:
             store.check(bundle).refuse()
         return store
+
+    @property
+    def score_kind(self) -> ScoreKind:
+        """Meaning of the stored scores."""
+        return ScoreKind(self.manifest["score_kind"])
 
     @property
     def teacher(self) -> str:

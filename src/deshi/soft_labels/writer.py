@@ -24,11 +24,10 @@ from deshi.soft_labels.manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_m
 from deshi.soft_labels.progress import Meter, Progress
 from deshi.soft_labels.store import SoftLabels, check_embeddings
 from deshi.soft_labels.working_folder import STATE, WorkingFolder, compare_requests
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
 
-ScoreKind = Literal["logit", "log_probability", "probability", "reciprocal_rank", "score"]
 ScoreType = Literal["float32", "float16"]
 LARGEST = 65504.0
 """The largest float16."""
@@ -44,7 +43,7 @@ def write_soft_labels(
     meta: Mapping[str, Any],
     positions: str = "given",
     filter_seen: bool = True,
-    score_kind: ScoreKind = "logit",
+    score_kind: ScoreKind = ScoreKind.LOGIT,
     normalise: bool = False,
     dtype: ScoreType = "float32",
     item_embeddings: Tensor | None = None,
@@ -71,7 +70,7 @@ def write_soft_labels(
             sha256 of its weights. A request with another ``meta`` is another request.
         positions: the rule that ``rows`` came from, for the manifest.
         filter_seen: leave the items of the history up to and including the row out of its list.
-        score_kind: what the scorer's scores are.
+        score_kind: meaning of the scorer's scores.
         normalise: turn logits into log-probabilities over all candidates of the row; ``score_kind`` becomes
             ``log_probability``.
         dtype: of the stored scores. ``float16`` halves them; logits are then stored less the row's best score (which
@@ -89,10 +88,10 @@ def write_soft_labels(
     """
     source = _histories(histories)
     rows = check_rows(rows, source)
-    if normalise and score_kind != "logit":
-        raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {score_kind!r}.")
+    if normalise and score_kind != ScoreKind.LOGIT:
+        raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {str(score_kind)!r}.")
     lister = Lister(scorer, source, k, filter_seen, normalise, batch, device, min_context)
-    kind: ScoreKind = "log_probability" if normalise else score_kind
+    kind = ScoreKind.LOG_PROBABILITY if normalise else score_kind
     request = new_request(source, rows, k, filter_seen, kind, dtype, positions, meta, item_embeddings)
     request |= {"batch": batch, "normalised": normalise}
     request |= {} if min_context is None else {"min_context": min_context}
@@ -107,7 +106,7 @@ def write_lists(
     folder: Path,
     *,
     meta: Mapping[str, Any],
-    score_kind: ScoreKind = "score",
+    score_kind: ScoreKind = ScoreKind.SCORE,
     filter_seen: bool = False,
     positions: str = "given",
     dtype: ScoreType = "float32",
@@ -123,7 +122,7 @@ def write_lists(
         histories: what the rows are about.
         folder: the store's.
         meta: see :func:`write_soft_labels`.
-        score_kind: what the scores are; ``score`` if only their order means anything.
+        score_kind: meaning of the scores; ``score`` if only their order means anything.
         filter_seen: whether the lists are promised to be without seen items; that is checked.
         positions: the rule that ``rows`` came from.
         dtype: of the stored scores, see :func:`write_soft_labels`.
@@ -181,7 +180,9 @@ def _write(
         meter = Meter(len(rows), already, progress)
         for shard in shards[working.done :]:
             for numbers, items, scores in lists(shard):
-                working.put(numbers, items, stored(items, scores, request["score_dtype"], request["score_kind"]))
+                working.put(
+                    numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
+                )
                 meter.add(len(numbers))
             working.mark()
 
@@ -227,7 +228,7 @@ def cut(rows: Ints, histories: Histories, shard_rows: int) -> list[Ints]:
     return np.split(rows, begins[first][1:])
 
 
-def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> NDArray[Any]:
+def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: ScoreKind) -> NDArray[Any]:
     """Scores ``(M, K)`` in the type that they are stored in; their order along a row stays.
 
     In float16, logits lose their row's best score, and what is below the smallest float16 becomes it: such an item's
@@ -238,9 +239,9 @@ def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> 
     """
     if dtype == "float32":
         return scores.astype(np.float32)
-    if kind == "logit":
+    if kind is ScoreKind.LOGIT:
         scores = np.where(items == PAD, 0, scores - scores[:, :1])
-    if kind in ("logit", "log_probability"):
+    if kind in (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY):
         scores = np.maximum(scores, -LARGEST)
     if (np.abs(scores) > LARGEST).any():
         raise DeshiError(
