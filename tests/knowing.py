@@ -12,13 +12,13 @@ from torch import Tensor
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import SequentialScorer
+from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.types import PAD, Batch
 
 META = {"name": "tester", "run": "none"}
 
 
-class Hashed:
+class Hashed(Scorer):
     """A scorer whose scores depend on the whole history and have no ties; asked history by history only.
 
     Attributes:

@@ -15,11 +15,11 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import SequentialScorer
+from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.types import PAD, Batch, DeshiError
 
 
-class Fixed:
+class Fixed(Scorer):
     """Scores by a fixed table of users and items."""
 
     def __init__(self, table: Tensor) -> None:

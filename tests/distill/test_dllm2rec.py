@@ -13,7 +13,7 @@ from deshi.distillation.dllm2rec import DLLM2Rec, DLLM2RecReleased, distance_fro
 from deshi.distillation.dro import DRO
 from deshi.distillation.list_losses import draw_outside
 from deshi.distillation.soft_label_batches import SoftLabelBatch
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 K = 4
 SCORES = torch.randn(6, ITEMS, generator=seeded(1))
@@ -72,7 +72,7 @@ def _program(scores: Tensor, items: Tensor, distances: Tensor, negatives: Tensor
 def test_released_program(alpha: float, beta: float) -> None:
     """The name must mean the program's numbers, quirks included, to five digits."""
     signal = lists([K] * 6, K, kind="score")
-    signal = SoftLabelBatch(signal.items, signal.scores - signal.scores.max() - 0.1, "score")  # minus distances
+    signal = SoftLabelBatch(signal.items, signal.scores - signal.scores.max() - 0.1, ScoreKind("score"))  # minus distances
     term = prepared(DLLM2RecReleased(top_k=K, alpha=alpha, beta=beta), kind="score")
     found = term(chunk_of(SCORES, signal, TARGETS, seed=9)).mean()
     negatives = draw_outside(chunk_of(SCORES, signal, seed=9), TARGETS[:, None], 1).squeeze(1)
@@ -83,13 +83,13 @@ def test_released_program(alpha: float, beta: float) -> None:
 def test_released_distances() -> None:
     """Logits have no distances: how far below the best takes their place; huge ones don't overflow."""
     signal = lists([K] * 6, K)
-    distances = SoftLabelBatch(signal.items, signal.scores - signal.scores[:, :1], "score")
+    distances = SoftLabelBatch(signal.items, signal.scores - signal.scores[:, :1], ScoreKind("score"))
     first, second = (
-        prepared(DLLM2RecReleased(top_k=K), kind=given.kind)(chunk_of(SCORES, given, TARGETS))
+        prepared(DLLM2RecReleased(top_k=K), kind=given.score_kind)(chunk_of(SCORES, given, TARGETS))
         for given in (signal, distances)
     )
     torch.testing.assert_close(first, second)
-    far = SoftLabelBatch(signal.items, signal.scores + 1000, "score")
+    far = SoftLabelBatch(signal.items, signal.scores + 1000, ScoreKind("score"))
     assert DLLM2RecReleased(top_k=K)(chunk_of(SCORES, far, TARGETS)).isfinite().all()
 
 
@@ -131,7 +131,7 @@ def test_distance_from_truth() -> None:
     scores = torch.tensor([[4.0, 3.0, 1.0]]).repeat(5, 1)
     targets = torch.tensor([3, 2, 7, 7, PAD])
     assert distance_from_truth(SoftLabelBatch(items, scores), targets).tolist() == [0.0, 3.0, 1.0, 3.0, 0.0]
-    assert distance_from_truth(SoftLabelBatch(items, scores, "score"), targets).tolist() == [0.0, 2.0, 2.0, 3.0, 0.0]
+    assert distance_from_truth(SoftLabelBatch(items, scores, ScoreKind("score")), targets).tolist() == [0.0, 2.0, 2.0, 3.0, 0.0]
 
 
 def test_robust_loss() -> None:

@@ -112,7 +112,7 @@ def test_experts_noise_follows_its_seed() -> None:
     term, signal = prepared(DE()), lists(LENGTHS, 8)
     values = []
     for seed in ([1], [1], [2]):
-        term.noise.reseed(seed)
+        term.random.reseed(seed)
         torch.manual_seed(len(values))
         values.append(term(HIDDEN, TABLE, signal))
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
@@ -140,7 +140,7 @@ def test_vectors_are_needed(term: type) -> None:
     """Without vectors there is nothing to learn: said before training, with what to do."""
     known = context()
     with pytest.raises(DeshiError, match="holds item_embeddings"):
-        term().prepare(Context(known.n_items, DIM, known.kind, known.k, known.counts))
+        term().prepare(Context(known.n_items, DIM, known.score_kind, known.k, known.counts))
     with pytest.raises(DeshiError, match="top_k=0"):
         term(top_k=0)
     assert prepared(term()).vectors.shape == (ITEMS, WIDTH)

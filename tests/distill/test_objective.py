@@ -127,9 +127,7 @@ def test_any_loss_is_distilled(loss: Loss) -> None:
     told = asked.targets[both] != PAD
     loss.reseed([3, 1])
     own = loss(hidden[both][told], table, asked.targets[both][told])
-    kl = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.5)}, lists(), hard_loss_weight=0.0).training_loss(
-        network, asked
-    )
+    kl = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.5)}, lists(), hard_loss_weight=0.0)(network, asked)[0]
     pull = hidden[both].pow(2).sum(1).mean()
     assert_same(network, value, 2 * own + kl + 0.1 * pull)
     assert logs["loss"] == pytest.approx(float(own.detach()), rel=1e-5)

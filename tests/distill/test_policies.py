@@ -50,7 +50,7 @@ class Scene:
         self.bundle = shop(folder, users=14, items=N, longest=3 * LENGTH)
         self.histories = Histories.of(self.bundle)
         self.rows = choose_rows("train", self.bundle, LeaveOneOut()(self.bundle))
-        self.student = sasrec(N, LENGTH).student
+        self.student = sasrec(N, LENGTH).network
         teacher = sasrec(N, LENGTH, seed=1)
         self.store = write_soft_labels(teacher, self.bundle, self.rows, folder / "store", k=K, meta=META)
 

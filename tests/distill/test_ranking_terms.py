@@ -16,7 +16,7 @@ from deshi.distillation.rrd import RRD
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Term
 from deshi.distillation.unkd import UnKD, pairs_of_groups, popularity_groups
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 SCORES = torch.randn(4, ITEMS, generator=seeded(1))
 LENGTHS = [5, 3, 1, 4]
@@ -82,7 +82,7 @@ def test_cd(guide: str, labels: str) -> None:
 def test_cd_does_not_depend_on_the_scores_level() -> None:
     """A softmax's scores have no level; without an offset none is assumed."""
     signal = lists(LENGTHS, 5)
-    moved = SoftLabelBatch(signal.items, signal.scores + 7, signal.kind)
+    moved = SoftLabelBatch(signal.items, signal.scores + 7, signal.score_kind)
     torch.testing.assert_close(CD()(chunk_of(SCORES, signal)), CD()(chunk_of(SCORES, moved)))
 
 
@@ -130,7 +130,7 @@ def test_margin_mse() -> None:
 def test_probabilities_are_read_as_logarithms() -> None:
     """A difference of probabilities is no difference of scores."""
     shares = lists(LENGTHS, 5, kind="probability")
-    logs = SoftLabelBatch(shares.items, shares.scores.log().masked_fill(shares.items == PAD, 0.0), "log_probability")
+    logs = SoftLabelBatch(shares.items, shares.scores.log().masked_fill(shares.items == PAD, 0.0), ScoreKind.LOG_PROBABILITY)
     for term in (MarginMSE(), CD()):
         torch.testing.assert_close(term(chunk_of(SCORES, shares)), term(chunk_of(SCORES, logs)))
 
