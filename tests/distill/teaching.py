@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from deshi.distillation.score_chunk import ScoreChunk
-from deshi.distillation.score_terms import SoftmaxWithTerms
 from torch import Tensor
 from torch.nn import functional as F
 
+from deshi.distillation.score_chunk import ScoreChunk
+from deshi.distillation.score_terms import SoftmaxWithTerms
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, Term
 from deshi.types import PAD, ScoreKind

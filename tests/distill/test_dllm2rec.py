@@ -72,7 +72,9 @@ def _program(scores: Tensor, items: Tensor, distances: Tensor, negatives: Tensor
 def test_released_program(alpha: float, beta: float) -> None:
     """The name must mean the program's numbers, quirks included, to five digits."""
     signal = lists([K] * 6, K, kind="score")
-    signal = SoftLabelBatch(signal.items, signal.scores - signal.scores.max() - 0.1, ScoreKind("score"))  # minus distances
+    signal = SoftLabelBatch(
+        signal.items, signal.scores - signal.scores.max() - 0.1, ScoreKind("score")
+    )  # minus distances
     term = prepared(DLLM2RecReleased(top_k=K, alpha=alpha, beta=beta), kind="score")
     found = term(chunk_of(SCORES, signal, TARGETS, seed=9)).mean()
     negatives = draw_outside(chunk_of(SCORES, signal, seed=9), TARGETS[:, None], 1).squeeze(1)
@@ -93,7 +95,9 @@ def test_released_distances() -> None:
     assert DLLM2RecReleased(top_k=K)(chunk_of(SCORES, far, TARGETS)).isfinite().all()
 
 
-def _paper(row: int, signal: SoftLabelBatch, negatives: Tensor, gammas: tuple[float, float, float], decay: float) -> float:
+def _paper(
+    row: int, signal: SoftLabelBatch, negatives: Tensor, gammas: tuple[float, float, float], decay: float
+) -> float:
     """The paper's value at one position, with the confidence that DLLM2Rec's docstring defines."""
     listed = [item for item in signal.items[row].tolist()[:K] if item != PAD]
     scores = SCORES[row].tolist()
@@ -131,7 +135,13 @@ def test_distance_from_truth() -> None:
     scores = torch.tensor([[4.0, 3.0, 1.0]]).repeat(5, 1)
     targets = torch.tensor([3, 2, 7, 7, PAD])
     assert distance_from_truth(SoftLabelBatch(items, scores), targets).tolist() == [0.0, 3.0, 1.0, 3.0, 0.0]
-    assert distance_from_truth(SoftLabelBatch(items, scores, ScoreKind("score")), targets).tolist() == [0.0, 2.0, 2.0, 3.0, 0.0]
+    assert distance_from_truth(SoftLabelBatch(items, scores, ScoreKind("score")), targets).tolist() == [
+        0.0,
+        2.0,
+        2.0,
+        3.0,
+        0.0,
+    ]
 
 
 def test_robust_loss() -> None:

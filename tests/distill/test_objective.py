@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.objective import Distillation, Objective
-from deshi.distillation.soft_label_batches import SoftLabelLists, SoftLabelBatch
+from deshi.distillation.soft_label_batches import SoftLabelBatch, SoftLabelLists
 from deshi.distillation.term import Context, HiddenTerm, Term
 from deshi.losses.base import Loss
 from deshi.losses.bce import BCE
@@ -80,7 +80,9 @@ def assert_same(network: nn.Module, left: Tensor, right: Tensor) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def plainly(network: SASRec, asked: Batch, taught: Tensor, signal: SoftLabelBatch, base: float, weight: float) -> Tensor:
+def plainly(
+    network: SASRec, asked: Batch, taught: Tensor, signal: SoftLabelBatch, base: float, weight: float
+) -> Tensor:
     """Cross-entropy and listwise KL at temperature 2, by autograd over the whole score matrix."""
     hidden, table = network(asked.items, asked.lengths), network.item_table()
     told = asked.targets != PAD
@@ -188,7 +190,9 @@ def test_a_term_refuses_scores_that_it_cannot_read() -> None:
     class Margins(Pull):
         needs_calibrated_scores = True
 
-    with pytest.raises(DeshiError, match="can't read scores of the kind 'score', expected logit or log_probability or probability"):
+    with pytest.raises(
+        DeshiError, match="can't read scores of the kind 'score', expected logit or log_probability or probability"
+    ):
         Margins().prepare(context)
     with pytest.raises(DeshiError, match="no soft-label store here holds item_embeddings"):
         context.needed_embeddings("hint")

@@ -130,7 +130,9 @@ def test_margin_mse() -> None:
 def test_probabilities_are_read_as_logarithms() -> None:
     """A difference of probabilities is no difference of scores."""
     shares = lists(LENGTHS, 5, kind="probability")
-    logs = SoftLabelBatch(shares.items, shares.scores.log().masked_fill(shares.items == PAD, 0.0), ScoreKind.LOG_PROBABILITY)
+    logs = SoftLabelBatch(
+        shares.items, shares.scores.log().masked_fill(shares.items == PAD, 0.0), ScoreKind.LOG_PROBABILITY
+    )
     for term in (MarginMSE(), CD()):
         torch.testing.assert_close(term(chunk_of(SCORES, shares)), term(chunk_of(SCORES, logs)))
 
@@ -169,7 +171,9 @@ def test_unkd_compares_inside_groups_only() -> None:
 def test_unkd_pair() -> None:
     """With two items of one group on the list there is one pair to draw, and the teacher's first is the better."""
     term = prepared(UnKD(groups=1, pairs=50))
-    signal = SoftLabelBatch(torch.tensor([[4, 9, PAD], [7, PAD, PAD]]), torch.tensor([[2.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
+    signal = SoftLabelBatch(
+        torch.tensor([[4, 9, PAD], [7, PAD, PAD]]), torch.tensor([[2.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    )
     found = term(chunk_of(SCORES[:2], signal)).detach()
     assert float(found[0]) == pytest.approx(-math.log(_sigmoid(float(SCORES[0, 4] - SCORES[0, 9]))), rel=1e-5)
     assert float(found[1]) == 0.0, "one item makes no pair"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deshi.configuration.targets import build, check_node
-from deshi.distillation.item_tables import ItemTableAdapter, InitialisedItemTable
+from deshi.distillation.item_tables import InitialisedItemTable, ItemTableAdapter
 from deshi.losses.softmax import Softmax
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.item_table import ItemEmbedding

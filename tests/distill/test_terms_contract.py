@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from deshi.distillation.score_terms import SoftmaxWithTerms
-from deshi.losses.fused_pass import fused_pass
 from teaching import DIM, ITEMS, POSITIONS, chunk_of, lists, prepared, reference, seeded
 from torch import Tensor
 
@@ -18,8 +16,10 @@ from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.margin_mse import MarginMSE
 from deshi.distillation.rd import RD
 from deshi.distillation.rrd import RRD
+from deshi.distillation.score_terms import SoftmaxWithTerms
 from deshi.distillation.term import ScoreTerm
 from deshi.distillation.unkd import UnKD
+from deshi.losses.fused_pass import fused_pass
 from deshi.types import PAD
 
 TERMS: dict[str, Callable[[], ScoreTerm]] = {

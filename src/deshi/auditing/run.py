@@ -1,4 +1,4 @@
-"""The audit of deshi's own artifacts, subject by subject: data, batches, student, evaluations."""
+"""The audit of deshi's own artifacts: data, split, training ranges, student, evaluations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import polars as pl
 
-from deshi.arrays import Ints
-from deshi.auditing.batches import audit_batches
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.examples import audit_questions
-from deshi.auditing.figures import audit_figures
 from deshi.auditing.finding import Finding, finding, place
 from deshi.auditing.probe import AT, ndcg_per_example
 from deshi.auditing.provenance import audit_record, audit_weights
@@ -24,37 +19,34 @@ from deshi.auditing.ranks import audit_ranks
 from deshi.auditing.reranking import recompute
 from deshi.auditing.result import Checked
 from deshi.auditing.selection import audit_selection
-from deshi.auditing.split import audit_split
+from deshi.auditing.split import audit_split, audit_training_ranges
 from deshi.auditing.student import audit_student
 from deshi.auditing.subject import Fitted, Subject
 from deshi.auditing.table import audit_table, reproduced
-from deshi.data.sequences import Augmentation
-from deshi.data.splits import Examples, Split
+from deshi.data.splits import PARTS, Examples, Split
 from deshi.evaluation.stored import Evaluation, read_curve
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
 from deshi.training.module import MONITOR
 from deshi.training.runs import STUDENT_FILE, load_selected_student, load_student
-from deshi.training.trainer import data_module
 
 log = logging.getLogger(__name__)
 
 Step = tuple[str, Callable[[], list[Finding]]]
 
 
-def audit(subject: Subject, max_positions: int) -> tuple[list[Finding], list[Checked]]:
+def audit(subject: Subject) -> tuple[list[Finding], list[Checked]]:
     """Run every check that applies to a subject.
 
     Args:
         subject: what is looked at.
-        max_positions: of the training batches.
 
     Returns:
         The findings in the order of the checks, and what was looked at.
     """
     findings: list[Finding] = []
     checked: list[Checked] = []
-    for what, step in _steps(subject, max_positions):
+    for what, step in _steps(subject):
         begin = time.perf_counter()
         found = step()
         checked.append(Checked(what, time.perf_counter() - begin, len(found)))
@@ -63,7 +55,7 @@ def audit(subject: Subject, max_positions: int) -> tuple[list[Finding], list[Che
     return findings, checked
 
 
-def _steps(subject: Subject, max_positions: int) -> Iterator[Step]:
+def _steps(subject: Subject) -> Iterator[Step]:
     bundle, split, fitted = subject.bundle, subject.split, subject.fitted
     yield "bundle", lambda: audit_bundle(bundle)
     yield "split", lambda: audit_split(bundle, split, fitted.cfg.eval.filter_seen if fitted else True)
@@ -73,58 +65,40 @@ def _steps(subject: Subject, max_positions: int) -> Iterator[Step]:
         yield "provenance of the run", lambda: own
         if own:  # with other data or broken weights, batches and answers say nothing about this run
             return
-        yield from _of_run(subject, fitted, max_positions)
+        yield from _of_run(subject, fitted)
     for evaluation, asked in subject.evaluations:
         yield from _of_evaluation(subject, evaluation, asked)
 
 
-def _of_run(subject: Subject, fitted: Fitted, max_positions: int) -> Iterator[Step]:
-    bundle, split = subject.bundle, subject.split
+def _of_run(subject: Subject, fitted: Fitted) -> Iterator[Step]:
     selected = load_selected_student(fitted.folder)
-    examples = split.examples(bundle, "validation")
-    train = fitted.cfg.train
-    with warnings.catch_warnings():  # the audit says with counts what these warn of
-        warnings.simplefilter("ignore")
-        ranges = split.train_ranges(bundle, train.train_targets)
-    yield "training batches", lambda: _batches(subject, fitted, selected, ranges, False, max_positions)
-    if train.refit:
-        again = split.refit_ranges(bundle)
-        yield "batches of the refit", lambda: _batches(subject, fitted, selected, again, True, max_positions)
-    yield "validation batches", lambda: _questions(subject, fitted, selected, ranges, examples)
-    yield "student", lambda: audit_student(selected, bundle, examples)
+    examples = subject.split.examples(subject.bundle, "validation")
+    yield "training ranges", lambda: _training_ranges(subject, fitted, selected)
+    yield "student", lambda: audit_student(selected, subject.bundle, examples)
     yield "recorded figure", lambda: _recorded(subject, fitted, selected, examples)
 
 
-def _batches(
-    subject: Subject, fitted: Fitted, student: SequentialRecommender, ranges: tuple[Ints, Ints], refit: bool, limit: int
-) -> list[Finding]:
-    """One epoch of the batches that ``deshi fit`` makes, with the run's own settings."""
-    bundle, split, cfg = subject.bundle, subject.split, fitted.cfg
-    data = data_module(cfg, bundle, *ranges, None, student.max_length)
-    changes = Augmentation(**cfg.train.augment.model_dump())
-    seen = cfg.eval.filter_seen
-    found = audit_batches(bundle, split, data.epoch(0), changes, refit, cfg.train.windows, seen, limit)
-    return [_with_own_figures(one, subject, student, seen) for one in found]
+def _training_ranges(subject: Subject, fitted: Fitted, student: SequentialRecommender) -> list[Finding]:
+    """What the run was trained on by its own settings, and in its refit on training and validation together."""
+    bundle, split, train, seen = subject.bundle, subject.split, fitted.cfg.train, fitted.cfg.eval.filter_seen
+    with warnings.catch_warnings():  # the finding says with counts what this warns of
+        warnings.simplefilter("ignore")
+        ranges = split.train_ranges(bundle, train.train_targets)
+    findings = audit_training_ranges(bundle, split, ranges, PARTS, seen)
+    if train.refit:
+        findings += audit_training_ranges(bundle, split, split.refit_ranges(bundle), PARTS[1:], seen)
+    return [_with_own_figures(problem, subject, student, seen) for problem in findings]
 
 
-def _with_own_figures(one: Finding, subject: Subject, student: SequentialRecommender, filter_seen: bool) -> Finding:
+def _with_own_figures(problem: Finding, subject: Subject, student: SequentialRecommender, filter_seen: bool) -> Finding:
     """A leak's effect on this very run: its figure where the targets were trained on, and where they were not."""
-    if one.name not in ("validation-target-trained-on", "training-range-short"):
-        return one
     figures = []
-    for part in ("validation", "test"):
+    for part in PARTS:
         examples = subject.split.examples(subject.bundle, part)
         if len(examples):
             value = ndcg_per_example(SequentialScorer(student), subject.bundle, examples, filter_seen).mean()
             figures.append(f"{value:.4f} on {part}")
-    return replace(one, effect=f"{one.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
-
-
-def _questions(
-    subject: Subject, fitted: Fitted, student: SequentialRecommender, ranges: tuple[Ints, Ints], examples: Examples
-) -> list[Finding]:
-    data: Any = data_module(fitted.cfg, subject.bundle, *ranges, examples, student.max_length)
-    return audit_questions(subject.bundle, subject.split, examples, data.val_dataloader())
+    return replace(problem, effect=f"{problem.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
 
 
 def _recorded(subject: Subject, fitted: Fitted, student: SequentialRecommender, examples: Examples) -> list[Finding]:
@@ -149,7 +123,7 @@ def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> It
     yield "provenance of the evaluation", lambda: foreign
     if not foreign:
         for part in evaluation.parts:
-            yield f"ranks and figures, {part}", lambda part=part: _part(subject, evaluation, split, part)  # type: ignore[misc]
+            yield f"ranks, {part}", lambda part=part: _part(subject, evaluation, split, part)  # type: ignore[misc]
 
 
 def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> list[Finding]:
@@ -161,7 +135,6 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
         student, _ = load_student(subject.fitted.folder)
         honest = recompute(SequentialScorer(student), bundle, examples, seen)
     found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
-    found += audit_figures(evaluation.metrics, ranks, part, examples.ends - examples.starts)
     found += _refitted(subject, evaluation, part)
     drawn = evaluation.folder / "candidates.parquet"
     if drawn.is_file():

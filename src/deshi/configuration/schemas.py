@@ -394,9 +394,10 @@ class CompareConfig(StageConfig):
         ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
     )
     against: str | None = Field(
-        None, description="a model (label, ranker or run) that all others are tested against; null: all pairs"
+        None,
+        description="a model (name, kind, or run) that all others are tested against; null: all pairs",
     )
-    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+    names: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="names of the models in their order; null: student and the settings that differ"
     )
     with_baselines: bool = Field(False, description="compare the baselines stored with the runs too")
@@ -427,7 +428,6 @@ class AuditConfig(StageConfig):
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
     soft_labels: Path | None = Field(None, strict=False, description="a soft-label store to hold against the data")
-    max_positions: int = Field(5_000_000, ge=1, description="training positions to look at, at most")
     interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
     predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
     test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")

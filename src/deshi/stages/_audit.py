@@ -36,7 +36,7 @@ def run(cfg: AuditConfig) -> AuditResult:
     begin = time.perf_counter()
     known = audit_soft_labels(cfg.soft_labels, subject.bundle) if cfg.soft_labels is not None else []
     seconds = time.perf_counter() - begin
-    findings, checked = audit(subject, cfg.max_positions)
+    findings, checked = audit(subject)
     if cfg.soft_labels is not None:
         findings += known
         checked.append(Checked("soft_labels", seconds, len(known)))
