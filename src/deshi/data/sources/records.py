@@ -14,7 +14,7 @@ import polars as pl
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
-from deshi.data.sources.slow_reader import Hunt
+from deshi.data.sources.slow_reader import TextRows, convert_rows
 from deshi.types import DeshiError
 
 _PAIR = re.compile(
@@ -53,14 +53,14 @@ def _read_fast(path: Path, used: list[str]) -> pl.DataFrame | None:
 
 
 def _read_slowly(path: Path, label: str, columns: Columns, log: BadRowLog) -> pl.DataFrame:
-    hunt = Hunt(columns, label, ", ")
+    rows = TextRows(columns.used)
     for number, record in iterate_records(path, label, flat=True):
         if isinstance(record, str):
-            hunt.reject(number, "not a JSON object or Python dictionary", record)
+            rows.reject(number, "not a JSON object or Python dictionary", record)
         else:
             values = (record.get(name) for name in columns.used)
-            hunt.add(number, [None if value is None else str(value) for value in values])
-    return hunt.finish(log)
+            rows.add(number, [None if value is None else str(value) for value in values])
+    return convert_rows(rows, columns, label, ", ", log)
 
 
 def iterate_records(path: Path, label: str, flat: bool = False) -> Iterator[tuple[int, dict[str, Any] | str]]:
