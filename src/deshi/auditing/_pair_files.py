@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from deshi.configuration.targets import nearest
-from deshi.data.sources.delimited import Layout, read_header, read_text
+from deshi.data.sources.delimited import Layout, read_columns, read_header
 from deshi.data.sources.slow_reader import LINE, Malformed
 from deshi.data.sources.times import to_timestamps
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
@@ -207,7 +207,7 @@ def _rows(path: Path, header: list[str], columns: Mapping[str, str]) -> tuple[pl
         frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
     else:
         try:
-            frame, malformed = read_text(path, _layout(path), header, used)
+            frame, malformed = read_columns(path, _layout(path), header, used)
         except (OSError, EOFError) as error:
             raise DeshiError(f"{path} can't be read ({error}). Write it again.") from error
     roles = [frame[name].alias(role) for role, name in columns.items()]

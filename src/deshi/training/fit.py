@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
+from deshi.rendering import Block, Result, paragraphs
 from deshi.training.runs import CHECKPOINTS, DATA_FILE, RUN_FILE, load_bundle
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
@@ -27,7 +27,7 @@ Train = Callable[[Config, Bundle, Split, Path], Trained]
 
 
 @dataclass(frozen=True)
-class FitResult:
+class FitResult(Result):
     """A finished training.
 
     Attributes:
@@ -44,15 +44,11 @@ class FitResult:
     seconds: float
     reused: bool = field(default=False)
 
-    def __str__(self) -> str:
+    def blocks(self) -> Sequence[Block]:
+        """One line."""
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
         state = "was complete already" if self.reused else f"took {self.seconds:.0f} s"
-        return f"{self.folder}: {state}, selected epoch {self.epochs}, {figures}"
-
-    def _repr_html_(self) -> str:
-        """The metrics as a table, for a notebook."""
-        rows = "".join(f"<tr><td>{name}</td><td>{value:.4f}</td></tr>" for name, value in self.metrics.items())
-        return f"<p>{escape(str(self.folder))}, epoch {self.epochs}</p><table>{rows}</table>"
+        return paragraphs(f"{self.folder}: {state}, selected epoch {self.epochs}, {figures}")
 
 
 def run(cfg: FitConfig) -> FitResult:

@@ -1,4 +1,4 @@
-"""Text tables with a separator, read fast by Polars, and row by row where that fails."""
+"""Text tables with a separator, read by Polars, or row by row where rows are malformed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
-from deshi.data.sources.slow_reader import LINE, Malformed, TextRows, convert_rows
+from deshi.data.sources.slow_reader import LINE, Malformed, SlowReader
 from deshi.types import DeshiError
 
 
@@ -53,24 +53,11 @@ def read_interactions(path: Path, label: str, layout: Layout, columns: Columns, 
     columns.check(header, label)
     frame = _read_fast(path, layout, header, columns.used)
     if frame is not None:
-        done = convert(frame, columns)
-        if done[REASON].null_count() == done.height:
-            return not_empty(good_rows(done), label)
-    rows = _read_slowly(path, layout, header, columns.used)
-    return not_empty(convert_rows(rows, columns, label, layout.separator, log), label)
-
-
-def read_text(path: Path, layout: Layout, header: list[str], used: list[str]) -> tuple[pl.DataFrame, list[Malformed]]:
-    """Columns of a text table as they stand there: ``__line__`` and ``used`` as String, and the malformed rows.
-
-    Raises:
-        OSError, EOFError: if the file can't be read.
-    """
-    frame = _read_fast(path, layout, header, used)
-    if frame is not None:
-        return frame, []
-    rows = _read_slowly(path, layout, header, used)
-    return rows.frame(), rows.malformed
+        converted = convert(frame, columns)
+        if converted[REASON].null_count() == converted.height:
+            return not_empty(good_rows(converted), label)
+    reader = _read_slowly(path, layout, header, columns.used)
+    return not_empty(reader.finish(columns, label, log), label)
 
 
 def read_header(path: Path, label: str, layout: Layout) -> list[str]:
@@ -136,19 +123,49 @@ def iterate_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
                 yield number, fields
 
 
-def _read_slowly(path: Path, layout: Layout, header: list[str], used: list[str]) -> TextRows:
-    """Row by row with line numbers."""
-    columns = [header.index(name) for name in used]
-    needed = max(columns) + 1
-    rows = TextRows(used)
+def read_texts(path: Path, label: str, layout: Layout, log: BadRowLog) -> tuple[pl.DataFrame, list[int]]:
+    """All columns of a text table as text, and the line of each row; rows of another width are malformed."""
+    header = read_header(path, label, layout)
+    rows, lines = [], []
+    for number, fields in iterate_rows(path, layout):
+        if layout.names is None and number == 1:
+            continue
+        if len(fields) != len(header):
+            log.add(label, number, f"{len(fields)} columns, expected {len(header)}", layout.separator.join(fields))
+        else:
+            rows.append(fields)
+            lines.append(number)
+    return pl.DataFrame(rows, schema={name: pl.String for name in header}, orient="row"), lines
+
+
+def read_columns(
+    path: Path, layout: Layout, header: list[str], used: list[str]
+) -> tuple[pl.DataFrame, list[Malformed]]:
+    """Some columns of a text table: ``__line__`` and ``used`` as String, and the malformed rows.
+
+    Raises:
+        OSError, EOFError: if the file can't be read.
+    """
+    frame = _read_fast(path, layout, header, used)
+    if frame is not None:
+        return frame, []
+    reader = _read_slowly(path, layout, header, used)
+    return reader.texts(), reader.malformed
+
+
+def _read_slowly(path: Path, layout: Layout, header: list[str], used: list[str]) -> SlowReader:
+    """The rows with their line numbers, and the malformed ones."""
+    positions = [header.index(name) for name in used]
+    needed = max(positions) + 1
+    reader = SlowReader(used, layout.separator)
     for number, fields in iterate_rows(path, layout):
         if layout.names is None and number == 1:
             continue
         if not needed <= len(fields) <= len(header):
             reason = f"{len(fields)} columns, expected {len(header)}"
-            rows.reject(number, reason, layout.separator.join(fields))
-        elif any("\ufffd" in fields[column] for column in columns):
-            rows.reject(number, f"not valid {layout.encoding} text", layout.separator.join(fields))
+            reader.reject(number, reason, layout.separator.join(fields))
+        elif any("\ufffd" in fields[position] for position in positions):
+            reader.reject(number, f"not valid {layout.encoding} text", layout.separator.join(fields))
         else:
-            rows.add(number, [fields[column] for column in columns])
-    return rows
+            reader.add(number, [fields[position] for position in positions])
+    return reader

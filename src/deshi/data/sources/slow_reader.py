@@ -1,4 +1,4 @@
-"""Damaged files read row by row, so that every malformed row is known by its line number."""
+"""Rows of a damaged file, one by one, so that every malformed one has its line number."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Malformed = tuple[int, str, str]
 """Line number, reason and content of a malformed row."""
 
 
-class TextRows:
-    """The rows of a file as text with their line numbers, and its malformed rows."""
+class SlowReader:
+    """Collects a file's rows as text, with line numbers, and its malformed rows."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Start without rows; ``names`` are those of the columns."""
-        self._names = names
+    def __init__(self, names: Sequence[str], separator: str) -> None:
+        """Start without rows of the columns ``names``; ``separator`` stands between the fields that are shown."""
+        self._names, self._separator = names, separator
         self._lines = array("q")
         self._pending: list[Sequence[str | None]] = []
         self._chunks: list[pl.DataFrame] = []
@@ -40,7 +40,7 @@ class TextRows:
         """Note a row that isn't even well-formed."""
         self.malformed.append((line, reason, content))
 
-    def frame(self) -> pl.DataFrame:
+    def texts(self) -> pl.DataFrame:
         """The rows in their order: ``__line__`` Int64, and the columns as String."""
         self._flush()
         return pl.concat(self._chunks).insert_column(0, pl.Series(LINE, self._lines, dtype=pl.Int64))
@@ -50,23 +50,14 @@ class TextRows:
         self._chunks.append(pl.DataFrame(self._pending, schema=schema, orient="row"))
         self._pending = []
 
-
-def convert_rows(rows: TextRows, columns: Columns, label: str, joint: str, log: BadRowLog) -> pl.DataFrame:
-    """The good rows in RawData's columns; all others go to ``log`` in the file's order.
-
-    Args:
-        rows: with the columns ``columns.used``.
-        columns: which column holds what.
-        label: what messages call the file.
-        joint: what stands between the fields of a row that is shown.
-        log: of malformed rows.
-    """
-    text = rows.frame()
-    converted = convert(text, columns)
-    malformed = list(rows.malformed)
-    for row in converted.select(pl.col(REASON).is_not_null().arg_true()).to_series().to_list():
-        line, *values = text.row(row)
-        malformed.append((line, str(converted[REASON][row]), joint.join(str(value) for value in values)))
-    for line, reason, content in sorted(malformed):
-        log.add(label, line, reason, content)
-    return good_rows(converted)
+    def finish(self, columns: Columns, label: str, log: BadRowLog) -> pl.DataFrame:
+        """The good rows in RawData's columns; all others go to ``log`` in the file's order."""
+        texts = self.texts()
+        converted = convert(texts, columns)
+        malformed = list(self.malformed)
+        for row in converted[REASON].is_not_null().arg_true().to_list():
+            line, *values = texts.row(row)
+            malformed.append((line, str(converted[REASON][row]), self._separator.join(map(str, values))))
+        for line, reason, content in sorted(malformed):
+            log.add(label, line, reason, content)
+        return good_rows(converted)
