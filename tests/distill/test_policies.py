@@ -21,6 +21,7 @@ from deshi.distillation import selection
 from deshi.distillation.selection import SelectionStrategy, k_center
 from deshi.distillation.selection_inputs import SelectionInputs, windows
 from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_lists, write_soft_labels
@@ -52,7 +53,9 @@ class Scene:
         self.rows = choose_rows("train", self.bundle, LeaveOneOut()(self.bundle))
         self.student = sasrec(N, LENGTH).network
         teacher = sasrec(N, LENGTH, seed=1)
-        self.store = write_soft_labels(teacher, self.bundle, self.rows, folder / "store", k=K, meta=META)
+        self.store = write_soft_labels(
+            Labeller(teacher, Histories.of(self.bundle), K), self.rows, folder / "store", teacher=META
+        )
 
     def evidence(self, store: SoftLabels | None = None) -> SelectionInputs:
         return SelectionInputs(self.histories, self.rows, self.student, store or self.store)
@@ -110,7 +113,9 @@ def test_the_students_evidence_is_that_of_each_history_asked_alone(scene: Scene)
 def test_a_student_agrees_with_its_own_lists(scene: Scene, tmp_path: Path) -> None:
     """The divergence from oneself is 0: teacher and student are compared over the same items after the same events."""
     early = scene.rows[scene.rows + 1 - scene.histories.offsets[scene.histories.owners(scene.rows)] <= LENGTH]
-    own = write_soft_labels(sasrec(N, LENGTH), scene.bundle, early, tmp_path / "own", k=K, meta=META)
+    own = write_soft_labels(
+        Labeller(sasrec(N, LENGTH), Histories.of(scene.bundle), K), early, tmp_path / "own", teacher=META
+    )
     found = SelectionInputs(scene.histories, early, scene.student, own).divergence
     assert found == pytest.approx(0, abs=1e-5) and scene.evidence().divergence.mean() > 0.01
 
@@ -125,8 +130,8 @@ def test_confidence_is_over_the_list_whatever_the_kind_of_scores(
     """What a list leaves to other items differs between kinds, its shape doesn't; a short list ends in padding."""
     lists = np.tile(np.array([3, 2, 1, -1], dtype=np.int32), (len(scene.rows), 1))
     values = np.tile(np.array([*scores, 0.0], dtype=np.float32), (len(scene.rows), 1))
-    given: Any = {"meta": META, "score_kind": kind}
-    store = write_lists(scene.rows, lists, values, scene.bundle, tmp_path / "store", **given)
+    given: Any = {"teacher": META, "score_kind": kind}
+    store = write_lists(scene.rows, lists, values, Histories.of(scene.bundle), tmp_path / "store", **given)
     shares = np.exp([2.0, 1.0, -3.0]) / np.exp([2.0, 1.0, -3.0]).sum()
     found = scene.evidence(store)
     assert found.confidence == pytest.approx(shares[0], rel=1e-5)
@@ -211,11 +216,15 @@ def test_what_cannot_be_chosen_from_is_refused(scene: Scene, tmp_path: Path) -> 
     for rows in (scene.rows[:0], scene.rows[::-1], scene.rows + scene.bundle.n_interactions):
         with pytest.raises(DeshiError, match="ascending positions"):
             SelectionInputs(scene.histories, rows)
-    few = write_soft_labels(sasrec(N, LENGTH), scene.bundle, scene.rows[:3], tmp_path / "few", k=K, meta=META)
+    few = write_soft_labels(
+        Labeller(sasrec(N, LENGTH), Histories.of(scene.bundle), K), scene.rows[:3], tmp_path / "few", teacher=META
+    )
     with pytest.raises(DeshiError, match=f"{len(scene.rows) - 3} no list in the store"):
         scene.evidence(few)
     items, scores = scene.store.rows(scene.rows)
-    order = write_lists(scene.rows, items.astype(np.int32), scores, scene.bundle, tmp_path / "order", meta=META)
+    order = write_lists(
+        scene.rows, items.astype(np.int32), scores, Histories.of(scene.bundle), tmp_path / "order", teacher=META
+    )
     bare = SelectionInputs(scene.histories, scene.rows)
     for found, strategy, message in (
         (scene.evidence(order), selection.Disagreement(0.1, "x"), "kind 'score', whose order alone"),

@@ -11,6 +11,8 @@ from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.objective import Distillation
 from deshi.distillation.soft_label_batches import SoftLabelLists
 from deshi.losses.softmax import Softmax
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_soft_labels
 from deshi.types import PAD, Batch
@@ -22,7 +24,13 @@ def test_a_student_learns_from_its_like(tmp_path: Path) -> None:
     bundle = shop(tmp_path / "shop", users=8, items=20, longest=10)
     teacher, student = sasrec(20, 10, seed=1), sasrec(20, 10, seed=2).network
     rows = np.arange(len(bundle.items))
-    write_soft_labels(teacher, bundle, rows, tmp_path / "store", k=20, meta=META, positions="all", filter_seen=False)
+    write_soft_labels(
+        Labeller(teacher, Histories.of(bundle), 20, filter_seen=False),
+        rows,
+        tmp_path / "store",
+        teacher=META,
+        positions="all",
+    )
     store = SoftLabels.load(tmp_path / "store", bundle)
     loss = Distillation(Softmax(), {"kl": ListwiseKL()}, SoftLabelLists(len(rows), [store]), hard_loss_weight=0.0)
     batch = whole_histories(bundle.items, bundle.offsets)

@@ -12,7 +12,7 @@ import polars as pl
 
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT, ndcg_per_example
 from deshi.auditing.provenance import audit_record, audit_weights
 from deshi.auditing.ranks import audit_ranks
@@ -153,5 +153,5 @@ def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Findi
     effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
     effect += f"{fitted.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
     fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
-    where = [place(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
+    where = [location(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
     return [finding("validation-target-trained-on", what, where, effect, fix, "warning")]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Array
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
@@ -80,7 +80,7 @@ class Asked:
 
     def where(self, rows: Sequence[int], position: int | None = None) -> list[str]:
         """Examples by user."""
-        return [place(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
+        return [location(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
 
 
 def audit_student(student: SequentialRecommender, bundle: Bundle, examples: Examples) -> list[Finding]:
@@ -119,7 +119,7 @@ def _not_a_number(asked: Asked) -> list[Finding]:
     what = (
         f"{count(int(wrong.sum()), wrong.numel(), 'scores')} are NaN, in {count(len(rows), len(wrong), 'questions')}."
     )
-    where = [place(item=asked.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + asked.where(rows)
+    where = [location(item=asked.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + asked.where(rows)
     effect = f"A NaN is never smaller than anything: counting higher scores gives NDCG@{AT} {naive.mean():.4f} here, "
     effect += "where nothing can be ranked."
     fix = "Find where the training diverged (train.gradient_clip, a lower learning rate) or the scorer divides by 0."
@@ -243,5 +243,5 @@ def _items_like_padding(asked: Asked) -> list[Finding]:
         f"ranked by chance: {count(int(np.isin(asked.targets.numpy(), items).sum()), len(asked.users), 'targets')}."
     )
     fix = "Give padding a row of its own in the embedding (deshi: row 0, item i in row i + 1)."
-    where = [place(item=names[item], index=item) for item in items.tolist()]
+    where = [location(item=names[item], index=item) for item in items.tolist()]
     return [finding("item-collides-with-padding", what, where, effect, fix)]

@@ -26,7 +26,7 @@ from deshi.models.base import Recommender, SequentialRecommender
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import TRAIN, truths
+from deshi.soft_labels.targets import TRAIN, row_targets
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.runs import with_named_runs
 from deshi.training.selection import choose
@@ -150,7 +150,7 @@ class DistillTraining(Training):
         """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
         found = np.zeros(n_rows, dtype=np.bool_)
         for begin, histories in [(0, Histories.of(self.bundle)), *self._augmented]:
-            found[begin + truths(histories, self.bundle, self.split)[0].rows] = True
+            found[begin + row_targets(histories, self.bundle, self.split)[0].rows] = True
         return found
 
     def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
@@ -238,7 +238,7 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
 
 def _refuse_answers(path: Path, store: SoftLabels, bundle: Bundle, split: Split) -> None:
     """No teacher predicts nearly everything: such lists were made with the answers at hand."""
-    told = next(one for one in truths(store.histories(bundle), bundle, split) if one.name == TRAIN)
+    told = next(one for one in row_targets(store.histories(bundle), bundle, split) if one.name == TRAIN)
     asked = told.at(store.covered[told.rows])
     if len(asked.rows) < ENOUGH:
         return
