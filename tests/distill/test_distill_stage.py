@@ -15,7 +15,7 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.models.layers import ItemEmbedding
+from deshi.models.item_table import ItemEmbedding
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.writer import write_lists
@@ -24,7 +24,7 @@ from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from tiny import SMALL
 
-ADDED = "distill.table={_target_: deshi.distillation.item_tables.Added, hidden: null}"
+ADDED = "distill.item_table={_target_: deshi.distillation.item_tables.ItemTableAdapter, hidden: null}"
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> No
     for words, message in (
         (["soft_labels=[lists,others]"], "one store on the data's histories at most"),
         (["soft_labels=[others]", ADDED], "no soft-label store here holds item_embeddings"),
-        (["distill.terms.kl.rest=bucket"], "normalise=true"),
+        (["distill.terms.kl.other_items=bucket"], "normalise=true"),
         (["distill.terms.kl.temperature=0"], "temperature=0"),
     ):
         with pytest.raises(DeshiError, match=message):

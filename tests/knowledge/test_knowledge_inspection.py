@@ -26,7 +26,7 @@ from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import row_targets
 from deshi.soft_labels.writer import write_soft_labels
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 from knowing import META, Hashed, shop
 
 USERS, ITEMS = 60, 40
@@ -217,10 +217,10 @@ def test_sharpness_of_each_kind_of_score() -> None:
     for kind, values in rows.items():
         scores = np.zeros((2, 4), dtype=np.float32)
         scores[0, :3] = values
-        entropy, mass = sharpness(items, scores, kind)
+        entropy, mass = sharpness(items, scores, ScoreKind(kind))
         assert entropy[0] == pytest.approx(expected, rel=1e-5) and math.isnan(entropy[1])
         assert math.isnan(mass[0]) if kind == "logit" else mass[0] == pytest.approx(0.875, rel=1e-5)
-    assert np.isnan(sharpness(items, np.zeros((2, 4), dtype=np.float32), "reciprocal_rank")).all()
+    assert np.isnan(sharpness(items, np.zeros((2, 4), dtype=np.float32), ScoreKind.RANK)).all()
 
 
 def test_agreement_by_hand() -> None:

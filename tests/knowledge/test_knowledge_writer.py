@@ -17,6 +17,7 @@ from deshi.auditing.provenance import audit_soft_labels
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.metrics.best_items import best_items
+from deshi.models.scorers import Scorer
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.positions import choose_rows
@@ -70,7 +71,7 @@ def test_one_pass_and_one_by_one_give_the_same_lists(tmp_path: Path, max_length:
     """The pass over a history is the cheap way only as long as it answers as a question for each row does."""
     bundle = shop(tmp_path, users=15, longest=14)
     scorer = sasrec(bundle.n_items, max_length)
-    plain = type("Plain", (), {"n_items": scorer.n_items, "scores": lambda self, batch: scorer.scores(batch)})()
+    plain = type("Plain", (Scorer,), {"n_items": scorer.n_items, "scores": lambda self, batch: scorer.scores(batch)})()
     rows = np.arange(bundle.n_interactions)
     found = [
         write_soft_labels(Labeller(each, Histories.of(bundle), 5, batch=7), rows, tmp_path / name, teacher=META)

@@ -28,7 +28,7 @@ from deshi.soft_labels.inspection_result import (
 from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.targets import LATEST, TRAIN, Targets, row_targets
-from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
+from deshi.types import ITEM, PAD, TITLE, USER, DeshiError, ScoreKind
 
 _BLOCK = 1 << 15
 _SHOWN = 10
@@ -108,7 +108,7 @@ class _Measured:
 
     @classmethod
     def of(cls, soft_labels: SoftLabels, targets: Targets, counts: Ints) -> _Measured:
-        size, kind = len(targets.rows), soft_labels.manifest["score_kind"]
+        size, kind = len(targets.rows), soft_labels.score_kind
         ranks = np.zeros(size, dtype=np.int64)
         entropy, mass, events = (np.full(size, np.nan) for _ in range(3))
         for part in (slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK)):
@@ -129,7 +129,7 @@ class _Measured:
         return PartStatistics(self.targets.name, len(self.ranks), positions, intervals, *means)
 
 
-def sharpness(items: Ints, scores: NDArray[np.float32], kind: str) -> tuple[Floats, Floats]:
+def sharpness(items: Ints, scores: NDArray[np.float32], kind: ScoreKind) -> tuple[Floats, Floats]:
     """Entropy of lists, and the share of the teacher's probability that they hold.
 
     Args:
@@ -142,11 +142,11 @@ def sharpness(items: Ints, scores: NDArray[np.float32], kind: str) -> tuple[Floa
         the listed items' total probability ``(B,)``; NaN where the kind of score doesn't give it, or a list is empty.
     """
     real, unknown = items != PAD, np.full(len(items), np.nan)
-    if kind not in ("logit", "log_probability", "probability"):
+    if not kind.is_calibrated:
         return unknown, unknown
     values = scores.astype(np.float64)
     with np.errstate(divide="ignore"):
-        values = np.log(values) if kind == "probability" else values
+        values = np.log(values) if kind is ScoreKind.PROBABILITY else values
     values = np.where(real, values, -np.inf)
     # softmax over the listed items, less the best value so that nothing overflows; an empty list has no best value
     best = values.max(1, keepdims=True, initial=-np.inf)
@@ -156,7 +156,7 @@ def sharpness(items: Ints, scores: NDArray[np.float32], kind: str) -> tuple[Floa
     # x log x is 0 at x = 0
     entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
     # logits are known up to a constant only, so that their probability among all items isn't
-    mass = unknown if kind == "logit" else np.exp(values).sum(1)
+    mass = unknown if kind is ScoreKind.LOGIT else np.exp(values).sum(1)
     empty = total[:, 0] <= 0
     return np.where(empty, np.nan, entropy), np.where(empty, np.nan, mass)
 

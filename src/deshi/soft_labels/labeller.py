@@ -14,7 +14,7 @@ from deshi.arrays import Ints
 from deshi.data.datamodule import padded_rows
 from deshi.data.sequences import history_batches
 from deshi.metrics.best_items import best_items
-from deshi.models.scorers import PositionScorer, Scorer
+from deshi.models.scorers import Scorer
 from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, Batch, DeshiError
 
@@ -43,10 +43,9 @@ class Labeller:
     """A scorer with the histories that it ranks items after, and the kind of lists that are wanted of it.
 
     A row at position ``p`` of its history (counted from its first event) is scored in one pass together with the
-    other rows of the history, if the scorer is a :class:`~deshi.models.scorers.PositionScorer` and ``p`` is below its
-    ``max_length``: a causal model's window begins at the history's first event there, so the pass reads the same events
-    as a pass for that row alone. Later rows are scored one by one, with their whole history, or, with ``min_context``,
-    in passes over overlapping windows.
+    other rows of the history, if ``p`` is below the scorer's ``max_length``: a causal model's window begins at the
+    history's first event there, so the pass reads the same events as a pass for that row alone. Later rows are scored
+    one by one, with their whole history, or, with ``min_context``, in passes over overlapping windows.
 
     Attributes:
         scorer: the teacher.
@@ -83,7 +82,7 @@ class Labeller:
     @property
     def longest(self) -> int:
         """The longest history inside of which the scorer ranks in one pass, 0 if it can't."""
-        return self.scorer.max_length if isinstance(self.scorer, PositionScorer) else 0
+        return self.scorer.max_length
 
     def label(self, rows: Ints) -> Iterator[RankedLists]:
         """The lists of ascending ``rows`` ``(M,)``, in blocks and in any order, each row once."""
@@ -101,7 +100,7 @@ class Labeller:
 
     def _in_one_pass(self, rows: Ints, owners: Ints, starts: Ints) -> Iterator[RankedLists]:
         """Lists of rows ``(M,)`` by the windows that begin at the events ``starts`` ``(M,)``, a pass a window."""
-        if not isinstance(self.scorer, PositionScorer) or not len(rows):
+        if not len(rows):
             return
         # rows ascend, so those of a window stand together: it ends with the last of them
         windows, first, counts = np.unique(starts, return_index=True, return_counts=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256, fingerprint, read_json
 from deshi.soft_labels.histories import Histories
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 SCHEMA = 1
 """Version of a store's layout and of its manifest; a store of another version is written anew."""
@@ -25,8 +25,6 @@ MANIFEST, TOPK, SCORES, EMBEDDINGS = (
     "topk_scores.npy",
     "item_embeddings.safetensors",
 )
-SCORE_KINDS = ("logit", "log_probability", "probability", "reciprocal_rank", "score")
-"""What a stored score is; ``score`` is anything whose order alone has a meaning. All are higher for better items."""
 
 REQUIRED = (
     "teacher", "data", "data_fingerprint", "n_items", "n_rows", "k", "filter_seen", "positions", "coverage",
@@ -62,10 +60,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = [name for name in REQUIRED if name not in manifest]
     if missing:
         raise DeshiError(f"{path / MANIFEST} lacks {', '.join(missing)}. Write the store again.")
-    if manifest["score_direction"] != "higher is better" or manifest["score_kind"] not in SCORE_KINDS:
+    if manifest["score_direction"] != "higher is better" or manifest["score_kind"] not in list(ScoreKind):
         raise DeshiError(
             f"{path / MANIFEST} says score_direction {manifest['score_direction']!r} and score_kind "
-            f"{manifest['score_kind']!r}, expected 'higher is better' and one of {', '.join(SCORE_KINDS)}."
+            f"{manifest['score_kind']!r}, expected 'higher is better' and one of {', '.join(ScoreKind)}."
         )
     return cast(dict[str, Any], manifest)
 
@@ -84,9 +82,9 @@ def new_request(
     """Everything that a store's content depends on, JSON-able."""
     if not teacher.get("name"):
         raise DeshiError(f"teacher is {dict(teacher)}, expected at least its name.")
-    if kind not in SCORE_KINDS or dtype not in ("float32", "float16"):
+    if kind not in list(ScoreKind) or dtype not in ("float32", "float16"):
         raise DeshiError(
-            f"score_kind is {kind!r} and dtype {dtype!r}, expected one of {', '.join(SCORE_KINDS)}, and float32 or "
+            f"score_kind is {str(kind)!r} and dtype {dtype!r}, expected one of {', '.join(ScoreKind)}, and float32 or "
             f"float16."
         )
     vectors = None if embeddings is None else fingerprint([("items", embeddings.detach().float().cpu().numpy())])
@@ -99,7 +97,7 @@ def new_request(
         "positions": positions,
         "k": k,
         "filter_seen": filter_seen,
-        "score_kind": kind,
+        "score_kind": ScoreKind(kind).value,
         "score_dtype": dtype,
         "item_embeddings": vectors,
     }

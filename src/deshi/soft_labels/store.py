@@ -20,7 +20,7 @@ from deshi.data.bundle import Bundle
 from deshi.soft_labels.checks import CheckResult, check_files, check_lists
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
-from deshi.types import ITEM, PAD, USER, DeshiError
+from deshi.types import ITEM, PAD, USER, DeshiError, ScoreKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,11 @@ class SoftLabels:
         if check:
             store.check(bundle).refuse()
         return store
+
+    @property
+    def score_kind(self) -> ScoreKind:
+        """Meaning of the stored scores."""
+        return ScoreKind(self.manifest["score_kind"])
 
     @property
     def teacher(self) -> str:

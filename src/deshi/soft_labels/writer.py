@@ -21,11 +21,10 @@ from deshi.soft_labels.manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_m
 from deshi.soft_labels.progress import Meter, Progress
 from deshi.soft_labels.store import SoftLabels, check_embeddings
 from deshi.soft_labels.working_folder import STATE, WorkingFolder, compare_requests
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
 
-ScoreKind = Literal["logit", "log_probability", "probability", "reciprocal_rank", "score"]
 ScoreType = Literal["float32", "float16"]
 LARGEST = 65504.0
 """The largest float16."""
@@ -38,7 +37,7 @@ def write_soft_labels(
     *,
     teacher: Mapping[str, Any],
     positions: str = "given",
-    score_kind: ScoreKind = "logit",
+    score_kind: ScoreKind = ScoreKind.LOGIT,
     dtype: ScoreType = "float32",
     item_embeddings: Tensor | None = None,
     shard_rows: int = 2048,
@@ -58,7 +57,7 @@ def write_soft_labels(
         teacher: JSON-able, who the teacher is: ``name`` and whatever tells it from others, such as ``run`` and the
             sha256 of its weights. A request with another teacher is another request.
         positions: the rule that ``rows`` came from, for the manifest.
-        score_kind: what the scorer's scores are; logits that the labeller normalises become log-probabilities.
+        score_kind: meaning of the scorer's scores; logits that the labeller normalises become log-probabilities.
         dtype: of the stored scores. ``float16`` halves them; logits are then stored less the row's best score (which
             no softmax notices), so that none overflows and the best items keep the finest steps.
         item_embeddings: ``(n_items, D)`` the teacher's vectors of the items, to be stored beside the lists.
@@ -71,9 +70,9 @@ def write_soft_labels(
     """
     histories = labeller.histories
     rows = check_row_numbers(rows, histories)
-    if labeller.normalise and score_kind != "logit":
-        raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {score_kind!r}.")
-    kind: ScoreKind = "log_probability" if labeller.normalise else score_kind
+    if labeller.normalise and score_kind != ScoreKind.LOGIT:
+        raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {str(score_kind)!r}.")
+    kind = ScoreKind.LOG_PROBABILITY if labeller.normalise else score_kind
     request = new_request(
         histories, rows, labeller.k, labeller.filter_seen, kind, dtype, positions, teacher, item_embeddings
     )
@@ -90,7 +89,7 @@ def write_lists(
     folder: Path,
     *,
     teacher: Mapping[str, Any],
-    score_kind: ScoreKind = "score",
+    score_kind: ScoreKind = ScoreKind.SCORE,
     filter_seen: bool = False,
     positions: str = "given",
     dtype: ScoreType = "float32",
@@ -106,7 +105,7 @@ def write_lists(
         histories: what the rows are about.
         folder: the store's.
         teacher: see :func:`write_soft_labels`.
-        score_kind: what the scores are; ``score`` if only their order means anything.
+        score_kind: meaning of the scores; ``score`` if only their order means anything.
         filter_seen: whether the lists are promised to be without seen items; that is checked.
         positions: the rule that ``rows`` came from.
         dtype: of the stored scores, see :func:`write_soft_labels`.
@@ -164,7 +163,9 @@ def _write(
         for shard in shards[working.done :]:
             # a shard's lists come in blocks of any order; they count once the whole shard is marked
             for numbers, items, scores in lists(shard):
-                working.put(numbers, items, stored(items, scores, request["score_dtype"], request["score_kind"]))
+                working.put(
+                    numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
+                )
                 meter.add(len(numbers))
             working.mark()
 
@@ -211,7 +212,7 @@ def cut(rows: Ints, histories: Histories, shard_rows: int) -> list[Ints]:
     return np.split(rows, begins[first][1:])
 
 
-def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> NDArray[Any]:
+def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: ScoreKind) -> NDArray[Any]:
     """Scores ``(M, K)`` in the type that they are stored in; their order along a row stays.
 
     In float16, logits lose their row's best score, and what is below the smallest float16 becomes it: such an item's
@@ -222,9 +223,9 @@ def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> 
     """
     if dtype == "float32":
         return scores.astype(np.float32)
-    if kind == "logit":
+    if kind is ScoreKind.LOGIT:
         scores = np.where(items == PAD, 0, scores - scores[:, :1])
-    if kind in ("logit", "log_probability"):
+    if kind in (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY):
         scores = np.maximum(scores, -LARGEST)
     if (np.abs(scores) > LARGEST).any():
         raise DeshiError(

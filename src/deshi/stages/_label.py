@@ -44,9 +44,6 @@ from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
-VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
-"""Methods of a scorer that give vectors of the items."""
-
 
 @dataclass(frozen=True)
 class LabelResult(Result):
@@ -95,9 +92,8 @@ def run(cfg: LabelConfig) -> LabelResult:
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
         "refit": trained.train.refit,
     }  # fmt: skip
-    vectors = None if cfg.vectors == "none" else getattr(scorer, VECTORS[cfg.vectors], None)
-    known = vectors() if callable(vectors) else None
-    if known is None and cfg.vectors == "text":
+    vectors = {"none": lambda: None, "scoring": scorer.item_vectors, "text": scorer.text_vectors}[cfg.vectors]()
+    if vectors is None and cfg.vectors == "text":
         raise DeshiError(
             f"vectors=text, but {record['student']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
@@ -112,9 +108,9 @@ def run(cfg: LabelConfig) -> LabelResult:
         store_path(cfg.paths.soft_labels, cfg.store or folder.name),
         teacher=teacher,
         positions=positions,
-        score_kind=getattr(scorer, "score_kind", "score"),
+        score_kind=scorer.score_kind,
         dtype=cfg.dtype,
-        item_embeddings=None if known is None else torch.from_numpy(known),
+        item_embeddings=None if vectors is None else torch.from_numpy(vectors),
         force=cfg.force,
     )
     return LabelResult(soft_labels)
