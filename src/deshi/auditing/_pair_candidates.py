@@ -19,7 +19,7 @@ ENOUGH = 20.0
 
 
 def check_candidates(pair: Pair, aligned: bool) -> Iterator[Finding]:
-    """Findings about candidates; comparisons with chance only where the lists are known to be in line with the targets."""
+    """Findings about candidates; comparisons with chance only where the lists are ``aligned`` with the targets."""
     sampled = _sampled(pair)
     yield from _candidate_sets(pair) if sampled else ()
     left_out = list(_left_out(pair, sampled)) if aligned else []

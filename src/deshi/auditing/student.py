@@ -16,7 +16,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import Examples
 from deshi.metrics.ranks import exact_ranks
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.types import ITEM, PAD, USER
 
 HISTORIES = 128
@@ -38,7 +38,7 @@ class Probe:
         targets: ``(B,)`` what really came next.
     """
 
-    student: Student
+    student: SequentialRecommender
     bundle: Bundle
     users: Array
     items: Tensor
@@ -46,7 +46,7 @@ class Probe:
     targets: Tensor
 
     @classmethod
-    def of(cls, student: Student, bundle: Bundle, examples: Examples) -> Probe:
+    def of(cls, student: SequentialRecommender, bundle: Bundle, examples: Examples) -> Probe:
         """Evenly spaced examples, long histories first to have a future to change."""
         chosen = np.unique(np.linspace(0, len(examples) - 1, min(HISTORIES, len(examples))).astype(np.int64))
         longest = min(LONGEST, student.max_length)
@@ -84,7 +84,7 @@ class Probe:
         return [location(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
 
 
-def audit_student(student: Student, bundle: Bundle, examples: Examples) -> list[Finding]:
+def audit_student(student: SequentialRecommender, bundle: Bundle, examples: Examples) -> list[Finding]:
     """Probe a student with real histories and with changed ones.
 
     Args:

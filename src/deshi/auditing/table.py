@@ -20,7 +20,7 @@ SEARCHED = 500
 """Examples that an explanation is tried on."""
 
 
-class Renamed:
+class Renamed(Scorer):
     """A scorer of renamed items: item ``i`` is read as ``read[i]`` and scored as ``write[i]``."""
 
     def __init__(self, scorer: Scorer, read: Tensor, write: Tensor) -> None:
