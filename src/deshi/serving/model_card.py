@@ -39,7 +39,7 @@ def model_card(
         evaluations: of the run, the newest last; that among all items is taken.
         recall: of the index for approximate search; None if there is none.
     """
-    whole = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
+    whole = [evaluation for evaluation in evaluations if evaluation.record["protocol"]["candidates"] == "full"]
     sections = {
         "Model": _model(folder, config),
         "Data": _data(config, bundle),
@@ -107,8 +107,8 @@ def _table(evaluation: Evaluation, part: str) -> list[str]:
     for metric in SHOWN:
         values = figures[metric]
         interval = bootstrap_interval(values[~np.isnan(values)])
-        theirs = [evaluation.baselines[name].get(f"{part}/{metric}") for name in names]
-        shown = ["" if value is None else f"{value:.4f}" for value in theirs]
+        baselines = [evaluation.baselines[name].get(f"{part}/{metric}") for name in names]
+        shown = ["" if value is None else f"{value:.4f}" for value in baselines]
         rows.append([_title(metric), f"{interval.mean:.4f}", f"{interval.low:.4f} to {interval.high:.4f}", *shown])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
