@@ -115,8 +115,8 @@ class Bundle:
 
     def encode(self, item_ids: Sequence[str]) -> tuple[np.ndarray, int]:
         """The int64 indices of the known ids, in the order given, and how many ids were unknown."""
-        known = [self._index[item_id] for item_id in item_ids if item_id in self._index]
-        return np.array(known, dtype=np.int64), len(item_ids) - len(known)
+        indices = [self._index[item_id] for item_id in item_ids if item_id in self._index]
+        return np.array(indices, dtype=np.int64), len(item_ids) - len(indices)
 
     @cached_property
     def _item_table(self) -> pl.DataFrame:
@@ -127,8 +127,8 @@ class Bundle:
         return dict(zip(self.vocabulary[ITEM].to_list(), range(self.n_items), strict=True))
 
     def _check_shapes(self) -> None:
-        wanted = {"offsets": self.n_users + 1, "items": self.n_interactions, "timestamps": self.n_interactions}
-        for name, length in wanted.items():
+        lengths = {"offsets": self.n_users + 1, "items": self.n_interactions, "timestamps": self.n_interactions}
+        for name, length in lengths.items():
             array = getattr(self, name)
             if array.shape != (length,) or array.dtype != ARRAYS[name]:
                 raise _damaged(self.path, f"sequences/{name}.npy is {array.dtype}{array.shape}, expected ({length},)")
@@ -266,5 +266,5 @@ def _open_array(path: Path, name: str) -> np.ndarray:
         raise _damaged(path, f"sequences/{name}.npy can't be read ({error})") from error
 
 
-def _damaged(path: Path, what: str) -> DeshiError:
-    return DeshiError(f"The data bundle in {path} is damaged: {what}. Run deshi prepare with force=true.")
+def _damaged(path: Path, damage: str) -> DeshiError:
+    return DeshiError(f"The data bundle in {path} is damaged: {damage}. Run deshi prepare with force=true.")

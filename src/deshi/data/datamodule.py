@@ -20,9 +20,9 @@ from deshi.types import PAD, Batch
 
 def padded_rows(values: np.ndarray[Any, Any], starts: Ints, ends: Ints) -> Ints:
     """Rows ``values[starts[r]:ends[r]]``, ``(B, L)`` int64, padded on the right with ``PAD``."""
-    places = starts[:, None] + np.arange(int((ends - starts).max(initial=0)))
-    inside = places < ends[:, None]
-    return np.where(inside, values[np.where(inside, places, 0)], PAD).astype(np.int64)
+    positions = starts[:, None] + np.arange(int((ends - starts).max(initial=0)))
+    inside = positions < ends[:, None]
+    return np.where(inside, values[np.where(inside, positions, 0)], PAD).astype(np.int64)
 
 
 class ExampleBatches:
@@ -51,15 +51,17 @@ class ExampleBatches:
         return -(-len(self._examples) // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Batch, Tensor, Tensor]]:
-        asked, items = self._examples, np.asarray(self._bundle.items)
-        targets, offsets = items[asked.target_rows], asked.target_offsets
-        parts = history_batches(items, asked.users, asked.starts, asked.ends, self._max_length, self._batch_size)
+        examples, items = self._examples, np.asarray(self._bundle.items)
+        targets, offsets = items[examples.target_rows], examples.target_offsets
+        parts = history_batches(
+            items, examples.users, examples.starts, examples.ends, self._max_length, self._batch_size
+        )
         for numbers, batch in parts:
-            wanted = padded_rows(targets, offsets[numbers], offsets[numbers + 1])
+            target_items = padded_rows(targets, offsets[numbers], offsets[numbers + 1])
             # without the filter every row is empty
-            ends = asked.ends if self._filter_seen else asked.starts
-            seen = padded_rows(items, asked.starts[numbers], ends[numbers])
-            yield torch.from_numpy(numbers), batch, torch.from_numpy(wanted), torch.from_numpy(seen)
+            ends = examples.ends if self._filter_seen else examples.starts
+            seen = padded_rows(items, examples.starts[numbers], ends[numbers])
+            yield torch.from_numpy(numbers), batch, torch.from_numpy(target_items), torch.from_numpy(seen)
 
 
 class DataModule(L.LightningDataModule):
@@ -110,10 +112,10 @@ class DataModule(L.LightningDataModule):
         _, _, _, length, positions, size = self._training
         windows, _, seed = self._settings
         starts, ends = self._more.of_epoch(number)
-        others = TrainingBatches(
+        further = TrainingBatches(
             self._more.items, starts, ends, length, positions, size, windows, Augmentation(), seed, epoch=number
         )
-        return JoinedBatches(batches, others, self._more.with_targets)
+        return JoinedBatches(batches, further, self._more.with_targets)
 
     def train_dataloader(self) -> TrainingBatches | JoinedBatches:
         """The current epoch's batches; the trainer asks anew at every epoch."""

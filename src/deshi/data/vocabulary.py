@@ -81,7 +81,7 @@ def _renumber(codes: pl.Series, ids: pl.Series, by_hash: bool) -> tuple[pl.Serie
     used = np.flatnonzero(np.bincount(old, minlength=ids.len()))
     if by_hash:
         names = ids.gather(used).to_list()
-        used = used[sorted(range(len(names)), key=lambda place: (id_hash(names[place]), names[place]))]
+        used = used[sorted(range(len(names)), key=lambda number: (id_hash(names[number]), names[number]))]
     new = np.empty(ids.len(), dtype=np.int32)
     new[used] = np.arange(len(used), dtype=np.int32)
     return ids.gather(used), pl.Series(new[old])

@@ -1,4 +1,4 @@
-"""Text tables with a separator, read fast by Polars; only when that fails is the culprit's line hunted."""
+"""Text tables with a separator, read by Polars, or row by row where rows are malformed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
-from deshi.data.sources.slow_reader import Hunt
+from deshi.data.sources.slow_reader import SlowReader
 from deshi.types import DeshiError
 
 
@@ -53,9 +53,9 @@ def read_interactions(path: Path, label: str, layout: Layout, columns: Columns, 
     columns.check(header, label)
     frame = _read_fast(path, layout, header, columns.used)
     if frame is not None:
-        done = convert(frame, columns)
-        if done[REASON].null_count() == done.height:
-            return not_empty(good_rows(done), label)
+        converted = convert(frame, columns)
+        if converted[REASON].null_count() == converted.height:
+            return not_empty(good_rows(converted), label)
     return not_empty(_read_slowly(path, label, layout, header, columns, log), label)
 
 
@@ -119,21 +119,36 @@ def iterate_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
                 yield number, fields
 
 
+def read_texts(path: Path, label: str, layout: Layout, log: BadRowLog) -> tuple[pl.DataFrame, list[int]]:
+    """All columns of a text table as text, and the line of each row; rows of another width are malformed."""
+    header = read_header(path, label, layout)
+    rows, lines = [], []
+    for number, fields in iterate_rows(path, layout):
+        if layout.names is None and number == 1:
+            continue
+        if len(fields) != len(header):
+            log.add(label, number, f"{len(fields)} columns, expected {len(header)}", layout.separator.join(fields))
+        else:
+            rows.append(fields)
+            lines.append(number)
+    return pl.DataFrame(rows, schema={name: pl.String for name in header}, orient="row"), lines
+
+
 def _read_slowly(
     path: Path, label: str, layout: Layout, header: list[str], columns: Columns, log: BadRowLog
 ) -> pl.DataFrame:
     """Row by row with line numbers: malformed rows go to the log in the file's order, the good ones are returned."""
-    places = [header.index(name) for name in columns.used]
-    needed = max(places) + 1
-    hunt = Hunt(columns, label, layout.separator)
+    positions = [header.index(name) for name in columns.used]
+    needed = max(positions) + 1
+    reader = SlowReader(columns, label, layout.separator)
     for number, fields in iterate_rows(path, layout):
         if layout.names is None and number == 1:
             continue
         if not needed <= len(fields) <= len(header):
             reason = f"{len(fields)} columns, expected {len(header)}"
-            hunt.reject(number, reason, layout.separator.join(fields))
-        elif any("\ufffd" in fields[place] for place in places):
-            hunt.reject(number, f"not valid {layout.encoding} text", layout.separator.join(fields))
+            reader.reject(number, reason, layout.separator.join(fields))
+        elif any("\ufffd" in fields[position] for position in positions):
+            reader.reject(number, f"not valid {layout.encoding} text", layout.separator.join(fields))
         else:
-            hunt.add(number, [fields[place] for place in places])
-    return hunt.finish(log)
+            reader.add(number, [fields[position] for position in positions])
+    return reader.finish(log)

@@ -1,4 +1,4 @@
-"""The slow way through a damaged file: row by row, so that every malformed one is known by its line number."""
+"""Rows of a damaged file, one by one, so that every malformed one has its line number."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deshi.data.sources.columns import REASON, Columns, convert, good_rows
 CHUNK = 200_000
 
 
-class Hunt:
+class SlowReader:
     """Collects a file's rows as text, with line numbers, and sorts out the malformed ones at the end."""
 
-    def __init__(self, columns: Columns, label: str, joint: str) -> None:
-        """Start without rows; ``joint`` stands between the fields of a row that is shown."""
-        self._columns, self._label, self._joint = columns, label, joint
+    def __init__(self, columns: Columns, label: str, separator: str) -> None:
+        """Start without rows; ``separator`` stands between the fields of a row that a message quotes."""
+        self._columns, self._label, self._separator = columns, label, separator
         self._lines = array("q")
         self._pending: list[Sequence[str | None]] = []
         self._chunks: list[pl.DataFrame] = []
@@ -43,11 +43,11 @@ class Hunt:
     def finish(self, log: BadRowLog) -> pl.DataFrame:
         """The good rows in RawData's columns; all others go to ``log`` in the file's order."""
         self._flush()
-        text = pl.concat(self._chunks)
-        done = convert(text, self._columns)
-        for row in done.select(pl.col(REASON).is_not_null().arg_true()).to_series().to_list():
-            content = self._joint.join(str(value) for value in text.row(row))
-            self._bad.append((self._lines[row], str(done[REASON][row]), content))
+        texts = pl.concat(self._chunks)
+        converted = convert(texts, self._columns)
+        for row in converted[REASON].is_not_null().arg_true().to_list():
+            content = self._separator.join(str(value) for value in texts.row(row))
+            self._bad.append((self._lines[row], str(converted[REASON][row]), content))
         for line, reason, content in sorted(self._bad):
             log.add(self._label, line, reason, content)
-        return good_rows(done)
+        return good_rows(converted)
