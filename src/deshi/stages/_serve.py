@@ -20,7 +20,7 @@ from deshi.serving.engine import Engine
 from deshi.serving.http.logs import FIELDS, json_logs
 from deshi.types import DeshiError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("deshi.serving.http")  # whose log is JSON
 
 NEEDED = "deshi serve needs FastAPI and uvicorn: pip install 'deshi[serve]'"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
