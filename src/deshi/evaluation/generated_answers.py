@@ -18,7 +18,7 @@ from deshi.evaluation.measure import Part, Questions
 from deshi.evaluation.result import WORDS
 from deshi.metrics.generated_answers import judge, ratios
 from deshi.metrics.significance import bootstrap_interval
-from deshi.models.scorers import RecommenderScorer, Scorer, StudentScorer
+from deshi.models.scorers import Scorer
 from deshi.teachers.ilora_answers import Answers
 from deshi.types import ITEM, PAD, USER, DeshiError
 
@@ -64,9 +64,7 @@ class Written:
 
 def writer_of(scorer: Scorer | None) -> Writer | None:
     """The network behind a scorer, if it writes."""
-    network = getattr(scorer, "student", None) if isinstance(scorer, StudentScorer) else None
-    if isinstance(scorer, RecommenderScorer):
-        network = scorer.network
+    network = None if scorer is None else scorer.network
     return network if isinstance(network, Writer) else None
 
 

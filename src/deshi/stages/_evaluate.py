@@ -170,8 +170,7 @@ def _student_name(subject: Subject) -> str | None:
 def _measure_run(subject: Subject, questions: Questions, device: str) -> Measured:
     if subject.scorer is None:
         raise DeshiError("There is no run to evaluate: give run=FOLDER or run=latest.")
-    vectors = getattr(subject.scorer, "item_vectors", None)
-    return measure(subject.scorer, questions, device, vectors() if callable(vectors) else None)
+    return measure(subject.scorer, questions, device, subject.scorer.item_vectors())
 
 
 def _writer(cfg: EvaluateConfig, subject: Subject, questions: Questions) -> Writer | None:

@@ -22,8 +22,8 @@ from deshi.data.datamodule import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation.stored import evaluations_of
 from deshi.evaluation.subject import Subject, find_subject, leaked_targets
-from deshi.models.base import Student
-from deshi.models.scorers import StudentScorer
+from deshi.models.base import SequentialRecommender
+from deshi.models.scorers import SequentialScorer
 from deshi.serving.approximate_search import ItemIndex, Recall, build_index, measure_recall, wants_index
 from deshi.serving.bundle import (
     CARD,
@@ -58,7 +58,7 @@ class _Exported:
     """What is written: the run's subject, its student with a merged table, and how it is to be asked."""
 
     subject: Subject
-    student: Student
+    student: SequentialRecommender
     examples: Examples
     filter_seen: bool
 
@@ -102,7 +102,8 @@ def _check_free(output: Path) -> None:
 def _load(cfg: ExportConfig, folder: Path) -> _Exported:
     _check_exportable(folder)
     subject = find_subject(EvaluateConfig(run=str(folder), paths=cfg.paths))
-    if not isinstance(subject.scorer, StudentScorer):
+    network = None if subject.scorer is None else subject.scorer.network
+    if not isinstance(network, SequentialRecommender):
         raise _not_a_student(folder, type(subject.scorer).__name__)
     examples = subject.split.examples(subject.bundle, "test")
     if not len(examples):
@@ -111,7 +112,7 @@ def _load(cfg: ExportConfig, folder: Path) -> _Exported:
             "split "
             "with test events."
         )
-    student = merged(subject.scorer.student)
+    student = merged(network)
     return _Exported(subject, student, examples, trained_config(folder).eval.filter_seen)
 
 
@@ -120,7 +121,7 @@ def _check_exportable(folder: Path) -> None:
     record, cfg = read_record(folder), trained_config(folder)
     node: dict[str, Any] = cfg.student if isinstance(cfg, FitConfig) else getattr(cfg, "teacher", {})
     kind = import_target(node["_target_"])
-    if not (isinstance(kind, type) and issubclass(kind, Student)):
+    if not (isinstance(kind, type) and issubclass(kind, SequentialRecommender)):
         raise _not_a_student(folder, record["student"])
     if getattr(cfg, "cross_fit", 0):
         raise _not_a_student(folder, f"{cfg.cross_fit} cross-fitted {record['student']} networks")  # type: ignore[attr-defined]
@@ -151,7 +152,7 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     return parities
 
 
-def _table(student: Student) -> np.ndarray:
+def _table(student: SequentialRecommender) -> np.ndarray:
     return np.ascontiguousarray(student.item_table().detach().float().numpy())
 
 
@@ -176,7 +177,7 @@ def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, 
     graph = OnnxScorer(network, table, exported.student.max_length)
     bundle, examples = exported.subject.bundle, _sample(exported.examples, exported.subject.bundle, cfg.parity.users)
     return compare_scorers(
-        StudentScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
+        SequentialScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
     )
 
 

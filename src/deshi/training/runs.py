@@ -15,7 +15,7 @@ from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, T
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.hardware import training_device
-from deshi.models.base import Recommender, Student
+from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.scorers import Scorer, scorer_of
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.cross_fit import CrossFitted
@@ -77,7 +77,7 @@ def resources(cfg: TrainingConfig, bundle: Bundle) -> Resources:
     return Resources(bundle, cfg.paths.cache, student, training_device(cfg.train.accelerator), scorer)
 
 
-def _student_for(runs: Path, bundle: Bundle, text: str) -> tuple[Student, dict[str, Any]]:
+def _student_for(runs: Path, bundle: Bundle, text: str) -> tuple[SequentialRecommender, dict[str, Any]]:
     folder = find_trained(runs, text)
     student, record = load_student(folder)
     check_same_data(folder, record, bundle)
@@ -153,14 +153,14 @@ def load_network(folder: Path, bundle: Bundle | None = None) -> tuple[Recommende
     return network.eval(), record
 
 
-def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
+def load_student(folder: Path) -> tuple[SequentialRecommender, dict[str, Any]]:
     """The selected student of a run folder, in evaluation mode, and the run's record (``run.json``).
 
     Raises:
         DeshiError: as :func:`load_network`, or for a network without hidden states and an item table.
     """
     network, record = load_network(folder)
-    if not isinstance(network, Student):
+    if not isinstance(network, SequentialRecommender):
         raise DeshiError(
             f"The run {folder} holds a {type(network).__name__}, expected a network with hidden states and an item "
             "table, such as a run of deshi fit."
@@ -168,7 +168,7 @@ def load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
     return network, record
 
 
-def load_selected_student(folder: Path) -> Student:
+def load_selected_student(folder: Path) -> SequentialRecommender:
     """The student that validation selected, before any refit, in evaluation mode.
 
     Raises:
