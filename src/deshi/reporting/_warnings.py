@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.metrics.ranking import metric_title
-from deshi.reporting.context import Context
-from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
+from deshi.reporting._context import Context
+from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
 
 
 def warnings_of(context: Context) -> list[str]:

@@ -10,10 +10,10 @@ from deshi.artifacts import read_json
 from deshi.evaluation.stored import LOSS, read_curve
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context
-from deshi.reporting.figures import Curve, curves
-from deshi.reporting.runs import ReportedRun
+from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
+from deshi.reporting._context import Context
+from deshi.reporting._figures import Curve, curves
+from deshi.reporting._runs import ReportedRun
 
 LEAD = (
     "The loss on the training data and the metric that the best epoch is selected by, after each epoch. A ring marks "
