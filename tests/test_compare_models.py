@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deshi.comparison.models import find_model, flatten, group, named
+from deshi.comparison._models import find_model, flatten, group, named
 from deshi.evaluation.stored import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation

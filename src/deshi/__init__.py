@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deshi.auditing.result import AuditResult
-    from deshi.comparison.result import CompareResult
+    from deshi.comparison import CompareResult
     from deshi.data.prepare import PrepareResult
     from deshi.gap_analysis.result import GapResult
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
-    from deshi.reporting.result import ReportResult
+    from deshi.reporting import ReportResult
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult
     from deshi.serving.result import ExportResult

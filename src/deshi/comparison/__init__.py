@@ -1,13 +1,13 @@
 """Finished evaluations side by side: intervals over users, paired tests, tables."""
 
-from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.models import Group, Member, group, named
-from deshi.comparison.output import figures_frame, tests_frame, write_comparison
-from deshi.comparison.pairing import check_measured_alike
-from deshi.comparison.result import CompareResult
-from deshi.comparison.settings import belongs_to, flatten, settings_of
-from deshi.comparison.tables import percent, tables_of
+from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
+from deshi.comparison._compute import compare_evaluations
+from deshi.comparison._models import Group, Member, group, named
+from deshi.comparison._output import figures_frame, tests_frame, write_comparison
+from deshi.comparison._pairing import check_measured_alike
+from deshi.comparison._result import CompareResult
+from deshi.comparison._settings import belongs_to, flatten, settings_of
+from deshi.comparison._tables import tables_of
 
 __all__ = [
     "CompareResult",
@@ -24,7 +24,6 @@ __all__ = [
     "flatten",
     "group",
     "named",
-    "percent",
     "settings_of",
     "tables_of",
     "tests_frame",

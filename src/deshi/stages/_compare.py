@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from deshi.artifacts import environment, new_run_folder, write_json
-from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.output import write_comparison
-from deshi.comparison.result import CompareResult
+from deshi.comparison import CompareResult, compare_evaluations, write_comparison
 from deshi.configuration.saved import save_config
 from deshi.configuration.schemas import CompareConfig
 from deshi.evaluation.stored import find_evaluations

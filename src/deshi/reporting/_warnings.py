@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from deshi.evaluation.warnings import not_beating, own_warnings
-from deshi.reporting.context import Context, title_of
-from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
+from deshi.metrics.ranking import metric_title
+from deshi.reporting._context import Context
+from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
 
 
 def warnings_of(context: Context) -> list[str]:
@@ -29,7 +30,7 @@ def _not_beating(context: Context) -> list[str]:
     part, metric = context.part, context.metric
     figures = {name: baseline_figure(context.runs, name, part, metric) for name in baseline_names(context.runs)}
     baselines = {name: value for name, value in figures.items() if value is not None}
-    subject = f"{title_of(metric)}, {part}"
+    subject = f"{metric_title(metric)}, {part}"
     return [
         sentence
         for run in context.runs

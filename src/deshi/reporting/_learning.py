@@ -8,11 +8,12 @@ import polars as pl
 
 from deshi.artifacts import read_json
 from deshi.evaluation.stored import LOSS, read_curve
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context, title_of
-from deshi.reporting.figures import Curve, curves
-from deshi.reporting.runs import ReportedRun
+from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
+from deshi.reporting._context import Context
+from deshi.reporting._figures import Curve, curves
+from deshi.reporting._runs import ReportedRun
 
 LEAD = (
     "The loss on the training data and the metric that the best epoch is selected by, after each epoch. A ring marks "
@@ -67,7 +68,7 @@ def _selection(context: Context, frames: dict[str, pl.DataFrame]) -> list[Pictur
         lines.append(Curve(context.styles[label], epochs, measured[metric].to_list(), mark))
     if not lines:
         return []
-    name = title_of(metric.partition("/")[2])
+    name = metric_title(metric.partition("/")[2])
     picture = context.figures.picture(
         "learning-validation", f"{name} on validation",
         f"{name} on validation by epoch; a ring marks the epoch that was selected.",

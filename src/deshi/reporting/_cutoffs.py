@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
-from deshi.reporting.blocks import Picture, Pictures, Section
-from deshi.reporting.context import Context, title_of
-from deshi.reporting.figures import Curve, curves
-from deshi.reporting.runs import baseline_figure, baseline_names, cut_offs
+from deshi.reporting._blocks import Picture, Pictures, Section
+from deshi.reporting._context import Context
+from deshi.reporting._figures import Curve, curves
+from deshi.reporting._runs import baseline_figure, baseline_names, cut_offs
 
 METRICS = ("ndcg", "recall", "hr", "mrr", "coverage")
 LEAD = (
@@ -42,8 +43,8 @@ def _picture(context: Context, name: str) -> Picture:
         context.row(label, *("" if value is None else f"{value:.4f}" for value in values))
         for label, values in figures.items()
     ]
-    title = f"{title_of(name)}@K"
+    title = f"{metric_title(name)}@K"
     return context.figures.picture(
-        f"cutoffs-{name}", title, f"{title_of(name)} at K on {context.part}, for every model.",
+        f"cutoffs-{name}", title, f"{metric_title(name)} at K on {context.part}, for every model.",
         curves(lines, "K", title, ks), Table(title, ["model", *map(str, ks)], rows),
     )  # fmt: skip

@@ -16,9 +16,9 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, LeaveOneOut, Split
 from deshi.evaluation.stored import read_part
 from deshi.rendering import Cell, Row
-from deshi.reporting.blocks import Missing
-from deshi.reporting.drawing import FigureBuilder, LineStyle, baseline_style, model_style
-from deshi.reporting.runs import ReportedRun, baseline_names
+from deshi.reporting._blocks import Missing
+from deshi.reporting._drawing import FigureBuilder, LineStyle, baseline_style, model_style
+from deshi.reporting._runs import ReportedRun, baseline_names
 from deshi.training.runs import trained_config
 from deshi.types import DeshiError
 
@@ -78,13 +78,6 @@ class Context:
     def row(self, label: str, *cells: Cell | str) -> Row:
         """A table's row about a run or baseline."""
         return [Cell(label, color=self.color(label)), *cells]
-
-
-def title_of(metric: str) -> str:
-    """A metric's name as it is written in texts: ``NDCG@10``, ``Recall@5``."""
-    name, _, k = metric.partition("@")
-    title = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
-    return f"{title}@{k}" if k else title
 
 
 def lists_of(run: ReportedRun, part: str) -> pl.DataFrame | None:
