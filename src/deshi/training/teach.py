@@ -26,7 +26,7 @@ from deshi.models.base import Recommender
 from deshi.models.scorers import Scorer
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
-from deshi.training.callbacks import KeepBest, LearningCurve
+from deshi.training._callbacks import KeepBest, LearningCurve
 from deshi.training.fit import FitResult, network_name, run_training
 from deshi.training.module import MONITOR
 from deshi.training.runs import (
