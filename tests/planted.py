@@ -34,7 +34,7 @@ from deshi.auditing.split import audit_split
 from deshi.auditing.student import audit_student
 from deshi.auditing.table import Renamed, audit_table
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import Examples, LeaveOneOut, Split
 from deshi.evaluation.ranking import evaluate_ranks, summarise

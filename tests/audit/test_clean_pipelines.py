@@ -24,7 +24,7 @@ from deshi.auditing.student import audit_student
 from deshi.auditing.table import audit_table
 from deshi.baselines import BASELINES
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
 from deshi.evaluation.ranking import evaluate_ranks, summarise

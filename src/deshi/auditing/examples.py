@@ -22,7 +22,7 @@ Asked = Iterable[tuple[Tensor, Batch, Tensor, Tensor]]
 def audit_questions(
     bundle: Bundle, split: Split, examples: Examples, batches: Asked, part: str = "validation"
 ) -> list[Finding]:
-    """The batches of an evaluation, such as those of :class:`deshi.data.datamodule.ExampleBatches`.
+    """The batches of an evaluation, such as those of :class:`deshi.data.example_batches.ExampleBatches`.
 
     Args:
         bundle: the data.

@@ -9,7 +9,7 @@ import polars as pl
 
 from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import padded_rows
+from deshi.data.example_batches import padded_rows
 from deshi.data.splits import Examples
 from deshi.types import ITEM, USER, DeshiError
 

@@ -12,15 +12,23 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import PARTS
 from deshi.evaluation.measure import Part, Questions
 from deshi.evaluation.result import WORDS
 from deshi.metrics.generated_answers import judge, ratios
 from deshi.metrics.significance import bootstrap_interval
 from deshi.models.scorers import RecommenderScorer, Scorer, StudentScorer
-from deshi.teachers.ilora_answers import Answers
 from deshi.types import ITEM, PAD, USER, DeshiError
+
+
+class GeneratedAnswers(Protocol):
+    """The texts that a network has generated."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """One an example."""
+        ...
 
 
 @runtime_checkable
@@ -37,7 +45,7 @@ class Writer(Protocol):
         """Whether training taught it to."""
         ...
 
-    def answer_candidates(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Answers:
+    def answer_candidates(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> GeneratedAnswers:
         """For histories ``(B, L)`` of ``lengths`` ``(B,)``: one answer among ``candidates`` ``(B, C)`` each."""
         ...
 

@@ -18,7 +18,7 @@ from deshi.configuration.saved import find_trained
 from deshi.configuration.schemas import EvaluateConfig, ExportConfig, FitConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation.stored import evaluations_of
 from deshi.evaluation.subject import Subject, find_subject, leaked_targets
