@@ -218,7 +218,7 @@ def soft_labels(kind: str, store: str, data: str, seed: int, words: list[str]) -
     context = 50 if "ilora" in TEACHERS[kind] else CONTEXT.get(data)
     given += [f"min_context={context}"] if context else []
     if not (root / "soft_labels" / name / "manifest.json").is_file():
-        deshi("know", ["export", str(run), *given, f"paths.root={root}"])
+        deshi("label", [str(run), *given, f"paths.root={root}"])
     return name
 
 

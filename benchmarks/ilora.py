@@ -161,8 +161,8 @@ def sliced(mode: str, gate: Path, options: argparse.Namespace) -> dict[str, Any]
 
 def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Training steps and exported rows a second, of an untrained iLoRA: training changes no time."""
-    from deshi.api import compose
     from deshi.hardware import limit_kernel_cache
+    from deshi.stages import compose
 
     limit_kernel_cache()
     import torch
@@ -217,7 +217,7 @@ def training_speed(teacher: Any, cfg: Any, bundle: Any, read: list[int], steps: 
 
 
 def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
-    """Rows a second of what ``deshi know export`` does, over all events of some users, drawn once."""
+    """Rows a second of what ``deshi label`` does, over all events of some users, drawn once."""
     import numpy as np
 
     from deshi.models.scorers import scorer_of

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import deshi
-from deshi.api import STAGES
 from deshi.configuration.saved import resolved
+from deshi.configuration.stage import Stage
 from deshi.configuration.targets import ConfigError
 
 
@@ -23,8 +22,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append(config)
         return config
 
-    for name, stage in STAGES.items():
-        monkeypatch.setitem(STAGES, name, replace(stage, run=run))
+    monkeypatch.setattr(Stage, "run", lambda self, config: run(config))
     return seen
 
 

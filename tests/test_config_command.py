@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from deshi.api import compose
 from deshi.configuration.command import command_of, words_of
 from deshi.configuration.saved import resolved
+from deshi.stages import compose
 
 TERM = "distill.terms={x: {_target_: deshi.distillation.listwise.ListwiseKL, temperature: 2}}"
 EXAMPLES = [
@@ -47,5 +47,5 @@ def test_runs_are_named_as_a_user_names_them() -> None:
     assert command_of("gap", compose("gap", ["run=abc", "steps=2"], {})) == "deshi gap abc steps=2"
     compared = compose("compare", ["runs=[a,b]", "labels=[plain,'x y']"], {})
     assert command_of("compare", compared) == "deshi compare a b 'labels=[plain,'\"'\"'x y'\"'\"']'"
-    asked = compose("know", ["action=export", "run=abc", "augment.item_drop=0.3"], {})
-    assert command_of("know", asked) == "deshi know export abc augment.item_drop=0.3"
+    asked = compose("label", ["run=abc", "augment.item_drop=0.3"], {})
+    assert command_of("label", asked) == "deshi label abc augment.item_drop=0.3"

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from deshi.api import STAGES, compose
 from deshi.configuration.groups import ROOT, choices, description, stage_groups
 from deshi.configuration.targets import ConfigError
+from deshi.stages import STAGES, compose
 
 FILES = sorted(ROOT.rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in FILES]
+IMPORTED = ["source=dllm2rec", "source.data=folder", "source.tocf=folder"]
 EXTRA = {
     "audit": ["data=tiny"],
     "compare": ["runs=[latest]"],
@@ -20,7 +21,9 @@ EXTRA = {
     "export": ["run=latest"],
     "fit": ["data=tiny"],
     "gap": ["run=latest"],
-    "know": ["action=inspect", "store=lists"],
+    "label": ["run=latest"],
+    "label_import": ["store=lists", "data=tiny", *IMPORTED],
+    "label_inspect": ["store=lists"],
     "prepare": ["data=tiny"],
     "recommend": ["bundle=latest", "input=events.csv"],
     "report": ["runs=[latest]"],
@@ -72,8 +75,8 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
     stages = {
         "data": ("prepare", []),
         "teacher": ("teach", []),
-        "source": ("know", ["action=inspect", "store=lists"]),
-        "selection": ("know", ["action=export", "run=latest"]),
+        "source": ("label_import", ["store=lists", "data=tiny"]),
+        "selection": ("label", ["run=latest"]),
     }
     stage, given = stages.get(name.partition("/")[0], ("evaluate", ["baseline=popularity", "data=ml-1m"]))
     with pytest.raises(ConfigError, match=f"{key}: is missing: give {key}=VALUE"):

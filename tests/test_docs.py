@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import deshi
-from deshi import api
+from deshi import stages
 from deshi.cli import main
 from deshi.configuration.overrides import from_python
 from doc_services import Services
@@ -95,8 +95,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_movielens: Path) -> 
     """A folder in which ``data=ml-100k`` is prepared and one run has finished."""
     folder = tmp_path_factory.mktemp("docs")
     root = f"paths.root={folder}"
-    api.run_stage("prepare", "data=ml-100k", f"data.source.path={tiny_movielens}", root)
-    api.run_stage("fit", "data=ml-100k", *SHORT, root)
+    stages.run_stage("prepare", "data=ml-100k", f"data.source.path={tiny_movielens}", root)
+    stages.run_stage("fit", "data=ml-100k", *SHORT, root)
     return folder
 
 
@@ -110,8 +110,8 @@ def workplace(prepared: Path, tmp_path: Path, tiny_movielens: Path, monkeypatch:
     def run(stage: str, overrides: tuple[str, ...], config_dir: Any, values: dict[str, Any]) -> Any:
         words = adapted([stage, *overrides, *from_python(values)], tiny_movielens)
         if words[-1] == "--dry-run":
-            return api.compose(stage, words[1:-1], {}, config_dir)
-        return api.run_stage(*words, config_dir=config_dir)
+            return stages.compose(stage, words[1:-1], {}, config_dir)
+        return stages.run_stage(*words, config_dir=config_dir)
 
     monkeypatch.setattr(deshi, "_run", run)
     return folder

@@ -214,7 +214,7 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
 def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison goes on without the one baseline that can't be computed, and says so."""
-    monkeypatch.setattr("deshi.evaluation.stage.MAX_ITEMS", 10)
+    monkeypatch.setattr("deshi.stages._evaluate.MAX_ITEMS", 10)
     result = evaluate(root, "run=latest", "with_baselines=true", "eval.ks=[5]")
     assert "ease" not in result.baselines and "ease was left out" in str(result)
 

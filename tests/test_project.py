@@ -9,9 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from deshi.api import STAGES
 
 import deshi
-from deshi.api import STAGES
 from test_imports import LAYERS
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import deshi
-from deshi import api
+from deshi import stages
 from deshi.artifacts import read_json
 from deshi.cli import main
 from deshi.configuration.saved import load_config, resolved
@@ -82,7 +82,7 @@ def _check_commands(folder: Path, plan: list[dict[str, Any]]) -> None:
         if step["stage"] in models:
             _, stage, *words = shlex.split(step["command"])
             saved = load_config(folder / step["folder"], models[step["stage"]])
-            assert resolved(api.compose(stage, words, {})) == resolved(saved), step["command"]
+            assert resolved(stages.compose(stage, words, {})) == resolved(saved), step["command"]
 
 
 def _check_share(metrics: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
 def test_what_makes_no_sense_is_refused_at_once(words: list[str], message: str, config_dir: Path) -> None:
     """After the teacher has been trained is too late."""
     with pytest.raises(ConfigError, match=message):
-        api.compose("run", ["data=tiny", "recipe=wide", *words], {}, config_dir)
+        stages.compose("run", ["data=tiny", "recipe=wide", *words], {}, config_dir)
 
 
 def test_what_is_not_said_is_taken_over_from_the_plain_student(config_dir: Path) -> None:
@@ -192,7 +192,7 @@ def test_what_is_not_said_is_taken_over_from_the_plain_student(config_dir: Path)
         "distilled.student.dim=32",
         "student.heads=4",
     ]
-    cfg = api.compose("run", ["data=tiny", "recipe=wide", *words], {}, config_dir)
+    cfg = stages.compose("run", ["data=tiny", "recipe=wide", *words], {}, config_dir)
     wide = cfg.teachers["wide"].train
     assert (wide.max_epochs, wide.learning_rate) == (7, 0.5) and cfg.teachers["both"].train == cfg.train
     assert cfg.distilled.student == {**cfg.student, "dim": 32} and cfg.distilled.train == cfg.train
@@ -207,5 +207,5 @@ def test_teachers_count_positions_as_the_student_does(
     teacher: str, words: list[str], positions: str, config_dir: Path
 ) -> None:
     """A preset that is better for the student is so for the teacher's networks, and a student may lack the key."""
-    cfg = api.compose("run", ["data=tiny", f"recipe={teacher}", *words], {}, config_dir)
+    cfg = stages.compose("run", ["data=tiny", f"recipe={teacher}", *words], {}, config_dir)
     assert cfg.teachers[teacher].teacher["positions"] == positions

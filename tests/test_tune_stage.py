@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import deshi
-from deshi import api
+from deshi import stages
 from deshi.artifacts import read_json
 from deshi.configuration.saved import load_config, resolved
 from deshi.configuration.schemas import FitConfig
@@ -47,7 +47,7 @@ def test_the_best_of_three_is_found_on_validation(finished_root: Path, config_di
     assert (saved.train.learning_rate, saved.student["dim"]) == (
         best.values["train.learning_rate"], best.values["student.dim"],
     )  # fmt: skip
-    again = api.compose("fit", shlex.split(result.command)[2:], {})
+    again = stages.compose("fit", shlex.split(result.command)[2:], {})
     assert resolved(again) | {"name": None} == resolved(saved) | {"name": None}
     written = read_json(result.folder / "metrics.json")
     assert written["best"]["run"] == best.run and written["command"] == result.command

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from deshi.auditing.result import AuditResult
     from deshi.comparison.result import CompareResult
     from deshi.data.prepare import PrepareResult
-    from deshi.evaluation.stage import EvaluateResult
     from deshi.gap_analysis.result import GapResult
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
     from deshi.reporting.result import ReportResult
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult
-    from deshi.serving.http.server import ServeResult
     from deshi.serving.result import ExportResult
     from deshi.soft_labels.inspection_result import Inspection
+    from deshi.stages._evaluate import EvaluateResult
+    from deshi.stages._label import LabelResult
+    from deshi.stages._serve import ServeResult
     from deshi.training.fit import FitResult
-    from deshi.training.label import KnowResult
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,7 +43,9 @@ __all__ = [
     "export",
     "fit",
     "gap",
-    "know",
+    "import_labels",
+    "inspect_labels",
+    "label",
     "load",
     "prepare",
     "recommend",
@@ -85,16 +87,32 @@ def teach(*overrides: str, config_dir: str | Path | None = None, **values: Any) 
     return _run("teach", overrides, config_dir, values)
 
 
-def know(action: str, *overrides: str, config_dir: str | Path | None = None, **values: Any) -> KnowResult | Inspection:
-    """What a teacher knows, on disk: ``deshi.know("export", run="latest")``, ``deshi.know("inspect", store="NAME")``.
+def label(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> LabelResult:
+    """Write a run's ranked lists as soft labels: ``deshi.label(run="latest", store="lists")``.
 
-    Other arguments and errors as for :func:`prepare`.
+    Arguments and errors as for :func:`prepare`.
     """
-    return _run("know", overrides, config_dir, {"action": action, **values})
+    return _run("label", overrides, config_dir, values)
+
+
+def inspect_labels(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> Inspection:
+    """Look into a store of soft labels: ``deshi.inspect_labels(store="lists")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("label_inspect", overrides, config_dir, values)
+
+
+def import_labels(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> LabelResult:
+    """Write lists of other programs as soft labels: ``deshi.import_labels("source=dllm2rec", store="lists")``.
+
+    Arguments and errors as for :func:`prepare`.
+    """
+    return _run("label_import", overrides, config_dir, values)
 
 
 def distill(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
-    """Train a student on data and soft_labels: ``deshi.distill(data="ml-100k", soft_labels=["STORE"])``.
+    """Train a student on data and soft labels: ``deshi.distill(data="ml-100k", soft_labels=["STORE"])``.
 
     Arguments and errors as for :func:`prepare`.
     """
@@ -192,6 +210,6 @@ def load(bundle: str | Path, **options: Any) -> Engine:
 
 
 def _run(stage: str, overrides: tuple[str, ...], config_dir: str | Path | None, values: dict[str, Any]) -> Any:
-    from deshi.api import run_stage
+    from deshi.stages import run_stage
 
     return run_stage(stage, *overrides, config_dir=config_dir, **values)

@@ -13,15 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deshi.api import STAGES, Stage, compose, find_stage
+from deshi.configuration.stage import Stage
+from deshi.stages import STAGES, compose, find_stage
 from deshi.types import DeshiError
 
 USAGE = """\
-deshi STAGE [key=value ...]     run a stage
-deshi STAGE RUN [key=value ...] the same as run=RUN, for a stage that works on a run
-deshi STAGE --help              its groups, keys and examples
-deshi STAGE --dry-run ...       check the configuration, print it and stop
-deshi STAGE --config-dir DIR    take groups of your own from DIR/GROUP/NAME.yaml too
+deshi STAGE [key=value ...]      run a stage
+deshi STAGE NAME [key=value ...] the same with data=NAME, run=NAME, store=NAME or bundle=NAME, as its help says
+deshi STAGE --help               its groups, keys and examples
+deshi STAGE --dry-run ...      check the configuration, print it and stop
+deshi STAGE --config-dir DIR   take groups of your own from DIR/GROUP/NAME.yaml too
 deshi --version"""
 
 INTERRUPTED = 130
@@ -35,7 +36,7 @@ class Arguments:
     """The command line, taken apart."""
 
     stage: str | None = None
-    runs: list[str] = field(default_factory=list)
+    subject: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     config_dir: Path | None = None
     help: bool = False
@@ -98,9 +99,9 @@ def _main(words: list[str]) -> int:
 def _run(stage: Stage, arguments: Arguments) -> int:
     from deshi.configuration.show import render
 
-    overrides = [*_named_runs(stage, arguments.runs), *arguments.overrides]
+    overrides = [*_subject(stage, arguments.subject), *arguments.overrides]
     config = compose(stage.name, overrides, {}, arguments.config_dir)
-    command = " ".join(["deshi", stage.name, *overrides])
+    command = " ".join(["deshi", stage.command, *overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if arguments.dry_run:
         return 0
@@ -110,27 +111,17 @@ def _run(stage: Stage, arguments: Arguments) -> int:
     return int(getattr(result, "exit_code", 0))
 
 
-def _named_runs(stage: Stage, words: Sequence[str]) -> list[str]:
-    """Words without a ``=`` as a stage's ``run``, ``runs`` or ``bundle``, or its ``action`` and what that works on."""
+def _subject(stage: Stage, words: Sequence[str]) -> list[str]:
+    """Words without a ``=`` as the key that the stage works on, such as ``run`` or ``data``."""
     from deshi.configuration.overrides import from_python
 
-    if not words:
-        return []
-    if "action" in stage.schema.model_fields:
-        names = ("action", "run" if words[0] == "export" else "store")
-        if len(words) > len(names):
-            raise DeshiError(f"deshi {stage.name} {words[0]} works on one {names[1]}, but got {', '.join(words[1:])}.")
-        return from_python(dict(zip(names, words, strict=False)))
-    if "runs" in stage.schema.model_fields:
-        return from_python({"runs": list(words)})
-    key = next((name for name in ("run", "bundle") if name in stage.schema.model_fields), None)
-    if key is None:
-        raise DeshiError(
-            f"deshi {stage.name} got {words[0]!r}, expected key=value, e.g. {stage.examples[0][0].split()[2]}."
-        )
+    if stage.subject == "runs":
+        return from_python({"runs": list(words)}) if words else []
     if len(words) > 1:
-        raise DeshiError(f"deshi {stage.name} works on one {key}, but got {len(words)}: {', '.join(words)}.")
-    return from_python({key: words[0]})
+        raise DeshiError(
+            f"deshi {stage.command} works on one {stage.subject}, but got {len(words)}: {', '.join(words)}."
+        )
+    return from_python({stage.subject: words[0]}) if words else []
 
 
 @contextmanager
@@ -189,12 +180,15 @@ def read(words: Sequence[str]) -> Arguments:
             )
         elif found.stage is None and "=" not in word:
             found.stage = word
+        elif "=" not in word and f"{found.stage}_{word}" in STAGES:
+            found.stage = f"{found.stage}_{word}"
         elif "=" not in word:
-            found.runs.append(word)
+            found.subject.append(word)
         else:
             found.overrides.append(word)
     if found.stage is None and found.overrides:
-        raise DeshiError(f"Got {found.overrides[0]} but no stage. Name one first: {', '.join(STAGES)}.")
+        commands = ", ".join(stage.command for stage in STAGES.values())
+        raise DeshiError(f"Got {found.overrides[0]} but no stage. Name one first: {commands}.")
     return found
 
 
@@ -213,8 +207,8 @@ def _what_next(resume: str, words: Sequence[str]) -> str:
 
 def general_help() -> str:
     """What ``deshi --help`` prints."""
-    width = max(map(len, STAGES))
-    stages = "\n".join(f"  {name:<{width}}  {stage.summary}" for name, stage in STAGES.items())
+    width = max(len(stage.command) for stage in STAGES.values())
+    stages = "\n".join(f"  {stage.command:<{width}}  {stage.summary}" for stage in STAGES.values())
     examples = "\n".join(f"  {stage.examples[0][0]}" for stage in STAGES.values())
     return (
         "deshi distils an LLM recommender into a small, fast one, and measures every step.\n\n"
@@ -233,8 +227,8 @@ def stage_help(stage: Stage, config_dir: Path | None = None) -> str:
     groups = "\n".join(group_help(stage.name, config_dir))
     keys = "\n".join(key_help(stage.name, stage.schema))
     return (
-        f"deshi {stage.name}: {stage.summary}\n\n{stage.purpose}\n\n"
+        f"deshi {stage.command}: {stage.summary}\n\n{stage.purpose}\n\n"
         f"Groups (GROUP=NAME chooses a file, GROUP.KEY=VALUE changes a value in it; * is the default):\n{groups}\n\n"
         f"Keys with their defaults:\n{keys}\n\nExamples:\n{examples}\n\n"
-        f"Arguments of what a group chooses are listed by: deshi {stage.name} --dry-run ..."
+        f"Arguments of what a group chooses are listed by: deshi {stage.command} --dry-run ..."
     )

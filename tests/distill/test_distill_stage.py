@@ -29,7 +29,7 @@ ADDED = "distill.table={_target_: deshi.distillation.item_tables.Added, hidden: 
 @pytest.fixture
 def root(finished_root: Path) -> Path:
     """Tiny data, two finished students, and what the first one knows: ``lists``."""
-    deshi.know("export", f"paths.root={finished_root}", run="tiny_seed0", k=10, store="lists")
+    deshi.label(f"paths.root={finished_root}", run="tiny_seed0", k=10, store="lists")
     return finished_root
 
 
@@ -70,7 +70,7 @@ def test_a_table_of_the_teachers_vectors_is_merged_away(root: Path, config_dir: 
 def test_augmented_histories_are_joined(root: Path, config_dir: Path) -> None:
     """Beside the data's own lists and alone; without targets they add no training position."""
     export = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=augmented"]
-    deshi.know("export", f"paths.root={root}", *export, run="tiny_seed0")
+    deshi.label(f"paths.root={root}", *export, run="tiny_seed0")
     runs = {
         name: distil(root, config_dir, "soft_labels=" + stores, *words, name=name)
         for name, stores, words in (
@@ -112,9 +112,7 @@ def test_an_interrupted_distillation_resumes_to_the_same_bits(
     root: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Schedules, the terms' random numbers, the table's adapter and the copies' turns all go on where they were."""
-    deshi.know(
-        "export", f"paths.root={root}", "augment.item_drop=0.3", "copies=2", run="tiny_seed0", k=5, store="augmented"
-    )
+    deshi.label(f"paths.root={root}", "augment.item_drop=0.3", "copies=2", run="tiny_seed0", k=5, store="augmented")
     words = [
         "soft_labels=[lists,augmented]", ADDED, "distill.terms.kl.final_weight=0.2", "train.max_epochs=3",
         "train.ema_decay=0.9", "loss=sampled_softmax", "train.batch_positions=200",
@@ -133,7 +131,7 @@ def test_a_store_that_changed_is_not_learnt_from_in_the_same_run(
 ) -> None:
     """Half a training on one teacher and half on another would be neither."""
     folder = interrupt(monkeypatch, root, config_dir)
-    deshi.know("export", f"paths.root={root}", run="tiny_seed1", k=10, store="lists", force=True)
+    deshi.label(f"paths.root={root}", run="tiny_seed1", k=10, store="lists", force=True)
     with pytest.raises(DeshiError, match="soft-label stores have changed since"):
         deshi.distill(f"paths.root={root}", resume=str(folder))
 
@@ -160,7 +158,7 @@ def test_a_refitted_teacher_is_refused(root: Path, config_dir: Path) -> None:
     """From the commands themselves: a refit trains on the validation events."""
     words = ["train.refit=true", "name=refitted"]
     deshi.fit(f"paths.root={root}", *SMALL, *words, config_dir=config_dir, data="tiny")
-    deshi.know("export", f"paths.root={root}", run="refitted", k=5, store="refit")
+    deshi.label(f"paths.root={root}", run="refitted", k=5, store="refit")
     with pytest.raises(DeshiError, match="refit was trained on validation events"):
         distil(root, config_dir, "soft_labels=[refit]")
 
@@ -201,7 +199,7 @@ def test_lists_that_hold_the_answers_are_refused(root: Path, config_dir: Path) -
 
 def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> None:
     """Before any training, and no run folder is left: a term that can't read the scores, a table without vectors."""
-    deshi.know("export", f"paths.root={root}", run="tiny_seed1", k=5, store="others", vectors="none")
+    deshi.label(f"paths.root={root}", run="tiny_seed1", k=5, store="others", vectors="none")
     for words, message in (
         (["soft_labels=[lists,others]"], "one store on the data's histories at most"),
         (["soft_labels=[others]", ADDED], "no soft-label store here holds item_embeddings"),

@@ -245,7 +245,7 @@ def strategy(name: str, **arguments: Any) -> str:
 
 @pytest.fixture
 def root(finished_root: Path) -> Path:
-    deshi.know("export", f"paths.root={finished_root}", run="tiny_seed0", k=10, store="lists")
+    deshi.label(f"paths.root={finished_root}", run="tiny_seed0", k=10, store="lists")
     return finished_root
 
 
@@ -274,9 +274,7 @@ def test_a_strategy_chooses_what_is_distilled_and_a_resumed_run_keeps_its_choice
 
 def test_rows_of_augmented_histories_are_not_the_strategys_business(root: Path, config_dir: Path) -> None:
     """A budget is about the data's own positions; without any there is nothing to choose from."""
-    deshi.know(
-        "export", f"paths.root={root}", "augment.item_drop=0.3", run="tiny_seed0", k=5, positions="train", store="more"
-    )
+    deshi.label(f"paths.root={root}", "augment.item_drop=0.3", run="tiny_seed0", k=5, positions="train", store="more")
     words = [f"paths.root={root}", *SMALL, strategy("Random", share=0.1)]
     run = deshi.distill(*words, "soft_labels=[lists,more]", config_dir=config_dir, data="tiny")
     record = read_json(run.folder / "run.json")
@@ -289,7 +287,7 @@ def test_rows_of_augmented_histories_are_not_the_strategys_business(root: Path, 
 def test_a_strategy_buys_only_the_rows_that_it_chose(root: Path) -> None:
     """Active distillation: the teacher is asked for a tenth of the training rows, held-out rows are kept."""
     words = [f"paths.root={root}", "selection=error", "selection.share=0.1", "selection.student=tiny_seed1"]
-    result = deshi.know("export", *words, run="tiny_seed0", k=5, store="bought")
+    result = deshi.label(*words, run="tiny_seed0", k=5, store="bought")
     bundle = Bundle.load(root / "data" / "tiny")
     split = LeaveOneOut()(bundle)
     covered, train = result.soft_labels.covered, choose_rows("train", bundle, split)
@@ -299,7 +297,7 @@ def test_a_strategy_buys_only_the_rows_that_it_chose(root: Path) -> None:
     student = load_student(next((root / "runs" / "fit").glob("*_tiny_seed1")))[0]
     loss = Evidence(Histories.of(bundle), train, student).judged.loss
     assert loss[covered[train]].min() >= loss[~covered[train]].max()
-    augmented = deshi.know("export", *words, "augment.item_drop=0.3", "positions=train", run="tiny_seed0", store="drop")
+    augmented = deshi.label(*words, "augment.item_drop=0.3", "positions=train", run="tiny_seed0", store="drop")
     assert augmented.soft_labels.augmented and 0 < augmented.soft_labels.covered.sum() < 66
 
 
@@ -308,9 +306,9 @@ def test_teacher_answers_can_not_be_bought_by_what_they_say(root: Path) -> None:
     words = [f"paths.root={root}", "store=bought"]
     for more in (["selection=confidence"], ["selection=disagreement", "selection.student=tiny_seed1"]):
         with pytest.raises(DeshiError, match="can choose among answers that exist"):
-            deshi.know("export", *words, *more, run="tiny_seed0")
+            deshi.label(*words, *more, run="tiny_seed0")
     config = next((root / "runs" / "fit").glob("*_tiny_seed1")) / "config.yaml"
     config.write_text(config.read_text().replace("train_targets: train", "train_targets: including_validation"))
     with pytest.raises(DeshiError, match="may have seen what is validated and tested"):
-        deshi.know("export", *words, "selection=uncertainty", "selection.student=tiny_seed1", run="tiny_seed0")
+        deshi.label(*words, "selection=uncertainty", "selection.student=tiny_seed1", run="tiny_seed0")
     assert not (root / "soft_labels" / "bought").exists()

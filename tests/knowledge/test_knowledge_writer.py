@@ -15,8 +15,9 @@ from bundles import tiny_bundle
 from deshi.auditing.provenance import audit_soft_labels
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
+from deshi.metrics.best_items import best_items
 from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Lister, best_items
+from deshi.soft_labels.labeller import Lister
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.progress import Progress, clock
 from deshi.soft_labels.store import SoftLabels

@@ -19,7 +19,7 @@ from deshi.serving import approximate_search
 from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import TABLE, ServingBundle
 from deshi.serving.engine import Answer, Engine
-from deshi.serving.http.server import _start
+from deshi.stages._serve import _start
 from deshi.types import DeshiError
 from exports import with_index
 

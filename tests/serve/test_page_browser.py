@@ -36,7 +36,7 @@ def place(serving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(browser: Any, serving: Path, place: Path) -> Iterator[str]:
     """Where the service answers; asked for after the browser, so that nothing starts where there is none."""
-    process = Process(f"bundle={serving}", f"beside=[{place / 'plain'}]", f"demo={place / 'demo.json'}")
+    process = Process(f"bundle={serving}", f"compare_with=[{place / 'plain'}]", f"demo={place / 'demo.json'}")
     yield process.url
     process.kill()
 

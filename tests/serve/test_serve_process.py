@@ -22,7 +22,7 @@ from deshi.cli import main
 from deshi.configuration.schemas import ServeConfig
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.http.logs import JsonFormatter
-from deshi.serving.http.server import read_key
+from deshi.stages._serve import read_key
 from deshi.types import DeshiError
 
 

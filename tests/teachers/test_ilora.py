@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, TinyLLM, tiny_teacher
 from torch.nn import functional as F
 
-from deshi.api import compose
 from deshi.configuration.targets import build
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.losses.softmax import Softmax
 from deshi.models.layers import reseed_dropout
+from deshi.stages import compose
 from deshi.teachers.ilora import TOKENS, ILoRA, _chunks
 from deshi.teachers.instance_lora import InstanceLora, is_adapter
 from deshi.teachers.llm import LLM

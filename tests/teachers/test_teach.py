@@ -89,7 +89,7 @@ def test_cross_fitted_text_teachers_give_their_vectors_to_students(
     vectors = [scorer.text_vectors() for scorer in found if isinstance(scorer, CrossFitted | Ensemble)]
     assert len(vectors) == 2 and vectors[0] is not None and vectors[1] is not None
     assert len(vectors[0]) == found[0].n_items and np.array_equal(vectors[0], vectors[1])
-    deshi.know("export", root, run=str(both.folder), vectors="text", k=5, store="folds")
+    deshi.label(root, run=str(both.folder), vectors="text", k=5, store="folds")
     kept = SoftLabels.load(finished_root / "soft_labels" / "folds").item_embeddings()
     assert kept is not None and np.array_equal(kept.numpy(), vectors[0])
 

@@ -19,7 +19,7 @@ def command_of(stage: str, config: StageConfig) -> str:
 
     An evaluation of a run is taken to be on the run's own data and split.
     """
-    return shlex.join(["deshi", stage, *words_of(stage, config)])
+    return shlex.join(["deshi", *stage.split("_"), *words_of(stage, config)])
 
 
 def words_of(stage: str, config: StageConfig) -> list[str]:
@@ -46,11 +46,7 @@ def _take_names(values: dict[str, Any]) -> list[str]:
         del values[key]
     if values.get("runs"):
         return [str(run) for run in values.pop("runs")]
-    action = [str(values.pop("action"))] if "action" in values else []
-    key = "store" if action == ["inspect"] else "run"
-    if values.get(key) is not None:
-        return [*action, str(values.pop(key))]
-    return [f"action={word}" for word in action]
+    return [str(values.pop("run"))] if values.get("run") is not None else []
 
 
 def _group_words(group: str, default: str | None, value: Any, defaults: Mapping[str, Any]) -> list[str]:

@@ -263,20 +263,20 @@ class DistillConfig(FitConfig):
     run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
     soft_labels: list[str] = Field(
-        min_length=1, description="stores that deshi know export wrote, or deshi know import: folders or names"
+        min_length=1, description="stores of soft labels that deshi label wrote: folders or names"
     )
     distill: DistillGroup = Field(default_factory=DistillGroup)
 
 
 class ListsConfig(Closed):
-    """What a teacher is asked to write down."""
+    """The lists that a teacher writes."""
 
     positions: str = Field(
         "train+held_out",
         description="which events a list is written after: all, train, last:N, sample:SHARE, held_out, joined by +",
     )
     selection: SelectionNode | None = Field(
-        None, description="export: which of the training positions a list is written after; null: all of them"
+        None, description="which of the training positions a list is written after; null: all of them"
     )
     k: int = Field(100, ge=1, description="length of a list")
     filter_seen: bool = Field(True, description="leave items of the history out of its list")
@@ -293,34 +293,37 @@ class ListsConfig(Closed):
     copies: int = Field(1, ge=1, description="with augment: augmented histories of each user")
     vectors: Literal["scoring", "text", "none"] = Field(
         "scoring",
-        description="export: vectors of the items that go along: those that the teacher scores with, or those that its "
+        description="vectors of the items that go along: those that the teacher scores with, or those that its "
         "language model made of the texts",
     )
 
 
-class KnowConfig(StageConfig, ListsConfig):
-    """Configuration of ``deshi know``."""
+class LabelConfig(StageConfig, ListsConfig):
+    """Configuration of ``deshi label``."""
 
-    action: Literal["export", "inspect", "import"] = Field(
-        description="export: a run writes its lists; inspect: look into a store; import: lists from elsewhere"
-    )
-    run: str | None = Field(None, description="export: a run of deshi teach or deshi fit: folder, name, or latest")
-    store: str | None = Field(None, description="the store's name or folder; export: by default that of the run")
+    run: str = Field(description="a run of deshi teach, fit or distill: folder, name, or latest")
+    store: str | None = Field(None, description="the store's name or folder; null: the run's name")
     force: bool = Field(False, description="replace a store that was written by another request")
-    beside: str | None = Field(None, description="inspect: a run whose lists are compared")
-    examples: int = Field(4, ge=0, le=100, description="inspect: lists shown with titles")
-    source: ForeignNode | None = Field(None, description="import: the reader of the foreign files")
-    data: DataConfig | None = Field(None, description="import: the data set that the lists are about")
     seed: int = Field(0, ge=0, description="of what is drawn")
 
-    @model_validator(mode="after")
-    def _enough(self) -> KnowConfig:
-        needed = {"export": ("run",), "inspect": ("store",), "import": ("store", "source", "data")}[self.action]
-        missing = [name for name in needed if getattr(self, name) is None]
-        if missing:
-            example = {"export": "deshi know export RUN", "inspect": "deshi know inspect STORE"}.get(self.action)
-            raise ValueError(f"{self.action} needs {', '.join(missing)}" + (f", e.g. {example}" if example else ""))
-        return self
+
+class LabelInspectConfig(StageConfig):
+    """Configuration of ``deshi label inspect``."""
+
+    store: str = Field(description="a store's name or folder")
+    compare_with: str | None = Field(None, description="a run whose lists are compared: folder, name, or latest")
+    examples: int = Field(4, ge=0, le=100, description="lists shown with titles")
+    seed: int = Field(0, ge=0, description="of what is drawn")
+
+
+class LabelImportConfig(StageConfig):
+    """Configuration of ``deshi label import``."""
+
+    store: str = Field(description="the new store's name or folder")
+    source: ForeignNode = Field(description="the reader of the other program's files, e.g. source=dllm2rec")
+    data: DataConfig = Field(description="the data set that the lists are about, e.g. data=ml-1m")
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored scores")
+    force: bool = Field(False, description="replace a store that was written by another request")
 
 
 class EvaluateConfig(StageConfig):
@@ -509,7 +512,7 @@ class ServeConfig(StageConfig):
     bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 is all of the machine's")
     port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
-    beside: list[str] = Field([], description="further bundles that the page at / shows beside it")
+    compare_with: list[str] = Field([], description="further bundles that the page at / shows")
     demo: Path | None = Field(
         None, strict=False, description="test users and a teacher's lists for the page: a file of write_demo"
     )

@@ -74,7 +74,7 @@ class BadRowLog:
         shown = content if len(content) <= 200 else content[:200] + "..."
         where = f"{file}, line {line}: {reason}: {shown!r}"
         if self._rule.on_bad_rows == "error":
-            raise DeshiError(f"Malformed row in {where}. Repair the file, or set data.on_bad_rows=skip.")
+            raise DeshiError(f"Malformed row in {where}. Repair it, or set data.on_bad_rows=skip.")
         self._skipped += 1
         if len(self._examples) < MAX_EXAMPLES:
             self._examples.append(where)

@@ -119,7 +119,7 @@ class DLLM2RecReleased(_Importance):
     weights that are averaged over the batch (the program multiplies a ``(B, 1)`` by a ``(B,)`` tensor), here over the
     chunk. The program's base loss is a binary cross-entropy with one negative and, as a term of its own, ``DRO``.
 
-    What it reads from a store: scores of the kind ``score`` are negative distances (as ``deshi know import`` writes
+    What it reads from a store: scores of the kind ``score`` are negative distances (as ``deshi label import`` writes
     the program's own files); of other kinds the distance is how much lower an item's score, as a logarithm for
     probabilities, is than the best item's. The negative is no true item, but may be in the history, which isn't known
     here; the program draws from outside of it.

@@ -110,7 +110,7 @@ class Evidence:
         if self._soft_labels is None:
             raise DeshiError(
                 "The strategy looks at the teacher's answers, but there are none yet: it can choose among answers that "
-                "exist (deshi distill), not which ones to ask for (deshi know export). Take one that looks at the "
+                "exist (deshi distill), not which ones to ask for (deshi label). Take one that looks at the "
                 "student or the data."
             )
         kind = self._soft_labels.manifest["score_kind"]

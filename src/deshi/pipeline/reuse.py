@@ -11,7 +11,7 @@ from typing import Any
 from deshi.artifacts import read_json
 from deshi.comparison.settings import belongs_to, flatten
 from deshi.configuration.saved import TRAINING_STAGES, load_config, resolved
-from deshi.configuration.schemas import DistillConfig, KnowConfig, StageConfig
+from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
 from deshi.data.bundle import Bundle
 from deshi.pipeline.steps import STAMP
 from deshi.soft_labels.manifest import store_path
@@ -50,12 +50,12 @@ def find_done(stage: str, cfg: StageConfig, bundle: Bundle, needs: Iterable[Path
     """The newest finished run of ``stage`` with this configuration, else the newest one of this name to go on with.
 
     Args:
-        stage: one that leaves run folders, or ``know``.
+        stage: one that leaves run folders, or ``label``.
         cfg: what is asked for.
         bundle: the data as they are now: a run on others is none of this configuration.
         needs: what the stage reads; what was made before it is out of date.
     """
-    if isinstance(cfg, KnowConfig):  # a store's name tells its run and what it was asked for
+    if isinstance(cfg, LabelConfig):  # a store's name tells its run and what it was asked for
         store = store_path(cfg.paths.soft_labels, str(cfg.store))
         return Found(store, True) if (store / "manifest.json").is_file() else None
     newest = max((folder.name[:STAMP] for folder in needs), default="")

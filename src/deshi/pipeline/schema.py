@@ -37,7 +37,7 @@ class TeacherPart(Closed):
 
 
 class TaughtLists(ListsConfig):
-    """One store: the keys of ``deshi know export``, and whose knowledge it is."""
+    """One store: the keys of ``deshi label``, and whose soft labels it holds."""
 
     of: str | None = Field(None, description="a teacher's name, or plain; null: the last teacher")
 

@@ -14,7 +14,7 @@ from deshi.configuration.schemas import (
     EvaluateConfig,
     FitConfig,
     GapConfig,
-    KnowConfig,
+    LabelConfig,
     ListsConfig,
     PrepareConfig,
     ReportConfig,
@@ -155,11 +155,11 @@ class _Planning:
             others = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a strategy's run is part of it
             store = f"{done[source].name}_{name}-{digest}{others}"
             asked["selection"] = _named(lists.selection, used, done)
-            return KnowConfig(
-                paths=cfg.paths, action="export", run=done[source].name, store=store, seed=seed, **asked
+            return LabelConfig(
+                paths=cfg.paths, run=done[source].name, store=store, seed=seed, **asked
             )  # fmt: skip
 
-        return self._add(f"{name} of {source}", "know", (source, *used.values()), configure)
+        return self._add(f"{name} of {source}", "label", (source, *used.values()), configure)
 
     def _distilled(self, seed: int, stores: list[str]) -> str:
         cfg, own = self.cfg, self.cfg.distilled

@@ -153,10 +153,10 @@ def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
     names = [*TIME_NAMES.values(), EXPORT_TIME]
     found = dict.fromkeys(names, 0.0)
     for step in plan.steps:
-        name = EXPORT_TIME if step.stage == "know" else TIME_NAMES.get(step.stage)
+        name = EXPORT_TIME if step.stage == "label" else TIME_NAMES.get(step.stage)
         if name is not None:
             seconds = read_json(done[step.name] / "time.json")
-            found[name] += seconds["export_seconds" if step.stage == "know" else name]
+            found[name] += seconds["export_seconds" if step.stage == "label" else name]
     return {name: round(value, 3) for name, value in found.items()}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from deshi.arrays import Ints
 from deshi.data.example_batches import padded_rows
 from deshi.data.sequences import history_batches
-from deshi.metrics.ranks import candidate_scores
+from deshi.metrics.best_items import best_items
 from deshi.models.scorers import PositionScorer, Scorer
 from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, Batch, DeshiError
@@ -158,46 +158,6 @@ class Lister:
                 f"The teacher's scores hold NaN or infinity in {int(bad.sum())} of {len(rows)} rows, first row {row} "
                 f"(user index {user}). Its training may have diverged, or its precision is too low: try fp32."
             )
-
-
-@torch.no_grad()
-def best_items(scores: Tensor, seen: Tensor | None, k: int, normalise: bool = False) -> tuple[Tensor, Tensor]:
-    """The best ``k`` candidates of each row, equal scores by smaller item index.
-
-    Args:
-        scores: ``(B, N)`` floating, higher is better; minus infinity is no candidate.
-        seen: ``(B, S)`` items that are no candidates, padded with ``PAD``; None for none.
-        k: length of the lists.
-        normalise: give log-probabilities, the softmax being over all candidates of the row.
-
-    Returns:
-        items ``(B, k)`` int64, ``PAD`` where there are fewer candidates, and their scores ``(B, k)``, 0 there.
-    """
-    if seen is not None:
-        nothing = torch.empty(len(scores), 0, dtype=torch.int64, device=scores.device)
-        scores = candidate_scores(scores, nothing, seen, -torch.inf)
-    length = min(k, scores.shape[1])
-    values, items = _top(scores, length)
-    if normalise:
-        values = values - scores.logsumexp(1, keepdim=True)
-    none = scores.gather(1, items) == -torch.inf
-    room = (0, k - length)
-    items = torch.nn.functional.pad(items.masked_fill(none, PAD), room, value=PAD)
-    return items, torch.nn.functional.pad(values.masked_fill(none, 0.0), room)
-
-
-def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As ``torch.topk``, but with a rule for ties that holds on every device."""
-    values, items = scores.topk(k)
-    items, order = items.sort(dim=1)  # by index, and then stably by score
-    values, order = values.gather(1, order).sort(stable=True, dim=1, descending=True)
-    items = items.gather(1, order)
-    last = values[:, -1:]
-    tied = ((scores >= last).sum(1) > k) & (last.squeeze(1) > -torch.inf)  # which of the tied made the list is chance
-    if bool(tied.any()):
-        whole, places = scores[tied].sort(stable=True, dim=1, descending=True)
-        values[tied], items[tied] = whole[:, :k], places[:, :k]
-    return values, items
 
 
 def _packs(lengths: Ints, counts: Ints, batch: int) -> Iterator[Ints]:

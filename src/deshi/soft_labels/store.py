@@ -153,7 +153,7 @@ class SoftLabels:
             if array.shape != (rows, self.k) or array.dtype != dtypes[name]:
                 raise DeshiError(
                     f"{self.path / name} is {array.dtype}{array.shape}, expected {dtypes[name]}{(rows, self.k)}: a row "
-                    f"for each of {rows:,} events. Write the store again with deshi know."
+                    f"for each of {rows:,} events. Write the store again: deshi label RUN"
                 )
 
 

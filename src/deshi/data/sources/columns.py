@@ -46,14 +46,10 @@ class Columns:
         named = [self.user, self.item, self.time, self.rating]
         return list(dict.fromkeys(name for name in named if name is not None))
 
-    def check(self, have: Sequence[str], label: str) -> None:
-        """Refuse a table that lacks one of the columns."""
-        missing = [name for name in self.used if name not in have]
-        if missing:
-            raise DeshiError(
-                f"{label} has no column {', '.join(missing)}; it has {', '.join(have)}. "
-                f"Set the column names in data.source."
-            )
+    def check(self, names: Sequence[str], label: str, advice: str = "Set the column names in data.source.") -> None:
+        """Refuse a table without one of the columns; ``names`` are those that it has."""
+        if missing := [name for name in self.used if name not in names]:
+            raise DeshiError(f"{label} has no column {', '.join(missing)}; it has {', '.join(names)}. {advice}")
 
 
 def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
@@ -61,7 +57,7 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
 
     Columns of ``frame`` may be text or typed.
     """
-    user, item = _ids(frame[columns.user]), _ids(frame[columns.item])
+    user, item = ids(frame[columns.user]), ids(frame[columns.item])
     time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit)
     made = {USER: user, ITEM: item, TIMESTAMP: time}
     reason = (
@@ -80,7 +76,7 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     return done.with_columns(reason.otherwise(None).alias(REASON)).drop("__given__", strict=False)
 
 
-def _ids(column: pl.Series) -> pl.Series:
+def ids(column: pl.Series) -> pl.Series:
     """Ids as text; whole floats lose their ``.0``, NaN becomes null."""
     if column.dtype.is_float():
         column = column.set(~column.is_finite().fill_null(False), None)

@@ -9,7 +9,7 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import delimited, records
-from deshi.data.sources.columns import Columns, convert, not_empty, take
+from deshi.data.sources.columns import Columns, convert, ids, not_empty, take
 from deshi.data.sources.delimited import Layout
 from deshi.data.sources.files import Shelf, merge_records
 from deshi.data.sources.times import manifest_unit
@@ -132,7 +132,8 @@ class Tabular:
         kind = _kind(name)
         if kind == ".parquet":
             frame = _parquet(path, label)
-            return frame.with_columns(_as_text(column) for column in frame), list(range(1, frame.height + 1))
+            texts = [ids(column) if column.name == self.items_id else _as_text(column) for column in frame]
+            return pl.DataFrame(texts), list(range(1, frame.height + 1))
         lines: list[int] = []
         rows: list[dict[str, str]] = []
         if kind in _JSON:

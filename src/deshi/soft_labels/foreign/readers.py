@@ -1,4 +1,4 @@
-"""What ``deshi know import`` reads: one function for each program, from its files to rows of a store."""
+"""What ``deshi label import`` reads: one function for each program, from its files to rows of a store."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import importlib
 import logging
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from deshi.configuration.saved import find_run, overlaid, resolved, save_config,
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.pipeline.schema import TuneConfig
 from deshi.pipeline.tuned import Trial, TuneResult
+from deshi.stages import STAGES
 from deshi.training.module import MONITOR
 from deshi.types import DeshiError
 
@@ -25,12 +26,8 @@ MODELS: dict[str, type[TrainingConfig]] = {"fit": FitConfig, "teach": TeachConfi
 STUDY_FILE = "study.journal"
 
 
-def run(cfg: TuneConfig, stages: Mapping[str, Callable[[Any], Any]]) -> TuneResult:
+def run(cfg: TuneConfig) -> TuneResult:
     """Search as ``cfg`` says; ``cfg.resume`` goes on with an interrupted search, or adds trials to a finished one.
-
-    Args:
-        cfg: of the stage.
-        stages: from a stage's name to what it does with its configuration.
 
     Raises:
         DeshiError: if Optuna is missing, a key or a bound of the space isn't valid, or every training failed.
@@ -44,7 +41,7 @@ def run(cfg: TuneConfig, stages: Mapping[str, Callable[[Any], Any]]) -> TuneResu
         folder = new_run_folder(cfg.paths.runs, "tune", cfg.name or f"{cfg.data.name}_{cfg.stage}")
         write_json(folder / "environment.json", environment())
     save_config(folder, cfg.model_copy(update={"resume": None}))
-    return _Search(optuna, cfg, folder, stages[cfg.stage]).run()
+    return _Search(optuna, cfg, folder).run()
 
 
 def _optuna() -> Any:
@@ -86,8 +83,8 @@ def _check_space(cfg: TuneConfig) -> None:
 class _Search:
     """One search in its folder; what Optuna knows lies in a journal there, what came out in the trials' run folders."""
 
-    def __init__(self, optuna: Any, cfg: TuneConfig, folder: Path, stage: Callable[[Any], Any]) -> None:
-        self.optuna, self.cfg, self.folder, self.stage = optuna, cfg, folder, stage
+    def __init__(self, optuna: Any, cfg: TuneConfig, folder: Path) -> None:
+        self.optuna, self.cfg, self.folder = optuna, cfg, folder
         self.domains = cfg.domains()
         self.again = f"deshi tune resume={shlex.quote(str(folder))}"
 
@@ -155,7 +152,7 @@ class _Search:
         values = ", ".join(f"{key}={value}" for key, value in trial.params.items())
         log.info("trial %d of %d: %s", trial.number + 1, self.cfg.trials, values)
         try:
-            metrics = self.stage(config).metrics
+            metrics = STAGES[self.cfg.stage].run(config).metrics
         except DeshiError as error:
             log.warning("trial %d failed: %s", trial.number + 1, error)
             study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)

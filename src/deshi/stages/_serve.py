@@ -69,7 +69,7 @@ def run(cfg: ServeConfig) -> ServeResult:
     engines = Engines(lambda: _open(cfg, cfg.bundle), lambda bundle: _start(cfg, bundle), metrics)
     service = Service(engines, metrics, read_key(cfg), cfg.body_bytes, cfg.timeout, cfg.log_requests)
     demo = Demo() if cfg.demo is None else Demo.load(cfg.demo.expanduser())
-    pages = [page(service, _beside(cfg), demo)]
+    pages = [page(service, _compared_engines(cfg), demo)]
     app = create_app(service, pages, hooks=[lambda: _reload_on_hangup(service)])
     options = uvicorn.Config(
         app, cfg.host, cfg.port, http="auto", loop="auto", ws="none", lifespan="on", log_config=None,
@@ -115,10 +115,10 @@ def _start(cfg: ServeConfig, bundle: ServingBundle) -> Engine:
     return Engine(bundle, cfg.threads, cfg.precision, search=cfg.search)
 
 
-def _beside(cfg: ServeConfig) -> dict[str, Engine]:
+def _compared_engines(cfg: ServeConfig) -> dict[str, Engine]:
     """The page's further engines by their labels: a bundle's name, with its version where two have the same."""
     found: dict[str, Engine] = {}
-    for text in cfg.beside:
+    for text in cfg.compare_with:
         bundle = _open(cfg, text)
         label = f"{bundle.name} ({bundle.version})" if bundle.name in found else bundle.name
         found[label] = _start(cfg, bundle)

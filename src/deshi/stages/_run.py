@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,28 +23,24 @@ from deshi.pipeline.reuse import comparable, find_done
 from deshi.pipeline.schema import RunConfig
 from deshi.pipeline.steps import REPORT, Plan, Step, plan_of
 from deshi.pipeline.summary import RunResult, summarise
+from deshi.stages import STAGES
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
-Stages = Mapping[str, Callable[[Any], Any]]
 
 
-def run(cfg: RunConfig, stages: Stages) -> RunResult:
+def run(cfg: RunConfig) -> RunResult:
     """Do what ``cfg`` asks for, step by step; ``cfg.resume`` goes on with an interrupted run.
-
-    Args:
-        cfg: of the stage.
-        stages: from a stage's name to what it does with its configuration.
 
     Raises:
         DeshiError: if a step fails, with the command that goes on once its reason is fixed.
         KeyboardInterrupt: with the command that goes on.
     """
     folder = _folder(cfg)
-    return _Pipeline(cfg, stages, folder).run()
+    return _Pipeline(cfg, folder).run()
 
 
 def _folder(cfg: RunConfig) -> Path:
@@ -70,8 +66,8 @@ def _same(folder: Path, cfg: RunConfig) -> bool:
 class _Pipeline:
     """One run of all steps, recorded in ``plan.json`` as it goes on."""
 
-    def __init__(self, cfg: RunConfig, stages: Stages, folder: Path) -> None:
-        self.cfg, self.stages, self.folder = cfg, stages, folder
+    def __init__(self, cfg: RunConfig, folder: Path) -> None:
+        self.cfg, self.folder = cfg, folder
         self.plan: Plan = plan_of(cfg)
         self.done: dict[str, Path] = {}
         self.bundle: Bundle | None = None
@@ -109,7 +105,7 @@ class _Pipeline:
 
     def _do(self, step: Step, config: StageConfig) -> tuple[Path, bool]:
         """The folder that a step leaves, and whether it was there."""
-        stage = self.stages[step.stage]
+        stage = STAGES[step.stage].run
         if step.stage == "prepare":
             prepared = stage(config)
             self.bundle = prepared.bundle

@@ -1,4 +1,4 @@
-"""The stage ``know``: a run's lists written to a store, a look into a store, lists from elsewhere."""
+"""The work of ``deshi label``: a run's ranked lists written to a store of soft labels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ import torch
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
 from deshi.configuration.saved import find_trained
-from deshi.configuration.schemas import KnowConfig, TrainingConfig
+from deshi.configuration.schemas import LabelConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
-from deshi.data.splits import LeaveOneOut, Split
+from deshi.data.splits import Split
 from deshi.hardware import training_device
-from deshi.models.scorers import Scorer
 from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.foreign.readers import Imported
 from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.inspection import inspect_soft_labels
-from deshi.soft_labels.inspection_result import Inspection
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_lists, write_soft_labels
+from deshi.soft_labels.writer import write_soft_labels
 from deshi.training.runs import (
     FOLDS_FILE,
     STUDENT_FILE,
@@ -51,7 +47,7 @@ VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
 
 
 @dataclass(frozen=True)
-class KnowResult:
+class LabelResult:
     """A store that was written.
 
     Attributes:
@@ -70,7 +66,7 @@ class KnowResult:
         covered, rows = int(self.soft_labels.covered.sum()), self.soft_labels.n_rows
         return (
             f"{self.folder}: {self.soft_labels.teacher} on {manifest['data']}, {self.soft_labels.k} items after "
-            f"{covered:,} of {rows:,} events. Look into it: deshi know inspect {self.folder.name}"
+            f"{covered:,} of {rows:,} events. Look into it: deshi label inspect {self.folder.name}"
         )
 
     def _repr_html_(self) -> str:
@@ -78,21 +74,12 @@ class KnowResult:
         return f"<p>{escape(str(self))}</p>"
 
 
-def run(cfg: KnowConfig) -> KnowResult | Inspection:
-    """Do what ``cfg.action`` says.
+def run(cfg: LabelConfig) -> LabelResult:
+    """Let a run write its lists.
 
     Raises:
-        DeshiError: if the run, the store or its data are missing or don't belong together.
+        DeshiError: if the run or its data are missing or don't belong together.
     """
-    if cfg.action == "export":
-        return _export(cfg)
-    if cfg.action == "inspect":
-        return _inspect(cfg)
-    return _import(cfg)
-
-
-def _export(cfg: KnowConfig) -> KnowResult:
-    assert cfg.run is not None
     folder = find_trained(cfg.paths.runs, cfg.run)
     trained, device = trained_config(folder), str(training_device("auto"))
     bundle = load_bundle(trained)
@@ -134,11 +121,11 @@ def _export(cfg: KnowConfig) -> KnowResult:
         device=device,
         force=cfg.force,
     )
-    return KnowResult(soft_labels)
+    return LabelResult(soft_labels)
 
 
 def _rows(
-    cfg: KnowConfig, trained: TrainingConfig, bundle: Bundle, split: Split, augmented: Histories | None
+    cfg: LabelConfig, trained: TrainingConfig, bundle: Bundle, split: Split, augmented: Histories | None
 ) -> tuple[Ints, str]:
     """The rows that the teacher is asked for, and what the manifest says of them.
 
@@ -160,50 +147,6 @@ def _rows(
     log.info("%s chose %d of %d training rows", strategy["_target_"], int(marked.sum()), int(training.sum()))
     settings = " ".join(f"{key}={value}" for key, value in strategy.items())
     return rows[kept], f"{cfg.positions}, train rows by {settings} seed={cfg.seed}"
-
-
-def _inspect(cfg: KnowConfig) -> Inspection:
-    assert cfg.store is not None
-    path = store_path(cfg.paths.soft_labels, cfg.store)
-    manifest = SoftLabels.load(path).manifest
-    bundle = Bundle.load(cfg.paths.data / manifest["data"])
-    soft_labels = SoftLabels.load(path, bundle, check=True)
-    node = manifest["teacher"].get("split")
-    split: Split = (build(node) if node else LeaveOneOut())(bundle)
-    other: Scorer | None = None
-    if cfg.beside is not None:
-        student = find_trained(cfg.paths.runs, cfg.beside)
-        other, record = load_scorer(student, str(training_device("auto")), bundle)
-        check_same_data(student, record, bundle)
-    return inspect_soft_labels(
-        soft_labels,
-        bundle,
-        split,
-        other,
-        cfg.beside or "",
-        examples=cfg.examples,
-        seed=cfg.seed,
-        device=str(training_device("auto")),
-    )
-
-
-def _import(cfg: KnowConfig) -> KnowResult:
-    assert cfg.store is not None and cfg.data is not None and cfg.source is not None
-    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
-    imported: Imported = build(cfg.source, bundle=bundle)
-    for note in imported.notes:
-        log.info("%s", note)
-    soft_labels = write_lists(
-        *imported.found.aligned(),
-        bundle,
-        store_path(cfg.paths.soft_labels, cfg.store),
-        meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
-        score_kind=imported.found.score_kind,
-        dtype=cfg.dtype,
-        item_embeddings=imported.embeddings,
-        force=cfg.force,
-    )
-    return KnowResult(soft_labels)
 
 
 def _identity(folder: Path) -> dict[str, Any]:

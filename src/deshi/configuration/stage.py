@@ -1,0 +1,43 @@
+"""The declaration of a stage: one command and one Python function."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deshi.configuration.schemas import StageConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command and Python function of deshi. Declaring it loads nothing heavy: the work is imported when it begins.
+
+    Attributes:
+        name: of its YAML file and its Python function.
+        schema: of its configuration.
+        work: ``package.module:function``, from a configuration to a result.
+        subject: the key that words without ``=`` set, and the first argument of the Python function.
+        summary: one line for the list of commands.
+        purpose: what it reads and writes, for its own help.
+        examples: commands with their meanings.
+    """
+
+    name: str
+    schema: type[StageConfig]
+    work: str
+    subject: str
+    summary: str
+    purpose: str
+    examples: Sequence[tuple[str, str]]
+
+    @property
+    def command(self) -> str:
+        """The words after ``deshi``, such as ``label inspect``."""
+        return self.name.replace("_", " ")
+
+    def run(self, config: Any) -> Any:
+        """Do the work."""
+        module, _, function = self.work.partition(":")
+        return getattr(importlib.import_module(module), function)(config)

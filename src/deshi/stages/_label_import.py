@@ -1,0 +1,38 @@
+"""The work of ``deshi label import``: lists of another program written to a store of soft labels."""
+
+from __future__ import annotations
+
+import logging
+
+from deshi.configuration.schemas import LabelImportConfig
+from deshi.configuration.targets import build
+from deshi.data.bundle import Bundle
+from deshi.soft_labels.foreign.readers import Imported
+from deshi.soft_labels.manifest import store_path
+from deshi.soft_labels.writer import write_lists
+from deshi.stages._label import LabelResult
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: LabelImportConfig) -> LabelResult:
+    """Read another program's lists and write them as a store.
+
+    Raises:
+        DeshiError: if the files or the data are missing or don't belong together.
+    """
+    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
+    imported: Imported = build(cfg.source, bundle=bundle)
+    for note in imported.notes:
+        log.info("%s", note)
+    soft_labels = write_lists(
+        *imported.found.aligned(),
+        bundle,
+        store_path(cfg.paths.soft_labels, cfg.store),
+        meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
+        score_kind=imported.found.score_kind,
+        dtype=cfg.dtype,
+        item_embeddings=imported.embeddings,
+        force=cfg.force,
+    )
+    return LabelResult(soft_labels)

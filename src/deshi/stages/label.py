@@ -1,0 +1,21 @@
+"""The command ``deshi label``."""
+
+from __future__ import annotations
+
+from deshi.configuration.schemas import LabelConfig
+from deshi.configuration.stage import Stage
+
+STAGE = Stage(
+    name="label",
+    schema=LabelConfig,
+    work="deshi.stages._label:run",
+    subject="run",
+    summary="write a teacher's soft labels: ranked lists after every event",
+    purpose="A finished run ranks the next item after every event of the data and writes the lists, in shards that\n"
+    "survive a kill, to soft_labels/STORE.",
+    examples=(
+        ("deshi label latest k=100", "the newest run's 100 best items after every event"),
+        ("deshi label latest positions=last:20+held_out", "fewer rows"),
+        ("deshi label latest augment.item_drop=0.3 copies=2", "after augmented histories instead"),
+    ),
+)
