@@ -64,7 +64,7 @@ def write_evaluation(
         (run / "epochs.csv").write_text("epoch\n1\n")
     record = {
         "stage": "evaluate",
-        "ranker": student,
+        "model": student,
         "run": str(run),
         "fit": {"student": student, "seed": seed, "refit": False},
         "data": "tiny",

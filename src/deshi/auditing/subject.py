@@ -117,7 +117,7 @@ def _of_evaluation(cfg: AuditConfig, folder: Path) -> Subject:
     bundle = _bundle(data, [cfg.paths, saved.paths, *([fitted.cfg.paths] if fitted else [])])
     split = _split_of(evaluation, bundle)
     own = build(fitted.cfg.split)(bundle) if fitted else split
-    name = f"{bundle.name}_{evaluation.record['ranker']}"
+    name = f"{bundle.name}_{evaluation.record['model']}"
     return Subject(name, bundle, own, fitted, [(evaluation, split)], notes)
 
 

@@ -14,7 +14,7 @@ class Model:
 
     Attributes:
         label: its short name, unique in the comparison.
-        ranker: the student's or baseline's name.
+        name: the student's or baseline's name.
         seeds: of its runs, in the order of ``evaluations``; empty for a baseline.
         evaluations: the evaluations' folders.
         settings: the configuration shared by its runs, by dotted key; empty for a baseline.
@@ -22,7 +22,7 @@ class Model:
     """
 
     label: str
-    ranker: str
+    name: str
     seeds: tuple[int, ...]
     evaluations: tuple[str, ...]
     settings: Mapping[str, Any] = field(repr=False)

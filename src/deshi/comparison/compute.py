@@ -12,9 +12,9 @@ from deshi.arrays import Floats
 from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison.models import Group, find_opponent, flatten, group, labelled
 from deshi.comparison.pairing import check_measured_alike, per_user
+from deshi.comparison.warnings import evaluation_warnings, not_beating
 from deshi.evaluation.result import headline_k
 from deshi.evaluation.stored import Evaluation
-from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.metrics.significance import (
     bootstrap_means,
     effect_size,
@@ -55,7 +55,7 @@ def compare_evaluations(
         evaluations: of :func:`deshi.evaluation.stored.find_evaluations`.
         part: validation or test.
         metrics: names such as ``ndcg@10``; any K, as ranks are exact.
-        against: a model (label, ranker or run) that all others are compared with; None compares all pairs.
+        against: a model (label, name or run) that all others are compared with; None compares all pairs.
         labels: names of the models, in their order; None makes them.
         with_baselines: add the baselines that were evaluated beside the runs.
         each_run: don't join runs that differ only in the seed.
@@ -123,7 +123,7 @@ def _enough_permutations(n_tests: int, confidence: float) -> int:
 def _model(one: Group) -> Model:
     return Model(
         label=one.label,
-        ranker=one.first.ranker,
+        name=one.first.name,
         seeds=tuple(member.seed for member in one.members if member.seed is not None),
         evaluations=tuple(str(member.evaluation.folder) for member in one.members),
         settings={} if one.is_baseline else dict(one.first.settings),
@@ -203,7 +203,7 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
     for one in groups:
         for member in one.members if not one.is_added else ():
             name = one.label if len(one.members) == 1 else f"{one.label}, seed {member.seed}"
-            sentences = own_warnings(member.evaluation)
+            sentences = evaluation_warnings(member.evaluation)
             found += [f"{name}: {' '.join(sentences)}"] if sentences else []
     return [*found, *(sentence for one in groups if not one.is_added for sentence in _not_beating(one, part))]
 

@@ -27,14 +27,14 @@ class Member:
 
     Attributes:
         evaluation: where the ranks are.
-        ranker: the student's or baseline's name.
+        name: the student's or baseline's name.
         baseline: the name of a baseline beside the evaluated one, else None.
         settings: flat configuration without what may differ inside a model.
         seed: of the run, None for a baseline.
     """
 
     evaluation: Evaluation
-    ranker: str
+    name: str
     baseline: str | None
     settings: Mapping[str, Any] = field(repr=False)
     seed: int | None
@@ -83,7 +83,7 @@ def group(
     found: dict[str, list[Member]] = {}
     for number, member in enumerate(members):
         own = f"{number}" if each_run and member.seed is not None else ""
-        found.setdefault(_text([member.ranker, member.settings, own]), []).append(member)
+        found.setdefault(_text([member.name, member.settings, own]), []).append(member)
     groups = [Group(tuple(_one_a_seed(same, notes))) for same in found.values()]
     return sorted(groups, key=lambda one: one.is_added), notes
 
@@ -109,7 +109,7 @@ def labelled(groups: Sequence[Group], labels: Sequence[str] | None = None) -> li
 
 
 def find_opponent(groups: Sequence[Group], text: str) -> str:
-    """The label of the model that ``text`` names: a label, a ranker, or a folder of one of its runs.
+    """The label of the model that ``text`` names: a label, a name, or a folder of one of its runs.
 
     Raises:
         DeshiError: if no model or more than one is meant, with the labels.
@@ -117,7 +117,7 @@ def find_opponent(groups: Sequence[Group], text: str) -> str:
     labels = [one.label for one in groups]
     if text in labels:
         return text
-    found = [one.label for one in groups if text == one.first.ranker or text in _names(one)]
+    found = [one.label for one in groups if text == one.first.name or text in _names(one)]
     if len(found) == 1:
         return found[0]
     problem = f"means {' and '.join(repr(label) for label in found)}" if found else "is no model of this comparison"
@@ -136,7 +136,7 @@ def _one_a_run(evaluations: Iterable[Evaluation], notes: list[str]) -> list[Eval
     """Leave out evaluations of a run that was evaluated again since."""
     newest: dict[str, Evaluation] = {}
     for one in evaluations:
-        subject = str(one.record.get("run") or f"baseline {one.record['ranker']}")
+        subject = str(one.record.get("run") or f"baseline {one.record['model']}")
         other = newest.get(subject)
         if other is None:
             newest[subject] = one
@@ -167,12 +167,12 @@ def _one_a_seed(members: Sequence[Member], notes: list[str]) -> list[Member]:
 def _member(evaluation: Evaluation) -> Member:
     record, fitted = evaluation.record, evaluation.record.get("fit")
     if fitted is None:
-        return Member(evaluation, str(record["ranker"]), None, _training_range({}), None)
-    return Member(evaluation, str(record["ranker"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
+        return Member(evaluation, str(record["model"]), None, _training_range({}), None)
+    return Member(evaluation, str(record["model"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
 
 
 def _baseline(evaluation: Evaluation, name: str) -> Member:
-    # A baseline learns from the run's training range, so a refit run's popularity is another ranker.
+    # A baseline learns from the run's training range, so a refit run's popularity is another model.
     return Member(evaluation, name, name, _training_range(evaluation.record.get("fit") or {}), None)
 
 
@@ -192,15 +192,15 @@ def _settings(evaluation: Evaluation, fitted: Mapping[str, Any]) -> dict[str, An
 
 
 def _made_labels(groups: Sequence[Group]) -> list[str]:
-    """The ranker's name and the settings in which models of that name differ; at last the folder's name."""
+    """The model's name and the settings in which models of that name differ; at last the folder's name."""
     made = []
     for one in groups:
-        same = [other for other in groups if other.first.ranker == one.first.ranker]
+        same = [other for other in groups if other.first.name == one.first.name]
         keys = _telling_keys([other.first.settings for other in same])
         shown = " ".join(_shown(one.first, key, keys) for key in keys if key in one.first.settings)
         seeds = {other.first.seed for other in same if other.first.settings == one.first.settings}
         seed = f"seed={one.first.seed}" if len(seeds) > 1 else ""
-        made.append(" ".join(part for part in (one.first.ranker, shown, seed) if part))
+        made.append(" ".join(part for part in (one.first.name, shown, seed) if part))
     names = [one.first.evaluation.folder.name for one in groups]
     return [
         f"{label} ({name})" if made.count(label) > 1 else label for label, name in zip(made, names, strict=True)

@@ -109,7 +109,7 @@ def _ranks(member: Member, part: str) -> pl.DataFrame:
     examples, wrong = metrics.get(f"{part}/n_examples"), found.filter(~(pl.col("rank") >= 1) | pl.col("rank").is_nan())
     if wrong.height or (examples is not None and found["example"].n_unique() != examples):
         raise DeshiError(
-            f"The stored ranks of {member.ranker} in {evaluation.folder} are damaged: {found['example'].n_unique():,} "
+            f"The stored ranks of {member.name} in {evaluation.folder} are damaged: {found['example'].n_unique():,} "
             f"examples on {part}, {wrong.height:,} ranks below 1 or NaN, but its figures are means over "
             f"{examples or found['example'].n_unique():,.0f} examples. deshi audit says more; run deshi evaluate again."
         )

@@ -394,7 +394,7 @@ class CompareConfig(StageConfig):
         ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
     )
     against: str | None = Field(
-        None, description="a model (label, ranker or run) that all others are tested against; null: all pairs"
+        None, description="a model (label, name or run) that all others are tested against; null: all pairs"
     )
     labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="names of the models in their order; null: student and the settings that differ"

@@ -1,4 +1,4 @@
-"""The ranking pass: from a scorer and the examples of a split to one exact rank a target."""
+"""Exact ranks of a scorer on the examples of a split, as a frame of a row a target, with lists and means."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.arrays import Ints
+from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import Examples
@@ -31,12 +30,12 @@ class Ranking:
         ranks: a row a target, in the order of examples: ``example``, ``user``, ``user_id``, ``target``, ``item_id``,
             ``rank`` (float64, from 1) and ``n_candidates``.
         top_items: ``(C, K)`` int64, each example's best candidates, ``PAD`` where there are fewer.
-        softmax: ``(C, 3)`` of :func:`~deshi.metrics.calibration.softmax_of_rows`, if it was asked for.
+        softmax: ``(C, 3)`` of :func:`~deshi.metrics.calibration.softmax_of_rows`; None without ``calibrate``.
     """
 
     ranks: pl.DataFrame
     top_items: Ints
-    softmax: NDArray[np.float64] | None = None
+    softmax: Floats | None = None
 
 
 @torch.no_grad()
@@ -56,14 +55,14 @@ def evaluate_ranks(
     Args:
         scorer: what is evaluated. It gets whole histories.
         bundle: the data.
-        examples: the questions; all of them are asked.
+        examples: of one part of a split.
         filter_seen: take the items of the whole history out of the candidates (never an example's targets).
         batch_size: examples scored at a time; the ranks don't depend on it.
         device: where the scorer computes.
         top_k: length of ``top_items``.
         candidates: ``(C, W)`` item indices, the targets among them, ``PAD`` on the right of smaller sets: rank only
             among these, seen or not. None is the whole catalogue.
-        calibrate: keep the probabilities too; for examples with one target.
+        calibrate: keep the softmax too; for examples with one target.
 
     Raises:
         DeshiError: if the scorer's catalogue isn't the bundle's, or its scores can't be ranked.
@@ -120,15 +119,15 @@ def summarise(ranks: pl.DataFrame, top_items: Ints, ks: Sequence[int], n_items: 
         ks: the list lengths.
         n_items: the size of the catalogue; None leaves the coverage out.
     """
-    figures: dict[str, float | int] = {"n_examples": len(top_items)}
-    figures.update(metrics_from_ranks(ranks["rank"].to_numpy(), ks, ranks["example"].to_numpy(), len(top_items)))
+    metrics: dict[str, float | int] = {"n_examples": len(top_items)}
+    metrics.update(metrics_from_ranks(ranks["rank"].to_numpy(), ks, ranks["example"].to_numpy(), len(top_items)))
     if n_items is not None:
-        figures.update({f"coverage@{k}": coverage(top_items, k, n_items) for k in ks})
-    return figures
+        metrics.update({f"coverage@{k}": coverage(top_items, k, n_items) for k in ks})
+    return metrics
 
 
 def lists_frame(examples: Examples, top_items: Ints) -> pl.DataFrame:
-    """What is shown, a row an example: ``example``, ``user`` and ``items`` (List[Int64], best first, no padding)."""
+    """The lists, a row an example: ``example``, ``user`` and ``items`` (List[Int64], best first, no padding)."""
     example = np.repeat(np.arange(len(examples)), top_items.shape[1])
     items = pl.Series(top_items.reshape(-1)).replace(PAD, None)
     long = pl.DataFrame({"example": example, "items": items})
@@ -136,7 +135,7 @@ def lists_frame(examples: Examples, top_items: Ints) -> pl.DataFrame:
     return lists.select("example", pl.Series("user", examples.users), "items")
 
 
-def _frame(bundle: Bundle, examples: Examples, ranks: NDArray[np.float64], n_candidates: Ints) -> pl.DataFrame:
+def _frame(bundle: Bundle, examples: Examples, ranks: Floats, n_candidates: Ints) -> pl.DataFrame:
     example = examples.owners
     user, target = examples.users[example], bundle.items[examples.target_rows].astype(np.int64)
     return pl.DataFrame(

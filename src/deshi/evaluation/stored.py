@@ -61,7 +61,7 @@ class Evaluation:
 
     def _of_part(self, path: Path, part: str) -> pl.DataFrame:
         if part not in self.parts:
-            alone = f"baseline={self.record['ranker']} data={self.record['data']}"
+            alone = f"baseline={self.record['model']} data={self.record['data']}"
             subject = f"run={self.record['run']}" if self.record["run"] else alone
             raise DeshiError(
                 f"{self.folder} has {' and '.join(self.parts)} ranks, but {part} is asked for. "

@@ -42,7 +42,7 @@ def section(context: Context) -> Section:
 
 
 def _pairs(context: Context) -> dict[str, tuple[float, float]]:
-    """Validation and test figure of every ranker that has both."""
+    """Validation and test figure of every model that has both."""
     found: dict[str, tuple[float | None, float | None]] = {
         model.label: (model.figure("validation", context.metric), model.figure("test", context.metric))
         for model in context.models
@@ -60,9 +60,9 @@ def _picture(context: Context, pairs: dict[str, tuple[float, float]]) -> Picture
         for label, (a, b) in pairs.items()
     ]
     return context.studio.picture(
-        "gap", f"{metric}, validation and test", f"{metric} of every ranker on validation (left) and test (right).",
+        "gap", f"{metric}, validation and test", f"{metric} of every model on validation (left) and test (right).",
         slopes([(context.pens[label], *pair) for label, pair in pairs.items()], ("validation", "test"), metric),
-        Table(f"{metric} on both parts", ["ranker", "validation", "test", "difference", "test / validation"], rows),
+        Table(f"{metric} on both parts", ["model", "validation", "test", "difference", "test / validation"], rows),
     )  # fmt: skip
 
 

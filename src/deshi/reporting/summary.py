@@ -48,7 +48,7 @@ def _pens(context: Context, comparison: Comparison) -> dict[str, Pen]:
         if model.label in colors:
             pens[model.label] = model_pen(model.label, colors[model.label])
         else:
-            number = baselines.index(model.ranker) if model.ranker in baselines else 0
+            number = baselines.index(model.name) if model.name in baselines else 0
             pens[model.label] = baseline_pen(model.label, number)
     return pens
 
@@ -154,5 +154,5 @@ def _runs(context: Context) -> Table:
         )
         for label, one in figures.items()
     ]
-    columns = ["ranker", *(title_of(key.partition("/")[2]) for key in keys)]
+    columns = ["model", *(title_of(key.partition("/")[2]) for key in keys)]
     return Table(f"Every run and baseline at {k}, {part}", columns, rows)
