@@ -28,7 +28,7 @@ from deshi.data.vocabulary import Events
 from deshi.evaluation.measurement import EvaluationSet, RankedExamples, measure_model
 from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import exact_ranks, exact_ranks_from_hidden
+from deshi.metrics.ranks import exact_ranks
 
 USERS, ITEMS, DIM, LENGTH = 6040, 3416, 128, 165
 KS = [1, 5, 10, 20, 50]
@@ -87,11 +87,6 @@ def main() -> int:
         evaluation_set = EvaluationSet(bundle, parts, counts, KS, filter_seen=True, batch_size=512)
 
         slowest = max(
-            measure(
-                "ranks and metrics from hidden",
-                lambda: metrics_from_ranks(exact_ranks_from_hidden(hidden, table, targets, seen), KS),
-                arguments.repeats,
-            ),
             measure(
                 "ranks and metrics from scores",
                 lambda: metrics_from_ranks(exact_ranks(scores, targets, seen), KS),
