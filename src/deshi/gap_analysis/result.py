@@ -1,4 +1,4 @@
-"""What the stage ``gap`` hands back: headline, parts, counterfactuals, steps back and the verdict."""
+"""The result of a gap analysis: headline, contributions, counterfactuals, steps back and the verdict."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from deshi.metrics.significance import Interval
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the gap; all parts, the residue included, add up to it."""
+class Contribution:
+    """A property's contribution to the gap; all of them, the residue included, add up to it."""
 
     name: str
     interval: Interval
@@ -49,17 +49,17 @@ class GapResult(Rendered):
     Attributes:
         folder: the run folder that was written.
         metric: such as ``ndcg@10``.
-        run: the name of the run that was asked.
+        run: the name of the run.
         validation: the metric on validation.
         test: the metric on test, by the student that validation selected.
         difference: test minus validation.
         ratio: test over validation.
-        parts: of the difference, the residue last.
+        contributions: to the difference, the residue last.
         counterfactuals: other treatments of the newest events.
         steps: from training targets back to test, oldest first; empty where there are too few users.
         verdict: ``noise``, ``drift`` or ``suspicious``.
-        sentence: why.
-        notes: what could not be said.
+        sentence: the verdict's reason.
+        notes: sentences about what could not be measured.
         confidence: of the intervals.
     """
 
@@ -72,7 +72,7 @@ class GapResult(Rendered):
     test: Interval
     difference: Interval
     ratio: Interval
-    parts: Sequence[Part]
+    contributions: Sequence[Contribution]
     counterfactuals: Sequence[Counterfactual]
     steps: Sequence[Step]
     verdict: str
@@ -93,8 +93,8 @@ class GapResult(Rendered):
             "interval": bounds["difference"],
             "ratio": self.ratio.mean,
             "ratio_interval": bounds["ratio"],
-            "parts": [_flat(part.name, part.interval) | {"note": part.note} for part in self.parts],
-            "counterfactuals": [asdict(one) for one in self.counterfactuals],
+            "contributions": [_flat(each.name, each.interval) | {"note": each.note} for each in self.contributions],
+            "counterfactuals": [asdict(counterfactual) for counterfactual in self.counterfactuals],
             "steps": [_flat(step.name, step.interval) | {"n_examples": step.n_examples} for step in self.steps],
             "verdict": self.verdict,
             "sentence": self.sentence,
@@ -103,7 +103,7 @@ class GapResult(Rendered):
 
     def tables(self) -> Group:
         """The explanation for a rich console."""
-        shown: list[RenderableType] = [self._headline(), self._parts()]
+        shown: list[RenderableType] = [self._headline(), self._contributions()]
         if self.counterfactuals:
             shown.append(self._counterfactuals())
         if self.steps:
@@ -123,16 +123,16 @@ class GapResult(Rendered):
         table.add_row("test / validation", f"{self.ratio.mean:.3f}", f"{self.ratio.low:.3f} to {self.ratio.high:.3f}")
         return table
 
-    def _parts(self) -> Table:
-        table = _table("Where the difference comes from", "part", "value", "interval", "what differs")
-        for part in self.parts:
-            table.add_row(part.name, *_cells(part.interval, signed=True), part.note)
+    def _contributions(self) -> Table:
+        table = _table("Where the difference comes from", "property", "contribution", "interval", "medians")
+        for each in self.contributions:
+            table.add_row(each.name, *_cells(each.interval, signed=True), each.note)
         return table
 
     def _counterfactuals(self) -> Table:
         table = _table("The newest events", "if", "test", "change", "interval of the change")
-        for one in self.counterfactuals:
-            table.add_row(one.name, f"{one.test.mean:.4f}", *_cells(one.change, signed=True))
+        for each in self.counterfactuals:
+            table.add_row(each.name, f"{each.test.mean:.4f}", *_cells(each.change, signed=True))
         return table
 
     def _steps(self) -> Table:
@@ -149,8 +149,8 @@ class GapResult(Rendered):
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place == 0 or place > 2 else "right")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 or number > 2 else "right")
     return table
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from deshi.arrays import Floats
 from deshi.types import DeshiError
@@ -135,6 +134,8 @@ def wilcoxon(first: Floats, second: Floats) -> float:
 
     Zero differences take part in the ranking and are then left out (Pratt), as most examples are ties at small K.
     """
+    from scipy import stats  # a second of import time, for this test alone
+
     differences = _differences(first, second)
     if not differences.any():
         return 1.0
