@@ -10,7 +10,7 @@ import polars as pl
 import yaml
 
 from deshi.artifacts import write_json
-from deshi.evaluation.stored import Evaluation, load_evaluation
+from deshi.runs import Evaluation
 
 PROTOCOL = {"candidates": "full", "filter_seen": True, "split": {"name": "leave_one_out", "targets": "next"}}
 SASREC = {"student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 64}, "train": {"learning_rate": 0.001}}

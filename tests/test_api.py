@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import deshi
-from deshi.configuration.saved import resolved
+from deshi.configuration.validation import resolved
 from deshi.configuration.stage import Stage
 from deshi.configuration.targets import ConfigError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deshi.comparison.models import find_opponent, flatten, group, labelled
-from deshi.evaluation.stored import Evaluation, find_evaluations
+from deshi.runs import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import deshi
-from deshi.evaluation.stored import evaluations_of, find_evaluations, load_evaluation
+from deshi.runs import find_evaluations
 from deshi.types import DeshiError
 
 

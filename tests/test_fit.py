@@ -13,7 +13,8 @@ import torch
 
 from bundles import tiny_bundle
 from deshi import hardware
-from deshi.configuration.saved import load_config, validate
+from deshi.configuration.run_folders import load_config
+from deshi.configuration.validation import validate
 from deshi.configuration.schemas import FitConfig
 from deshi.data.splits import LeakWarning
 from deshi.hardware import choose_precision
@@ -229,7 +230,7 @@ def test_checkpoints_hold_any_nesting_and_refuse_other_objects(tmp_path: Path) -
 
 def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
     """A broken file, a missing file and weights of another network each say what is wrong."""
-    path = tmp_path / "student.safetensors"
+    path = tmp_path / "model.safetensors"
     save_weights(torch.nn.Linear(2, 2), path)
     with pytest.raises(DeshiError, match="doesn't fit the Linear"):
         load_weights(torch.nn.Linear(3, 3), path)
@@ -237,7 +238,7 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
         load_tree(path)
     path.write_bytes(b"broken")
     for load in (lambda: load_weights(torch.nn.Linear(2, 2), path), lambda: load_tree(path)):
-        with pytest.raises(DeshiError, match="student.safetensors"):
+        with pytest.raises(DeshiError, match="model.safetensors"):
             load()
     with pytest.raises(DeshiError, match="can't be read"):
         load_tree(tmp_path / "none.ckpt")

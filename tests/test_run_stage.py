@@ -13,7 +13,8 @@ import deshi
 from deshi import stages
 from deshi.artifacts import read_json
 from deshi.cli import main
-from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.run_folders import load_config
+from deshi.configuration.validation import resolved
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
 from deshi.reporting.blocks import Picture, Table

@@ -12,7 +12,8 @@ import pytest
 import deshi
 from deshi import stages
 from deshi.artifacts import read_json
-from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.run_folders import load_config
+from deshi.configuration.validation import resolved
 from deshi.configuration.schemas import FitConfig
 from deshi.configuration.targets import ConfigError
 from deshi.pipeline.space import Choice, Numbers, parse

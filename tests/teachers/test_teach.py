@@ -98,14 +98,14 @@ def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_roo
     """Folds that are finished stay, the rest is trained, and the outcome is that of an uninterrupted run."""
     root = f"paths.root={finished_root}"
     run = deshi.teach(root, *TRAIN, *SASREC, "cross_fit=2", config_dir=config_dir, data="tiny")
-    stamp = (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns
+    stamp = (run.folder / "fold-0" / "model.safetensors").stat().st_mtime_ns
     (run.folder / "metrics.json").unlink()
     shutil.rmtree(run.folder / "fold-1")
     with pytest.raises(DeshiError, match="deshi teach resume="):
         deshi.evaluate(root, run=str(run.folder))
     again = deshi.teach(root, resume=str(run.folder))
     assert again.metrics == run.metrics
-    assert (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns == stamp
+    assert (run.folder / "fold-0" / "model.safetensors").stat().st_mtime_ns == stamp
     assert deshi.teach(root, resume=str(run.folder)).reused
 
 

@@ -13,7 +13,7 @@ from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison.models import Group, find_opponent, flatten, group, labelled
 from deshi.comparison.pairing import check_measured_alike, per_user
 from deshi.evaluation.result import headline_k
-from deshi.evaluation.stored import Evaluation
+from deshi.runs import Evaluation
 from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.metrics.significance import (
     bootstrap_means,
@@ -52,7 +52,7 @@ def compare_evaluations(
     """Compare evaluations by user.
 
     Args:
-        evaluations: of :func:`deshi.evaluation.stored.find_evaluations`.
+        evaluations: of :func:`deshi.runs.find_evaluations`.
         part: validation or test.
         metrics: names such as ``ndcg@10``; any K, as ranks are exact.
         against: a model (label, ranker or run) that all others are compared with; None compares all pairs.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deshi.comparison.settings import belongs_to, flatten, settings_of
-from deshi.configuration.saved import CONFIG_FILE
+from deshi.configuration.run_folders import CONFIG_FILE
 from deshi.configuration.targets import TARGET, suggestion
-from deshi.evaluation.stored import Evaluation
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 
 OUTCOMES = ("seed", "name", "selected_epoch", "trained_epochs", "threads", "positions", "precision")

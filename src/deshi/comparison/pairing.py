@@ -11,7 +11,7 @@ import polars as pl
 
 from deshi.arrays import Floats
 from deshi.comparison.models import Group, Member, flatten
-from deshi.evaluation.stored import Evaluation
+from deshi.runs import Evaluation
 from deshi.metrics.ranking import example_ranks, metrics_per_example, read_metric
 from deshi.types import ITEM, USER, DeshiError
 

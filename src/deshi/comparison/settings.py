@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint, read_json
-from deshi.configuration.saved import CONFIG_FILE, TRAINING_STAGES, read_saved
+from deshi.configuration.run_folders import CONFIG_FILE, TRAINING_STAGES, read_saved
 from deshi.configuration.targets import TARGET
 
 NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")

@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deshi.configuration.groups import stage_groups
 from deshi.configuration.overrides import Override, parse
-from deshi.configuration.saved import TRAINING_STAGES, Config, find_run, read_saved, resolved, schema_defaults, validate
+from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_saved
+from deshi.configuration.validation import Config, resolved, schema_defaults, validate
 from deshi.configuration.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
 from deshi.configuration.targets import ConfigError, Problem
 

@@ -1,28 +1,45 @@
-"""What makes an evaluation's figures doubtful, in few sentences: its own warnings, and baselines not beaten."""
+"""Sentences about what makes figures doubtful: targets that were trained on, baselines that are not beaten."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deshi.evaluation.result import unbeaten
-from deshi.evaluation.stored import Evaluation
+import numpy as np
+
+from deshi.arrays import Ints
+from deshi.data.splits import Examples
 
 
-def own_warnings(evaluation: Evaluation) -> list[str]:
-    """The evaluation's warnings but those about baselines, of which there is one a baseline and part."""
-    ks = sorted({int(key.partition("@")[2]) for key in evaluation.metrics if "@" in key})
-    said = set(unbeaten(evaluation.record["ranker"], evaluation.metrics, evaluation.baselines, ks)) if ks else set()
-    return [sentence for sentence in evaluation.record.get("warnings") or () if sentence not in said]
+def leaked_targets(examples: Examples, ends: Ints) -> int:
+    """How many of the examples' targets lie inside the ranges that were trained on.
+
+    Args:
+        examples: whose targets are counted.
+        ends: ``(n_users,)`` flat positions, one past each user's last event that was trained on.
+    """
+    users = np.repeat(examples.users, np.diff(examples.target_offsets))
+    return int((examples.target_rows < ends[users]).sum())
 
 
-def not_beating(who: str, own: float, baselines: Mapping[str, float], where: str) -> list[str]:
+def leak_warnings(parts: Mapping[str, Examples], ends: Ints) -> list[str]:
+    """A sentence for each part with targets that were trained on."""
+    counts = {part: leaked_targets(examples, ends) for part, examples in parts.items()}
+    return [
+        f"LEAK: {count} of {len(parts[part].target_rows)} {part} targets were trained on; the {part} figures say "
+        "nothing about new events."
+        for part, count in counts.items()
+        if count
+    ]
+
+
+def not_beating(who: str, figure: float, baselines: Mapping[str, float], where: str) -> list[str]:
     """One sentence about all baselines that are not beaten, none if there are none.
 
     Args:
-        who: what is judged.
-        own: its figure.
+        who: the model.
+        figure: its figure.
         baselines: theirs, by name.
         where: the metric and the part, such as ``NDCG@10, test``.
     """
-    better = [f"{name} ({value:.4f})" for name, value in baselines.items() if not own > value]
-    return [f"{who} ({own:.4f}) does not beat {', '.join(better)} on {where}."] if better else []
+    better = [f"{name} ({value:.4f})" for name, value in baselines.items() if not figure > value]
+    return [f"{who} ({figure:.4f}) does not beat {', '.join(better)} on {where}."] if better else []

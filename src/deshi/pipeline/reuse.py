@@ -10,7 +10,8 @@ from typing import Any
 
 from deshi.artifacts import read_json
 from deshi.comparison.settings import belongs_to, flatten
-from deshi.configuration.saved import TRAINING_STAGES, load_config, resolved
+from deshi.configuration.run_folders import TRAINING_STAGES, load_config
+from deshi.configuration.validation import resolved
 from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
 from deshi.data.bundle import Bundle
 from deshi.pipeline.steps import STAMP

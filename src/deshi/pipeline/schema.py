@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from deshi.configuration.saved import overlaid
+from deshi.configuration.validation import overlaid
 from deshi.configuration.schemas import (
     Closed,
     DistillGroup,

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deshi.artifacts import read_json, write_json
-from deshi.configuration.saved import find_trained, read_saved
+from deshi.configuration.run_folders import read_saved
+from deshi.configuration.validation import find_trained
 from deshi.data.rendering import Rendered
 from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig
 from deshi.pipeline.steps import COMPARISON, Plan, evaluation_of

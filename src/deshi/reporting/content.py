@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
-from deshi.evaluation.stored import find_evaluations
+from deshi.runs import find_evaluations
 from deshi.reporting import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary, warnings
 from deshi.reporting.blocks import Section
 from deshi.reporting.context import Context, find_data, title_of

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import polars as pl
 
-from deshi.configuration.saved import load_config
+from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import EvaluateConfig, ReportConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, LeaveOneOut, Split
-from deshi.evaluation.stored import read_part
+from deshi.runs import read_part
 from deshi.reporting.blocks import Missing
 from deshi.reporting.drawing import Pen, Studio, baseline_pen, model_pen
 from deshi.reporting.models import Model, baseline_names

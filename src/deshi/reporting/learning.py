@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from deshi.artifacts import read_json
-from deshi.evaluation.stored import LOSS, read_curve
+from deshi.runs import LOSS, read_curve
 from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Row, Section, Table
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.figures import Curve, curves

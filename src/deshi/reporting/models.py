@@ -13,7 +13,7 @@ import polars as pl
 
 from deshi.comparison.models import group, labelled
 from deshi.comparison.pairing import check_measured_alike
-from deshi.evaluation.stored import Evaluation
+from deshi.runs import Evaluation
 from deshi.metrics.ranking import METRICS
 from deshi.types import DeshiError
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from deshi.artifacts import read_json
-from deshi.configuration.saved import read_saved
+from deshi.configuration.run_folders import read_saved
 from deshi.data.sources.sql import hide_password
 from deshi.reporting.blocks import Block, Listing, Missing, Row, Section, Table, Text
 from deshi.reporting.context import Context

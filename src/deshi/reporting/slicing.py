@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from deshi.evaluation.stored import read_part
+from deshi.runs import read_part
 from deshi.reporting.blocks import Block, Picture, Pictures, Row, Section, Table
 from deshi.reporting.context import Context, evaluate_again, title_of
 from deshi.reporting.drawing import plain

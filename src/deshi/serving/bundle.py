@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from deshi.artifacts import file_sha256, fingerprint, read_json, write_json
-from deshi.configuration.saved import find_trained
+from deshi.configuration.validation import find_trained
 from deshi.types import ITEM, TITLE, DeshiError
 
 FORMAT = 1

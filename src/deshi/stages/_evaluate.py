@@ -14,7 +14,7 @@ from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folde
 from deshi.baselines import BASELINES
 from deshi.baselines.ease import MAX_ITEMS
 from deshi.baselines.events import training_events
-from deshi.configuration.saved import save_config
+from deshi.configuration.run_folders import save_config
 from deshi.configuration.schemas import EvaluateConfig
 from deshi.configuration.targets import build
 from deshi.data.splits import Examples

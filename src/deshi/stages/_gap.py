@@ -1,4 +1,4 @@
-"""The stage ``gap``: why validation and test differ, from the run's own student, without training anything."""
+"""The work of ``deshi gap``: why validation and test differ, from the run's own student, without any training."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from deshi.arrays import Floats, Ints
-from deshi.artifacts import environment, new_run_folder, write_json
-from deshi.configuration.saved import save_config
-from deshi.configuration.schemas import EvaluateConfig, GapConfig
+from deshi.artifacts import write_json
+from deshi.configuration.run_folders import name_of
+from deshi.configuration.schemas import GapConfig
 from deshi.data.splits import Examples
-from deshi.evaluation.subject import Subject, find_subject, leaked_targets
+from deshi.evaluation.warnings import leaked_targets
 from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
 from deshi.gap_analysis.decomposition import decompose, design
 from deshi.gap_analysis.headline import headline
@@ -21,7 +21,7 @@ from deshi.gap_analysis.verdict import find_cliff, judge
 from deshi.hardware import training_device
 from deshi.metrics.significance import Interval, bootstrap_interval
 from deshi.models.scorers import Scorer, scorer_of
-from deshi.training.runs import load_selected_student, trained_config
+from deshi.runs import Run, new_run, write_record
 from deshi.types import DeshiError
 
 
@@ -41,21 +41,18 @@ def run(cfg: GapConfig) -> GapResult:
         DeshiError: if the run or its bundle is missing, or a part has no examples.
     """
     metric = Metric.parse(cfg.metric)
-    subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths), str(training_device("auto")))
-    return _Explanation(cfg, metric, subject).result()
+    return _Explanation(cfg, metric, Run.open(cfg.run, cfg.paths)).result()
 
 
 class _Explanation:
     """One explanation, part by part."""
 
-    def __init__(self, cfg: GapConfig, metric: Metric, subject: Subject) -> None:
-        assert subject.scorer is not None and subject.record is not None and subject.folder is not None
-        self.cfg, self.metric, self.subject = cfg, metric, subject
-        self.folder, self.record = subject.folder, subject.record
-        self.settings = trained_config(self.folder).eval
-        self.bundle, self.split = subject.bundle, subject.split
-        self.final = subject.scorer
-        self.refitted = bool(self.record["refit"])
+    def __init__(self, cfg: GapConfig, metric: Metric, run: Run) -> None:
+        self.cfg, self.metric, self.run = cfg, metric, run
+        self.settings = run.config.eval
+        self.bundle, self.split = run.bundle, run.split
+        self.final = run.scorer(str(training_device("auto")))
+        self.refitted = bool(run.record["refit"])
         self.selected = self._selected() if self.refitted else self.final
         self.starts, self.ends = self._trained()
         self.validation, self.test = (self._examples(part) for part in ("validation", "test"))
@@ -73,9 +70,9 @@ class _Explanation:
         cliff = find_cliff(ladder, cfg.samples, cfg.confidence, cfg.seed)
         explained = sum(part.interval.mean for part in parts)
         verdict, sentence = judge(found.difference, found.ratio, residue, explained, cliff, self._leaked())
-        folder = new_run_folder(cfg.paths.runs, "gap", self.folder.name.partition("_")[2])
+        folder = new_run(cfg, "gap", name_of(self.run.folder))
         result = GapResult(
-            folder, str(self.metric), self.folder.name, *found,
+            folder, str(self.metric), self.run.name, *found,
             [*parts, Part("residue", residue, "examples that are alike in all of the above")],
             self._counterfactuals(asker, answers),
             [Step(name, self._mean(worth), len(worth)) for name, worth in ladder.items()],
@@ -88,7 +85,7 @@ class _Explanation:
         """What the selected student was trained on: with a refit, not yet the validation events."""
         if self.refitted:
             return self.split.train_ranges(self.bundle)
-        return self.subject.starts, self.subject.ends
+        return self.run.trained_ranges()
 
     def _examples(self, part: str) -> Examples:
         examples = self.split.examples(self.bundle, part)
@@ -97,7 +94,7 @@ class _Explanation:
         return examples
 
     def _selected(self) -> Scorer:
-        return scorer_of(load_selected_student(self.folder), str(training_device("auto")))
+        return scorer_of(self.run.selected_student(), str(training_device("auto")))
 
     def _asker(self, scorer: Scorer) -> Asker:
         cfg = self.settings
@@ -154,9 +151,8 @@ class _Explanation:
         return Counterfactual(name, self._mean(other), self._mean(other - test))
 
     def _leaked(self) -> list[str]:
-        now = Subject(self.bundle, self.split, self.starts, self.ends)
         parts = {"validation": self.validation, "test": self.test}
-        return [part for part, examples in parts.items() if leaked_targets(now, examples)]
+        return [part for part, examples in parts.items() if leaked_targets(examples, self.ends)]
 
     def _notes(self, ladder: dict[str, Floats]) -> list[str]:
         notes = []
@@ -172,11 +168,9 @@ class _Explanation:
         return bootstrap_interval(worth, self.cfg.confidence, self.cfg.samples, self.cfg.seed)
 
     def _write(self, result: GapResult) -> None:
-        save_config(result.folder, self.cfg)
-        write_json(result.folder / "environment.json", environment())
-        write_json(result.folder / "run.json", {
-            "stage": "gap", "run": str(self.folder), "data": self.bundle.name,
-            "data_fingerprint": self.bundle.fingerprint, "split": self.split.description, "fit": self.record,
+        write_record(result.folder, {
+            "stage": "gap", "run": str(self.run.folder), "data": self.bundle.name,
+            "data_fingerprint": self.bundle.fingerprint, "split": self.split.description, "fit": self.run.record,
         })  # fmt: skip
         write_json(result.folder / "gap.json", result.as_dict())
 

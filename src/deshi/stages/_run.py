@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from deshi.artifacts import environment, fingerprint, new_run_folder, write_json
 from deshi.configuration.command import command_of
-from deshi.configuration.saved import find_run, load_config, resolved, save_config
+from deshi.configuration.run_folders import find_run, load_config, save_config
+from deshi.configuration.validation import resolved
 from deshi.configuration.schemas import StageConfig
 from deshi.data.bundle import Bundle
 from deshi.pipeline.reuse import comparable, find_done

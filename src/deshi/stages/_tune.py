@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import environment, new_run_folder, read_json, write_json
-from deshi.configuration.saved import find_run, overlaid, resolved, save_config, validate
+from deshi.configuration.run_folders import find_run, save_config
+from deshi.configuration.validation import overlaid, resolved, validate
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.pipeline.schema import TuneConfig
 from deshi.pipeline.tuned import Trial, TuneResult
