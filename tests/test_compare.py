@@ -13,8 +13,8 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.comparison.compute import compare_evaluations
 from deshi.comparison.result import CompareResult
-from deshi.runs import Evaluation
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
 
@@ -218,7 +218,7 @@ def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) 
         figures = {"test/ndcg@10": own, "test/n_examples": 2}
         beside = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
         write_json(one.folder / "metrics.json", {**figures, "baselines": beside})
-    found = compare_evaluations([load_evaluation(one.folder) for one in runs])
+    found = compare_evaluations([Evaluation(one.folder) for one in runs])
     assert found.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
     assert found.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(found.warnings) == 3
 

@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from deshi.training.runs import load_student
 
 from bundles import tiny_bundle
 from deshi import hardware
 from deshi.configuration.run_folders import load_config
-from deshi.configuration.validation import validate
 from deshi.configuration.schemas import FitConfig
+from deshi.configuration.validation import validate
 from deshi.data.splits import LeakWarning
 from deshi.hardware import choose_precision
 from deshi.models.layers import Dropout
 from deshi.training import fit
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights
 from deshi.training.module import TrainingModule
-from deshi.training.runs import load_student
 from deshi.training.trainer import target_counts
 from deshi.types import DeshiError
 

@@ -14,9 +14,9 @@ from deshi import stages
 from deshi.artifacts import read_json
 from deshi.cli import main
 from deshi.configuration.run_folders import load_config
-from deshi.configuration.validation import resolved
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved
 from deshi.reporting.blocks import Picture, Table
 from deshi.reporting.drawing import Studio
 from deshi.training.module import TrainingModule

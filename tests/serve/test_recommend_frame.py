@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-
 from deshi.configuration.saved import find_trained
+from deshi.training.runs import load_scorer
+
 from deshi.data.histories import histories_of
 from deshi.models.recommend import Catalogue, recommend
 from deshi.serving.engine import Engine
-from deshi.training.runs import load_scorer
 from deshi.types import DeshiError
 
 HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}

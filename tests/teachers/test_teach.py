@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deshi.training.runs import load_network, load_scorer
 from tiny_models import write_tiny_bert
 
 import deshi
@@ -18,7 +19,6 @@ from deshi.models.scorers import StudentScorer
 from deshi.soft_labels.store import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
-from deshi.training.runs import load_network, load_scorer
 from deshi.types import DeshiError
 from tiny import SMALL
 

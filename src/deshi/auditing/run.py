@@ -25,9 +25,9 @@ from deshi.auditing.subject import Subject
 from deshi.auditing.table import audit_table, reproduced
 from deshi.configuration.run_folders import CANDIDATES_FILE, RUN_FILE, WEIGHTS_FILE
 from deshi.data.splits import PARTS, Examples, Split
-from deshi.runs import Evaluation, Run, read_curve
 from deshi.models.base import Student
 from deshi.models.scorers import StudentScorer
+from deshi.runs import Evaluation, Run, read_curve
 from deshi.training.module import MONITOR
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison.models import Group, find_opponent, flatten, group, labelled
 from deshi.comparison.pairing import check_measured_alike, per_user
 from deshi.evaluation.result import headline_k
-from deshi.runs import Evaluation
 from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.metrics.significance import (
     bootstrap_means,
@@ -24,6 +23,7 @@ from deshi.metrics.significance import (
     wilcoxon,
     wins_ties_losses,
 )
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 
 Pair = tuple[int, int]

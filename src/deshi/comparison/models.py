@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from deshi.comparison.settings import belongs_to, flatten, settings_of
-from deshi.configuration.run_folders import CONFIG_FILE
 from deshi.configuration.targets import TARGET, suggestion
 from deshi.runs import Evaluation
 from deshi.types import DeshiError
@@ -183,11 +182,8 @@ def _training_range(fitted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(evaluation: Evaluation, fitted: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the model that it is: its configuration, or its record where the folder is gone."""
-    run = Path(str(evaluation.record["run"]))
-    # The path may be relative to where the evaluation ran: the run then lies beside the evaluation.
-    for folder in (evaluation.folder.parent.parent / run.parent.name / run.name, run):
-        if (folder / CONFIG_FILE).is_file():
-            return settings_of(folder)
+    if evaluation.run is not None:
+        return settings_of(evaluation.run.folder)
     return {key: value for key, value in flatten(fitted).items() if not belongs_to(key, OUTCOMES)}
 
 

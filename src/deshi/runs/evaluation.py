@@ -22,7 +22,6 @@ from deshi.configuration.run_folders import (
 )
 from deshi.configuration.schemas import PathsConfig
 from deshi.data.splits import PARTS
-from deshi.evaluation.result import unbeaten
 from deshi.runs.run import Run
 from deshi.types import DeshiError
 
@@ -113,12 +112,6 @@ class Evaluation(Run):
             raise DeshiError(f"{path} lacks {', '.join(lacking)}: it holds no ranks. Run deshi evaluate again.")
         return ranks
 
-    def other_warnings(self) -> list[str]:
-        """The warnings but those about baselines, of which there is one a baseline and part."""
-        ks = sorted({int(key.partition("@")[2]) for key in self.metrics if "@" in key})
-        about_baselines = set(unbeaten(self.record["model"], self.metrics, self.baselines, ks)) if ks else set()
-        return [sentence for sentence in self.record.get("warnings") or () if sentence not in about_baselines]
-
 
 def read_part(path: Path, part: str) -> pl.DataFrame:
     """The rows of one part of a file that an evaluation has left.
@@ -180,7 +173,9 @@ def _evaluations(paths: PathsConfig, name: Run | Path | str) -> list[Evaluation]
     if any(sign in str(name) for sign in "*?["):
         matches = [one for one in finished_evaluations(paths) if fnmatchcase(one.name, str(name))]
         if not matches:
-            raise DeshiError(f"No evaluation under {paths.runs / 'evaluate'} matches {name!r}. Run deshi evaluate first.")
+            raise DeshiError(
+                f"No evaluation under {paths.runs / 'evaluate'} matches {name!r}. Run deshi evaluate first."
+            )
         return matches
     stages = ("evaluate",) if name == LATEST else ("evaluate", *TRAINING_STAGES)
     run = Run(find_run(paths.runs, stages, str(name)), paths)

@@ -52,9 +52,7 @@ def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[Student, di
     return run.student(), run.record
 
 
-def _scorer(
-    paths: PathsConfig, bundle: Bundle, name: str, device: torch.device | str
-) -> tuple[Scorer, dict[str, Any]]:
+def _scorer(paths: PathsConfig, bundle: Bundle, name: str, device: torch.device | str) -> tuple[Scorer, dict[str, Any]]:
     run = Run.open(name, paths)
     run.check_same_data(bundle)
     return run.scorer(device), run.record

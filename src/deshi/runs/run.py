@@ -27,7 +27,14 @@ from deshi.configuration.run_folders import (
     load_config,
     read_saved,
 )
-from deshi.configuration.schemas import LEAVE_ONE_OUT, DistillConfig, FitConfig, PathsConfig, TeachConfig, TrainingConfig
+from deshi.configuration.schemas import (
+    LEAVE_ONE_OUT,
+    DistillConfig,
+    FitConfig,
+    PathsConfig,
+    TeachConfig,
+    TrainingConfig,
+)
 from deshi.configuration.targets import build
 from deshi.data.bundle import MANIFEST, Bundle
 from deshi.data.splits import Split
@@ -66,7 +73,10 @@ class Run:
 
     @classmethod
     def open(
-        cls, name: Run | Path | str = "latest", paths: PathsConfig | None = None, stages: Sequence[str] = TRAINING_STAGES
+        cls,
+        name: Run | Path | str = "latest",
+        paths: PathsConfig | None = None,
+        stages: Sequence[str] = TRAINING_STAGES,
     ) -> Run:
         """The run that ``name`` means, by one rule for all commands.
 
@@ -152,7 +162,9 @@ class Run:
             DeshiError: if the run isn't finished, with the command that finishes it, or of another format.
         """
         if self.stage in SCHEMAS and not self.finished:
-            raise DeshiError(f"The run {self.folder} isn't finished. Finish it: deshi {self.stage} resume={self.folder}")
+            raise DeshiError(
+                f"The run {self.folder} isn't finished. Finish it: deshi {self.stage} resume={self.folder}"
+            )
         record = cast(dict[str, Any], read_json(self.folder / RUN_FILE))
         if not self.readable:
             raise DeshiError(
@@ -298,7 +310,9 @@ class Run:
         if self.record["refit"]:
             path = self.folder / CHECKPOINTS / WEIGHTS_FILE
             if not path.is_file():
-                raise DeshiError(f"{path} is missing: the run was refitted, and only that file holds what was selected.")
+                raise DeshiError(
+                    f"{path} is missing: the run was refitted, and only that file holds what was selected."
+                )
             load_weights(student, path)
         return student.eval()
 

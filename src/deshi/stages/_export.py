@@ -1,4 +1,4 @@
-"""The work of ``deshi export``: a serving bundle of a run, its graph compared with the run's network on test users."""
+"""The work of ``deshi export``: a serving bundle of a run, its graph compared with the network on test users."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.datamodule import ExampleBatches
 from deshi.data.splits import Examples
-
-from deshi.evaluation.warnings import leaked_targets
+from deshi.evaluation.leaks import leaked_targets
 from deshi.models.base import Student
 from deshi.models.scorers import StudentScorer
 from deshi.runs import Run
@@ -106,8 +105,7 @@ def _load(run: Run) -> _Exported:
     examples = run.split.examples(run.bundle, "test")
     if not len(examples):
         raise DeshiError(
-            f"The split of {run.folder} has no test example, so the graph can't be held against the student. Expected a "
-            "split "
+            f"The split of {run.folder} has no test example to compare the graph with the student on. Expected a split "
             "with test events."
         )
     student = merged(scorer.student)

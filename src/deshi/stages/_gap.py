@@ -11,7 +11,7 @@ from deshi.artifacts import write_json
 from deshi.configuration.run_folders import name_of
 from deshi.configuration.schemas import GapConfig
 from deshi.data.splits import Examples
-from deshi.evaluation.warnings import leaked_targets
+from deshi.evaluation.leaks import leaked_targets
 from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
 from deshi.gap_analysis.decomposition import decompose, design
 from deshi.gap_analysis.headline import headline

@@ -15,7 +15,6 @@ from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
 from deshi.configuration.run_folders import FOLDS_FILE, TEACHER_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import LabelConfig, TrainingConfig
-from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split

@@ -1,4 +1,4 @@
-"""Sentences about what makes figures doubtful: targets that were trained on, baselines that are not beaten."""
+"""Evaluation targets that were trained on."""
 
 from __future__ import annotations
 
@@ -30,16 +30,3 @@ def leak_warnings(parts: Mapping[str, Examples], ends: Ints) -> list[str]:
         for part, count in counts.items()
         if count
     ]
-
-
-def not_beating(who: str, figure: float, baselines: Mapping[str, float], where: str) -> list[str]:
-    """One sentence about all baselines that are not beaten, none if there are none.
-
-    Args:
-        who: the model.
-        figure: its figure.
-        baselines: theirs, by name.
-        where: the metric and the part, such as ``NDCG@10, test``.
-    """
-    better = [f"{name} ({value:.4f})" for name, value in baselines.items() if not figure > value]
-    return [f"{who} ({figure:.4f}) does not beat {', '.join(better)} on {where}."] if better else []
