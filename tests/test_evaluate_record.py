@@ -29,7 +29,10 @@ def test_names_patterns_and_fit_runs_lead_to_the_same_evaluation(finished_root: 
     for text in (str(first), first.name, str(fitted), fitted.name, "tiny_seed0", fitted, Run(fitted)):
         (evaluation,) = find_evaluations(paths_of(finished_root), [text])
         assert evaluation.folder.name == first.name
-    assert [one.folder.name for one in find_evaluations(paths_of(finished_root), ["*_tiny_*", "latest"])] == [first.name, second.name]
+    assert [one.folder.name for one in find_evaluations(paths_of(finished_root), ["*_tiny_*", "latest"])] == [
+        first.name,
+        second.name,
+    ]
     assert seeds(finished_root) == [1]
 
 

@@ -161,7 +161,7 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
         "distilled": 2,
     }
     compared = json.loads((result.folder / result.metrics["pages"]["comparison"]).with_suffix(".json").read_text())
-    assert [(one["label"], one["seeds"]) for one in compared["models"]] == [("plain", [1, 2]), ("distilled", [1, 2])]
+    assert [(one["name"], one["seeds"]) for one in compared["models"]] == [("plain", [1, 2]), ("distilled", [1, 2])]
     assert "2 seeds" in str(result) and " ± " in str(result)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from deshi.configuration.saved import find_trained
 from deshi.training.runs import load_scorer
 
+from deshi.configuration.validation import find_trained
 from deshi.data.histories import histories_of
 from deshi.models.recommend import Catalogue, recommend
 from deshi.serving.engine import Engine

@@ -394,9 +394,10 @@ class CompareConfig(StageConfig):
         ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
     )
     against: str | None = Field(
-        None, description="a model (label, ranker or run) that all others are tested against; null: all pairs"
+        None,
+        description="a model (name, kind, or run) that all others are tested against; null: all pairs",
     )
-    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+    names: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="names of the models in their order; null: student and the settings that differ"
     )
     with_baselines: bool = Field(False, description="compare the baselines stored with the runs too")

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from deshi.comparison.models import group, labelled
+from deshi.comparison.models import group, named
 from deshi.comparison.pairing import check_measured_alike
 from deshi.metrics.ranking import METRICS
 from deshi.runs import Evaluation, Run
@@ -62,14 +62,14 @@ def models_of(evaluations: Sequence[Evaluation]) -> list[Model]:
         DeshiError: if they were not measured alike, naming what differs.
     """
     check_measured_alike(evaluations)
-    groups = labelled(group(evaluations)[0])
+    groups = named(group(evaluations)[0])
     found = [
-        (one.label, color, variant, member.evaluation)
+        (one.name, color, variant, member.evaluation)
         for color, one in enumerate(groups)
         for variant, member in enumerate(one.members)
     ]
     seeds = [
-        one.label if member.seed is None else f"{one.label}, seed {member.seed}"
+        one.name if member.seed is None else f"{one.name}, seed {member.seed}"
         for one in groups
         for member in one.members
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +39,7 @@ from deshi.data.bundle import MANIFEST, Bundle
 from deshi.data.splits import Split
 from deshi.models.base import Recommender, Student
 from deshi.models.scorers import Scorer, scorer_of
+from deshi.rendering import Block, Result, paragraphs
 from deshi.runs.weights import load_weights
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import CrossFitted
@@ -55,7 +55,7 @@ FORMAT = 2
 SCHEMAS: dict[str, type[TrainingConfig]] = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
 
 
-class Run:
+class Run(Result):
     """A folder that a command left.
 
     Args:
@@ -96,20 +96,13 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
-    def __str__(self) -> str:
-        """Folder and metrics, for a terminal; a run that isn't finished has none."""
+    def blocks(self) -> Sequence[Block]:
+        """One line: folder, epochs, seconds and metrics."""
         if not self.finished:
-            return f"{self.folder}: not finished"
+            return paragraphs(f"{self.folder}: not finished")
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
-        if self.stage not in SCHEMAS:
-            return f"{self.folder}: {figures}"
-        return f"{self.folder}: selected epoch {self.epochs} in {self.seconds:.0f} s, {figures}"
-
-    def _repr_html_(self) -> str:
-        """The metrics as a table, for a notebook."""
-        figures = self.metrics.items() if self.finished else ()
-        rows = "".join(f"<tr><td>{name}</td><td>{value:.4f}</td></tr>" for name, value in figures)
-        return f"<p>{escape(str(self.folder))}</p><table>{rows}</table>"
+        training = f"selected epoch {self.epochs} in {self.seconds:.0f} s, " if self.stage in SCHEMAS else ""
+        return paragraphs(f"{self.folder}: {training}{figures}")
 
     @property
     def name(self) -> str:

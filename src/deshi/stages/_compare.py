@@ -1,4 +1,4 @@
-"""The stage ``compare``: finished evaluations side by side, with intervals and tests, in a run folder of its own."""
+"""The stage ``compare``: a run folder with finished evaluations side by side, intervals and tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(cfg: CompareConfig) -> CompareResult:
         part=cfg.part,
         metrics=cfg.metrics,
         against=cfg.against,
-        labels=cfg.labels,
+        names=cfg.names,
         with_baselines=cfg.with_baselines,
         each_run=cfg.each_run,
         samples=cfg.samples,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
 from deshi.hardware import training_device
+from deshi.rendering import Block, Result, paragraphs
 from deshi.runs import Run, fold_folder, with_named_runs
 from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.histories import Histories
@@ -36,7 +37,7 @@ VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
 
 
 @dataclass(frozen=True)
-class LabelResult:
+class LabelResult(Result):
     """A store that was written.
 
     Attributes:
@@ -50,17 +51,14 @@ class LabelResult:
         """The store's folder."""
         return self.soft_labels.path
 
-    def __str__(self) -> str:
+    def blocks(self) -> Sequence[Block]:
+        """One line."""
         manifest = self.soft_labels.manifest
         covered, rows = int(self.soft_labels.covered.sum()), self.soft_labels.n_rows
-        return (
+        return paragraphs(
             f"{self.folder}: {self.soft_labels.teacher} on {manifest['data']}, {self.soft_labels.k} items after "
             f"{covered:,} of {rows:,} events. Look into it: deshi label inspect {self.folder.name}"
         )
-
-    def _repr_html_(self) -> str:
-        """One paragraph, for a notebook."""
-        return f"<p>{escape(str(self))}</p>"
 
 
 def run(cfg: LabelConfig) -> LabelResult:
