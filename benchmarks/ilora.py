@@ -172,7 +172,6 @@ def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     limit_kernel_cache()
     import torch
-
     from deshi.training.runs import load_bundle, new_network
 
     words = [f"data={DATA}", *teacher_words(gate, options.seeds[0], options), f"paths.root={options.root}"]

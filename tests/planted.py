@@ -7,7 +7,8 @@ Every fault is a small change of what a stage would have written or fed: arrays,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,19 @@ from torch import Tensor
 
 from bundles import tiny_bundle
 from deshi.artifacts import write_json
-from deshi.auditing.batches import audit_batches
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.examples import audit_questions
-from deshi.auditing.figures import audit_figures
 from deshi.auditing.finding import Finding
 from deshi.auditing.provenance import audit_record, audit_soft_labels, audit_weights
 from deshi.auditing.ranks import audit_ranks
 from deshi.auditing.reranking import recompute
 from deshi.auditing.selection import audit_selection
-from deshi.auditing.split import audit_split
+from deshi.auditing.split import audit_split, audit_training_ranges
 from deshi.auditing.student import audit_student
 from deshi.auditing.table import Renamed, audit_table
 from deshi.data.bundle import Bundle
-from deshi.data.example_batches import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
-from deshi.data.splits import Examples, LeaveOneOut, Split
+from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
 from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.models.base import Student
 from deshi.models.sasrec import SASRec
@@ -342,132 +339,27 @@ def _(shop: Shop) -> Planted:
     return audit_split(other.bundle, other.split), ids(range(5))
 
 
-# ---- the batches
+# ---- the training ranges of a run
 
 
-def fed(shop: Shop, change: Callable[[Batch], Batch]) -> Iterator[Batch]:
-    """Training batches, each changed on its way to the model."""
-    return (change(batch) for batch in shop.batches())
-
-
-def audited(shop: Shop, batches: Iterable[Batch]) -> list[Finding]:
-    """The audit of training batches."""
-    return audit_batches(shop.bundle, shop.split, batches)
-
-
-@fault("validation-target-trained-on", "batches over range(1, len(history) - 1): the report that deshi started from")
+@fault("validation-target-trained-on", "training over range(1, len(history) - 1): the report that deshi started from")
 def _(shop: Shop) -> Planted:
-    return audited(shop, shop.batches(shop.split.valid_end)), None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranges = shop.split.train_ranges(shop.bundle, "including_validation")
+    return audit_training_ranges(shop.bundle, shop.split, ranges, PARTS), None
 
 
-@fault("test-target-trained-on", "batches of whole histories")
+@fault("test-target-trained-on", "a refit on whole histories")
 def _(shop: Shop) -> Planted:
-    return audited(shop, shop.batches(shop.bundle.offsets[1:])), None
+    ranges = (shop.bundle.offsets[:-1], shop.bundle.offsets[1:])
+    return audit_training_ranges(shop.bundle, shop.split, ranges, PARTS[1:]), None
 
 
-@fault("training-range-short", "batches that never reach the last training target")
+@fault("training-range-short", "training that never reaches the last training target")
 def _(shop: Shop) -> Planted:
-    return audited(shop, shop.batches(shop.split.train_end - 1)), None
-
-
-@fault("input-shows-target", "targets not moved: each position predicts what it reads")
-def _(shop: Shop) -> Planted:
-    return audited(shop, fed(shop, lambda batch: replace(batch, targets=batch.items))), None
-
-
-@fault("input-shows-target", "inputs moved by one: the next item is read")
-def _(shop: Shop) -> Planted:
-    return audited(shop, fed(shop, lambda batch: replace(batch, items=batch.targets))), None
-
-
-@fault("target-not-next", "targets moved by two")
-def _(shop: Shop) -> Planted:
-    def later(batch: Batch) -> Batch:
-        return replace(batch, targets=torch.where(batch.items == PAD, PAD, batch.targets.roll(-1, 1)))
-
-    return audited(shop, fed(shop, later)), None
-
-
-@fault("batch-differs-from-bundle", "items gathered by the rows of another user")
-def _(shop: Shop) -> Planted:
-    def mixed(batch: Batch) -> Batch:
-        order = torch.argsort(batch.lengths, stable=True).flip(0)
-        return replace(batch, users=batch.users[order].roll(1))
-
-    return audited(shop, fed(shop, mixed)), None
-
-
-@fault("vocabulary-shifted", "batches with indices that make room for padding twice")
-def _(shop: Shop) -> Planted:
-    def up(values: Tensor) -> Tensor:
-        return torch.where(values == PAD, PAD, (values + 1) % ITEMS)
-
-    return audited(shop, fed(shop, lambda b: replace(b, items=up(b.items), targets=up(b.targets)))), None
-
-
-@fault("vocabulary-permuted", "batches encoded by another program's vocabulary")
-def _(shop: Shop) -> Planted:
-    order = torch.from_numpy(np.random.default_rng(1).permutation(ITEMS))
-
-    def other(values: Tensor) -> Tensor:
-        return torch.where(values == PAD, PAD, order[values.clamp(min=0)])
-
-    return audited(shop, fed(shop, lambda b: replace(b, items=other(b.items), targets=other(b.targets)))), None
-
-
-@fault("batch-shuffled", "histories shuffled in the loader")
-def _(shop: Shop) -> Planted:
-    def backwards(batch: Batch) -> Batch:
-        columns = torch.arange(batch.items.shape[1])
-        places = torch.where(columns < batch.lengths[:, None], batch.lengths[:, None] - 1 - columns, columns)
-        return replace(batch, items=batch.items.gather(1, places), rows=batch.rows.gather(1, places))
-
-    return audited(shop, fed(shop, backwards)), None
-
-
-@fault("padding-in-batch", "padding with 0, which is an item")
-def _(shop: Shop) -> Planted:
-    def zeros(batch: Batch) -> Batch:
-        return replace(batch, items=batch.items.clamp(min=0), targets=batch.targets.clamp(min=0))
-
-    return audited(shop, fed(shop, zeros)), None
-
-
-@fault("users-not-trained", "the loader drops the last batch")
-def _(shop: Shop) -> Planted:
-    starts, ends = shop.bundle.offsets[:-1], shop.split.train_end
-    whole = TrainingBatches(shop.bundle.items, starts, ends, 20, 60, 16, "all", Augmentation(), seed=0, epoch=0)
-    *kept, last = list(whole)
-    shown = {int(user) for batch in kept for user in batch.users}
-    return audited(shop, kept), ids({int(user) for user in last.users} - shown)
-
-
-# ---- the evaluation's batches
-
-
-def questions(shop: Shop, numbers: np.ndarray) -> list[Finding]:
-    """The audit of test batches that ask the examples ``numbers``, one batch each time."""
-    asked = list(ExampleBatches(shop.bundle, shop.examples, 50, 1, True))
-    order = {int(batch[0]): batch for batch in asked}
-    return audit_questions(shop.bundle, shop.split, shop.examples, [order[int(n)] for n in numbers], "test")
-
-
-@fault("user-evaluated-twice", "a distributed sampler that fills its last batch with the first users")
-def _(shop: Shop) -> Planted:
-    return questions(shop, np.concatenate([np.arange(USERS), np.arange(6)])), ids(range(6))
-
-
-@fault("user-not-evaluated", "evaluation batches without the last one")
-def _(shop: Shop) -> Planted:
-    return questions(shop, np.arange(USERS - 10)), ids(range(USERS - 10, USERS))
-
-
-@fault("target-in-history", "evaluation batches whose histories hold the target")
-def _(shop: Shop) -> Planted:
-    late = replace(shop.examples, ends=shop.examples.ends + 1)
-    return audit_questions(
-        shop.bundle, shop.split, shop.examples, ExampleBatches(shop.bundle, late, 50, 16, True), "test"
-    ), None
+    ranges = shop.split.train_ranges(shop.bundle, "without_last")
+    return audit_training_ranges(shop.bundle, shop.split, ranges, PARTS), None
 
 
 # ---- the student
@@ -602,7 +494,7 @@ def _(shop: Shop) -> Planted:
     return audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, recorded=0.5 * shop.ndcg()), None
 
 
-# ---- ranks and figures
+# ---- ranks
 
 
 def ranked(shop: Shop, ranks: pl.DataFrame, measured: bool = True) -> list[Finding]:
@@ -678,31 +570,6 @@ def _(shop: Shop) -> Planted:
 def _(shop: Shop) -> Planted:
     lost = pl.when(pl.col("user") < 4).then(float("nan")).otherwise(pl.col("rank")).alias("rank")
     return ranked(shop, shop.ranks().with_columns(lost)), ids(range(4))
-
-
-def figures(shop: Shop, mean: Callable[[np.ndarray], float]) -> list[Finding]:
-    """The audit of figures that an evaluator has averaged by ``mean``."""
-    ranks = shop.ranks()
-    gains = {"hr": (ranks["rank"] <= 10).to_numpy(), "ndcg": np.where(gained := ranks["rank"] <= 10,
-             1 / np.log2(1 + ranks["rank"].to_numpy()), 0.0)}  # fmt: skip
-    assert gained.any()
-    metrics = {f"test/{name}@10": mean(values.astype(np.float64)) for name, values in gains.items()}
-    return audit_figures(metrics, ranks, "test")
-
-
-@fault("averaged-by-batch", "the mean of batch means")
-def _(shop: Shop) -> Planted:
-    return figures(shop, lambda x: float(np.mean([x[i : i + 64].mean() for i in range(0, len(x), 64)]))), None
-
-
-@fault("last-batch-dropped", "an evaluator that drops the last batch")
-def _(shop: Shop) -> Planted:
-    return figures(shop, lambda x: float(x[: len(x) // 32 * 32].mean())), None
-
-
-@fault("metrics-not-from-ranks", "figures edited by hand")
-def _(shop: Shop) -> Planted:
-    return figures(shop, lambda x: float(x.mean()) + 0.05), None
 
 
 def candidate_sets(shop: Shop) -> pl.DataFrame:
@@ -808,14 +675,14 @@ def _(shop: Shop) -> Planted:
 
 @fault("made-on-another-bundle", "a checkpoint of another catalogue")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "weights of a training that diverged")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "a teacher's scores with NaN")

@@ -17,7 +17,8 @@ BEGIN, END = "<!-- made by tests/planted_table.py -->", "<!-- end of the table -
 
 sys.path[:0] = [str(TESTS), str(TESTS / "audit")]
 
-from pairs import PairFrames, audit, frames_of, good, make_world  # noqa: E402
+from pairs import PairFrames, audit, frames_of, good, good_pair, make_world  # noqa: E402
+from test_pair_claims import CLAIMS  # noqa: E402
 from test_pair_planted import PLANTED  # noqa: E402
 
 from deshi.auditing.finding import CHECKS, Finding  # noqa: E402
@@ -34,6 +35,7 @@ def descriptions() -> dict[str, list[str]]:
         if f"files: {text}" not in found[name]:
             found[name].append(f"files: {text}")
     found["malformed-rows"].append("files: a row without its columns")
+    found["averaged-by-batch"].append("files: a claim that is a mean of batch means")
     found["claim-not-reproduced"].append("files: a figure that nothing gives")
     return found
 
@@ -54,6 +56,7 @@ def examples() -> dict[str, Finding]:
             found, "claim-not-reproduced", audit(Path(folder), _frames().options_and(claimed="ndcg@10=0.917")).findings
         )
         _keep(found, "malformed-rows", _malformed(Path(folder)))
+        _keep(found, "averaged-by-batch", audit(Path(folder), _batch_means()).findings)
     return found
 
 
@@ -68,6 +71,12 @@ def _frames() -> PairFrames:
 
     world = make_world()
     return frames_of(world, good(world, np.random.default_rng(0)))
+
+
+def _batch_means() -> PairFrames:
+    frames = good_pair(2, seen_from_end=2)
+    metric, value, _, _ = next(claim for claim in CLAIMS if claim[2] == "averaged-by-batch")
+    return frames.options_and(claimed=f"{metric}={value(frames):.6f}")
 
 
 def _malformed(folder: Path) -> object:

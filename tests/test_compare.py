@@ -13,8 +13,8 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.comparison.compute import compare_evaluations
 from deshi.comparison.result import CompareResult
-from deshi.evaluation.stored import Evaluation, load_evaluation
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
 
@@ -74,7 +74,7 @@ def test_the_statistics_are_the_shared_ones(three: list[Evaluation]) -> None:
 def test_the_correction_is_over_pairs_and_metrics(three: list[Evaluation]) -> None:
     """Every test that is shown is a chance to be lucky."""
     found = compare_evaluations(three, metrics=["recall@10", "ndcg@10"], with_baselines=True)
-    assert len(found.tests) == 6 and [model.label for model in found.models] == ["sasrec", "gru4rec", "popularity"]
+    assert len(found.tests) == 6 and [model.name for model in found.models] == ["sasrec", "gru4rec", "popularity"]
     assert [test.permutation_holm for test in found.tests] == holm([test.permutation_p for test in found.tests])
     assert [test.wilcoxon_holm for test in found.tests] == holm([test.wilcoxon_p for test in found.tests])
 
@@ -103,7 +103,7 @@ def test_users_are_paired_whatever_their_order(tmp_path: Path) -> None:
 
 
 def test_several_targets_of_a_user_are_one_example(tmp_path: Path) -> None:
-    """A temporal split asks for all of a user's later items: users are the units, not targets."""
+    """A temporal split takes all of a user's later items: users are the units, not targets."""
     frame = frame_of([1, 50, 1]).with_columns(example=pl.Series([0, 0, 1]), user_id=pl.Series(["u", "u", "v"]))
     frame = frame.with_columns(item_id=pl.Series(["i0", "i1", "i0"]))
     (one,) = [compare_evaluations([write_evaluation(tmp_path, "a", frame, SASREC)], metrics=["recall@10"])]
@@ -119,12 +119,12 @@ def test_one_model_has_intervals_only(three: list[Evaluation]) -> None:
     assert compare_evaluations(three[:1], against="sasrec").tests == []
 
 
-def test_labels_are_noted_with_their_runs(three: list[Evaluation]) -> None:
+def test_names_are_noted_with_their_runs(three: list[Evaluation]) -> None:
     """They go by the runs' order, which a shell may have changed: the output says which run got which."""
-    (note, *_) = compare_evaluations(three, labels=["ours", "theirs"]).notes
+    (note, *_) = compare_evaluations(three, names=["ours", "theirs"]).notes
     first, second, third = (Path(str(one.record["run"])).name for one in three)
-    assert note == f"Labels: ours is sasrec of {first}, {second}; theirs is gru4rec of {third}."
-    assert not any("Labels" in text for text in compare_evaluations(three).notes)
+    assert note == f"Names: ours is sasrec of {first}, {second}; theirs is gru4rec of {third}."
+    assert not any("Names:" in text for text in compare_evaluations(three).notes)
 
 
 def test_few_seeds_are_noted(three: list[Evaluation]) -> None:
@@ -218,7 +218,7 @@ def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) 
         figures = {"test/ndcg@10": own, "test/n_examples": 2}
         beside = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
         write_json(one.folder / "metrics.json", {**figures, "baselines": beside})
-    found = compare_evaluations([load_evaluation(one.folder) for one in runs])
+    found = compare_evaluations([Evaluation(one.folder) for one in runs])
     assert found.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
     assert found.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(found.warnings) == 3
 
@@ -239,7 +239,7 @@ def test_other_users_and_targets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DeshiError, match=r"A has 1 users that B lacks \(e.g. user_id u1\), and lacks 1 .*user_id x\)"):
         compare_evaluations([first, fewer])
     moved = write_evaluation(tmp_path, "C", frame_of([1, 2, 3]).with_columns(item_id=pl.lit("i9")), GRU)
-    with pytest.raises(DeshiError, match="A and C have the same users but asked for other targets"):
+    with pytest.raises(DeshiError, match="A and C have the same users but other targets"):
         compare_evaluations([first, moved])
 
 
@@ -288,12 +288,12 @@ def test_the_stage_writes_a_run_folder(compared: CompareResult) -> None:
     }  # fmt: skip
     record = read_json(compared.folder / "run.json")
     assert record["stage"] == "compare" and len(set(record["evaluations"])) == 2
-    assert [model.label for model in compared.comparison.models] == [
+    assert [model.name for model in compared.comparison.models] == [
         "sasrec seed=0", "sasrec seed=1", "ease", "itemknn", "markov", "popularity",
     ]  # fmt: skip
     for model in compared.comparison.models[:2]:
         metrics = read_json(Path(model.evaluations[0]) / "metrics.json")
-        for metric, figure in compared.comparison.figures[model.label].items():
+        for metric, figure in compared.comparison.figures[model.name].items():
             assert figure.mean == pytest.approx(metrics[f"test/{metric}"])
 
 

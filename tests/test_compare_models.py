@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deshi.comparison.models import find_opponent, flatten, group, labelled
-from deshi.evaluation.stored import Evaluation, find_evaluations
+from deshi.comparison.models import find_model, flatten, group, named
+from deshi.runs import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation
 
@@ -20,8 +20,8 @@ def sasrec(**changes: Any) -> dict[str, Any]:
     return {**SASREC, "student": {**SASREC["student"], **changes}}
 
 
-def labels_of(evaluations: list[Evaluation], **options: Any) -> list[str]:
-    return [one.label for one in labelled(group(evaluations, **options)[0])]
+def names_of(evaluations: list[Evaluation], **options: Any) -> list[str]:
+    return [one.name for one in named(group(evaluations, **options)[0])]
 
 
 def test_runs_that_differ_only_in_the_seed_are_one_model(tmp_path: Path) -> None:
@@ -30,17 +30,17 @@ def test_runs_that_differ_only_in_the_seed_are_one_model(tmp_path: Path) -> None
     other = {**SASREC, "train": {**SASREC["train"], "progress": False, "threads": 1}}
     (one,), notes = group([first, write_evaluation(tmp_path, "b", RANKS, other, seed=2)])
     assert [member.seed for member in one.members] == [1, 2] and notes == []
-    assert labels_of([first]) == ["sasrec"]
+    assert names_of([first]) == ["sasrec"]
 
 
-def test_labels_show_what_differs(tmp_path: Path) -> None:
+def test_names_show_what_differs(tmp_path: Path) -> None:
     """A name that a reader can't map to a configuration is no name; what is the same in all is noise."""
     runs = [
         write_evaluation(tmp_path, "a", RANKS, sasrec(dim=64)),
         write_evaluation(tmp_path, "b", RANKS, sasrec(dim=32)),
         write_evaluation(tmp_path, "c", RANKS, sasrec(dim=99), student="gru4rec"),
     ]
-    assert labels_of(runs) == ["sasrec dim=64", "sasrec dim=32", "gru4rec"]
+    assert names_of(runs) == ["sasrec dim=64", "sasrec dim=32", "gru4rec"]
 
 
 def test_another_loss_is_shown_by_its_name(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_another_loss_is_shown_by_its_name(tmp_path: Path) -> None:
         {"_target_": "deshi.losses.gbce.GBCE", "t": 0.5},
     ]
     runs = [write_evaluation(tmp_path, f"{n}", RANKS, {**SASREC, "loss": loss}) for n, loss in enumerate(losses)]
-    assert labels_of(runs) == ["sasrec loss=Softmax", "sasrec loss=GBCE"]
+    assert names_of(runs) == ["sasrec loss=Softmax", "sasrec loss=GBCE"]
     third = write_evaluation(tmp_path, "2", RANKS, {**SASREC, "loss": {**losses[1], "t": 0.7}})
-    assert labels_of([*runs, third])[1:] == ["sasrec loss=GBCE t=0.5", "sasrec loss=GBCE t=0.7"]
+    assert names_of([*runs, third])[1:] == ["sasrec loss=GBCE t=0.5", "sasrec loss=GBCE t=0.7"]
 
 
 def test_keys_that_end_alike_are_written_out(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_keys_that_end_alike_are_written_out(tmp_path: Path) -> None:
         write_evaluation(tmp_path, name, RANKS, {"student": {"size": size}, "loss": {"size": -size}})
         for name, size in (("a", 1), ("b", 2))
     ]
-    assert labels_of(runs) == ["sasrec student.size=1 loss.size=-1", "sasrec student.size=2 loss.size=-2"]
+    assert names_of(runs) == ["sasrec student.size=1 loss.size=-1", "sasrec student.size=2 loss.size=-2"]
 
 
 def test_many_differences_are_shown_as_far_as_needed(tmp_path: Path) -> None:
@@ -72,15 +72,15 @@ def test_many_differences_are_shown_as_far_as_needed(tmp_path: Path) -> None:
         write_evaluation(tmp_path, "b", RANKS, {"train": dict.fromkeys(keys, 1)}),
         write_evaluation(tmp_path, "c", RANKS, {"train": {**dict.fromkeys(keys, 0), "k8": 1}}),
     ]
-    labels = labels_of(runs)
-    assert labels_of(runs[:2])[0] == "sasrec k0=0 k1=0 k2=0 k3=0"
-    assert len(set(labels)) == 3 and labels[2].endswith("k8=1")
+    names = names_of(runs)
+    assert names_of(runs[:2])[0] == "sasrec k0=0 k1=0 k2=0 k3=0"
+    assert len(set(names)) == 3 and names[2].endswith("k8=1")
 
 
 def test_every_run_alone(tmp_path: Path) -> None:
     """Seeds can be told apart on request, and repetitions of a seed by their folder."""
     runs = [write_evaluation(tmp_path, f"run{n}", RANKS, SASREC, seed=seed) for n, seed in enumerate((0, 1, 1))]
-    assert labels_of(runs, each_run=True) == ["sasrec seed=0", "sasrec seed=1 (run1)", "sasrec seed=1 (run2)"]
+    assert names_of(runs, each_run=True) == ["sasrec seed=0", "sasrec seed=1 (run1)", "sasrec seed=1 (run2)"]
 
 
 def test_repetitions_are_named_once(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_run_whose_folder_is_gone_is_told_by_its_record(tmp_path: Path) -> Non
     fits = [{"student": "sasrec", "seed": n, "selected_epoch": n, "parameters": 9} for n in range(2)]
     runs = [write_evaluation(tmp_path, f"{n}", RANKS, fit=fit) for n, fit in enumerate(fits)]
     other = write_evaluation(tmp_path, "2", RANKS, fit={**fits[0], "parameters": 7})
-    assert labels_of([*runs, other]) == ["sasrec parameters=9", "sasrec parameters=7"]
+    assert names_of([*runs, other]) == ["sasrec parameters=9", "sasrec parameters=7"]
 
 
 def test_a_folder_of_runs_may_have_moved(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_folder_of_runs_may_have_moved(tmp_path: Path) -> None:
     for name, dim in (("a", 64), ("b", 32)):
         write_evaluation(tmp_path / "far", name, RANKS, sasrec(dim=dim), run=f"/nowhere/runs/fit/{name}")
     shutil.move(tmp_path / "far", tmp_path / "near")
-    assert labels_of(find_evaluations(tmp_path / "near" / "runs", ["*"])) == ["sasrec dim=64", "sasrec dim=32"]
+    assert names_of(find_evaluations(tmp_path / "near" / "runs", ["*"])) == ["sasrec dim=64", "sasrec dim=32"]
 
 
 def test_baselines_come_last_and_once(tmp_path: Path) -> None:
@@ -116,47 +116,47 @@ def test_baselines_come_last_and_once(tmp_path: Path) -> None:
         write_evaluation(tmp_path, "a", RANKS, SASREC, seed=0, baselines=beside),
         write_evaluation(tmp_path, "b", RANKS, SASREC, seed=1, baselines=beside),
     ]
-    assert labels_of(runs) == ["sasrec"] and labels_of(runs, with_baselines=True) == ["sasrec", "popularity"]
+    assert names_of(runs) == ["sasrec"] and names_of(runs, with_baselines=True) == ["sasrec", "popularity"]
     refit = write_evaluation(
         tmp_path, "c", RANKS, SASREC, seed=2, baselines=beside, fit={"student": "sasrec", "seed": 2, "refit": True}
     )
-    assert labels_of([*runs, refit], with_baselines=True)[1:] == [
+    assert names_of([*runs, refit], with_baselines=True)[1:] == [
         "popularity fitted_on=train", "popularity fitted_on=train and validation",
     ]  # fmt: skip
     assert "No baselines" in group([write_evaluation(tmp_path, "d", RANKS, SASREC)], True)[1][0]
 
 
-def test_a_baseline_ranker_evaluated_alone_is_a_model(tmp_path: Path) -> None:
+def test_a_baseline_evaluated_alone_is_a_model(tmp_path: Path) -> None:
     """`deshi evaluate baseline=popularity` has no run and no seed."""
     alone = write_evaluation(tmp_path, "p", RANKS, student="popularity", run=None, fit=None)
     beside = write_evaluation(tmp_path, "a", RANKS, SASREC, baselines={"popularity": RANKS})
-    assert labels_of([alone, beside], with_baselines=True) == ["popularity", "sasrec"]
+    assert names_of([alone, beside], with_baselines=True) == ["popularity", "sasrec"]
 
 
-def test_labels_of_ones_own(tmp_path: Path) -> None:
+def test_names_of_ones_own(tmp_path: Path) -> None:
     """They must fit the models, or a table would call one by the other's name."""
     runs = [write_evaluation(tmp_path, f"{d}", RANKS, sasrec(dim=d), baselines={"ease": RANKS}) for d in (1, 2)]
     groups, _ = group(runs, with_baselines=True)
-    assert [one.label for one in labelled(groups, ["small", "large"])] == ["small", "large", "ease"]
+    assert [one.name for one in named(groups, ["small", "large"])] == ["small", "large", "ease"]
     with pytest.raises(DeshiError, match="1 entries, expected 2, for the models sasrec dim=1, sasrec dim=2"):
-        labelled(groups, ["small"])
+        named(groups, ["small"])
     for doubled in (["same", "same"], ["ease", "large"]):
         with pytest.raises(DeshiError, match="expected different ones"):
-            labelled(groups, doubled)
+            named(groups, doubled)
 
 
-def test_a_baseline_is_named_by_label_ranker_or_run(tmp_path: Path) -> None:
+def test_a_model_is_found_by_name_kind_or_run(tmp_path: Path) -> None:
     """Nobody types `sasrec dim=64` if there is a shorter name for it."""
     runs = [write_evaluation(tmp_path, f"run{d}", RANKS, sasrec(dim=d)) for d in (1, 2)]
     runs.append(write_evaluation(tmp_path, "g", RANKS, sasrec(), student="gru4rec"))
-    groups = labelled(group(runs)[0])
+    groups = named(group(runs)[0])
     for text, label in (("sasrec dim=1", "sasrec dim=1"), ("run2", "sasrec dim=2"), ("gru4rec", "gru4rec")):
-        assert find_opponent(groups, text) == label
-    assert find_opponent(groups, str(runs[0].folder)) == find_opponent(groups, runs[0].record["run"]) == "sasrec dim=1"
+        assert find_model(groups, text) == label
+    assert find_model(groups, str(runs[0].folder)) == find_model(groups, runs[0].record["run"]) == "sasrec dim=1"
     with pytest.raises(DeshiError, match="means 'sasrec dim=1' and 'sasrec dim=2'"):
-        find_opponent(groups, "sasrec")
+        find_model(groups, "sasrec")
     with pytest.raises(DeshiError, match="against=gru4rek is no model of this comparison. Nearest .* gru4rec"):
-        find_opponent(groups, "gru4rek")
+        find_model(groups, "gru4rek")
 
 
 def test_flatten_by_hand() -> None:

@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 
 from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.output import html, latex, markdown, tex, write_comparison
+from deshi.comparison.output import write_comparison
 from deshi.comparison.result import CompareResult
-from deshi.comparison.tables import figures_sheet, p_text, pairs_sheet, sheets, shown_tests
+from deshi.comparison.tables import blocks_of, figures_table, p_text, pairs_table, shown_tests, tables_of
+from deshi.rendering import html_page, latex, markdown
 
 NASTY = ["a_b & 50% #1 {x} $y^2~", r"<b>|[red]\end{table}", "*plain*"]
 
@@ -24,24 +25,22 @@ def pair(metric: str, first: str, second: str, holm: float, effect: float = 0.1)
     return PairTest(metric, first, second, -0.1, -0.2, -0.01, holm / 2, holm / 2, holm, 0.2, effect, 1, 1000, 3)
 
 
-def comparison(labels: list[str], against: str | None = None, holm: float = 0.0001) -> Comparison:
+def comparison(names: list[str], against: str | None = None, holm: float = 0.0001) -> Comparison:
     """Models of means 0.1, 0.2, ... of which the first two have seeds; every pair tested with one corrected p-value."""
     metrics = ["ndcg@10", "mrr@5"]
-    models = [
-        Model(label, "sasrec", (0, 1) if n < 2 else (), (f"runs/{n}",), {}, n > 1) for n, label in enumerate(labels)
-    ]
+    models = [Model(name, "sasrec", (0, 1) if n < 2 else (), (f"runs/{n}",), {}, n > 1) for n, name in enumerate(names)]
     figure = {
-        label: Figure((n + 1) / 10, 0.01 if n < 2 else None, n / 10, (n + 2) / 10, ((n + 1) / 10,))
-        for n, label in enumerate(labels)
+        name: Figure((n + 1) / 10, 0.01 if n < 2 else None, n / 10, (n + 2) / 10, ((n + 1) / 10,))
+        for n, name in enumerate(names)
     }
-    pairs = [(a, b) for n, a in enumerate(labels) for b in labels[n + 1 :] if against is None or b == against]
+    pairs = [(a, b) for n, a in enumerate(names) for b in names[n + 1 :] if against is None or b == against]
     return Comparison(
         data="ml_100k & <co>",
         part="test",
         n_users=6040,
         metrics=metrics,
         models=models,
-        figures={label: dict.fromkeys(metrics, figure[label]) for label in labels},
+        figures={name: dict.fromkeys(metrics, figure[name]) for name in names},
         tests=[pair(metric, a, b, holm, float("inf")) for metric in metrics for a, b in pairs],
         against=against,
         confidence=0.95,
@@ -63,7 +62,7 @@ def test_json_and_csv_come_back(nasty: Comparison, tmp_path: Path) -> None:
     """Other programs read these; an infinite effect size is no JSON."""
     write_comparison(tmp_path, nasty)
     plain = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail)
-    assert [model["label"] for model in plain["models"]] == NASTY
+    assert [model["name"] for model in plain["models"]] == NASTY
     assert plain["tests"][0]["effect_size"] is None and plain["figures"][NASTY[0]]["ndcg@10"]["std"] == 0.01
     figures = pl.read_csv(tmp_path / "comparison.csv")
     assert figures["model"].to_list() == [name for name in NASTY for _ in range(2)]
@@ -76,33 +75,33 @@ def test_json_and_csv_come_back(nasty: Comparison, tmp_path: Path) -> None:
 def test_no_tests_no_file(tmp_path: Path) -> None:
     """An empty table would look like a failure."""
     write_comparison(tmp_path, comparison(["one"]))
-    assert not (tmp_path / "tests.csv").exists() and len(sheets(comparison(["one"]))) == 1
+    assert not (tmp_path / "tests.csv").exists() and len(tables_of(comparison(["one"]))) == 1
     assert "Bold" not in (tmp_path / "comparison.md").read_text()
 
 
 def test_markdown_has_a_cell_a_column(nasty: Comparison) -> None:
     """A pipe in a name would shift a whole row."""
-    rows = [line for line in markdown(nasty).splitlines() if line.startswith("|")]
+    rows = [line for line in markdown("Comparison", blocks_of(nasty)).splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", row)) - 1 for row in rows}
     assert widths == {4, 8} and len(rows) == 2 + 3 + 2 + 6
     assert r"\<b\>\|\[red\]" in rows[3] and "**0.3000**" in rows[4] and r"\*" in rows[2]
-    assert "**WARNING:** LEAK" in markdown(nasty)
+    assert "**WARNING:** LEAK" in markdown("Comparison", blocks_of(nasty))
 
 
 def test_html_is_well_formed_and_loads_nothing(nasty: Comparison) -> None:
     """The page is opened from a mail or a cluster, without a network."""
-    page = html(nasty)
+    page = html_page("Comparison", blocks_of(nasty))
     tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))
     cells = [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
     assert [row[0] for row in cells[1:4]] == NASTY and cells[3][2] == "0.3000[0.2000, 0.4000]"
     assert len(cells) == 1 + 3 + 1 + 6 and all(len(row) == 8 for row in cells[4:])
-    assert not re.search(r"\b(src|href|url|@import)\b", page)
+    assert not re.search(r"\b(src|href)=|\burl\(|@import", page)
     assert [node.text for node in tree.iter("p")] == ["WARNING: LEAK: 5 % of <all> targets_of", "one & all"]
 
 
 def test_latex_is_balanced_and_escaped(nasty: Comparison) -> None:
     """A manuscript must compile with whatever a run is called."""
-    text = latex(nasty)
+    text = latex(blocks_of(nasty))
     code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", code) for word in ("begin", "end"))
     assert sorted(begun) == sorted(ended) == ["table", "table", "tabular", "tabular"]
@@ -118,28 +117,11 @@ def test_latex_is_balanced_and_escaped(nasty: Comparison) -> None:
 def test_latex_compiles(nasty: Comparison, tmp_path: Path) -> None:
     """What looks right to a regular expression may still stop a manuscript; booktabs' rules are lines here."""
     rules = "".join(rf"\newcommand{{\{name}}}{{\hline}}" for name in ("toprule", "midrule", "bottomrule"))
-    text = rf"\documentclass{{article}}{rules}\begin{{document}}{latex(nasty)}\end{{document}}"
+    text = rf"\documentclass{{article}}{rules}\begin{{document}}{latex(blocks_of(nasty))}\end{{document}}"
     (tmp_path / "table.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
     assert done.returncode == 0 and (tmp_path / "table.pdf").is_file(), done.stdout[-2000:]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a_b", r"a\_b"),
-        ("\\", r"\textbackslash{}"),
-        ("-0.1000", "$-0.1000$"),
-        ("[-0.2000, +0.0100]", "$[-0.2000, +0.0100]$"),
-        ("ml-100k", "ml-100k"),
-        ("<0.001", r"\textless{}0.001"),
-        ("1 ± 2\n3", r"1 \ensuremath{\pm} 2 3"),
-    ],
-)
-def test_latex_by_hand(text: str, expected: str) -> None:
-    """Figures are mathematics, so that a minus is one; names are not."""
-    assert tex(text) == expected
 
 
 def test_marks_are_about_the_best_or_the_baseline() -> None:
@@ -147,11 +129,11 @@ def test_marks_are_about_the_best_or_the_baseline() -> None:
     free, fixed = comparison(["a", "b", "c"]), comparison(["a", "b", "c"], against="c")
     assert free.marked("ndcg@10") == fixed.marked("ndcg@10") == {"a", "b"}
     assert comparison(["a", "b"], holm=0.06).marked("ndcg@10") == set()
-    texts = [row[2].text for row in figures_sheet(free).rows]
+    texts = [row[2].text for row in figures_table(free).rows]
     assert texts == ["0.1000 ± 0.0100*", "0.2000 ± 0.0100*", "0.3000"]
-    assert [row[2].bold for row in figures_sheet(free).rows] == [False, False, True]
-    assert "* differs significantly from the best of its column" in figures_sheet(free).caption
-    assert "* differs significantly from c (" in figures_sheet(fixed).caption
+    assert [row[2].bold for row in figures_table(free).rows] == [False, False, True]
+    assert "* differs significantly from the best of its column" in figures_table(free).caption
+    assert "* differs significantly from c (" in figures_table(fixed).caption
 
 
 def test_equal_models_are_both_best() -> None:
@@ -166,7 +148,7 @@ def test_many_tests_are_shortened_and_say_so() -> None:
     many = comparison([f"m{n:02}" for n in range(20)])
     assert len(many.tests) == 380 and len(shown_tests(many)) == 38
     assert all(test.second == "m19" for test in shown_tests(many))
-    assert pairs_sheet(many).title == "Paired tests over users: the 38 of 380 with the best model of each metric"
+    assert pairs_table(many).title == "Paired tests over users: the 38 of 380 with the best model of each metric"
 
 
 def test_p_values_are_never_zero() -> None:

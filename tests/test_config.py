@@ -10,10 +10,11 @@ import yaml
 
 from deshi.configuration.compose import load
 from deshi.configuration.overrides import from_python
-from deshi.configuration.saved import find_run, load_config, resolved, save_config, validate
+from deshi.configuration.run_folders import find_run, load_config, save_config
 from deshi.configuration.schemas import EvaluateConfig, FitConfig, PathsConfig, TrainConfig
 from deshi.configuration.show import render
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved, validate
 from deshi.stages import STAGES, compose
 from deshi.types import DeshiError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deshi.configuration.command import command_of, words_of
-from deshi.configuration.saved import resolved
+from deshi.configuration.validation import resolved
 from deshi.stages import compose
 
 TERM = "distill.terms={x: {_target_: deshi.distillation.listwise.ListwiseKL, temperature: 2}}"

@@ -19,15 +19,20 @@ import pytest
 
 import deshi
 from deshi import stages
-from deshi.cli import main
+from deshi.cli import WRONG_USE, main
 from deshi.configuration.overrides import from_python
 from doc_services import Services
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKED = [*PAGES, ROOT / "README.ja.md", ROOT / "CHANGELOG.md"]
+"""All pages; the commands of the Japanese README are those of the English one (tests/test_project.py)."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SHORT = ["train.max_epochs=1", "train.progress=false", "train.threads=1", "student.dim=8"]
-NOT_RUN = {"git", "cd", "source", "python", "python3", "pip", "tensorboard", ".venv/bin/pre-commit", ".ci/run"}
+NOT_RUN = {
+    "git", "cd", "source", "python", "python3", "pip", "tensorboard",
+    ".venv/bin/python", ".venv/bin/pre-commit", ".ci/run",
+}  # fmt: skip
 """Programs whose commands are checked for existing files and options instead."""
 
 
@@ -147,6 +152,19 @@ def test_the_commands_of_a_page_run(
             check_named_files(words)
 
 
+ERRORS = [(page, block) for page in PAGES for block in blocks(page, "text") if re.match(r"\$ deshi .*\nerror:", block)]
+
+
+@pytest.mark.parametrize(("page", "block"), ERRORS, ids=lambda value: value.name if isinstance(value, Path) else "")
+def test_errors_that_a_page_shows_are_those_of_the_command(
+    page: Path, block: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Messages and nearest names change with the code; a page that shows old ones is of no help."""
+    command, _, message = block.partition("\n")
+    assert main(shlex.split(command)[2:]) == WRONG_USE
+    assert message.strip() in capsys.readouterr().err
+
+
 def check_named_files(words: list[str]) -> None:
     """Another program's command: it must be one we know, and scripts and options that it names must exist."""
     assert words[0] in NOT_RUN, f"test_docs knows no way to check: {shlex.join(words)}"
@@ -166,7 +184,7 @@ def test_the_python_examples_of_a_page_run(page: Path, workplace: Path) -> None:
         exec(compile(block, str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """A page that was renamed leaves dead links behind."""
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
@@ -176,5 +194,5 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     """A page that no other names is never read."""
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    pages = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"]
+    pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md") if path.name != "index.md"]
     assert [name for name in pages if f"({name})" not in index] == []

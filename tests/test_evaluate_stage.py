@@ -204,7 +204,7 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    (weights,) = (copy / "runs" / "fit").glob("*/student.safetensors")
+    (weights,) = (copy / "runs" / "fit").glob("*/model.safetensors")
     save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()}, weights)
     with pytest.raises(DeshiError, match="scores are NaN"):
         evaluate(copy, "run=latest")

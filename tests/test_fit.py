@@ -10,18 +10,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from deshi.training.runs import load_student
 
 from bundles import tiny_bundle
 from deshi import hardware
-from deshi.configuration.saved import load_config, validate
+from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import FitConfig
+from deshi.configuration.validation import validate
 from deshi.data.splits import LeakWarning
 from deshi.hardware import choose_precision
 from deshi.models.layers import Dropout
 from deshi.training import fit
 from deshi.training.checkpoint import load_tree, load_weights, save_tree, save_weights
 from deshi.training.module import TrainingModule
-from deshi.training.runs import load_student
 from deshi.training.trainer import target_counts
 from deshi.types import DeshiError
 
@@ -229,7 +230,7 @@ def test_checkpoints_hold_any_nesting_and_refuse_other_objects(tmp_path: Path) -
 
 def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
     """A broken file, a missing file and weights of another network each say what is wrong."""
-    path = tmp_path / "student.safetensors"
+    path = tmp_path / "model.safetensors"
     save_weights(torch.nn.Linear(2, 2), path)
     with pytest.raises(DeshiError, match="doesn't fit the Linear"):
         load_weights(torch.nn.Linear(3, 3), path)
@@ -237,7 +238,7 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
         load_tree(path)
     path.write_bytes(b"broken")
     for load in (lambda: load_weights(torch.nn.Linear(2, 2), path), lambda: load_tree(path)):
-        with pytest.raises(DeshiError, match="student.safetensors"):
+        with pytest.raises(DeshiError, match="model.safetensors"):
             load()
     with pytest.raises(DeshiError, match="can't be read"):
         load_tree(tmp_path / "none.ckpt")

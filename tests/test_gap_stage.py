@@ -57,7 +57,7 @@ def test_a_refit_shows_what_the_newest_events_give(finished_root: Path, config_d
     evaluation = sorted((finished_root / "runs" / "evaluate").glob("*_tiny_sasrec*"))[-1]
     assert refit.test.mean == pytest.approx(read_json(evaluation / "metrics.json")["test/ndcg@10"], abs=1e-6)
     assert refit.change.mean == pytest.approx(refit.test.mean - result.test.mean)
-    (run / "checkpoints" / "student.safetensors").unlink()
+    (run / "checkpoints" / "model.safetensors").unlink()
     with pytest.raises(DeshiError, match="only that file holds what was selected"):
         deshi.gap(f"paths.root={finished_root}", run=str(run), samples=200)
 

@@ -1,12 +1,10 @@
-"""Ranges of events as marks, and results as text."""
+"""Ranges of events as marks."""
 
 from __future__ import annotations
 
 import numpy as np
-from rich.text import Text
 
 from deshi.data.ranges import inside
-from deshi.data.rendering import Rendered
 
 
 def test_events_inside_ranges_are_marked_once() -> None:
@@ -14,13 +12,3 @@ def test_events_inside_ranges_are_marked_once() -> None:
     starts, ends = np.array([0, 1, 4, 5, 7]), np.array([2, 3, 4, 3, 8])
     assert inside(starts, ends, 8).tolist() == [True, True, True, False, False, False, False, True]
     assert not inside(np.zeros(0, np.int64), np.zeros(0, np.int64), 3).any()
-
-
-class _Result(Rendered):
-    def tables(self) -> Text:
-        return Text("figures <b>")
-
-
-def test_a_result_is_text_and_notebook_alike() -> None:
-    """Every stage's result prints and shows itself in the same way."""
-    assert str(_Result()) == "figures <b>" and "figures &lt;b&gt;" in _Result()._repr_html_()

@@ -13,9 +13,10 @@ import deshi
 from deshi import stages
 from deshi.artifacts import read_json
 from deshi.cli import main
-from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved
 from deshi.reporting.blocks import Picture, Table
 from deshi.reporting.drawing import Studio
 from deshi.training.module import TrainingModule
@@ -160,7 +161,7 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
         "distilled": 2,
     }
     compared = json.loads((result.folder / result.metrics["pages"]["comparison"]).with_suffix(".json").read_text())
-    assert [(one["label"], one["seeds"]) for one in compared["models"]] == [("plain", [1, 2]), ("distilled", [1, 2])]
+    assert [(one["name"], one["seeds"]) for one in compared["models"]] == [("plain", [1, 2]), ("distilled", [1, 2])]
     assert "2 seeds" in str(result) and " ± " in str(result)
 
 

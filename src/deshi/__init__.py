@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
     from deshi.reporting.result import ReportResult
+    from deshi.runs import Run
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult
     from deshi.serving.result import ExportResult
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from deshi.stages._evaluate import EvaluateResult
     from deshi.stages._label import LabelResult
     from deshi.stages._serve import ServeResult
-    from deshi.training.fit import FitResult
 
 __version__ = "0.1.0"
 __all__ = [
@@ -71,7 +71,7 @@ def prepare(*overrides: str, config_dir: str | Path | None = None, **values: Any
     return _run("prepare", overrides, config_dir, values)
 
 
-def fit(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
+def fit(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> Run:
     """Train a student: ``deshi.fit("student=gru4rec", data="ml-100k", train={"max_epochs": 3})``.
 
     Arguments and errors as for :func:`prepare`.
@@ -79,7 +79,7 @@ def fit(*overrides: str, config_dir: str | Path | None = None, **values: Any) ->
     return _run("fit", overrides, config_dir, values)
 
 
-def teach(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
+def teach(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> Run:
     """Make a teacher: ``deshi.teach(teacher="text", data="ml-100k")``.
 
     Arguments and errors as for :func:`prepare`.
@@ -111,7 +111,7 @@ def import_labels(*overrides: str, config_dir: str | Path | None = None, **value
     return _run("label_import", overrides, config_dir, values)
 
 
-def distill(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> FitResult:
+def distill(*overrides: str, config_dir: str | Path | None = None, **values: Any) -> Run:
     """Train a student on data and soft labels: ``deshi.distill(data="ml-100k", soft_labels=["STORE"])``.
 
     Arguments and errors as for :func:`prepare`.

@@ -146,12 +146,9 @@ class _Formatter(logging.Formatter):
 
 
 def _print_result(result: Any) -> None:
-    if not hasattr(result, "tables"):
-        print(result)
-        return
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(result.tables())
+    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(result)
 
 
 def read(words: Sequence[str]) -> Arguments:

@@ -10,23 +10,18 @@ import torch
 
 import deshi
 from bundles import random_sequences, tiny_bundle
-from deshi.auditing.batches import audit_batches
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.examples import audit_questions
-from deshi.auditing.figures import audit_figures
 from deshi.auditing.finding import Finding
 from deshi.auditing.provenance import audit_embeddings
 from deshi.auditing.ranks import audit_ranks
 from deshi.auditing.reranking import recompute
-from deshi.auditing.split import audit_split
+from deshi.auditing.split import audit_split, audit_training_ranges
 from deshi.auditing.student import audit_student
 from deshi.auditing.table import audit_table
 from deshi.baselines import BASELINES
 from deshi.data.bundle import Bundle
-from deshi.data.example_batches import ExampleBatches
-from deshi.data.sequences import Augmentation, TrainingBatches
-from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
+from deshi.data.splits import PARTS, LeaveOneOut, Ratio, Split, Temporal
 from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
@@ -69,61 +64,20 @@ def test_bundles_of_all_sources_are_clean(name: str, bundles: dict[str, Bundle])
 
 @pytest.mark.parametrize("rule", SPLITS)
 @pytest.mark.parametrize("name", SOURCES)
-def test_splits_batches_and_ranks_are_clean(name: str, rule: str, bundles: dict[str, Bundle]) -> None:
-    """Every split of every source: the split, what is trained on, what is asked, a ranker's ranks and figures."""
+def test_splits_and_ranks_are_clean(name: str, rule: str, bundles: dict[str, Bundle]) -> None:
+    """Every split of every source: the split, the ranges that are trained on, a baseline's ranks."""
     if rule.startswith("temporal") and not SOURCES[name].timed:
         pytest.skip("a split by time needs times")
     bundle = bundles[name]
     split: Split = SPLITS[rule](bundle)
-    found = audit_split(bundle, split)
-    found += audit_batches(bundle, split, _epoch(bundle, split))
+    findings = audit_split(bundle, split)
+    findings += audit_training_ranges(bundle, split, split.refit_ranges(bundle), ["test"])
     scorer = BASELINES["popularity"]().fit(bundle, *split.train_ranges(bundle))
-    for part in ("validation", "test"):
+    for part in PARTS:
         examples = split.examples(bundle, part)
-        found += audit_questions(bundle, split, examples, ExampleBatches(bundle, examples, 4, 7, True), part)
-        ranking = evaluate_ranks(scorer, bundle, examples)
-        figures = summarise(ranking.ranks, ranking.top_items, [1, 10], bundle.n_items)
-        found += audit_ranks(ranking.ranks, bundle, split, part, honest=recompute(scorer, bundle, examples))
-        found += audit_figures({f"{part}/{key}": value for key, value in figures.items()}, ranking.ranks, part)
-    assert alarms(found) == []
-
-
-def _epoch(bundle: Bundle, split: Split, mode: str = "all", changes: Augmentation | None = None) -> TrainingBatches:
-    starts, ends = split.train_ranges(bundle)
-    return TrainingBatches(
-        np.asarray(bundle.items),
-        starts,
-        ends,
-        4,
-        50,
-        16,
-        mode,
-        changes or Augmentation(),
-        seed=1,
-        epoch=0,  # type: ignore[arg-type]
-    )
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [Augmentation(item_drop=0.5), Augmentation(crop=0.9), Augmentation(reorder=0.9), Augmentation(0.3, 0.5, 0.5)],
-    ids=str,
-)
-@pytest.mark.parametrize("mode", ["last", "all", "random"])
-def test_augmentation_and_windows_are_no_faults(mode: str, changes: Augmentation, bundles: dict[str, Bundle]) -> None:
-    """What the configuration asks for must not be reported as a shuffled, short or shifted batch."""
-    bundle = bundles["recbole"]
-    split = LeaveOneOut()(bundle)
-    assert alarms(audit_batches(bundle, split, _epoch(bundle, split, mode, changes), changes, windows=mode)) == []
-
-
-def test_a_refit_may_train_on_validation(bundles: dict[str, Bundle]) -> None:
-    """The honest way to learn from the newest events must not be called a leak."""
-    bundle = bundles["sql"]
-    split = LeaveOneOut()(bundle)
-    starts, ends = split.refit_ranges(bundle)
-    batches = TrainingBatches(np.asarray(bundle.items), starts, ends, 4, 50, 16, "all", Augmentation(), seed=1, epoch=0)
-    assert alarms(audit_batches(bundle, split, batches, refit=True)) == []
+        ranks = evaluate_ranks(scorer, bundle, examples).ranks
+        findings += audit_ranks(ranks, bundle, split, part, honest=recompute(scorer, bundle, examples))
+    assert alarms(findings) == []
 
 
 @pytest.mark.parametrize("build", [SASRec, GRU4Rec, Caser, lambda *a: SASRec(*a, norm="original")], ids=range(4))
@@ -155,9 +109,7 @@ def test_the_shop_of_the_planted_faults_is_clean(tmp_path: Path) -> None:
     """Each planted fault must be what raises its alarm, not the shop."""
     shop: Shop = open_shop(tmp_path)
     found = audit_bundle(shop.bundle) + audit_split(shop.bundle, shop.split)
-    found += audit_batches(shop.bundle, shop.split, shop.batches()) + audit_student(
-        shop.student, shop.bundle, shop.examples
-    )
+    found += audit_student(shop.student, shop.bundle, shop.examples)
     found += audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
     found += ranked(shop, shop.ranks()) + audit_candidates(candidate_sets(shop), shop.ranks())
     assert alarms(found) == []
@@ -178,7 +130,7 @@ RUNS = {
 
 @pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS)
 def test_runs_are_clean(overrides: list[str], bundles: dict[str, Bundle]) -> None:
-    """A run that deshi has trained and evaluated, from its batches to its figures."""
+    """A run that deshi has trained and evaluated, from its training ranges to its ranks."""
     bundle = bundles["table"]
     root = f"paths.root={bundle.path.parents[1]}"
     small = ["student.dim=8", "student.max_length=8", "train.max_epochs=2", "train.progress=false", "train.threads=1"]
@@ -186,4 +138,4 @@ def test_runs_are_clean(overrides: list[str], bundles: dict[str, Bundle]) -> Non
     deshi.evaluate(root, f"run={fitted.folder}")
     result = deshi.audit(root, run=str(fitted.folder))
     assert alarms(list(result.findings)) == [] and result.exit_code == 0
-    assert {"training batches", "recorded figure", "ranks and figures, test"} <= {one.what for one in result.checked}
+    assert {"training ranges", "recorded figure", "ranks, test"} <= {one.what for one in result.checked}

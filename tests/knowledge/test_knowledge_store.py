@@ -53,6 +53,21 @@ def test_rows_are_the_lists_of_their_events(store: SoftLabels, bundle: Bundle) -
     assert (store.teacher, store.k, store.augmented) == ("tester", 4, False)
 
 
+def test_the_frame_names_users_positions_and_items(store: SoftLabels, bundle: Bundle) -> None:
+    """Someone who looks at labels in a notebook thinks in ids, not in flat row numbers."""
+    frame = store.frame(bundle)
+    assert frame.columns == ["user_id", "position", "item_id", "score", "rank"]
+    assert frame.height == (store.items != PAD).sum()
+    row = int(bundle.offsets[1]) + int(bundle.offsets[1]) % 2  # the second user's first covered row
+    labels = store.frame(bundle, np.array([row]))
+    assert labels["user_id"].unique().to_list() == [bundle.users["user_id"][1]]
+    assert labels["position"].unique().to_list() == [row - int(bundle.offsets[1])]
+    ids = bundle.vocabulary["item_id"].to_list()
+    assert labels["item_id"].to_list() == [ids[item] for item in store.items[row]]
+    assert labels["score"].to_list() == store.scores[row].tolist() and labels["rank"].to_list() == [1, 2, 3, 4]
+    assert frame.filter(user_id=labels["user_id"][0], position=labels["position"][0]).equals(labels)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -10,12 +10,12 @@ import pytest
 import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign.dllm2rec import write_dllm2rec
 from deshi.soft_labels.inspection_result import Inspection
 from deshi.soft_labels.store import SoftLabels
 from deshi.stages import run_stage
 from deshi.stages._label import LabelResult
 from deshi.types import DeshiError
+from foreign_files import write_dllm2rec
 
 
 def test_a_run_writes_its_lists_and_they_are_inspected(finished_root: Path) -> None:
@@ -74,8 +74,8 @@ def test_foreign_lists_become_a_store(finished_root: Path, config_dir: Path, tmp
     assert isinstance(written, LabelResult)
     rows = np.flatnonzero(written.soft_labels.covered)
     items, scores = written.soft_labels.rows(rows)
-    write_dllm2rec(tmp_path, "tiny", bundle, rows, items, scores)
-    words = ["source=dllm2rec", f"source.data={tmp_path}/data/tiny", f"source.tocf={tmp_path}/tocf/tiny"]
+    data, tocf = write_dllm2rec(tmp_path, bundle, rows, items, scores)
+    words = ["source=dllm2rec", f"source.data={data}", f"source.tocf={tocf}"]
     result = deshi.import_labels(root, *words, store="foreign", data="tiny", config_dir=config_dir)
     assert isinstance(result, LabelResult) and result.soft_labels.teacher == "dllm2rec"
     back = result.soft_labels

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from asking import client_on
+from deshi.data.histories import HistoryColumns
 from deshi.serving.histories import READERS, read_histories
 from deshi.types import DeshiError
 
@@ -111,7 +112,7 @@ def test_any_file_of_histories(tmp_path: Path, suffix: str, content: bytes) -> N
     path.write_bytes(content)
     ids = pl.Series(["1", "2", "3"])
     try:
-        found = read_histories(path, ids, "user_id", "item_id", "items")
+        found = read_histories(path, ids, HistoryColumns())
     except DeshiError as error:
         assert str(path) in str(error)
         return

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 import deshi
+from deshi.data.histories import HistoryColumns
 from deshi.serving.engine import Engine
 from deshi.serving.histories import read_histories
-from deshi.serving.http import recommend
+from deshi.stages import _recommend as recommend
 from deshi.types import DeshiError
 
 HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}
@@ -181,7 +182,7 @@ def test_orders(order: str | None, values: list[str] | None, tmp_path: Path) -> 
         frame = frame.with_columns(pl.Series(order, values)).reverse()
     path = write(frame, tmp_path / "in.csv")
     ids = pl.Series(["c", "b", "a"])
-    found = read_histories(path, ids, "user_id", "item_id", "items")
+    found = read_histories(path, ids, HistoryColumns())
     assert found.history(0).tolist() == [2, 1, 0] and found.users.to_list() == ["u"]
 
 
@@ -189,16 +190,14 @@ def test_ids_are_texts_whatever_a_file_says(tmp_path: Path) -> None:
     """Numbers in parquet, leading zeros in csv: the vocabulary holds texts, and 007 is not 7."""
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8]})
     ids = pl.Series(["7", "007"])
-    assert read_histories(write(frame, tmp_path / "a.parquet"), ids, "user_id", "item_id", "items").items.tolist() == [
-        0
-    ]
+    assert read_histories(write(frame, tmp_path / "a.parquet"), ids, HistoryColumns()).items.tolist() == [0]
     (tmp_path / "b.csv").write_text("user_id,item_id\n1,007\n1,7\n1,7.0\n")
-    found = read_histories(tmp_path / "b.csv", ids, "user_id", "item_id", "items")
+    found = read_histories(tmp_path / "b.csv", ids, HistoryColumns())
     assert found.items.tolist() == [1, 0] and found.unknown_items == 1
 
 
 def test_a_row_without_an_item_is_a_user_without_events(tmp_path: Path) -> None:
     """An outer join leaves such rows: the user is to be answered, and no event was lost."""
     (tmp_path / "a.csv").write_text("user_id,item_id\nann,\nbob,7\n")
-    found = read_histories(tmp_path / "a.csv", pl.Series(["7"]), "user_id", "item_id", "items")
+    found = read_histories(tmp_path / "a.csv", pl.Series(["7"]), HistoryColumns())
     assert found.users.to_list() == ["ann", "bob"] and found.offsets.tolist() == [0, 0, 1] and found.events == 1

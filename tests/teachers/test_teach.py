@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deshi.training.runs import load_network, load_scorer
 from tiny_models import write_tiny_bert
 
 import deshi
@@ -18,7 +19,6 @@ from deshi.models.scorers import StudentScorer
 from deshi.soft_labels.store import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
-from deshi.training.runs import load_network, load_scorer
 from deshi.types import DeshiError
 from tiny import SMALL
 
@@ -98,14 +98,14 @@ def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_roo
     """Folds that are finished stay, the rest is trained, and the outcome is that of an uninterrupted run."""
     root = f"paths.root={finished_root}"
     run = deshi.teach(root, *TRAIN, *SASREC, "cross_fit=2", config_dir=config_dir, data="tiny")
-    stamp = (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns
+    stamp = (run.folder / "fold-0" / "model.safetensors").stat().st_mtime_ns
     (run.folder / "metrics.json").unlink()
     shutil.rmtree(run.folder / "fold-1")
     with pytest.raises(DeshiError, match="deshi teach resume="):
         deshi.evaluate(root, run=str(run.folder))
     again = deshi.teach(root, resume=str(run.folder))
     assert again.metrics == run.metrics
-    assert (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns == stamp
+    assert (run.folder / "fold-0" / "model.safetensors").stat().st_mtime_ns == stamp
     assert deshi.teach(root, resume=str(run.folder)).reused
 
 

@@ -50,7 +50,7 @@ _ALL = (
         vocabulary_permuted="indices name other items than they stand for",
         item_table_misaligned="titles and texts belong to other items than their rows say",
     ),
-    # the split, and the batches that reach the model
+    # the split
     *_checks(
         "error",
         validation_target_trained_on="what the model is selected on is among its training targets",
@@ -59,15 +59,6 @@ _ALL = (
         target_in_history="the history of a question holds its answer",
         history_short="the newest event before a target is withheld from the model",
         duplicate_across_parts="the same event (user, item, time) is trained on and asked for",
-        input_shows_target="a training position's input holds the item that it must predict",
-        target_not_next="training targets are not the items that follow",
-        batch_differs_from_bundle="the batches hold other items or users than the bundle",
-        batch_shuffled="the batches hold histories out of order",
-        padding_in_batch="padding is read or learned as an item, or an item as padding",
-    ),
-    *_checks(
-        "warning",
-        users_not_trained="some users' histories never reach the model in an epoch",
     ),
     *_checks(
         "note",
@@ -102,9 +93,6 @@ _ALL = (
         ties_counted_as_hits="equal scores are ranked in favour of the target",
         rank_impossible="ranks that no list of that length can have",
         rank_not_reproduced="the run's own weights give other ranks",
-        averaged_by_batch="figures are means of batch means",
-        last_batch_dropped="figures leave out the last batch",
-        metrics_not_from_ranks="figures do not follow from the stored ranks",
         metrics_not_reproduced="the run's own weights give other figures than it has recorded",
         selected_on_test="the model was selected on the test part",
     ),
@@ -131,6 +119,8 @@ _ALL = (
         predicts_earlier_event="the lists fit an event before the target: the predictions were made too early",
         too_good="the target is nearly always on top: it was in the input",
         worse_than_chance="random lists would hit the targets more often",
+        averaged_by_batch="figures are means of batch means",
+        last_batch_dropped="figures leave out the last batch",
         claim_not_reproduced="a figure that was printed elsewhere does not follow from the files",
     ),
     *_checks(
@@ -150,6 +140,7 @@ _ALL = (
     ),
     *_checks(
         "note",
+        users_not_trained="users with a target have no events in the training file",
         same_list_for_all="all users get the same list",
     ),
 )

@@ -1,4 +1,4 @@
-"""How much is a fault worth? Simple rankers, fitted and asked with and without it."""
+"""The effect of a fault, measured by a last-item Markov baseline that is fitted with and without it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deshi.arrays import Array, Floats, offsets_of
-from deshi.baselines.events import Events
+from deshi.arrays import Array, Floats
 from deshi.baselines.markov import Markov
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
@@ -19,7 +18,7 @@ AT = 10
 """Effects are measured as NDCG at this length."""
 
 SAMPLE = 2000
-"""At most so many cases are asked by a probe."""
+"""The most examples that a probe ranks."""
 
 
 def ndcg_of(ranks: Floats) -> Floats:
@@ -40,12 +39,9 @@ def sample_examples(examples: Examples, size: int = SAMPLE, only: Array | None =
     chosen = np.arange(len(examples)) if only is None else np.flatnonzero(only)
     if len(chosen) > size:
         chosen = chosen[np.linspace(0, len(chosen) - 1, size).astype(np.int64)]
-    counts = np.diff(examples.target_offsets)[chosen]
-    offsets = offsets_of(counts)
-    rows = np.repeat(examples.target_offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Examples(
-        examples.users[chosen], examples.starts[chosen], examples.ends[chosen], offsets, examples.target_rows[rows]
-    )
+    kept = np.zeros(len(examples), dtype=bool)
+    kept[chosen] = True
+    return examples.only(kept)
 
 
 def markov(bundle: Bundle, starts: Array, ends: Array) -> Scorer:
@@ -53,28 +49,12 @@ def markov(bundle: Bundle, starts: Array, ends: Array) -> Scorer:
     return Markov().fit(bundle, starts, ends)
 
 
-class _PairMarkov(Markov):
-    """A Markov ranker that is taught pairs one by one."""
-
-    def learn(self, items: Array, targets: Array, n_items: int) -> Scorer:
-        """Learn that ``targets`` ``(P,)`` follow ``items`` ``(P,)``; each pair is a user of its own."""
-        pairs = np.stack([items, targets], axis=1).reshape(-1).astype(np.int64)
-        self._fit(Events(np.repeat(np.arange(len(items)), 2), pairs, len(items), n_items))
-        self.n_items = n_items
-        return self
-
-
-def markov_of_pairs(items: Array, targets: Array, n_items: int) -> Scorer:
-    """The Markov ranker, taught the pairs that training batches hold."""
-    return _PairMarkov().learn(items, targets, n_items)
-
-
 def with_ends(examples: Examples, ends: Array) -> Examples:
-    """The same questions with other ends of the histories."""
+    """The same examples with other ends of their histories."""
     return replace(examples, ends=ends)
 
 
-def gain(name: str, honest: float, faulty: float) -> str:
+def gain(name: str, without_fault: float, with_fault: float) -> str:
     """A sentence about a probe's two figures."""
-    change = f" ({faulty / honest:.2f} times as much)" if honest > 0 else ""
-    return f"{name}: NDCG@{AT} {honest:.4f} without the fault, {faulty:.4f} with it{change}."
+    change = f" ({with_fault / without_fault:.2f} times as much)" if without_fault > 0 else ""
+    return f"{name}: NDCG@{AT} {without_fault:.4f} without the fault, {with_fault:.4f} with it{change}."

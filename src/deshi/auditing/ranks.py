@@ -7,7 +7,6 @@ import polars as pl
 
 from deshi.arrays import range_rows
 from deshi.auditing.bundle import Flat
-from deshi.auditing.examples import asked_once
 from deshi.auditing.finding import Finding, count, finding, place
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
@@ -45,7 +44,7 @@ def audit_ranks(
     if not full:
         joined = joined.with_columns(pl.col("n_candidates").alias("candidates"))
     found = _nan(flat, stored, expected) + _wrong_targets(flat, stored, expected, part)
-    found += _once(flat, split, examples, joined, part)
+    found += _once(flat, examples, joined, part)
     if honest is not None:
         again = honest.select(*(pl.col(key).cast(pl.Int64) for key in keys), pl.col("rank").alias("fair"), "optimistic")
         joined = joined.join(again.unique(keys), on=keys, how="left")
@@ -108,15 +107,32 @@ def _wrong_targets(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame, par
     return [finding("wrong-target", what, _examples(flat, other), effect, fix)]
 
 
-def _once(flat: Flat, split: Split, examples: Examples, joined: pl.DataFrame, part: str) -> list[Finding]:
-    """Every example once: the distributed sampler's repeats, the dropped batch's absences."""
+def _once(flat: Flat, examples: Examples, joined: pl.DataFrame, part: str) -> list[Finding]:
+    """Every example once: a distributed sampler repeats some, a dropped last batch leaves some out."""
     answered = np.bincount(joined["expected_case"].to_numpy(), minlength=len(examples))
     sizes = np.diff(examples.target_offsets)
     times = np.where(answered > sizes, -(-answered // sizes), (answered >= sizes).astype(np.int64))
     values = np.full(len(examples), np.nan)
     mean = joined.group_by("expected_case").agg(pl.col("rank").min())
     values[mean["expected_case"].to_numpy()] = ndcg_of(mean["rank"].to_numpy())
-    return asked_once(flat, split, examples, times, part, values)
+    ranked = ~np.isnan(values)
+    once = f"{values[ranked].mean():.4f}" if ranked.any() else "nowhere"
+    effect = f"The ranker has NDCG@{AT} {once} over {int(ranked.sum()):,} examples once"
+    if times[ranked].sum():
+        effect += f", {(values * times)[ranked].sum() / times[ranked].sum():.4f} counted as here"
+    problems = []
+    for name, wrong, what, fix in (
+        ("user-evaluated-twice", times > 1, "are counted more than once",
+         "Evaluate on one process, or gather by example number and drop what a distributed sampler has repeated."),
+        ("user-not-evaluated", times == 0, "are missing",
+         "Keep the last, smaller batch (drop_last=False) and gather the ranks of all processes before averaging."),
+    ):  # fmt: skip
+        if wrong.any():
+            where = (place(user=flat.bundle.users[USER][int(examples.users[n])], example=n, times=int(times[n]))
+                     for n in np.flatnonzero(wrong).tolist())  # fmt: skip
+            share = count(int(wrong.sum()), len(examples), f"{part} examples")
+            problems.append(finding(name, f"{share} {what}.", where, effect + ".", fix))
+    return problems
 
 
 def _removed(flat: Flat, joined: pl.DataFrame) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What the stage ``audit`` hands back, and how it looks in a terminal and in a notebook."""
+"""Result of ``audit``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
 from deshi.auditing.finding import SEVERITIES, Finding, exit_code
-from deshi.data.rendering import Rendered
+from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, Tone, paragraphs
 
-COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+TONES: Mapping[str, Tone] = {"error": "alarm", "warning": "caution", "note": "info"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class AuditResult(Rendered):
+class AuditResult(Result):
     """A finished audit.
 
     Attributes:
@@ -62,41 +57,20 @@ class AuditResult(Rendered):
         trust = "do not trust its figures before they are fixed" if counts["error"] else "no error"
         return f"{self.subject}: {', '.join(parts)}; {trust}."
 
-    def tables(self) -> Group:
-        """The findings for a rich console."""
-        shown: list[RenderableType] = [_panel(one) for one in self.findings]
+    def blocks(self) -> list[Block]:
+        """The findings, the figures, what was looked at, the verdict."""
+        blocks: list[Block] = [_finding(finding) for finding in self.findings]
         if self.metrics:
-            shown.append(self._figures())
+            rows = [[metric, *(f"{value:.4f}" for value in values)] for metric, values in self.metrics.items()]
+            blocks.append(Table("Computed again, with 95 % intervals", ["Metric", "Mean", "From", "To"], rows))
         if self.checked:
-            shown.append(self._checked())
-        shown += [Text(sentence) for sentence in self.notes]
-        style = COLOURS["error"] if self.exit_code else "bold green"
-        shown += [Text(self.verdict, style=style), Text(f"Written to {self.folder}")]
-        return Group(*shown)
-
-    def _checked(self) -> Table:
-        table = Table(title="What was looked at", title_justify="left")
-        table.add_column("Part")
-        table.add_column("Findings", justify="right")
-        table.add_column("Seconds", justify="right")
-        for one in self.checked:
-            table.add_row(one.what, str(one.findings), f"{one.seconds:.1f}")
-        return table
-
-    def _figures(self) -> Table:
-        table = Table(title="Computed again, with 95 % intervals", title_justify="left")
-        for name in ("Metric", "Mean", "From", "To"):
-            table.add_column(name, justify="left" if name == "Metric" else "right")
-        for metric, values in self.metrics.items():
-            table.add_row(metric, *(f"{value:.4f}" for value in values))
-        return table
+            rows = [[check.what, str(check.findings), f"{check.seconds:.1f}"] for check in self.checked]
+            blocks.append(Table("What was looked at", ["Part", "Findings", "Seconds"], rows))
+        verdict = Paragraph(self.verdict, "alarm" if self.exit_code else "good")
+        return [*blocks, *paragraphs(*self.notes), verdict, Paragraph(f"Written to {self.folder}")]
 
 
-def _panel(one: Finding) -> Panel:
-    lines = Text()
-    for label, content in (("", one.what), ("where", "; ".join(one.where)), ("effect", one.effect), ("fix", one.fix)):
-        if content:
-            lines.append(f"{label + ':':<8}" if label else "", style="bold").append(content + "\n")
-    lines.rstrip()
-    title = Text(f"{one.severity}: {one.name}", style=COLOURS[one.severity])
-    return Panel(lines, title=title, title_align="left", border_style=COLOURS[one.severity])
+def _finding(finding: Finding) -> Table:
+    lines = {"what": finding.what, "where": "; ".join(finding.where), "effect": finding.effect, "fix": finding.fix}
+    rows: list[Row] = [[Cell(label, bold=True), text] for label, text in lines.items() if text]
+    return Table(f"{finding.severity}: {finding.name}", (), rows, align="ll", tone=TONES[finding.severity])

@@ -1,4 +1,4 @@
-"""The audit of deshi's own artifacts, subject by subject: data, batches, student, evaluations."""
+"""The audit of deshi's own artifacts: data, split, training ranges, student, evaluations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import polars as pl
 
-from deshi.arrays import Ints
-from deshi.auditing.batches import audit_batches
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.examples import audit_questions
-from deshi.auditing.figures import audit_figures
 from deshi.auditing.finding import Finding, finding, place
 from deshi.auditing.probe import AT, ndcg_per_example
 from deshi.auditing.provenance import audit_record, audit_weights
@@ -24,37 +19,34 @@ from deshi.auditing.ranks import audit_ranks
 from deshi.auditing.reranking import recompute
 from deshi.auditing.result import Checked
 from deshi.auditing.selection import audit_selection
-from deshi.auditing.split import audit_split
+from deshi.auditing.split import audit_split, audit_training_ranges
 from deshi.auditing.student import audit_student
-from deshi.auditing.subject import Fitted, Subject
+from deshi.auditing.subject import Subject
 from deshi.auditing.table import audit_table, reproduced
-from deshi.data.sequences import Augmentation
-from deshi.data.splits import Examples, Split
-from deshi.evaluation.stored import Evaluation, read_curve
+from deshi.configuration.run_folders import CANDIDATES_FILE, RUN_FILE, WEIGHTS_FILE
+from deshi.data.splits import PARTS, Examples, Split
 from deshi.models.base import Student
 from deshi.models.scorers import StudentScorer
+from deshi.runs import Evaluation, Run, read_curve
 from deshi.training.module import MONITOR
-from deshi.training.runs import STUDENT_FILE, load_selected_student, load_student
-from deshi.training.trainer import data_module
 
 log = logging.getLogger(__name__)
 
 Step = tuple[str, Callable[[], list[Finding]]]
 
 
-def audit(subject: Subject, max_positions: int) -> tuple[list[Finding], list[Checked]]:
+def audit(subject: Subject) -> tuple[list[Finding], list[Checked]]:
     """Run every check that applies to a subject.
 
     Args:
         subject: what is looked at.
-        max_positions: of the training batches.
 
     Returns:
         The findings in the order of the checks, and what was looked at.
     """
     findings: list[Finding] = []
     checked: list[Checked] = []
-    for what, step in _steps(subject, max_positions):
+    for what, step in _steps(subject):
         begin = time.perf_counter()
         found = step()
         checked.append(Checked(what, time.perf_counter() - begin, len(found)))
@@ -63,81 +55,63 @@ def audit(subject: Subject, max_positions: int) -> tuple[list[Finding], list[Che
     return findings, checked
 
 
-def _steps(subject: Subject, max_positions: int) -> Iterator[Step]:
-    bundle, split, fitted = subject.bundle, subject.split, subject.fitted
+def _steps(subject: Subject) -> Iterator[Step]:
+    bundle, split, run = subject.bundle, subject.split, subject.run
     yield "bundle", lambda: audit_bundle(bundle)
-    yield "split", lambda: audit_split(bundle, split, fitted.cfg.eval.filter_seen if fitted else True)
-    if fitted is not None:
-        own = audit_record(fitted.record, bundle, fitted.folder / "run.json")
-        own += audit_weights(fitted.folder / STUDENT_FILE, bundle)
+    yield "split", lambda: audit_split(bundle, split, run.config.eval.filter_seen if run else True)
+    if run is not None:
+        own = audit_record(run.record, bundle, run.folder / RUN_FILE)
+        own += audit_weights(run.folder / WEIGHTS_FILE, bundle)
         yield "provenance of the run", lambda: own
         if own:  # with other data or broken weights, batches and answers say nothing about this run
             return
-        yield from _of_run(subject, fitted, max_positions)
+        yield from _of_run(subject, run)
     for evaluation, asked in subject.evaluations:
         yield from _of_evaluation(subject, evaluation, asked)
 
 
-def _of_run(subject: Subject, fitted: Fitted, max_positions: int) -> Iterator[Step]:
-    bundle, split = subject.bundle, subject.split
-    selected = load_selected_student(fitted.folder)
-    examples = split.examples(bundle, "validation")
-    train = fitted.cfg.train
-    with warnings.catch_warnings():  # the audit says with counts what these warn of
+def _of_run(subject: Subject, run: Run) -> Iterator[Step]:
+    selected = run.selected_student()
+    examples = subject.split.examples(subject.bundle, "validation")
+    yield "training ranges", lambda: _training_ranges(subject, run, selected)
+    yield "student", lambda: audit_student(selected, subject.bundle, examples)
+    yield "recorded figure", lambda: _recorded(subject, run, selected, examples)
+
+
+def _training_ranges(subject: Subject, run: Run, student: Student) -> list[Finding]:
+    """What the run was trained on by its own settings, and in its refit on training and validation together."""
+    bundle, split, train, seen = subject.bundle, subject.split, run.config.train, run.config.eval.filter_seen
+    with warnings.catch_warnings():  # the finding says with counts what this warns of
         warnings.simplefilter("ignore")
         ranges = split.train_ranges(bundle, train.train_targets)
-    yield "training batches", lambda: _batches(subject, fitted, selected, ranges, False, max_positions)
+    findings = audit_training_ranges(bundle, split, ranges, PARTS, seen)
     if train.refit:
-        again = split.refit_ranges(bundle)
-        yield "batches of the refit", lambda: _batches(subject, fitted, selected, again, True, max_positions)
-    yield "validation batches", lambda: _questions(subject, fitted, selected, ranges, examples)
-    yield "student", lambda: audit_student(selected, bundle, examples)
-    yield "recorded figure", lambda: _recorded(subject, fitted, selected, examples)
+        findings += audit_training_ranges(bundle, split, split.refit_ranges(bundle), PARTS[1:], seen)
+    return [_with_own_figures(problem, subject, student, seen) for problem in findings]
 
 
-def _batches(
-    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], refit: bool, limit: int
-) -> list[Finding]:
-    """One epoch of the batches that ``deshi fit`` makes, with the run's own settings."""
-    bundle, split, cfg = subject.bundle, subject.split, fitted.cfg
-    data = data_module(cfg, bundle, *ranges, None, student.max_length)
-    changes = Augmentation(**cfg.train.augment.model_dump())
-    seen = cfg.eval.filter_seen
-    found = audit_batches(bundle, split, data.epoch(0), changes, refit, cfg.train.windows, seen, limit)
-    return [_with_own_figures(one, subject, student, seen) for one in found]
-
-
-def _with_own_figures(one: Finding, subject: Subject, student: Student, filter_seen: bool) -> Finding:
+def _with_own_figures(problem: Finding, subject: Subject, student: Student, filter_seen: bool) -> Finding:
     """A leak's effect on this very run: its figure where the targets were trained on, and where they were not."""
-    if one.name not in ("validation-target-trained-on", "training-range-short"):
-        return one
     figures = []
-    for part in ("validation", "test"):
+    for part in PARTS:
         examples = subject.split.examples(subject.bundle, part)
         if len(examples):
             value = ndcg_per_example(StudentScorer(student), subject.bundle, examples, filter_seen).mean()
             figures.append(f"{value:.4f} on {part}")
-    return replace(one, effect=f"{one.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
+    return replace(problem, effect=f"{problem.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
 
 
-def _questions(
-    subject: Subject, fitted: Fitted, student: Student, ranges: tuple[Ints, Ints], examples: Examples
-) -> list[Finding]:
-    data: Any = data_module(fitted.cfg, subject.bundle, *ranges, examples, student.max_length)
-    return audit_questions(subject.bundle, subject.split, examples, data.val_dataloader())
-
-
-def _recorded(subject: Subject, fitted: Fitted, student: Student, examples: Examples) -> list[Finding]:
+def _recorded(subject: Subject, run: Run, student: Student, examples: Examples) -> list[Finding]:
     """The figure that selected the student must come back, and must be validation's."""
-    bundle, seen = subject.bundle, fitted.cfg.eval.filter_seen
-    scorer, recorded = StudentScorer(student), fitted.metrics.get(MONITOR)
+    bundle, seen = subject.bundle, run.config.eval.filter_seen
+    scorer, recorded = StudentScorer(student), run.metrics.get(MONITOR)
     test = subject.split.examples(bundle, "test")
     figures = {"validation": ndcg_per_example(scorer, bundle, examples, seen)}
     lost = recorded is not None and not reproduced(recorded, figures["validation"])
     if lost and len(test):
         figures["test"] = ndcg_per_example(scorer, bundle, test, seen)
     measured = figures if "test" in figures else None
-    selection = audit_selection(fitted.record, read_curve(fitted.folder), recorded, measured)
+    selection = audit_selection(run.record, read_curve(run.folder), recorded, measured)
     if any(one.name == "selected-on-test" for one in selection):
         return selection
     return selection + audit_table(scorer, bundle, examples, recorded, seen, figures["validation"])
@@ -145,11 +119,11 @@ def _recorded(subject: Subject, fitted: Fitted, student: Student, examples: Exam
 
 def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> Iterator[Step]:
     record, bundle = evaluation.record, subject.bundle
-    foreign = audit_record(record, bundle, evaluation.folder / "run.json")
+    foreign = audit_record(record, bundle, evaluation.folder / RUN_FILE)
     yield "provenance of the evaluation", lambda: foreign
     if not foreign:
         for part in evaluation.parts:
-            yield f"ranks and figures, {part}", lambda part=part: _part(subject, evaluation, split, part)  # type: ignore[misc]
+            yield f"ranks, {part}", lambda part=part: _part(subject, evaluation, split, part)  # type: ignore[misc]
 
 
 def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> list[Finding]:
@@ -157,13 +131,11 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     ranks, examples = evaluation.ranks(part), split.examples(bundle, part)
     full, seen = protocol["candidates"] == "full", bool(protocol["filter_seen"])
     honest = None
-    if full and subject.fitted is not None:
-        student, _ = load_student(subject.fitted.folder)
-        honest = recompute(StudentScorer(student), bundle, examples, seen)
+    if full and subject.run is not None:
+        honest = recompute(StudentScorer(subject.run.student()), bundle, examples, seen)
     found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
-    found += audit_figures(evaluation.metrics, ranks, part, examples.ends - examples.starts)
     found += _refitted(subject, evaluation, part)
-    drawn = evaluation.folder / "candidates.parquet"
+    drawn = evaluation.folder / CANDIDATES_FILE
     if drawn.is_file():
         found += audit_candidates(pl.read_parquet(drawn).filter(pl.col("part") == part), ranks)
     return found
@@ -171,14 +143,14 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
 
 def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Finding]:
     """Validation figures of weights that were refitted on validation: a warning, since evaluate says it too."""
-    fitted = subject.fitted
-    if part != "validation" or fitted is None or not fitted.cfg.train.refit:
+    run = subject.run
+    if part != "validation" or run is None or not run.config.train.refit:
         return []
     name = f"validation/ndcg@{AT}"
     ranks = evaluation.ranks(part)
     what = f"All {ranks['example'].n_unique():,} validation examples of this evaluation were trained on by the refit."
     effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
-    effect += f"{fitted.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
+    effect += f"{run.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
     fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
     where = [place(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
     return [finding("validation-target-trained-on", what, where, effect, fix, "warning")]

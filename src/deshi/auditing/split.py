@@ -1,6 +1,8 @@
-"""Is the split honest? Boundaries, training ranges, histories and targets of its questions."""
+"""Checks of a split: boundaries, training ranges, and the histories and targets of its examples."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,39 +25,46 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
         filter_seen: of the evaluation; the probes that measure effects rank as it does.
     """
     flat = Flat.of(bundle)
-    found = _training_range(flat, split, *split.train_ranges(bundle), filter_seen)
+    findings = audit_training_ranges(bundle, split, split.train_ranges(bundle), PARTS, filter_seen)
     for part in PARTS:
         examples = split.examples(bundle, part)
         if len(examples):
-            found += wrong_ends(flat, split, part, examples, examples.ends, filter_seen)
-            found += _duplicates(flat, split, part, examples, filter_seen)
-            found += _cold(flat, split, part, examples)
-            found += _tied_order(flat, part, examples)
-    return [*found, *_future(flat, split)]
+            findings += _wrong_ends(flat, split, part, examples, filter_seen)
+            findings += _duplicates(flat, split, part, examples, filter_seen)
+            findings += _cold(flat, split, part, examples)
+            findings += _tied_order(flat, part, examples)
+    return [*findings, *_future(flat, split)]
 
 
-def trained_on(bundle: Bundle, split: Split, part: str, wanted: Array) -> Array:
-    """``(C,)`` bool: which examples of a part have a target among the flat positions that ``wanted`` ``(E,)`` marks."""
-    examples = split.examples(bundle, part)
-    owner = examples.owners
-    return np.bincount(owner[wanted[examples.target_rows]], minlength=len(examples)) > 0
+def audit_training_ranges(
+    bundle: Bundle, split: Split, ranges: tuple[Array, Array], parts: Sequence[str], filter_seen: bool = True
+) -> list[Finding]:
+    """Training ranges that hold targets of an evaluated part, or end before the training part does.
 
-
-def _training_range(flat: Flat, split: Split, starts: Array, ends: Array, filter_seen: bool) -> list[Finding]:
-    inside = np.arange(len(flat.items)) < ends[flat.users]
-    found = []
-    for part in PARTS:
-        leaked = trained_on(flat.bundle, split, part, inside)
-        if leaked.any():
-            found.append(leak(flat, split, part, leaked, (starts, ends), filter_seen))
-    trainable = split.train_end - starts >= 2
-    short = trainable & (ends < split.train_end)
+    Args:
+        bundle: the data.
+        split: made from that bundle.
+        ranges: flat ``(starts, ends)`` of what is trained on: in each range every event but the first is a target.
+        parts: what must not be trained on.
+        filter_seen: of the evaluation; the probes that measure effects rank as it does.
+    """
+    flat, (starts, ends) = Flat.of(bundle), ranges
+    trained = np.arange(len(flat.items)) < ends[flat.users]
+    findings = []
+    for part in parts:
+        examples = split.examples(bundle, part)
+        hits = np.bincount(examples.owners[trained[examples.target_rows]], minlength=len(examples))
+        if hits.any():
+            findings.append(_leak(flat, split, part, hits > 0, ranges, filter_seen))
+    short = (split.train_end - starts >= 2) & (ends < split.train_end)
     if short.any():
-        found.append(short_range(flat, split, short, (starts, ends), filter_seen))
-    return found
+        findings.append(_short_range(flat, split, short, ranges, filter_seen))
+    return findings
 
 
-def leak(flat: Flat, split: Split, part: str, leaked: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
+def _leak(
+    flat: Flat, split: Split, part: str, leaked: Array, ranges: tuple[Array, Array], filter_seen: bool
+) -> Finding:
     """Targets of a part that are trained on; its effect is what a Markov ranker gains by it on those examples."""
     bundle, examples = flat.bundle, split.examples(flat.bundle, part)
     asked = sample_examples(examples, only=leaked)
@@ -76,7 +85,7 @@ def leak(flat: Flat, split: Split, part: str, leaked: Array, ranges: tuple[Array
     return finding(f"{part}-target-trained-on", what, where, effect, fix)
 
 
-def short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
+def _short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
     """Training that stops before its range ends, and what a Markov ranker loses by it on the test examples."""
     bundle = flat.bundle
     examples = split.examples(bundle, "test")
@@ -95,10 +104,9 @@ def short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Arr
     return finding("training-range-short", what, flat.places(split.train_end[short] - 1), effect, fix)
 
 
-def wrong_ends(
-    flat: Flat, split: Split, part: str, examples: Examples, ends: Array, filter_seen: bool = True
-) -> list[Finding]:
-    """Histories that do not end right before the example's first target; ``ends`` ``(C,)`` are those that are used."""
+def _wrong_ends(flat: Flat, split: Split, part: str, examples: Examples, filter_seen: bool) -> list[Finding]:
+    """Histories that do not end right before the example's first target."""
+    ends = examples.ends
     first = np.minimum.reduceat(examples.target_rows, examples.target_offsets[:-1])
     found = []
     for name, wrong, what, fix in (

@@ -1,0 +1,31 @@
+"""Finished evaluations side by side: intervals over users, paired tests, tables."""
+
+from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
+from deshi.comparison.compute import compare_evaluations
+from deshi.comparison.models import Group, Member, group, named
+from deshi.comparison.output import figures_frame, tests_frame, write_comparison
+from deshi.comparison.pairing import check_measured_alike
+from deshi.comparison.result import CompareResult
+from deshi.comparison.settings import belongs_to, flatten, settings_of
+from deshi.comparison.tables import tables_of
+
+__all__ = [
+    "CompareResult",
+    "Comparison",
+    "Figure",
+    "Group",
+    "Member",
+    "Model",
+    "PairTest",
+    "belongs_to",
+    "check_measured_alike",
+    "compare_evaluations",
+    "figures_frame",
+    "flatten",
+    "group",
+    "named",
+    "settings_of",
+    "tables_of",
+    "tests_frame",
+    "write_comparison",
+]

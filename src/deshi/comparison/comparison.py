@@ -1,4 +1,4 @@
-"""What a comparison holds: plain data, for tables, files and the report."""
+"""Plain data of a comparison, for tables, files and the report."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ class Model:
     """One row of a comparison: evaluations that differ only in the seed, or a baseline.
 
     Attributes:
-        label: its short name, unique in the comparison.
-        name: the student's or baseline's name.
+        name: short, unique in the comparison.
+        kind: the student, teacher or baseline that it is, such as ``sasrec``.
         seeds: of its runs, in the order of ``evaluations``; empty for a baseline.
         evaluations: the evaluations' folders.
         settings: the configuration shared by its runs, by dotted key; empty for a baseline.
-        baseline: whether it is a baseline.
+        is_baseline: whether it is a baseline.
     """
 
-    label: str
     name: str
+    kind: str
     seeds: tuple[int, ...]
     evaluations: tuple[str, ...]
     settings: Mapping[str, Any] = field(repr=False)
-    baseline: bool = False
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class PairTest:
 
     Attributes:
         metric: its name, such as ``ndcg@10``.
-        first: a model's label.
-        second: the label of what it is compared with.
+        first: a model's name.
+        second: the name of the model that it is compared with.
         difference: mean of first minus second.
         low: lower end of its paired bootstrap interval.
         high: upper end.
@@ -87,7 +87,7 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome of :func:`deshi.comparison.compute.compare_evaluations`.
+    """Models with their figures and paired tests, by :func:`deshi.comparison.compare_evaluations`.
 
     Attributes:
         data: the data set's name.
@@ -95,15 +95,15 @@ class Comparison:
         n_users: over whom everything is measured.
         metrics: the names, in the order of the columns.
         models: in the order of the rows; the best is not put first.
-        figures: by model label and metric.
-        tests: every pair (or every model against the baseline) on every metric; empty for a single model.
-        against: the label of the model that all are compared with, or None for all pairs.
+        figures: by model's name and metric.
+        tests: every pair (or every model with ``against``) on every metric; empty for a single model.
+        against: the name of the model that all are compared with, or None for all pairs.
         confidence: of the intervals; ``1 - confidence`` is the level of the tests.
         samples: bootstrap resamples.
         permutations: random sign flips of a permutation test.
         seed: of both.
         protocol: how the evaluations were measured, by dotted key.
-        warnings: sentences of the evaluations about what makes their figures doubtful, with the model's label.
+        warnings: sentences of the evaluations about what makes their figures doubtful, with the model's name.
         notes: sentences about the comparison.
     """
 
@@ -129,22 +129,22 @@ class Comparison:
         return 1.0 - self.confidence
 
     def best(self, metric: str) -> list[str]:
-        """The labels of the models with the greatest mean of ``metric``; several if they are equal."""
-        means = {label: figures[metric].mean for label, figures in self.figures.items()}
+        """The names of the models with the greatest mean of ``metric``; several if they are equal."""
+        means = {name: figures[metric].mean for name, figures in self.figures.items()}
         top = max(means.values())
-        return [label for label, mean in means.items() if math.isclose(mean, top, rel_tol=0, abs_tol=1e-12)]
+        return [name for name, mean in means.items() if math.isclose(mean, top, rel_tol=0, abs_tol=1e-12)]
 
     def compared_with(self, metric: str) -> str:
-        """The model that the marks of a metric's column refer to: the baseline, or else the best of the column."""
+        """The model that the marks of a metric's column refer to: ``against``, or else the best of the column."""
         return self.against if self.against is not None else self.best(metric)[0]
 
     def marked(self, metric: str) -> set[str]:
-        """The labels of the models that differ significantly from :meth:`compared_with` (permutation test, Holm)."""
-        anchor = self.compared_with(metric)
+        """The names of the models that differ significantly from :meth:`compared_with` (permutation test, Holm)."""
+        opponent = self.compared_with(metric)
         return {
-            test.first if test.second == anchor else test.second
+            test.first if test.second == opponent else test.second
             for test in self.tests
-            if test.metric == metric and anchor in (test.first, test.second) and test.permutation_holm < self.level
+            if test.metric == metric and opponent in (test.first, test.second) and test.permutation_holm < self.level
         }
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The comparison itself: from finished evaluations to figures with intervals and paired tests, as plain data."""
+"""A comparison: from finished evaluations to figures with intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 
 from deshi.arrays import Floats
 from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.models import Group, find_opponent, flatten, group, labelled
+from deshi.comparison.models import Group, find_model, flatten, group, named
 from deshi.comparison.pairing import check_measured_alike, per_user
 from deshi.comparison.warnings import evaluation_warnings, not_beating
 from deshi.evaluation.result import headline_k
-from deshi.evaluation.stored import Evaluation
 from deshi.metrics.significance import (
     bootstrap_means,
     effect_size,
@@ -24,9 +23,11 @@ from deshi.metrics.significance import (
     wilcoxon,
     wins_ties_losses,
 )
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 
 Pair = tuple[int, int]
+"""Numbers of two models."""
 
 METRICS = ("ndcg@10", "recall@10")
 FEWEST_PERMUTATIONS = 10_000
@@ -41,7 +42,7 @@ def compare_evaluations(
     part: str = "test",
     metrics: Sequence[str] = METRICS,
     against: str | None = None,
-    labels: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     with_baselines: bool = False,
     each_run: bool = False,
     samples: int = 2000,
@@ -52,11 +53,11 @@ def compare_evaluations(
     """Compare evaluations by user.
 
     Args:
-        evaluations: of :func:`deshi.evaluation.stored.find_evaluations`.
+        evaluations: of :func:`deshi.runs.find_evaluations`.
         part: validation or test.
         metrics: names such as ``ndcg@10``; any K, as ranks are exact.
-        against: a model (label, name or run) that all others are compared with; None compares all pairs.
-        labels: names of the models, in their order; None makes them.
+        against: a model (its name, its kind or a run of it) that all others are compared with; None compares all pairs.
+        names: of the models, in their order; None makes them.
         with_baselines: add the baselines that were evaluated beside the runs.
         each_run: don't join runs that differ only in the seed.
         samples: bootstrap resamples.
@@ -70,25 +71,26 @@ def compare_evaluations(
     if not evaluations:
         raise DeshiError("There is nothing to compare: give at least one run, e.g. deshi compare latest.")
     check_measured_alike(evaluations)
-    found, notes = group(evaluations, with_baselines, each_run)
-    groups = labelled(found, labels)
-    anchor = None if against is None else find_opponent(groups, against)
-    columns = list(dict.fromkeys(metrics))
-    by_seed = per_user(groups, part, columns)
-    values = np.stack([one.mean(axis=0) for one in by_seed], axis=1)  # (users, models, metrics)
-    pairs = _pairs([one.label for one in groups], anchor)
-    flips = permutations or _enough_permutations(len(pairs) * len(columns), confidence)
-    means = bootstrap_means(values.reshape(len(values), -1), samples, seed).reshape(-1, len(groups), len(columns))
+    unnamed, notes = group(evaluations, with_baselines, each_run)
+    groups = named(unnamed, names)
+    opponent = None if against is None else find_model(groups, against)
+    metrics = list(dict.fromkeys(metrics))
+    by_seed = per_user(groups, part, metrics)
+    values = np.stack([runs.mean(axis=0) for runs in by_seed], axis=1)  # (users, models, metrics)
+    pairs = _pairs([model.name for model in groups], opponent)
+    flips = permutations or _enough_permutations(len(pairs) * len(metrics), confidence)
+    # One set of resampled users for all models and metrics, so that the interval of a difference is a paired one.
+    means = bootstrap_means(values.reshape(len(values), -1), samples, seed).reshape(-1, len(groups), len(metrics))
     record = evaluations[0].record
     return Comparison(
         data=str(record["data"]),
         part=part,
         n_users=len(values),
-        metrics=columns,
-        models=[_model(one) for one in groups],
-        figures=_figures(groups, columns, by_seed, means, confidence),
-        tests=_tests([one.label for one in groups], pairs, columns, values, means, confidence, flips, seed),
-        against=anchor,
+        metrics=metrics,
+        models=[_model(model) for model in groups],
+        figures=_figures(groups, metrics, by_seed, means, confidence),
+        tests=_tests([model.name for model in groups], pairs, metrics, values, means, confidence, flips, seed),
+        against=opponent,
         confidence=confidence,
         samples=samples,
         permutations=flips,
@@ -97,19 +99,20 @@ def compare_evaluations(
         warnings=_warnings(groups, part),
         notes=[
             *notes,
-            *_label_notes(labelled(found), groups),
+            *_name_notes(named(unnamed), groups),
             *([ALONE] if each_run else _seed_notes(groups)),
             *([] if pairs else [NO_TESTS]),
         ],
     )
 
 
-def _pairs(labels: Sequence[str], against: str | None) -> list[Pair]:
-    numbers = range(len(labels))
+def _pairs(names: Sequence[str], against: str | None) -> list[Pair]:
+    """All pairs, or each other model with ``against``, which is the second then."""
+    numbers = range(len(names))
     if against is not None:
-        anchor = labels.index(against)
-        return [(one, anchor) for one in numbers if one != anchor]
-    return [(one, other) for one in numbers for other in numbers if one < other]
+        opponent = names.index(against)
+        return [(number, opponent) for number in numbers if number != opponent]
+    return [(first, second) for first in numbers for second in numbers if first < second]
 
 
 def _enough_permutations(n_tests: int, confidence: float) -> int:
@@ -120,26 +123,27 @@ def _enough_permutations(n_tests: int, confidence: float) -> int:
     return max(FEWEST_PERMUTATIONS, math.ceil(5 * n_tests / (1 - confidence)))
 
 
-def _model(one: Group) -> Model:
+def _model(model: Group) -> Model:
     return Model(
-        label=one.label,
-        name=one.first.name,
-        seeds=tuple(member.seed for member in one.members if member.seed is not None),
-        evaluations=tuple(str(member.evaluation.folder) for member in one.members),
-        settings={} if one.is_baseline else dict(one.first.settings),
-        baseline=one.is_baseline,
+        name=model.name,
+        kind=model.first.kind,
+        seeds=tuple(member.seed for member in model.members if member.seed is not None),
+        evaluations=tuple(str(member.evaluation.folder) for member in model.members),
+        settings={} if model.is_baseline else dict(model.first.settings),
+        is_baseline=model.is_baseline,
     )
 
 
 def _figures(
     groups: Sequence[Group], metrics: Sequence[str], by_seed: Sequence[Floats], means: Floats, confidence: float
 ) -> dict[str, dict[str, Figure]]:
+    """By model and metric: mean and spread over seeds, and the interval over users."""
     low, high = percentile_bounds(means, confidence)
     figures: dict[str, dict[str, Figure]] = {}
-    for row, (one, values) in enumerate(zip(groups, by_seed, strict=True)):
+    for row, (model, values) in enumerate(zip(groups, by_seed, strict=True)):
         runs = values.mean(axis=1)  # (members, metrics)
         spread = runs.std(axis=0, ddof=1) if len(runs) > 1 else None
-        figures[one.label] = {
+        figures[model.name] = {
             metric: Figure(
                 mean=float(runs[:, column].mean()),
                 std=None if spread is None else float(spread[column]),
@@ -153,7 +157,7 @@ def _figures(
 
 
 def _tests(
-    labels: Sequence[str],
+    names: Sequence[str],
     pairs: Sequence[Pair],
     metrics: Sequence[str],
     values: Floats,
@@ -166,77 +170,84 @@ def _tests(
     if not pairs:
         return []
     n_users, _, n_metrics = values.shape
-    cells = [(column, one, other) for column in range(n_metrics) for one, other in pairs]
-    flat = [(one * n_metrics + column, other * n_metrics + column) for column, one, other in cells]
-    flipped = permutation_p_values(values.reshape(n_users, -1), flat, permutations, seed)
-    ranked = [wilcoxon(values[:, one, column], values[:, other, column]) for column, one, other in cells]
-    corrected, ranked_corrected = holm([float(p) for p in flipped]), holm(ranked)
+    cells = [(column, first, second) for column in range(n_metrics) for first, second in pairs]
+    # The permutation test takes all columns (model, metric) at once: the flips are drawn once for every pair.
+    flat = [(first * n_metrics + column, second * n_metrics + column) for column, first, second in cells]
+    permutation = [float(p) for p in permutation_p_values(values.reshape(n_users, -1), flat, permutations, seed)]
+    signed_ranks = [wilcoxon(values[:, first, column], values[:, second, column]) for column, first, second in cells]
+    corrected = zip(permutation, signed_ranks, holm(permutation), holm(signed_ranks), strict=True)
     tests = []
-    for number, (column, one, other) in enumerate(cells):
-        first, second = values[:, one, column], values[:, other, column]
-        low, high = percentile_bounds(means[:, one, column] - means[:, other, column], confidence)
-        wins, ties, losses = wins_ties_losses(first, second)
+    for (column, first, second), p_values in zip(cells, corrected, strict=True):
+        low, high = percentile_bounds(means[:, first, column] - means[:, second, column], confidence)
         tests.append(
-            PairTest(
-                metric=metrics[column],
-                first=labels[one],
-                second=labels[other],
-                difference=float((first - second).mean()),
-                low=float(low),
-                high=float(high),
-                permutation_p=float(flipped[number]),
-                wilcoxon_p=ranked[number],
-                permutation_holm=corrected[number],
-                wilcoxon_holm=ranked_corrected[number],
-                effect_size=effect_size(first, second),
-                wins=wins,
-                ties=ties,
-                losses=losses,
+            _test(
+                (metrics[column], names[first], names[second]), values[:, [first, second], column], low, high, p_values
             )
         )
     return tests
 
 
+def _test(
+    key: tuple[str, str, str], values: Floats, low: Floats, high: Floats, p_values: tuple[float, float, float, float]
+) -> PairTest:
+    """One test.
+
+    Args:
+        key: metric, first and second model.
+        values: ``(users, 2)`` of both models.
+        low: lower end of the interval of the difference.
+        high: upper end.
+        p_values: of the permutation test and of Wilcoxon's, then both corrected.
+    """
+    first, second = values.T
+    wins, ties, losses = wins_ties_losses(first, second)
+    difference = float((first - second).mean())
+    return PairTest(
+        *key, difference, float(low), float(high), *p_values, effect_size(first, second), wins, ties, losses
+    )
+
+
 def _warnings(groups: Sequence[Group], part: str) -> list[str]:
-    """What the evaluations warn of, with the model's label and, if it has several runs, the seed first."""
-    found = []
-    for one in groups:
-        for member in one.members if not one.is_added else ():
-            name = one.label if len(one.members) == 1 else f"{one.label}, seed {member.seed}"
-            sentences = evaluation_warnings(member.evaluation)
-            found += [f"{name}: {' '.join(sentences)}"] if sentences else []
-    return [*found, *(sentence for one in groups if not one.is_added for sentence in _not_beating(one, part))]
+    """Warnings of the evaluations, with the model's name and, if it has several runs, the seed first."""
+    models = [model for model in groups if not model.is_added]
+    sentences = []
+    for model in models:
+        for member in model.members:
+            name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
+            warnings = evaluation_warnings(member.evaluation)
+            sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
+    return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 
 
-def _not_beating(one: Group, part: str) -> list[str]:
+def _not_beating(model: Group, part: str) -> list[str]:
     """Whether the model, as the mean of its runs, beats the baselines that were evaluated beside them."""
-    metrics = [member.evaluation.metrics for member in one.members]
+    metrics = [member.evaluation.metrics for member in model.members]
     ks = [int(key.rpartition("@")[2]) for key in metrics[0] if key.startswith(f"{part}/ndcg@")]
     key = f"{part}/ndcg@{headline_k(ks)}" if ks else ""
     if any(key not in figures for figures in metrics):
         return []
-    beside = {name: each for member in one.members for name, each in member.evaluation.baselines.items()}
-    baselines = {name: each[key] for name, each in beside.items() if key in each}
-    own = sum(figures[key] for figures in metrics) / len(metrics)
-    return not_beating(one.label, own, baselines, f"{key.partition('/')[2].upper()}, {part}")
+    figures_of = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
+    baselines = {name: each[key] for name, each in figures_of.items() if key in each}
+    mean = sum(figures[key] for figures in metrics) / len(metrics)
+    return not_beating(model.name, mean, baselines, f"{key.partition('/')[2].upper()}, {part}")
 
 
-def _label_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:
-    """Which runs got the user's labels: labels go by order, and a shell sorts run folders by time."""
-    named = []
-    for one, other in zip(groups, made, strict=True):
-        if one.label != other.label:
-            found = [member.evaluation for member in one.members]
-            runs = [Path(evaluation.record.get("run") or evaluation.folder).name for evaluation in found]
-            named.append(f"{one.label} is {other.label} of {', '.join(runs)}")
-    return [f"Labels: {'; '.join(named)}."] if named else []
+def _name_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:
+    """Which runs got the user's names: names go by order, and a shell sorts run folders by time."""
+    sentences = []
+    for model, unnamed in zip(groups, made, strict=True):
+        if model.name != unnamed.name:
+            evaluations = [member.evaluation for member in model.members]
+            runs = [Path(evaluation.record.get("run") or evaluation.folder).name for evaluation in evaluations]
+            sentences.append(f"{model.name} is {unnamed.name} of {', '.join(runs)}")
+    return [f"Names: {'; '.join(sentences)}."] if sentences else []
 
 
 def _seed_notes(groups: Sequence[Group]) -> list[str]:
     """How little is known about other seeds."""
-    trained = [one for one in groups if not one.is_baseline]
-    single = [one.label for one in trained if len(one.members) == 1]
-    few = [one.label for one in trained if 1 < len(one.members) < GOOD_SEEDS]
+    trained = [model for model in groups if not model.is_baseline]
+    single = [model.name for model in trained if len(model.members) == 1]
+    few = [model.name for model in trained if 1 < len(model.members) < GOOD_SEEDS]
     notes = []
     if single:
         notes.append(f"One seed of {', '.join(single)}: the spread over seeds is unknown, a test covers users only.")
@@ -244,6 +255,6 @@ def _seed_notes(groups: Sequence[Group]) -> list[str]:
         notes.append(
             f"Two seeds of {', '.join(few)}: the spread over seeds is weakly known; train {GOOD_SEEDS} or more."
         )
-    if len({len(one.members) for one in trained}) > 1:
+    if len({len(model.members) for model in trained}) > 1:
         notes.append("The models have different numbers of seeds; an average over more seeds varies less.")
     return notes

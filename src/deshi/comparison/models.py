@@ -1,4 +1,4 @@
-"""From evaluations to models: runs that differ only in the seed are one, and every model gets a short name."""
+"""Models of a comparison: evaluations of runs that differ only in the seed, under a short name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from deshi.comparison.settings import belongs_to, flatten, settings_of
-from deshi.configuration.saved import CONFIG_FILE
 from deshi.configuration.targets import TARGET, suggestion
-from deshi.evaluation.stored import Evaluation
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 
 OUTCOMES = ("seed", "name", "selected_epoch", "trained_epochs", "threads", "positions", "precision")
 """Entries of a fit's ``run.json`` that differ between seeds."""
 
-LABEL_KEYS = 4
-"""Differing keys that a label shows at most, unless it needs more to be unique."""
+NAME_KEYS = 4
+"""Differing keys that a name shows at most, unless it needs more to be unique."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +26,14 @@ class Member:
 
     Attributes:
         evaluation: where the ranks are.
-        name: the student's or baseline's name.
+        kind: the student, teacher or baseline that it is, such as ``sasrec``.
         baseline: the name of a baseline beside the evaluated one, else None.
         settings: flat configuration without what may differ inside a model.
         seed: of the run, None for a baseline.
     """
 
     evaluation: Evaluation
-    name: str
+    kind: str
     baseline: str | None
     settings: Mapping[str, Any] = field(repr=False)
     seed: int | None
@@ -42,10 +41,10 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A model before it is measured: its members, one a seed, and its label."""
+    """A model before it is measured: its members, one a seed, and its name."""
 
     members: tuple[Member, ...]
-    label: str = ""
+    name: str = ""
 
     @property
     def first(self) -> Member:
@@ -77,72 +76,69 @@ def group(
     newest = _one_a_run(evaluations, notes)
     members = [_member(evaluation) for evaluation in newest]
     if with_baselines:
-        members += [_baseline(one, name) for one in newest for name in one.baselines]
+        members += [_baseline(evaluation, name) for evaluation in newest for name in evaluation.baselines]
         if len(members) == len(newest):
             notes.append("No baselines were evaluated beside these runs; deshi evaluate with_baselines=true.")
-    found: dict[str, list[Member]] = {}
+    alike: dict[str, list[Member]] = {}
     for number, member in enumerate(members):
-        own = f"{number}" if each_run and member.seed is not None else ""
-        found.setdefault(_text([member.name, member.settings, own]), []).append(member)
-    groups = [Group(tuple(_one_a_seed(same, notes))) for same in found.values()]
-    return sorted(groups, key=lambda one: one.is_added), notes
+        separate = f"{number}" if each_run and member.seed is not None else ""
+        alike.setdefault(_text([member.kind, member.settings, separate]), []).append(member)
+    groups = [Group(tuple(_one_a_seed(same, notes))) for same in alike.values()]
+    return sorted(groups, key=lambda model: model.is_added), notes
 
 
-def labelled(groups: Sequence[Group], labels: Sequence[str] | None = None) -> list[Group]:
-    """``groups`` with unique labels: the user's for the models named, else made from what differs.
-
-    Raises:
-        DeshiError: if there is not one label, and another one, for each model.
-    """
-    named = [one for one in groups if not one.is_added]
-    made = _made_labels(groups)
-    if labels is None:
-        return [replace(one, label=label) for one, label in zip(groups, made, strict=True)]
-    models = ", ".join(label for one, label in zip(groups, made, strict=True) if not one.is_added)
-    if len(labels) != len(named):
-        raise DeshiError(f"labels has {len(labels)} entries, expected {len(named)}, for the models {models}.")
-    rest = made[len(named) :]
-    whole = [*labels, *rest]
-    if len(set(whole)) != len(whole):
-        raise DeshiError(f"labels are {', '.join(whole)}, expected different ones for the models {models}.")
-    return [replace(one, label=label) for one, label in zip(groups, whole, strict=True)]
-
-
-def find_opponent(groups: Sequence[Group], text: str) -> str:
-    """The label of the model that ``text`` names: a label, a name, or a folder of one of its runs.
+def named(groups: Sequence[Group], names: Sequence[str] | None = None) -> list[Group]:
+    """``groups`` with unique names: the user's for the runs' models, else made from what differs.
 
     Raises:
-        DeshiError: if no model or more than one is meant, with the labels.
+        DeshiError: if there is not one name, and another one, for each model.
     """
-    labels = [one.label for one in groups]
-    if text in labels:
+    made = _made_names(groups)
+    n_models = sum(not model.is_added for model in groups)  # baselines that came along stand last and keep their names
+    models = ", ".join(made[:n_models])
+    if names is not None and len(names) != n_models:
+        raise DeshiError(f"names has {len(names)} entries, expected {n_models}, for the models {models}.")
+    all_names = made if names is None else [*names, *made[n_models:]]
+    if names is not None and len(set(all_names)) != len(all_names):
+        raise DeshiError(f"names are {', '.join(all_names)}, expected different ones for the models {models}.")
+    return [replace(model, name=name) for model, name in zip(groups, all_names, strict=True)]
+
+
+def find_model(groups: Sequence[Group], text: str) -> str:
+    """The name of the model that ``text`` means: a model's name or kind, or a folder of one of its runs.
+
+    Raises:
+        DeshiError: if no model or more than one is meant, with their names.
+    """
+    names = [model.name for model in groups]
+    if text in names:
         return text
-    found = [one.label for one in groups if text == one.first.name or text in _names(one)]
-    if len(found) == 1:
-        return found[0]
-    problem = f"means {' and '.join(repr(label) for label in found)}" if found else "is no model of this comparison"
-    quoted = ", ".join(repr(label) for label in labels)
-    raise DeshiError(f"against={text} {problem}. {suggestion(text, labels, 'models')} The models are {quoted}.")
+    matches = [model.name for model in groups if text == model.first.kind or text in _folder_names(model)]
+    if len(matches) == 1:
+        return matches[0]
+    problem = f"means {' and '.join(map(repr, matches))}" if matches else "is no model of this comparison"
+    models = ", ".join(map(repr, names))
+    raise DeshiError(f"against={text} {problem}. {suggestion(text, names, 'models')} The models are {models}.")
 
 
-def _names(one: Group) -> set[str]:
+def _folder_names(model: Group) -> set[str]:
     """The folders by which a model's runs may be called, as paths and as names."""
-    paths = [member.evaluation.folder for member in one.members]
-    paths += [Path(member.evaluation.record["run"]) for member in one.members if member.evaluation.record.get("run")]
+    paths = [member.evaluation.folder for member in model.members]
+    paths += [Path(member.evaluation.record["run"]) for member in model.members if member.evaluation.record.get("run")]
     return {name for path in paths for name in (str(path), path.name)}
 
 
 def _one_a_run(evaluations: Iterable[Evaluation], notes: list[str]) -> list[Evaluation]:
     """Leave out evaluations of a run that was evaluated again since."""
     newest: dict[str, Evaluation] = {}
-    for one in evaluations:
-        subject = str(one.record.get("run") or f"baseline {one.record['model']}")
-        other = newest.get(subject)
+    for evaluation in evaluations:
+        run = str(evaluation.record.get("run") or f"baseline {evaluation.record['model']}")
+        other = newest.get(run)
         if other is None:
-            newest[subject] = one
-        elif other.folder.resolve() != one.folder.resolve():
-            older, newer = sorted((other, one), key=lambda each: each.folder.name)
-            newest[subject] = newer
+            newest[run] = evaluation
+        elif other.folder.resolve() != evaluation.folder.resolve():
+            older, newer = sorted((other, evaluation), key=lambda each: each.folder.name)
+            newest[run] = newer
             notes.append(f"{older.folder.name} and {newer.folder.name} are of one run: only the newer is shown.")
     return list(newest.values())
 
@@ -183,41 +179,37 @@ def _training_range(fitted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(evaluation: Evaluation, fitted: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the model that it is: its configuration, or its record where the folder is gone."""
-    run = Path(str(evaluation.record["run"]))
-    # The path may be relative to where the evaluation ran: the run then lies beside the evaluation.
-    for folder in (evaluation.folder.parent.parent / run.parent.name / run.name, run):
-        if (folder / CONFIG_FILE).is_file():
-            return settings_of(folder)
+    if evaluation.run is not None:
+        return settings_of(evaluation.run.folder)
     return {key: value for key, value in flatten(fitted).items() if not belongs_to(key, OUTCOMES)}
 
 
-def _made_labels(groups: Sequence[Group]) -> list[str]:
-    """The model's name and the settings in which models of that name differ; at last the folder's name."""
+def _made_names(groups: Sequence[Group]) -> list[str]:
+    """The kind and the settings in which models of that kind differ; at last the evaluation's folder."""
     made = []
-    for one in groups:
-        same = [other for other in groups if other.first.name == one.first.name]
-        keys = _telling_keys([other.first.settings for other in same])
-        shown = " ".join(_shown(one.first, key, keys) for key in keys if key in one.first.settings)
-        seeds = {other.first.seed for other in same if other.first.settings == one.first.settings}
-        seed = f"seed={one.first.seed}" if len(seeds) > 1 else ""
-        made.append(" ".join(part for part in (one.first.name, shown, seed) if part))
-    names = [one.first.evaluation.folder.name for one in groups]
-    return [
-        f"{label} ({name})" if made.count(label) > 1 else label for label, name in zip(made, names, strict=True)
-    ]  # fmt: skip
+    for model in groups:
+        member = model.first
+        alike = [other.first for other in groups if other.first.kind == member.kind]
+        keys = _telling_keys([other.settings for other in alike])
+        settings = [_setting(member, key, keys) for key in keys if key in member.settings]
+        seeds = {other.seed for other in alike if other.settings == member.settings}
+        made.append(" ".join([member.kind, *settings, *([f"seed={member.seed}"] if len(seeds) > 1 else [])]))
+    folders = [model.first.evaluation.folder.name for model in groups]
+    return [f"{name} ({folder})" if made.count(name) > 1 else name for name, folder in zip(made, folders, strict=True)]
 
 
 def _telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values differ, the student's first; beyond a few, only as many as tell the models apart."""
-    every = list(dict.fromkeys(key for one in settings for key in one))
-    differing = [key for key in every if len({_text(one.get(key)) for one in settings}) > 1]
+    all_keys = list(dict.fromkeys(key for each in settings for key in each))
+    differing = [key for key in all_keys if len({_text(each.get(key)) for each in settings}) > 1]
     # Where two classes differ so do their arguments, which only some models have: the class's name comes first.
-    partial = {key for key in differing if not all(key in one for one in settings)}
+    partial = {key for key in differing if not all(key in each for each in settings)}
     order = sorted(
         differing, key=lambda key: (key in partial, not key.startswith("student."), not key.startswith("loss."))
     )
-    for count in range(min(LABEL_KEYS, len(differing) - len(partial)), len(order)):
-        if len({_text([one.get(key) for key in order[:count]]) for one in settings}) == len(set(map(_text, settings))):
+    n_models = len(set(map(_text, settings)))
+    for count in range(min(NAME_KEYS, len(differing) - len(partial)), len(order)):
+        if len({_text([each.get(key) for key in order[:count]]) for each in settings}) == n_models:
             return order[:count]
     return order
 
@@ -227,7 +219,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _shown(member: Member, key: str, keys: Sequence[str]) -> str:
+def _setting(member: Member, key: str, keys: Sequence[str]) -> str:
     """``dim=64`` for ``student.dim``, with the whole key where another one ends alike."""
     value = member.settings[key]
     *above, name = key.split(".")

@@ -1,4 +1,4 @@
-"""What makes a trained run the model that it is: its configuration without the seed, and what it was made of."""
+"""Settings of a trained run that are the same for all seeds, those of the runs that it is made of included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint, read_json
-from deshi.configuration.saved import CONFIG_FILE, TRAINING_STAGES, read_saved
+from deshi.configuration.run_folders import CONFIG_FILE, RUN_FILE, TRAINING_STAGES, read_saved
 from deshi.configuration.targets import TARGET
 
 NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")
@@ -17,9 +17,8 @@ NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progre
 LIMIT = "train.max_minutes"
 """Another such key, where the run was over before it."""
 
-RUN_FILE = "run.json"
 NAMES_RUNS = ("student", "members")
-"""What arguments are called that name other runs: those of an LLM teacher, an ensemble, a strategy."""
+"""Arguments that name other runs: of an LLM teacher, an ensemble, a selection strategy."""
 _STAMP = re.compile(r"-\d{8}-\d{6}")
 
 
@@ -29,18 +28,17 @@ def settings_of(folder: Path) -> dict[str, Any]:
     Names of other runs (an ensemble's members) and of stores are replaced by what those are, which is the same for
     runs of another seed that drew on runs of that seed.
     """
-    flat = {
-        key: value for key, value in flatten(read_saved(folder)).items() if not belongs_to(key, NO_PART_OF_THE_MODEL)
-    }
+    config = flatten(read_saved(folder))
+    flat = {key: value for key, value in config.items() if not belongs_to(key, NO_PART_OF_THE_MODEL)}
     runs, record = folder.parent.parent, read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     if record.get("trained_epochs") == flat.get("train.max_epochs"):
         flat.pop(LIMIT, None)
     for key, value in flat.items():
         if "." in key and key.rpartition(".")[2] in NAMES_RUNS:
-            flat[key] = [_origin(runs, one) for one in value] if isinstance(value, list) else _origin(runs, value)
+            flat[key] = [_origin(runs, name) for name in value] if isinstance(value, list) else _origin(runs, value)
     if "soft_labels" in flat and record:
-        known = {one["store"]: one["teacher"] for one in record.get("soft_labels", ())}
-        flat["soft_labels"] = [_store(runs, store, known.get(store, {})) for store in flat["soft_labels"]]
+        teachers = {labels["store"]: labels["teacher"] for labels in record.get("soft_labels", ())}
+        flat["soft_labels"] = [_store(runs, store, teachers.get(store, {})) for store in flat["soft_labels"]]
     return flat
 
 
@@ -59,9 +57,9 @@ def belongs_to(key: str, names: Iterable[str]) -> bool:
 
 
 def _origin(runs: Path, text: Any) -> Any:
-    """A run as its network and a short sum over its settings; what names no run that is still there stays."""
-    places = [Path(str(text)), *(runs / stage / str(text) for stage in TRAINING_STAGES)]
-    folder = next((place for place in places if (place / CONFIG_FILE).is_file()), None)
+    """A run as its network and a hash of its settings; a text that names no run that is still there stays."""
+    folders = [Path(str(text)), *(runs / stage / str(text) for stage in TRAINING_STAGES)]
+    folder = next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
     if not isinstance(text, str) or folder is None:
         return text
     settings = settings_of(folder)

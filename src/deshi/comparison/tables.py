@@ -1,44 +1,14 @@
-"""The tables of a comparison before they take a format: cells with text, marks and what is bold, and a caption."""
+"""Comparison tables: models by metrics, and paired tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from deshi.comparison.comparison import Comparison, Figure, PairTest
+from deshi.rendering import Block, Cell, Row, Table, paragraphs
 
 TITLES = {"ndcg": "NDCG", "recall": "Recall", "hr": "HR", "mrr": "MRR", "map": "MAP"}
 MARK = "*"
 MOST_TESTS = 60
 """More tests than this aren't read: the tables then show those that the marks are about."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell: its text, smaller text below or beside it, whether it is bold."""
-
-    text: str
-    detail: str = ""
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table without a format.
-
-    Attributes:
-        title: what it shows.
-        columns: their heads; the first ``n_left`` are aligned to the left, the others are figures.
-        rows: of as many cells as there are columns.
-        caption: how to read it, sentences.
-        n_left: number of columns with names.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    caption: str
-    n_left: int
 
 
 def metric_title(metric: str) -> str:
@@ -47,42 +17,40 @@ def metric_title(metric: str) -> str:
     return f"{TITLES.get(name, name)}@{k}"
 
 
-def sheets(comparison: Comparison) -> list[Sheet]:
+def blocks_of(comparison: Comparison) -> list[Block]:
+    """The tables, the warnings and the notes."""
+    warnings = paragraphs(*comparison.warnings, tone="warning")
+    return [*tables_of(comparison), *warnings, *paragraphs(*comparison.notes)]
+
+
+def tables_of(comparison: Comparison) -> list[Table]:
     """The table of models by metrics and, if anything was tested, the table of tests."""
-    return [figures_sheet(comparison), *([pairs_sheet(comparison)] if comparison.tests else [])]
+    return [figures_table(comparison), *([pairs_table(comparison)] if comparison.tests else [])]
 
 
-def figures_sheet(comparison: Comparison) -> Sheet:
+def figures_table(comparison: Comparison) -> Table:
     """A row a model, a column a metric; the best of a column is bold."""
     several = len(comparison.models) > 1
     best = {metric: set(comparison.best(metric)) if several else set() for metric in comparison.metrics}
     marked = {metric: comparison.marked(metric) for metric in comparison.metrics}
-    rows = [
-        [
-            Cell(model.label),
-            Cell(str(len(model.seeds)) if model.seeds else "-"),
-            *(
-                _figure(
-                    comparison.figures[model.label][metric], model.label in best[metric], model.label in marked[metric]
-                )
-                for metric in comparison.metrics
-            ),
-        ]
-        for model in comparison.models
-    ]
+    rows: list[Row] = []
+    for model in comparison.models:
+        figures = comparison.figures[model.name].items()
+        cells = [_figure(each, model.name in best[metric], model.name in marked[metric]) for metric, each in figures]
+        rows.append([model.name, str(len(model.seeds)) if model.seeds else "-", *cells])
     title = f"{comparison.data}, {comparison.part}, {comparison.n_users:,} users"
     columns = ["Model", "Seeds", *(metric_title(metric) for metric in comparison.metrics)]
-    return Sheet(title, columns, rows, _figures_caption(comparison), n_left=1)
+    return Table(title, columns, rows, _figures_caption(comparison))
 
 
-def pairs_sheet(comparison: Comparison) -> Sheet:
+def pairs_table(comparison: Comparison) -> Table:
     """A row a pair and metric, corrected p-values."""
-    shown = shown_tests(comparison)
+    tests = shown_tests(comparison)
     title = "Paired tests over users"
-    if len(shown) < len(comparison.tests):
-        whom = "the best model of each metric" if comparison.against is None else comparison.against
-        title += f": the {len(shown)} of {len(comparison.tests)} with {whom}"
-    share = _percent(comparison.confidence)
+    if len(tests) < len(comparison.tests):
+        opponent = "the best model of each metric" if comparison.against is None else comparison.against
+        title += f": the {len(tests)} of {len(comparison.tests)} with {opponent}"
+    share = percent(comparison.confidence)
     columns = ["First", "Second", "Metric", "Difference", "d", "W / T / L", "p (flips)", "p (ranks)"]
     caption = (
         f"Difference: mean over users of first minus second, with its {share} bootstrap interval. d: that mean in "
@@ -90,20 +58,25 @@ def pairs_sheet(comparison: Comparison) -> Sheet:
         f"p: two-sided, by {comparison.permutations:,} random sign flips and by Wilcoxon's signed ranks, both after "
         f"Holm's correction over {len(comparison.tests)} tests. Bold: below {comparison.level:.2g}."
     )
-    return Sheet(title, columns, [_test(test, comparison.level) for test in shown], caption, n_left=3)
+    return Table(title, columns, [_test(test, comparison.level) for test in tests], caption, "lllrrrrr")
 
 
 def shown_tests(comparison: Comparison) -> list[PairTest]:
     """All tests, or if they are many those with the model that each metric's marks refer to."""
     if len(comparison.tests) <= MOST_TESTS:
         return list(comparison.tests)
-    anchors = {metric: comparison.compared_with(metric) for metric in comparison.metrics}
-    return [test for test in comparison.tests if anchors[test.metric] in (test.first, test.second)]
+    opponents = {metric: comparison.compared_with(metric) for metric in comparison.metrics}
+    return [test for test in comparison.tests if opponents[test.metric] in (test.first, test.second)]
 
 
 def p_text(p: float) -> str:
     """Three decimals; what would be 0.000 is given as a bound."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percent(share: float) -> str:
+    """``95 %`` for 0.95."""
+    return f"{100 * share:.4g} %"
 
 
 def _figure(figure: Figure, bold: bool, marked: bool) -> Cell:
@@ -128,18 +101,14 @@ def _figures_caption(comparison: Comparison) -> str:
     spread = any(figure.std is not None for each in comparison.figures.values() for figure in each.values())
     sentences = [
         f"Mean over users{' and seeds ± standard deviation over seeds' if spread else ''}, in brackets the "
-        f"{_percent(comparison.confidence)} bootstrap interval over users."
+        f"{percent(comparison.confidence)} bootstrap interval over users."
     ]
     if len(comparison.models) > 1:
         sentences.append("Bold: the best of a column.")
     if comparison.tests:
-        whom = "the best of its column" if comparison.against is None else comparison.against
+        opponent = "the best of its column" if comparison.against is None else comparison.against
         sentences.append(
-            f"{MARK} differs significantly from {whom} (paired permutation test over users, Holm-corrected over "
+            f"{MARK} differs significantly from {opponent} (paired permutation test over users, Holm-corrected over "
             f"{len(comparison.tests)} tests, p < {comparison.level:.2g})."
         )
     return " ".join(sentences)
-
-
-def _percent(confidence: float) -> str:
-    return f"{100 * confidence:.4g} %"

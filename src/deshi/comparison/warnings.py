@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deshi.evaluation.result import unbeaten
-from deshi.evaluation.stored import Evaluation
+from deshi.runs.evaluation import Evaluation
 
 
 def evaluation_warnings(evaluation: Evaluation) -> list[str]:

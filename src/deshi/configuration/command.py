@@ -8,9 +8,9 @@ from typing import Any
 
 from deshi.configuration.groups import choices, content, stage_groups
 from deshi.configuration.overrides import from_python
-from deshi.configuration.saved import nested_model, overlaid, resolved, schema_defaults
 from deshi.configuration.schemas import PathsConfig, StageConfig
 from deshi.configuration.targets import TARGET, complete
+from deshi.configuration.validation import nested_model, overlaid, resolved, schema_defaults
 from deshi.types import DeshiError
 
 

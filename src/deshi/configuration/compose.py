@@ -15,9 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deshi.configuration.groups import stage_groups
 from deshi.configuration.overrides import Override, parse
-from deshi.configuration.saved import TRAINING_STAGES, Config, find_run, read_saved, resolved, schema_defaults, validate
+from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_saved
 from deshi.configuration.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
 from deshi.configuration.targets import ConfigError, Problem
+from deshi.configuration.validation import Config, resolved, schema_defaults, validate
 
 LOOKED_UP = ("paths", "run", "runs", "resume")
 
@@ -39,8 +40,8 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     values = _compose(stage, model, overrides, config_dir)
     if values.get("resume") is not None:
         values = _resumed(stage, model, values, overrides)
-    if model.model_fields.keys() >= {"run", "data", "split"}:
-        values = _with_run(values, model) if values.get("run") is not None else _without_run(values)
+    if model.data_of_run:
+        values = _with_data(values)
     config = validate(model, values, list(texts), known=stage_groups(stage))
     _check_applied(config, overrides)
     return config
@@ -94,18 +95,15 @@ def _resumed(
     return {**read_saved(folder), **anew, "resume": str(folder)}
 
 
-def _with_run(values: dict[str, Any], model: type[StageConfig]) -> dict[str, Any]:
-    """Data and split of the run that is evaluated, unless they are given."""
-    runs, name = _paths(values).runs, str(values["run"])
-    stages = [stage for stage in model.run_stages if name != "latest" or stage in TRAINING_STAGES]
-    folder = find_run(runs, stages, name)
-    saved = read_saved(folder)
-    taken = {key: saved.get(key) for key in ("data", "split") if values.get(key) is None}
-    return {**values, **taken, "run": str(folder)}
-
-
-def _without_run(values: dict[str, Any]) -> dict[str, Any]:
-    return values if values.get("split") is not None else {**values, "split": dict(LEAVE_ONE_OUT)}
+def _with_data(values: dict[str, Any]) -> dict[str, Any]:
+    """Data and split of the run, or leave-one-out without a run, unless they are given."""
+    defaults: dict[str, Any] = {"split": dict(LEAVE_ONE_OUT)}
+    if values.get("run") is not None:
+        folder = find_run(_paths(values).runs, TRAINING_STAGES, str(values["run"]))
+        saved = read_saved(folder)
+        defaults = {"data": saved.get("data"), "split": saved.get("split")}
+        values = {**values, "run": str(folder)}
+    return {**values, **{key: value for key, value in defaults.items() if values.get(key) is None}}
 
 
 def _paths(values: dict[str, Any]) -> PathsConfig:

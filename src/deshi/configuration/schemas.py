@@ -175,8 +175,8 @@ class EvalConfig(Closed):
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill")
-    """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
+    data_of_run: ClassVar[bool] = False
+    """Whether ``data`` and ``split`` are those of ``run`` unless they are given."""
     resumed_with: ClassVar[tuple[str, ...]] = ()
     """Keys that may be given anew when a run is resumed."""
 
@@ -233,7 +233,6 @@ class TeachConfig(TrainingConfig):
     """Configuration of ``deshi teach``."""
 
     stage: ClassVar[str] = "teach"
-    run_stages: ClassVar[tuple[str, ...]] = ("teach",)
 
     teacher: TeacherNode
     cross_fit: Folds = Field(
@@ -260,7 +259,6 @@ class DistillConfig(FitConfig):
     """Configuration of ``deshi distill``."""
 
     stage: ClassVar[str] = "distill"
-    run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
     soft_labels: list[str] = Field(
         min_length=1, description="stores of soft labels that deshi label wrote: folders or names"
@@ -329,6 +327,8 @@ class LabelImportConfig(StageConfig):
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
 
+    data_of_run: ClassVar[bool] = True
+
     run: str | None = Field(None, description="a run folder, its name, or latest")
     baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
         None, description="evaluate a baseline instead of a run"
@@ -394,9 +394,10 @@ class CompareConfig(StageConfig):
         ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
     )
     against: str | None = Field(
-        None, description="a model (label, name or run) that all others are tested against; null: all pairs"
+        None,
+        description="a model (name, kind, or run) that all others are tested against; null: all pairs",
     )
-    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+    names: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="names of the models in their order; null: student and the settings that differ"
     )
     with_baselines: bool = Field(False, description="compare the baselines stored with the runs too")
@@ -421,13 +422,10 @@ class ColumnsConfig(Closed):
 class AuditConfig(StageConfig):
     """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill", "evaluate")
-
     run: str | None = Field(None, description="a trained or evaluated run: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
     soft_labels: Path | None = Field(None, strict=False, description="a soft-label store to hold against the data")
-    max_positions: int = Field(5_000_000, ge=1, description="training positions to look at, at most")
     interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
     predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
     test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
@@ -447,6 +445,8 @@ class AuditConfig(StageConfig):
             raise ValueError(
                 f"{got}: give a run (deshi audit latest), data=NAME, or interactions=FILE predictions=FILE"
             )
+        if self.run is not None and self.split is not None:
+            raise ValueError("the audit of a run uses the run's own split: leave split out, or the run")
         if self.interactions is None and (self.test or self.trained_on or self.claimed):
             raise ValueError("test, trained_on and claimed belong to interactions=FILE predictions=FILE")
         if self.interactions is not None and self.soft_labels is not None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from omegaconf import OmegaConf
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from deshi.artifacts import atomic_folder, fingerprint, read_json, write_json
 from deshi.configuration.targets import build
@@ -22,6 +17,7 @@ from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
+from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, plain_text
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
@@ -29,7 +25,7 @@ FILTERS = ("min_rating", "duplicates", "min_user_interactions", "min_item_intera
 
 
 @dataclass(frozen=True)
-class PrepareResult:
+class PrepareResult(Result):
     """What ``prepare`` hands back.
 
     Attributes:
@@ -50,21 +46,11 @@ class PrepareResult:
     bad_rows: BadRowReport = field(default_factory=BadRowReport)
     files: list[FileRecord] = field(default_factory=list)
 
-    def tables(self) -> Group:
-        """The report and the statistics for a rich console."""
-        return Group(Text(self.message), _report_table(self.report, self.bad_rows), self._statistics_table())
-
-    def _statistics_table(self) -> Table:
-        return statistics.table(self.statistics, f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})")
-
-    def __str__(self) -> str:
-        """The tables as plain text."""
-        return _plain_text(self.tables())
-
-    def _repr_html_(self) -> str:
-        console = Console(record=True, width=110, file=StringIO())
-        console.print(self.tables())
-        return console.export_html(inline_styles=True)
+    def blocks(self) -> list[Block]:
+        """What happened, the filters' report and the statistics."""
+        title = f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})"
+        rows: list[Row] = [[Cell(label, bold=True), value] for label, value in statistics.rows(self.statistics)]
+        return [Paragraph(self.message), _report_table(self.report, self.bad_rows), Table(title, (), rows)]
 
 
 def run(cfg: Any) -> PrepareResult:
@@ -153,13 +139,13 @@ def _filter(
     if events.frame.height == 0:
         raise DeshiError(
             "The filters removed every interaction. Loosen data.filters; this is what each of them removed:\n"
-            + _plain_text(_report_table(steps, bad_rows))
+            + plain_text([_report_table(steps, bad_rows)])
         )
     if events.frame[USER_INDEX].is_first_distinct().all():
         raise DeshiError(
             f"No user has two events ({events.frame.height} interactions, one for each user), expected histories from "
             f"which a next item can be learned. Check the user column in data.source, or loosen data.filters:\n"
-            + _plain_text(_report_table(steps, bad_rows))
+            + plain_text([_report_table(steps, bad_rows)])
         )
     return compact(events), steps
 
@@ -206,21 +192,13 @@ def _plain(value: Any) -> Any:
 
 
 def _report_table(steps: list[FilterStep], bad_rows: BadRowReport) -> Table:
-    result = Table(title="What the filters removed")
-    result.add_column("filter")
-    for column in ("interactions", "users", "items"):
-        result.add_column(f"- {column}", justify="right")
-        result.add_column(column, justify="right")
+    units = ("interactions", "users", "items")
+    rows = []
     for step in steps:
-        pairs = [(getattr(step, f"removed_{unit}"), getattr(step, unit)) for unit in ("interactions", "users", "items")]
-        result.add_row(step.name, *(f"{value:,}" for pair in pairs for value in pair))
+        counts = [count for unit in units for count in (getattr(step, f"removed_{unit}"), getattr(step, unit))]
+        rows.append([step.name, *(f"{count:,}" for count in counts)])
+    caption = ""
     if bad_rows.skipped:
-        result.caption = f"{bad_rows.skipped:,} malformed rows were skipped, e.g. {escape(bad_rows.examples[0])}"
-    return result
-
-
-def _plain_text(renderable: Any) -> str:
-    console = Console(width=110, no_color=True)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get().rstrip("\n")
+        caption = f"{bad_rows.skipped:,} malformed rows were skipped, e.g. {bad_rows.examples[0]}"
+    columns = ["filter", *(name for unit in units for name in (f"- {unit}", unit))]
+    return Table("What the filters removed", columns, rows, caption)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 LENGTH_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 DAY_MS = 86_400_000
@@ -51,16 +50,6 @@ def gini(counts: np.ndarray) -> float:
     ordered, size = np.sort(counts).astype(np.float64), len(counts)
     ranks = np.arange(1, size + 1)
     return float((2 * ranks - size - 1) @ ordered / (size * ordered.sum()))
-
-
-def table(figures: dict[str, Any], title: str) -> Table:
-    """The figures as a rich table."""
-    result = Table(title=title, show_header=False)
-    result.add_column(style="bold")
-    result.add_column(justify="right")
-    for label, value in rows(figures):
-        result.add_row(label, value)
-    return result
 
 
 def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,17 +1,14 @@
-"""The result of an evaluation, as tables for a terminal and a notebook."""
+"""The result of an evaluation as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from deshi.data.rendering import Rendered
+from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, paragraphs
 
 Metrics = Mapping[str, float]
 
@@ -34,7 +31,7 @@ GENERATED = "generated_"
 
 
 @dataclass(frozen=True)
-class EvaluateResult(Rendered):
+class EvaluateResult(Result):
     """A finished evaluation.
 
     Attributes:
@@ -48,7 +45,7 @@ class EvaluateResult(Rendered):
         slices: ``model``, ``part``, ``slice``, ``value``, ``n_examples`` and the metrics, for every model.
         warnings: sentences about what makes the figures doubtful.
         notes: sentences about what was left out.
-        protocol: the candidates, in words.
+        protocol: the candidates of the ranking, as a phrase.
     """
 
     folder: Path
@@ -62,76 +59,67 @@ class EvaluateResult(Rendered):
     notes: Sequence[str] = ()
     protocol: str = "exact full ranking"
 
-    def tables(self) -> Group:
-        """The figures for a rich console."""
-        shown: list[RenderableType] = []
+    def blocks(self) -> list[Block]:
+        """Figures of each part, warnings and notes."""
+        blocks: list[Block] = []
         for part in parts_of(self.metrics):
-            shown.append(self._by_k(part))
+            blocks.append(self._by_k(part))
             if self.baselines:
-                shown.append(self._by_model(part))
-            shown += [*self._beyond(part), *self._generated(part), self._by_slice(part)]
-        shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.warnings]
-        shown += [Text(sentence) for sentence in self.notes]
-        shown.append(Text(f"Written to {self.folder}"))
-        return Group(*shown)
+                columns = {f"{part}/{name}@{headline_k(self.ks)}": title for name, title in COLUMNS.items()}
+                blocks.append(self._by_model(f"Model and baselines, {part}, at {headline_k(self.ks)}", columns))
+            blocks += [*self._beyond(part), *self._generated(part), self._by_slice(part)]
+        blocks += [*paragraphs(*self.warnings, tone="warning"), *paragraphs(*self.notes)]
+        return [*blocks, Paragraph(f"Written to {self.folder}")]
 
     def _by_k(self, part: str) -> Table:
         examples = int(self.metrics[f"{part}/n_examples"])
-        table = _table(f"{self.model}, {part}, {examples:,} examples, {self.protocol}", "K", COLUMNS.values())
-        for k in self.ks:
-            table.add_row(str(k), *_figures(self.metrics, [f"{part}/{name}@{k}" for name in COLUMNS]))
-        return table
+        rows = [[str(k), *_figures(self.metrics, [f"{part}/{name}@{k}" for name in COLUMNS])] for k in self.ks]
+        title = f"{self.model}, {part}, {examples:,} examples, {self.protocol}"
+        return Table(title, ["K", *COLUMNS.values()], rows)
 
-    def _by_model(self, part: str) -> Table:
-        k = headline_k(self.ks)
-        table = _table(f"Model and baselines, {part}, at {k}", "Model", COLUMNS.values())
-        self._add_models(table, [f"{part}/{name}@{k}" for name in COLUMNS])
-        return table
+    def _by_model(self, title: str, columns: Mapping[str, str]) -> Table:
+        """A row a model that has any of the metrics; ``columns`` are the metrics with their heads."""
+        rows = [_bold([self.model, *_figures(self.metrics, list(columns))])]
+        for name, metrics in self.baselines.items():
+            if any(metric in metrics for metric in columns):
+                rows.append([name, *_figures(metrics, list(columns))])
+        return Table(title, ["Model", *columns.values()], rows)
 
     def _beyond(self, part: str) -> list[Table]:
         k = headline_k(self.ks)
-        names = {f"{part}/{name.format(k=k)}": title for name, title in BEYOND.items()}
-        measured = [
-            name for name in names if any(name in metrics for metrics in (self.metrics, *self.baselines.values()))
-        ]
+        columns = {f"{part}/{name.format(k=k)}": title for name, title in BEYOND.items()}
+        models = [self.metrics, *self.baselines.values()]
+        measured = {name: title for name, title in columns.items() if any(name in metrics for metrics in models)}
         if not measured:
             return []
         full = f"{part}/coverage@{k}" in measured
         title = f"Beyond accuracy, {part}, at {k}" if full else f"Answers and calibration, {part}"
-        table = _table(title, "Model", [names[name] for name in measured])
-        self._add_models(table, measured)
-        return [table]
+        return [self._by_model(title, measured)]
 
     def _generated(self, part: str) -> list[Table]:
         examples = self.metrics.get(f"{part}/{GENERATED}n_examples")
         if examples is None:
             return []
         names = ("hit_ratio@1", "valid_ratio", "hit_ratio_of_all@1")
-        title = f"Generated answers, {part}, {int(examples):,} examples"
-        table = _table(title, self.model, [BEYOND[name] for name in names])
-        table.add_row(
-            "generated", *_figures(self.metrics, [f"{part}/{GENERATED}{name}" for name in names]), style="bold"
-        )
         ranked = self.metrics[f"{part}/{GENERATED}ranked_first"]
-        table.add_row("ranked first", *(f"{value:.4f}" for value in (ranked, 1.0, ranked)))
-        return [table]
+        rows = [
+            _bold(["generated", *_figures(self.metrics, [f"{part}/{GENERATED}{name}" for name in names])]),
+            ["ranked first", *(f"{value:.4f}" for value in (ranked, 1.0, ranked))],
+        ]
+        title = f"Generated answers, {part}, {int(examples):,} examples"
+        return [Table(title, [self.model, *(BEYOND[name] for name in names)], rows)]
 
     def _by_slice(self, part: str) -> Table:
         metric = f"ndcg@{headline_k(self.ks)}"
         models = [self.model, *self.baselines]
-        table = _table(f"{metric.upper()} by slice, {part}", "Slice", ["Examples", *models])
-        slices = self.slices.filter(pl.col("part") == part)
-        wide = slices.pivot("model", index=["slice", "value", "n_examples"], values=metric, maintain_order=True)
-        for row in wide.iter_rows(named=True):
-            cells = [f"{row[name]:.4f}" for name in models]
-            table.add_row(f"{row['slice']}: {row['value']}", f"{row['n_examples']:,}", *cells)
-        return table
-
-    def _add_models(self, table: Table, names: Sequence[str]) -> None:
-        table.add_row(self.model, *_figures(self.metrics, names), style="bold")
-        for baseline, metrics in self.baselines.items():
-            if any(name in metrics for name in names):
-                table.add_row(baseline, *_figures(metrics, names))
+        wide = self.slices.filter(pl.col("part") == part).pivot(
+            "model", index=["slice", "value", "n_examples"], values=metric, maintain_order=True
+        )
+        rows = [
+            [f"{row['slice']}: {row['value']}", f"{row['n_examples']:,}", *(f"{row[name]:.4f}" for name in models)]
+            for row in wide.iter_rows(named=True)
+        ]
+        return Table(f"{metric.upper()} by slice, {part}", ["Slice", "Examples", *models], rows)
 
 
 def parts_of(metrics: Metrics) -> list[str]:
@@ -156,12 +144,8 @@ def unbeaten(model: str, metrics: Metrics, baselines: Mapping[str, Metrics], ks:
     ]
 
 
-def _table(title: str, first: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", min_width=len(title))
-    table.add_column(first)
-    for name in columns:
-        table.add_column(name, justify="right")
-    return table
+def _bold(row: Sequence[str]) -> Row:
+    return [Cell(text, bold=True) for text in row]
 
 
 def _figures(metrics: Metrics, names: Sequence[str]) -> list[str]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from deshi.data.rendering import Rendered
 from deshi.metrics.significance import Interval
+from deshi.rendering import Block, Paragraph, Result, Table, paragraphs
 
 
 @dataclass(frozen=True)
@@ -43,11 +39,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class GapResult(Rendered):
+class GapResult(Result):
     """A gap, explained. Intervals are percentile bootstrap intervals over users.
 
     Attributes:
-        folder: the run folder that was written.
         metric: such as ``ndcg@10``.
         run: the name of the run.
         validation: the metric on validation.
@@ -61,11 +56,9 @@ class GapResult(Rendered):
         sentence: the verdict's reason.
         notes: sentences about what could not be measured.
         confidence: of the intervals.
+        folder: the run folder that was written; None for an analysis without files.
     """
 
-    width: ClassVar[int] = 120
-
-    folder: Path
     metric: str
     run: str
     validation: Interval
@@ -79,6 +72,7 @@ class GapResult(Rendered):
     sentence: str
     notes: Sequence[str]
     confidence: float = 0.95
+    folder: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, as written to ``gap.json``."""
@@ -94,64 +88,51 @@ class GapResult(Rendered):
             "ratio": self.ratio.mean,
             "ratio_interval": bounds["ratio"],
             "contributions": [_flat(each.name, each.interval) | {"note": each.note} for each in self.contributions],
-            "counterfactuals": [asdict(counterfactual) for counterfactual in self.counterfactuals],
+            "counterfactuals": [asdict(each) for each in self.counterfactuals],
             "steps": [_flat(step.name, step.interval) | {"n_examples": step.n_examples} for step in self.steps],
             "verdict": self.verdict,
             "sentence": self.sentence,
             "notes": list(self.notes),
         }
 
-    def tables(self) -> Group:
-        """The explanation for a rich console."""
-        shown: list[RenderableType] = [self._headline(), self._contributions()]
+    def blocks(self) -> list[Block]:
+        """Headline, contributions, counterfactuals, steps and the verdict."""
+        tables = [self._headline(), self._contributions()]
         if self.counterfactuals:
-            shown.append(self._counterfactuals())
+            tables.append(self._counterfactuals())
         if self.steps:
-            shown.append(self._steps())
-        style = "bold red" if self.verdict == "suspicious" else "bold"
-        shown.append(Text(self.sentence, style=style))
-        shown += [Text(note) for note in self.notes]
-        shown.append(Text(f"Written to {self.folder}"))
-        return Group(*shown)
+            tables.append(self._steps())
+        verdict = Paragraph(self.sentence, "alarm" if self.verdict == "suspicious" else "strong")
+        written = [f"Written to {self.folder}"] if self.folder else []
+        return [*tables, verdict, *paragraphs(*self.notes, *written)]
 
     def _headline(self) -> Table:
         interval = f"{100 * self.confidence:.4g} % interval over users"
-        table = _table(f"{self.metric} of {self.run}", "", "value", interval)
-        rows = {"validation": self.validation, "test": self.test, "test - validation": self.difference}
-        for name, figure in rows.items():
-            table.add_row(name, *_cells(figure, signed=name.startswith("test -")))
-        table.add_row("test / validation", f"{self.ratio.mean:.3f}", f"{self.ratio.low:.3f} to {self.ratio.high:.3f}")
-        return table
+        rows = [
+            ["validation", *_cells(self.validation)],
+            ["test", *_cells(self.test)],
+            ["test - validation", *_cells(self.difference, signed=True)],
+            ["test / validation", f"{self.ratio.mean:.3f}", f"{self.ratio.low:.3f} to {self.ratio.high:.3f}"],
+        ]
+        return Table(f"{self.metric} of {self.run}", ["", "value", interval], rows)
 
     def _contributions(self) -> Table:
-        table = _table("Where the difference comes from", "property", "contribution", "interval", "medians")
-        for each in self.contributions:
-            table.add_row(each.name, *_cells(each.interval, signed=True), each.note)
-        return table
+        rows = [[each.name, *_cells(each.interval, signed=True), each.note] for each in self.contributions]
+        columns = ["property", "contribution", "interval", "medians"]
+        return Table("Where the difference comes from", columns, rows, align="lrrl")
 
     def _counterfactuals(self) -> Table:
-        table = _table("The newest events", "if", "test", "change", "interval of the change")
-        for each in self.counterfactuals:
-            table.add_row(each.name, f"{each.test.mean:.4f}", *_cells(each.change, signed=True))
-        return table
+        rows = [
+            [each.name, f"{each.test.mean:.4f}", *_cells(each.change, signed=True)] for each in self.counterfactuals
+        ]
+        return Table("The newest events", ["if", "test", "change", "interval of the change"], rows)
 
     def _steps(self) -> Table:
-        table = _table(
-            f"The same {self.steps[0].n_examples:,} users, step by step", "target", "value", "interval", "change"
-        )
-        last: float | None = None
-        for step in self.steps:
-            change = "" if last is None else f"{step.interval.mean - last:+.4f}"
-            table.add_row(step.name, *_cells(step.interval), change)
-            last = step.interval.mean
-        return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 or number > 2 else "right")
-    return table
+        means = [step.interval.mean for step in self.steps]
+        changes = ["", *(f"{after - before:+.4f}" for before, after in zip(means, means[1:], strict=False))]
+        rows = [[step.name, *_cells(step.interval), change] for step, change in zip(self.steps, changes, strict=True)]
+        title = f"The same {self.steps[0].n_examples:,} users, step by step"
+        return Table(title, ["target", "value", "interval", "change"], rows)
 
 
 def _cells(interval: Interval, signed: bool = False) -> tuple[str, str]:

@@ -83,7 +83,7 @@ def judge(
     if cliff is not None and cliff.after == "test":
         return "suspicious", (
             f"Suspicious: the metric falls by {cliff.fall:.4f} between validation and test, more than at any step "
-            f"before it: the model predicts validation as well as its training targets; {figures}. Run deshi audit."
+            f"before it: the model predicts validation targets like training targets; {figures}. Run deshi audit."
         )
     if cliff is not None and cliff.after.startswith("train"):
         return "suspicious", (
@@ -101,5 +101,6 @@ def judge(
         else "the remainder may be noise"
     )
     return "drift", (
-        f"Drift: no sign of a leak; examples of another kind explain {share:.0%} of the difference, {remainder}; {figures}."
+        f"Drift: no sign of a leak; examples of another kind explain {share:.0%} of the difference, {remainder}; "
+        f"{figures}."
     )

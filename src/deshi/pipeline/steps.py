@@ -192,7 +192,7 @@ class _Planning:
         cfg, models = self.cfg, list(self.trained)
         evaluations = tuple(evaluation_of(name) for names in self.trained.values() for name in names)
         return self._add(COMPARISON, "compare", evaluations, lambda done: CompareConfig(
-            paths=cfg.paths, runs=[done[one].name for one in evaluations], labels=models, against=PLAIN
+            paths=cfg.paths, runs=[done[one].name for one in evaluations], names=models, against=PLAIN
         ))  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run comes to: one table, the paired test, the share of the teacher's gain, times."""
+"""Result of ``run``: one table, the paired test, the share of the teacher's gain, times."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from deshi.artifacts import read_json, write_json
-from deshi.configuration.saved import find_trained, read_saved
-from deshi.data.rendering import Rendered
+from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
 from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig
 from deshi.pipeline.steps import COMPARISON, Plan, evaluation_of
-from deshi.training.runs import RUN_FILE
+from deshi.rendering import Block, Cell, Result, Table, paragraphs
+from deshi.runs import Run
 from deshi.training.trainer import TIME_NAMES
 
 METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
@@ -27,7 +23,7 @@ EXPORT_TIME = "distill_teacher_export_time"
 
 
 @dataclass(frozen=True)
-class RunResult(Rendered):
+class RunResult(Result):
     """A finished run of everything.
 
     Attributes:
@@ -35,8 +31,6 @@ class RunResult(Rendered):
         metrics: the content of ``metrics.json``: figures of every model by seed, tests, shares, pages.
         seconds: the content of ``time.json``.
     """
-
-    width: ClassVar[int] = 120
 
     folder: Path
     metrics: Mapping[str, Any]
@@ -47,27 +41,29 @@ class RunResult(Rendered):
         """The HTML page about all of it."""
         return self.folder / "report.html"
 
-    def tables(self) -> Group:
-        """The outcome for a rich console."""
-        shown: list[RenderableType] = [self._table()]
-        shown += [Text(sentence) for sentence in self.metrics["sentences"]]
-        shown += [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.metrics["warnings"]]
-        shown.append(Text(f"Report: {self.report}"))
-        shown.append(Text(f"Written to {self.folder}: plan.json names every step's command and folder."))
-        return Group(*shown)
+    def blocks(self) -> list[Block]:
+        """The models' figures, the answers to the run's questions, warnings."""
+        return [
+            self._table(),
+            *paragraphs(*self.metrics["sentences"]),
+            *paragraphs(*self.metrics["warnings"], tone="warning"),
+            *paragraphs(
+                f"Report: {self.report}",
+                f"Written to {self.folder}: plan.json names every step's command and folder.",
+            ),
+        ]
 
     def _table(self) -> Table:
         models = self.metrics["models"]
         seeds = max(len(model["runs"]) for model in models.values())
         spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-        table = Table(title=f"{self.metrics['data']}, full ranking{spread}", title_justify="left")
-        table.add_column("model")
-        for name in ("parameters", *(f"{title} {part}" for title in METRICS.values() for part in PARTS)):
-            table.add_column(name, justify="right")
+        columns = ["model", "parameters", *(f"{title} {part}" for title in METRICS.values() for part in PARTS)]
+        rows = []
         for name, model in models.items():
             figures = [model["figures"][f"{part}/{metric}"] for metric in METRICS for part in PARTS]
-            table.add_row(name, f"{model['parameters']:,}", *map(_cell, figures), style=_style(name))
-        return table
+            texts = [name, f"{model['parameters']:,}", *map(_mean, figures)]
+            rows.append([Cell(text, bold=name == DISTILLED) for text in texts])
+        return Table(f"{self.metrics['data']}, full ranking{spread}", columns, rows)
 
 
 def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path, seconds: float) -> RunResult:
@@ -89,29 +85,28 @@ def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path
         "pages": {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)},
     }
     times = _times(plan, done) | {"wall_seconds": round(seconds, 3)}
-    write_json(folder / "time.json", times)
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / TIME_FILE, times)
+    write_json(folder / METRICS_FILE, metrics)
     return RunResult(folder, metrics, times)
 
 
 def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path]) -> dict[str, Any]:
     """A model's figures, a number a seed, its size and its runs."""
-    measured = [read_json(done[evaluation_of(step)] / "metrics.json") for step in steps]
+    measured = [read_json(done[evaluation_of(step)] / METRICS_FILE) for step in steps]
     names = [f"{part}/{metric}" for part in PARTS for metric in METRICS]
     return {
         "figures": {name: [one[name] for one in measured] for name in names},
-        "parameters": _parameters(cfg.paths.runs, done[steps[0]]),
+        "parameters": _parameters(Run(done[steps[0]], cfg.paths)),
         "runs": [done[step].name for step in steps],
     }
 
 
-def _parameters(runs: Path, folder: Path) -> int:
+def _parameters(run: Run) -> int:
     """Numbers that are needed to answer: an ensemble's are its members', a cross-fitted teacher's its folds'."""
-    members = (read_saved(folder).get("teacher") or {}).get("members")
+    members = (run.saved.get("teacher") or {}).get("members")
     if members:
-        return sum(_parameters(runs, find_trained(runs, member)) for member in members)
-    record = read_json(folder / RUN_FILE)
-    return int(record["parameters"]) * max(1, int(record.get("cross_fit", 0)))
+        return sum(_parameters(Run.open(member, run.paths)) for member in members)
+    return int(run.record["parameters"]) * max(1, int(run.record.get("cross_fit", 0)))
 
 
 def _shares(models: Mapping[str, Any], teacher: str) -> dict[str, float | None]:
@@ -155,18 +150,14 @@ def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
     for step in plan.steps:
         name = EXPORT_TIME if step.stage == "label" else TIME_NAMES.get(step.stage)
         if name is not None:
-            seconds = read_json(done[step.name] / "time.json")
+            seconds = read_json(done[step.name] / TIME_FILE)
             found[name] += seconds["export_seconds" if step.stage == "label" else name]
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def _cell(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float]) -> str:
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread}"
-
-
-def _style(model: str) -> str:
-    return "bold" if model == DISTILLED else ""
 
 
 def _link(path: Path, base: Path) -> str:

@@ -1,19 +1,15 @@
-"""What the stage ``tune`` hands back: the trials, best first, and the command that trains the best again."""
+"""Result of ``tune``: the trials, best first, and the command that trains the best configuration again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from deshi.configuration.command import command_of
 from deshi.configuration.schemas import TrainingConfig
-from deshi.data.rendering import Rendered
+from deshi.rendering import Block, Paragraph, Result, Table, paragraphs
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class TuneResult(Rendered):
+class TuneResult(Result):
     """A finished search.
 
     Attributes:
@@ -48,8 +44,6 @@ class TuneResult(Rendered):
         best: the configuration of the best trial.
         seconds: ``search_seconds`` of all trials, and the number of ``trials``.
     """
-
-    width: ClassVar[int] = 120
 
     folder: Path
     stage: str
@@ -72,23 +66,30 @@ class TuneResult(Rendered):
         trials = [asdict(trial) for trial in self.ordered]
         return {"stage": self.stage, "best": trials[0], "command": self.command, "trials": trials}
 
-    def tables(self) -> Group:
-        """The trials for a rich console."""
+    def blocks(self) -> list[Block]:
+        """The trials, and what to do with them."""
         keys = list(self.trials[0].values)
-        table = Table(title=f"{len(self.trials)} trials of deshi {self.stage}, by validation", title_justify="left")
-        for name in ("trial", "NDCG@10", "epochs", "seconds", *keys):
-            table.add_column(name, justify="right")
-        for trial in self.ordered:
-            figure = "failed" if trial.value is None else f"{trial.value:.4f}"
-            values = [_short(trial.values.get(key)) for key in keys]
-            table.add_row(str(trial.number), figure, str(trial.epochs), f"{trial.seconds:.0f}", *values)
-        return Group(
-            table,
-            Text(f"All trainings: {self.seconds['search_seconds']:.0f} s. The test part was not looked at."),
-            Text(f"The best run: {self.ordered[0].run}. Train it again, e.g. with another seed:"),
-            Text(self.command, style="bold"),
-            Text(f"Written to {self.folder}; further trials: deshi tune resume={self.folder} trials=N"),
-        )
+        rows = [
+            [
+                str(trial.number),
+                "failed" if trial.value is None else f"{trial.value:.4f}",
+                str(trial.epochs),
+                f"{trial.seconds:.0f}",
+                *(_short(trial.values.get(key)) for key in keys),
+            ]
+            for trial in self.ordered
+        ]
+        columns = ["trial", "NDCG@10", "epochs", "seconds", *keys]
+        title = f"{len(self.trials)} trials of deshi {self.stage}, by validation"
+        return [
+            Table(title, columns, rows, align="r" * len(columns)),
+            *paragraphs(
+                f"All trainings: {self.seconds['search_seconds']:.0f} s. The test part was not looked at.",
+                f"The best run: {self.ordered[0].run}. Train it again, e.g. with another seed:",
+            ),
+            Paragraph(self.command, "strong"),
+            Paragraph(f"Written to {self.folder}; further trials: deshi tune resume={self.folder} trials=N"),
+        ]
 
 
 def _short(value: Any) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
-from deshi.evaluation.stored import find_evaluations
 from deshi.reporting import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary, warnings
 from deshi.reporting.blocks import Section
 from deshi.reporting.context import Context, find_data, title_of
 from deshi.reporting.drawing import Studio
 from deshi.reporting.models import Model, check_metric, models_of
+from deshi.runs import find_evaluations
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def find_models(cfg: ReportConfig) -> list[Model]:
         DeshiError: if a run isn't there, was not evaluated on the part or by the metric, or the runs can't share a
             page.
     """
-    models = models_of(find_evaluations(cfg.paths.runs, cfg.runs), cfg.paths.runs)
+    models = models_of(find_evaluations(cfg.paths, cfg.runs))
     check_metric(models, cfg.part, cfg.metric)
     return models
 

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import polars as pl
 
-from deshi.configuration.saved import load_config
-from deshi.configuration.schemas import EvaluateConfig, ReportConfig
-from deshi.configuration.targets import build
+from deshi.configuration.run_folders import LISTS_FILE
+from deshi.configuration.schemas import ReportConfig
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Examples, LeaveOneOut, Split
-from deshi.evaluation.stored import read_part
+from deshi.data.splits import Examples, Split
 from deshi.reporting.blocks import Missing
 from deshi.reporting.drawing import Pen, Studio, baseline_pen, model_pen
 from deshi.reporting.models import Model, baseline_names
-from deshi.training.runs import trained_config
+from deshi.runs import read_part
 from deshi.types import DeshiError
-
-LISTS_FILE = "lists.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +108,5 @@ def find_data(cfg: ReportConfig, model: Model) -> tuple[Data | None, str]:
 
 
 def _load_data(cfg: ReportConfig, model: Model) -> Data:
-    saved = load_config(model.evaluation.folder, EvaluateConfig)
-    name = str(model.record["data"])
-    places = [cfg.paths.data / name, saved.paths.data / name]
-    if model.fitted is not None:
-        places.append(trained_config(model.fitted).paths.data / name)
-    bundle = Bundle.load(next((place for place in places if (place / "manifest.json").is_file()), places[0]))
-    if bundle.fingerprint != model.record["data_fingerprint"]:
-        raise DeshiError(
-            f"{bundle.path} has fingerprint {bundle.fingerprint[:12]}, but the evaluation was made on "
-            f"{model.record['data_fingerprint'][:12]}. Prepare the data as they were."
-        )
-    split: Split = (build(saved.split) if saved.split else LeaveOneOut())(bundle)
+    bundle, split = model.evaluation.bundle, model.evaluation.split
     return Data(bundle, split, split.examples(bundle, cfg.part))

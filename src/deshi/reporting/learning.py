@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from deshi.artifacts import read_json
-from deshi.evaluation.stored import LOSS, read_curve
 from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Row, Section, Table
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.figures import Curve, curves
 from deshi.reporting.models import Model
+from deshi.runs import LOSS, read_curve
 
 LEAD = (
     "The loss on the training data and the metric that the best epoch is selected by, after each epoch. A ring marks "
@@ -32,7 +31,7 @@ def section(context: Context) -> Section:
 
 
 def _read(model: Model) -> pl.DataFrame | None:
-    return read_curve(model.fitted) if model.fitted else None
+    return read_curve(model.run.folder) if model.run else None
 
 
 def _absent(model: Model) -> Missing:
@@ -58,7 +57,7 @@ def _loss_column(rows: pl.DataFrame) -> str:
 
 def _selection(context: Context, found: dict[str, pl.DataFrame]) -> list[Picture]:
     """The curve of the metric that the first run selects by; runs that select by another have it too, unmarked."""
-    records = {m.label: read_json(m.fitted / "run.json") for m in context.models if m.fitted and m.label in found}
+    records = {m.label: m.run.record for m in context.models if m.run and m.label in found}
     metric = str(next(iter(records.values()))["selected_on"])
     shown = []
     for label, rows in found.items():

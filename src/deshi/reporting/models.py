@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from deshi.comparison.models import group, labelled
+from deshi.comparison.models import group, named
 from deshi.comparison.pairing import check_measured_alike
-from deshi.evaluation.stored import Evaluation
 from deshi.metrics.ranking import METRICS
+from deshi.runs import Evaluation, Run
 from deshi.types import DeshiError
 
 _STAMP = re.compile(r"^\d{8}-\d{6}_")
@@ -30,7 +30,7 @@ class Model:
         color: its group's place in the palette.
         variant: its place in the group.
         evaluation: the figures.
-        fitted: the folder of the run that was evaluated, None if there is none or it is gone.
+        run: that was evaluated, None if there is none or it is gone.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Model:
     color: int
     variant: int
     evaluation: Evaluation
-    fitted: Path | None
+    run: Run | None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -55,26 +55,26 @@ class Model:
         return self.evaluation.metrics.get(f"{part}/{metric}")
 
 
-def models_of(evaluations: Sequence[Evaluation], runs: Path) -> list[Model]:
+def models_of(evaluations: Sequence[Evaluation]) -> list[Model]:
     """Name and colour the evaluations; of evaluations of one run, only the newest is taken.
 
     Raises:
         DeshiError: if they were not measured alike, naming what differs.
     """
     check_measured_alike(evaluations)
-    groups = labelled(group(evaluations)[0])
+    groups = named(group(evaluations)[0])
     found = [
-        (one.label, color, variant, member.evaluation)
+        (one.name, color, variant, member.evaluation)
         for color, one in enumerate(groups)
         for variant, member in enumerate(one.members)
     ]
     seeds = [
-        one.label if member.seed is None else f"{one.label}, seed {member.seed}"
+        one.name if member.seed is None else f"{one.name}, seed {member.seed}"
         for one in groups
         for member in one.members
     ]
     labels = _labels([evaluation for *_, evaluation in found], seeds)
-    return [Model(label, *one, _fitted(one[-1], runs)) for label, one in zip(labels, found, strict=True)]
+    return [Model(label, *one, one[-1].run) for label, one in zip(labels, found, strict=True)]
 
 
 def baseline_names(models: Sequence[Model]) -> list[str]:
@@ -131,12 +131,3 @@ def _labels(evaluations: Sequence[Evaluation], seeds: Sequence[str]) -> list[str
     return [
         f"{name} ({one.folder.name})" if name in often else name for name, one in zip(labels, evaluations, strict=True)
     ]
-
-
-def _fitted(one: Evaluation, runs: Path) -> Path | None:
-    """The finished run's folder where it was, or under the runs of today if the whole root has moved."""
-    if not one.record["run"]:
-        return None
-    recorded = Path(one.record["run"])
-    places = (recorded, runs / "fit" / recorded.name, one.folder.parents[1] / "fit" / recorded.name)
-    return next((place for place in places if (place / "run.json").is_file()), None)

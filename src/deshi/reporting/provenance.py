@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from deshi.artifacts import read_json
-from deshi.configuration.saved import read_saved
+from deshi.configuration.run_folders import ENVIRONMENT_FILE, TIME_FILE
 from deshi.data.sources.sql import hide_password
 from deshi.reporting.blocks import Block, Listing, Missing, Row, Section, Table, Text
 from deshi.reporting.context import Context
@@ -32,7 +32,7 @@ def section(context: Context) -> Section:
             f"The run of {model.label} is no longer at {model.record['run']}: its evaluation's configuration is shown."
         )
         for model in context.models
-        if model.record["run"] and model.fitted is None
+        if model.record["run"] and model.run is None
     ]
     blocks += [Listing(f"Configuration of {label}", _yaml(config)) for label, config in configs.items()]
     return Section("provenance", "Configuration, environment, times", LEAD, blocks)
@@ -40,7 +40,7 @@ def section(context: Context) -> Section:
 
 def _config(model: Model) -> dict[str, Any]:
     """Of the training where it is still there, else of the evaluation."""
-    return read_saved(model.fitted or model.evaluation.folder)
+    return (model.run or model.evaluation).saved
 
 
 def _yaml(config: Mapping[str, Any]) -> str:
@@ -87,7 +87,7 @@ def _environments(context: Context) -> Table:
 
 
 def _environment(model: Model) -> dict[str, str]:
-    saved = read_json((model.fitted or model.evaluation.folder) / "environment.json")
+    saved = read_json((model.run or model.evaluation).folder / ENVIRONMENT_FILE)
     packages = saved.get("packages", {})
     return {
         "Python": str(saved.get("python")),
@@ -111,14 +111,14 @@ def _times(context: Context) -> Table:
 
 def _seconds(model: Model, part: str) -> dict[str, float]:
     times: dict[str, float] = {}
-    if model.fitted is not None and (path := model.fitted / "time.json").is_file():
+    if model.run is not None and (path := model.run.folder / TIME_FILE).is_file():
         times = {name.replace("_", " "): float(value) for name, value in read_json(path).items()}
     own = _evaluation_times(model.evaluation.folder).get(str(model.record["model"]), {})
     return times | ({f"evaluation, {part}": float(own[part])} if part in own else {})
 
 
 def _evaluation_times(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "time.json") if (folder / "time.json").is_file() else {}
+    return read_json(folder / TIME_FILE) if (folder / TIME_FILE).is_file() else {}
 
 
 def _duration(seconds: float) -> str:

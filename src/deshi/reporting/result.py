@@ -1,18 +1,16 @@
-"""What the stage ``report`` hands back."""
+"""Result of ``report``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
-from rich.console import Group
-from rich.text import Text
+from deshi.rendering import Block, Result, paragraphs
 
 
 @dataclass(frozen=True)
-class ReportResult:
+class ReportResult(Result):
     """A finished report.
 
     Attributes:
@@ -27,18 +25,13 @@ class ReportResult:
     figures: Sequence[str]
     warnings: Sequence[str]
 
-    def tables(self) -> Group:
-        """The outcome for a rich console."""
+    def blocks(self) -> list[Block]:
+        """The warnings, and where the files are."""
         size = self.page.stat().st_size / 1e6
-        shown = [Text(f"WARNING: {sentence}", style="bold red") for sentence in self.warnings]
-        shown.append(Text(f"{len(self.figures)} figures in {self.folder / 'figures'} (SVG and PNG)"))
-        shown.append(
-            Text(f"Written to {self.page} ({size:.1f} MB): open it in any browser, or send it; it needs no network.")
-        )
-        return Group(*shown)
-
-    def __str__(self) -> str:
-        return f"{self.page}: {len(self.figures)} figures, {len(self.warnings)} warnings"
-
-    def _repr_html_(self) -> str:
-        return f'<p>Report: <a href="{escape(str(self.page), quote=True)}">{escape(str(self.page))}</a></p>'
+        return [
+            *paragraphs(*self.warnings, tone="warning"),
+            *paragraphs(
+                f"{len(self.figures)} figures in {self.folder / 'figures'} (SVG and PNG)",
+                f"Written to {self.page} ({size:.1f} MB): open it in any browser, or send it; it needs no network.",
+            ),
+        ]

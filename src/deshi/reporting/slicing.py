@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from deshi.evaluation.stored import read_part
 from deshi.reporting.blocks import Block, Picture, Pictures, Row, Section, Table
 from deshi.reporting.context import Context, evaluate_again, title_of
 from deshi.reporting.drawing import plain
 from deshi.reporting.figures import Curve, against_diagonal, grouped_bars, rows_height
 from deshi.reporting.models import Model, baseline_names
+from deshi.runs import read_part
 
 SLICES_FILE, CALIBRATION_FILE = "slices.parquet", "calibration.parquet"
 LEAD = (

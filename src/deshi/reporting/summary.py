@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from deshi.comparison.comparison import Comparison, Model
 from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.tables import Sheet, sheets
+from deshi.comparison.tables import tables_of
+from deshi.rendering import Table as ComparisonTable
 from deshi.reporting.blocks import Block, Cards, Picture, Pictures, Row, Section, Table, Text
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.drawing import Pen, baseline_pen, model_pen
@@ -30,7 +31,7 @@ def section(context: Context, protocol: str) -> Section:
     )
     blocks: list[Block] = [_cards(context, comparison)]
     blocks.append(Pictures([_forest(context, comparison), *_differences(context, comparison)]))
-    figures, *tests = sheets(comparison)
+    figures, *tests = tables_of(comparison)
     blocks += [_table_of(context, figures), Text(figures.caption, "note")]
     blocks += [Text(note, "note") for note in comparison.notes]
     blocks.append(_runs(context))
@@ -45,18 +46,18 @@ def _pens(context: Context, comparison: Comparison) -> dict[str, Pen]:
     baselines = baseline_names(context.models)
     pens = {}
     for model in comparison.models:
-        if model.label in colors:
-            pens[model.label] = model_pen(model.label, colors[model.label])
+        if model.name in colors:
+            pens[model.name] = model_pen(model.name, colors[model.name])
         else:
-            number = baselines.index(model.name) if model.name in baselines else 0
-            pens[model.label] = baseline_pen(model.label, number)
+            number = baselines.index(model.kind) if model.kind in baselines else 0
+            pens[model.name] = baseline_pen(model.name, number)
     return pens
 
 
 def _cards(context: Context, comparison: Comparison) -> Cards:
     metric = title_of(context.metric)
-    trained = [model for model in comparison.models if not model.baseline]
-    baselines = [model for model in comparison.models if model.baseline]
+    trained = [model for model in comparison.models if not model.is_baseline]
+    baselines = [model for model in comparison.models if model.is_baseline]
     cards = [_best(f"Best model, {metric}", trained, comparison)] if trained else []
     if baselines:
         cards.append(_best(f"Best baseline, {metric}", baselines, comparison))
@@ -71,7 +72,7 @@ def _cards(context: Context, comparison: Comparison) -> Cards:
 
 def _best(title: str, models: Sequence[Model], comparison: Comparison) -> tuple[str, str, str]:
     (metric,) = comparison.metrics
-    label = max((model.label for model in models), key=lambda name: comparison.figures[name][metric].mean)
+    label = max((model.name for model in models), key=lambda name: comparison.figures[name][metric].mean)
     one = comparison.figures[label][metric]
     return title, f"{one.mean:.4f}", f"{label}, {one.low:.4f} to {one.high:.4f}"
 
@@ -121,12 +122,12 @@ def _percent(comparison: Comparison) -> str:
     return f"{100 * comparison.confidence:.4g}%"
 
 
-def _table_of(context: Context, sheet: Sheet) -> Table:
+def _table_of(context: Context, sheet: ComparisonTable) -> Table:
     """A table of the comparison without the column that names the one metric."""
     colors = {model.group: model.color for model in context.models}
     kept = [number for number, name in enumerate(sheet.columns) if name != "Metric" and number]
     rows = []
-    for cells in sheet.rows:
+    for cells in sheet.cells:
         texts = [f"{cells[number].text}\n{cells[number].detail}".strip() for number in kept]
         bold = [place for place, number in enumerate(kept) if cells[number].bold]
         rows.append(Row(cells[0].text, texts, colors.get(cells[0].text), bold))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from deshi.data.bundle import Bundle
-from deshi.evaluation.stored import Evaluation
 from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.metrics.significance import bootstrap_interval
+from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
 from deshi.serving.parity import Parity
 from deshi.serving.result import sentences

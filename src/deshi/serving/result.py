@@ -1,4 +1,4 @@
-"""What the stage ``export`` hands back, and how it looks in a terminal and in a notebook."""
+"""Result of ``export``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from deshi.data.rendering import Rendered
+from deshi.rendering import Block, Result, Table, paragraphs
 from deshi.serving.approximate_search import Recall
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.parity import LIST, Parity
 
 
 @dataclass(frozen=True)
-class ExportResult(Rendered):
+class ExportResult(Result):
     """A written serving bundle.
 
     Attributes:
@@ -34,17 +30,16 @@ class ExportResult(Rendered):
     recall: Recall | None
     seconds: float
 
-    def tables(self) -> Group:
-        """The figures for a rich console."""
-        files = Table(title=f"{self.bundle.name}, version {self.bundle.version}", title_justify="left")
-        files.add_column("File")
-        files.add_column("KiB", justify="right")
-        for name, entry in self.bundle.manifest["files"].items():
-            files.add_row(name, f"{entry['bytes'] / 1024:,.1f}")
-        said = [Text(sentence) for name, parity in self.parity.items() for sentence in sentences(name, parity)]
+    def blocks(self) -> list[Block]:
+        """The files, and how near the graphs are to the model."""
+        rows = [[name, f"{entry['bytes'] / 1024:,.1f}"] for name, entry in self.bundle.manifest["files"].items()]
+        lines = [sentence for name, parity in self.parity.items() for sentence in sentences(name, parity)]
         if self.recall is not None:
-            said.append(Text(self.recall.sentence()))
-        return Group(files, *said, Text(f"Written to {self.folder} in {self.seconds:.1f} s"))
+            lines.append(self.recall.sentence())
+        return [
+            Table(f"{self.bundle.name}, version {self.bundle.version}", ["File", "KiB"], rows),
+            *paragraphs(*lines, f"Written to {self.folder} in {self.seconds:.1f} s"),
+        ]
 
 
 def sentences(name: str, parity: Parity) -> list[str]:

@@ -1,4 +1,4 @@
-"""What inspecting a store hands back, and how it looks in a terminal and in a notebook."""
+"""Result of inspecting a store."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isnan, log
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
-from deshi.data.rendering import Rendered
 from deshi.metrics.significance import Interval
+from deshi.rendering import Block, Cell, Paragraph, Result, Table, paragraphs
 from deshi.soft_labels.targets import LATEST, TRAIN
 
 
@@ -103,7 +98,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Inspection(Rendered):
+class Inspection(Result):
     """A store, looked into.
 
     Attributes:
@@ -116,8 +111,6 @@ class Inspection(Rendered):
         overlap: with another ranker, if one was given.
         examples: rows with titles.
     """
-
-    width: ClassVar[int] = 120
 
     path: Path
     manifest: Mapping[str, Any] = field(repr=False)
@@ -145,65 +138,57 @@ class Inspection(Rendered):
             "examples": [asdict(example) for example in self.examples],
         }
 
-    def tables(self) -> Group:
-        """Everything for a rich console."""
-        style = "bold red" if self.gap.verdict == "memorised" else "bold"
-        shown: list[RenderableType] = [
-            self._facts(),
-            self._truth(),
-            Text(self.gap.sentence, style=style),
-            self._lists(),
-        ]
-        shown += [Text(note) for note in self._notes()]
-        if self.examples:
-            shown.append(self._examples())
-        return Group(*shown)
+    def blocks(self) -> list[Block]:
+        """Facts, metrics by part, the memorisation gap, the lists' items, examples."""
+        verdict = Paragraph(self.gap.sentence, "alarm" if self.gap.verdict == "memorised" else "strong")
+        blocks: list[Block] = [self._facts(), self._truth(), verdict, self._lists(), *paragraphs(*self._notes())]
+        return blocks + ([self._examples()] if self.examples else [])
 
     def _facts(self) -> Table:
-        told, whole = self.manifest, self.manifest["n_rows"]
-        table = _table(f"Soft-label store {self.path.name}", "", "")
-        table.show_header = False
-        about = "the bundle's histories" if told["sequences"] == "bundle" else "augmented histories"
-        share = self.covered / whole
-        seen = "left out" if told["filter_seen"] else "listed"
-        teacher = ", ".join(f"{key} {value}" for key, value in told["teacher"].items() if key != "name")
-        rows = {
-            "teacher": f"{told['teacher']['name']}{f' ({teacher})' if teacher else ''}",
-            "data": f"{told['data']}, fingerprint {told['data_fingerprint'][:12]}",
-            "rows": f"{self.covered:,} of {whole:,} ({share:.1%}), {about}, positions {told['positions']}",
-            "lists": f"{told['k']} items, seen items {seen}, {told['score_kind']} in {told['score_dtype']}",
-        }
-        for name, value in rows.items():
-            table.add_row(name, escape(value))
-        return table
+        manifest = self.manifest
+        teacher = manifest["teacher"]
+        origin = ", ".join(f"{key} {value}" for key, value in teacher.items() if key != "name")
+        histories = "the bundle's histories" if manifest["sequences"] == "bundle" else "augmented histories"
+        covered = f"{self.covered:,} of {manifest['n_rows']:,} ({self.covered / manifest['n_rows']:.1%})"
+        seen = "left out" if manifest["filter_seen"] else "listed"
+        rows = [
+            ["teacher", f"{teacher['name']}{f' ({origin})' if origin else ''}"],
+            ["data", f"{manifest['data']}, fingerprint {manifest['data_fingerprint'][:12]}"],
+            ["rows", f"{covered}, {histories}, positions {manifest['positions']}"],
+            [
+                "lists",
+                f"{manifest['k']} items, seen items {seen}, {manifest['score_kind']} in {manifest['score_dtype']}",
+            ],
+        ]
+        return Table(f"Soft-label store {self.path.name}", (), rows, align="ll")
 
     def _truth(self) -> Table:
-        known = [part for part in self.parts if part.rows]
-        metrics = list(known[0].metrics) if known else []
-        table = _table("What came next", "rows", "covered", *(_title(metric) for metric in metrics), "entropy")
+        metrics = next((list(part.metrics) for part in self.parts if part.rows), [])
+        rows = []
         for part in self.parts:
             cells = [_cell(part.metrics[metric]) for metric in metrics] if part.rows else ["-"] * len(metrics)
-            table.add_row(part.name, f"{part.rows:,} of {part.positions:,}", *cells, _number(part.entropy, ".3f"))
-        table.caption = (
+            rows.append([part.name, f"{part.rows:,} of {part.positions:,}", *cells, _number(part.entropy, ".3f")])
+        caption = (
             f"Brackets: 95 % interval over users. train-last: each user's latest training row. Entropy in nats over "
             f"the listed items (at most {log(self.manifest['k']):.2f})."
         )
-        return table
+        return Table("What came next", ["rows", "covered", *map(_title, metrics), "entropy"], rows, caption)
 
     def _lists(self) -> Table:
-        taste = self.taste
-        table = _table(f"What is listed, first {taste.k}, {taste.rows:,} rows", "", "value")
-        table.add_row("training events of a listed item", f"{taste.listed_events:,.1f}")
-        table.add_row("training events of an item of the catalogue", f"{taste.item_events:,.1f}")
-        for name in ("coverage", "gini", "novelty"):
-            table.add_row(f"{name}@{taste.k}", f"{getattr(taste, name):.4f}")
-        if self.overlap is not None:
-            over = self.overlap
-            at = f"with {escape(over.name)}, {over.rows:,} rows"
-            table.add_row(f"Jaccard@{over.k} {at}", _number(over.jaccard, ".4f"))
-            table.add_row(f"RBO@{over.k} {at}", _number(over.rbo, ".4f"))
-            table.add_row(f"same first item {at}", _number(over.same_first, ".1%"))
-        return table
+        taste, overlap = self.taste, self.overlap
+        rows = [
+            ["training events of a listed item", f"{taste.listed_events:,.1f}"],
+            ["training events of an item of the catalogue", f"{taste.item_events:,.1f}"],
+            *([f"{name}@{taste.k}", f"{getattr(taste, name):.4f}"] for name in ("coverage", "gini", "novelty")),
+        ]
+        if overlap is not None:
+            other = f"with {overlap.name}, {overlap.rows:,} rows"
+            rows += [
+                [f"Jaccard@{overlap.k} {other}", _number(overlap.jaccard, ".4f")],
+                [f"RBO@{overlap.k} {other}", _number(overlap.rbo, ".4f")],
+                [f"same first item {other}", _number(overlap.same_first, ".1%")],
+            ]
+        return Table(f"What is listed, first {taste.k}, {taste.rows:,} rows", ["", "value"], rows)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -216,17 +201,13 @@ class Inspection(Rendered):
         return notes
 
     def _examples(self) -> Table:
-        table = _table("Examples, drawn at random", "row", "history, newest last", "came next", "listed")
-        for one in self.examples:
-            place = "not listed" if one.rank is None else f"rank {one.rank}"
-            table.add_row(
-                f"{one.part} {one.row}\nuser {escape(one.user)}",
-                escape("\n".join(one.history)),
-                escape(f"{one.truth}\n({place})"),
-                escape("\n".join(one.listed)),
-            )
-            table.add_section()
-        return table
+        rows = []
+        for example in self.examples:
+            rank = "not listed" if example.rank is None else f"rank {example.rank}"
+            label, history = f"{example.part} {example.row}\nuser {example.user}", "\n".join(example.history)
+            rows.append([label, history, f"{example.truth}\n({rank})", "\n".join(example.listed)])
+        columns = ["row", "history, newest last", "came next", "listed"]
+        return Table("Examples, drawn at random", columns, rows, align="llll")
 
 
 def judge(metric: str, parts: Sequence[Part], gaps: Mapping[tuple[str, str, str], Interval]) -> Gap:
@@ -265,19 +246,12 @@ def _verdict(gap: Interval, figures: str) -> tuple[str, str]:
     return "none seen", f"No memorisation is seen: {figures}; the interval covers 0."
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left", min_width=len(title) + 4)
-    for name in columns:
-        table.add_column(name)
-    return table
-
-
 def _title(metric: str) -> str:
     return metric.upper()
 
 
-def _cell(interval: Interval) -> str:
-    return f"{interval.mean:.4f}\n[{interval.low:.4f}, {interval.high:.4f}]".replace("[", "\\[")
+def _cell(interval: Interval) -> Cell:
+    return Cell(f"{interval.mean:.4f}", f"[{interval.low:.4f}, {interval.high:.4f}]")
 
 
 def _number(value: float, style: str) -> str:

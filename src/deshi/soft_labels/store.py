@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -19,7 +20,7 @@ from deshi.data.bundle import Bundle
 from deshi.soft_labels.checks import Report, inspect_files, inspect_rows
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
-from deshi.types import PAD, DeshiError
+from deshi.types import ITEM, PAD, USER, DeshiError
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,30 @@ class SoftLabels:
         real, safe = (wanted != PAD)[..., None], np.maximum(wanted, 0)
         items = np.where(real, self.items[safe], PAD).astype(np.int64)
         return items, np.where(real, self.scores[safe], 0).astype(np.float32)
+
+    def frame(self, bundle: Bundle, rows: Ints | None = None) -> pl.DataFrame:
+        """The lists as a table: ``user_id``, ``position``, ``item_id``, ``score`` and ``rank``.
+
+        ``position`` counts a history's events from 0: the list says what may come after that event.
+
+        Args:
+            bundle: the data of the store.
+            rows: ``(M,)`` those whose lists are wanted; None is all covered rows.
+        """
+        check_same_data(self.path, self.manifest, bundle)
+        histories = self.histories(bundle)
+        rows = np.flatnonzero(self.covered) if rows is None else rows
+        items, scores = self.rows(rows)
+        number, rank = (items != PAD).nonzero()
+        owners = histories.owners(rows)
+        columns = {
+            USER: bundle.users[USER].gather(histories.users[owners][number]),
+            "position": (rows - histories.offsets[owners])[number],
+            ITEM: bundle.vocabulary[ITEM].gather(items[number, rank]),
+            "score": scores[number, rank],
+            "rank": rank + 1,
+        }
+        return pl.DataFrame(columns, schema_overrides={"position": pl.Int32, "rank": pl.Int32})
 
     def histories(self, bundle: Bundle) -> Histories:
         """The sequences that the rows are about: the bundle's, or the augmented ones that lie in the store."""

@@ -1,14 +1,12 @@
-"""The stage ``compare``: finished evaluations side by side, with intervals and tests, in a run folder of its own."""
+"""The stage ``compare``: a run folder with finished evaluations side by side, intervals and tests."""
 
 from __future__ import annotations
 
-from deshi.artifacts import environment, new_run_folder, write_json
 from deshi.comparison.compute import compare_evaluations
 from deshi.comparison.output import write_comparison
 from deshi.comparison.result import CompareResult
-from deshi.configuration.saved import save_config
 from deshi.configuration.schemas import CompareConfig
-from deshi.evaluation.stored import find_evaluations
+from deshi.runs import find_evaluations, new_run, write_record
 
 
 def run(cfg: CompareConfig) -> CompareResult:
@@ -17,13 +15,13 @@ def run(cfg: CompareConfig) -> CompareResult:
     Raises:
         DeshiError: if a run is missing or not evaluated, or the evaluations were not measured alike.
     """
-    evaluations = find_evaluations(cfg.paths.runs, cfg.runs)
+    evaluations = find_evaluations(cfg.paths, cfg.runs)
     comparison = compare_evaluations(
         evaluations,
         part=cfg.part,
         metrics=cfg.metrics,
         against=cfg.against,
-        labels=cfg.labels,
+        names=cfg.names,
         with_baselines=cfg.with_baselines,
         each_run=cfg.each_run,
         samples=cfg.samples,
@@ -31,9 +29,7 @@ def run(cfg: CompareConfig) -> CompareResult:
         confidence=cfg.confidence,
         seed=cfg.seed,
     )
-    folder = new_run_folder(cfg.paths.runs, "compare", comparison.data)
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
+    folder = new_run(cfg, "compare", comparison.data)
     record = {
         "stage": "compare",
         "data": comparison.data,
@@ -44,6 +40,6 @@ def run(cfg: CompareConfig) -> CompareResult:
         "warnings": list(comparison.warnings),
         "notes": list(comparison.notes),
     }
-    write_json(folder / "run.json", record)
+    write_record(folder, record)
     write_comparison(folder, comparison)
     return CompareResult(folder, comparison)

@@ -1,4 +1,4 @@
-"""The stage ``evaluate``: exact ranks of a student or a baseline on a split, in a run folder of its own."""
+"""The work of ``deshi evaluate``: exact ranks of a run's model or of baselines on a split."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
+from deshi.arrays import Ints
+from deshi.artifacts import atomic_file, fingerprint, write_json
 from deshi.baselines import BASELINES
 from deshi.baselines.ease import MAX_ITEMS
 from deshi.baselines.events import training_events
-from deshi.configuration.saved import save_config
-from deshi.configuration.schemas import EvaluateConfig
+from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
+from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
+from deshi.configuration.schemas import LEAVE_ONE_OUT, EvaluateConfig
 from deshi.configuration.targets import build
-from deshi.data.splits import Examples
+from deshi.data.bundle import Bundle
+from deshi.data.splits import Examples, Split
 from deshi.evaluation.candidates import CandidateRule, candidate_sets, candidates_frame
 from deshi.evaluation.generated_answers import (
     AnswerGenerator,
@@ -26,14 +29,35 @@ from deshi.evaluation.generated_answers import (
     answer_generator,
     generate_answers,
 )
+from deshi.evaluation.leaks import leak_warnings
 from deshi.evaluation.measurement import EvaluationSet, Measurement, RankedExamples, measure_model
 from deshi.evaluation.population import population
 from deshi.evaluation.result import EvaluateResult, unbeaten
-from deshi.evaluation.subject import Subject, find_subject, leaked_targets
 from deshi.hardware import training_device
+from deshi.models.scorers import Scorer
+from deshi.runs import Run, load_bundle, new_run, write_record
 from deshi.types import PAD, DeshiError
 
-RUN_FILE = "run.json"
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """Data and split of an evaluation, and the run if there is one.
+
+    Attributes:
+        bundle: the data.
+        split: whose examples are ranked.
+        starts: ``(n_users,)`` flat positions, with ``ends`` the events that were trained on.
+        ends: ``(n_users,)`` flat positions.
+        run: the trained run, or None.
+        scorer: the model of the run, or None.
+    """
+
+    bundle: Bundle
+    split: Split
+    starts: Ints
+    ends: Ints
+    run: Run | None = None
+    scorer: Scorer | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +87,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
             be ranked, or the candidate sets don't fit.
     """
     device = str(training_device("auto"))
-    subject = find_subject(cfg, device)
+    subject = _subject(cfg, device)
     plan = _plan(cfg, subject)
     network = _answer_generator(cfg, subject, plan.evaluation_set)
     names, left_out = _baselines(cfg, subject.bundle.n_items)
@@ -85,9 +109,23 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
     return result
 
 
+def _subject(cfg: EvaluateConfig, device: str) -> _Subject:
+    """Load what ``cfg`` names and check that it fits together."""
+    if cfg.run is None:
+        assert cfg.data is not None  # by the schema
+        bundle = load_bundle(cfg.data.name, cfg.paths.data)
+        baseline_split: Split = build(cfg.split or LEAVE_ONE_OUT)(bundle)
+        return _Subject(bundle, baseline_split, *baseline_split.train_ranges(bundle))
+    run = Run.open(cfg.run, cfg.paths)
+    bundle = load_bundle(run.config.data.name if cfg.data is None else cfg.data.name, *run.data_folders)
+    run.check_same_data(bundle)
+    split = build(cfg.split)(bundle) if cfg.split else run.split_of(bundle)
+    return _Subject(bundle, split, *run.trained_ranges(bundle), run, run.scorer(device, bundle))
+
+
 def _result(
     cfg: EvaluateConfig,
-    subject: Subject,
+    subject: _Subject,
     plan: _Plan,
     measurements: Mapping[str, Measurement],
     generated: GeneratedAnswers | None,
@@ -98,11 +136,11 @@ def _result(
     warnings, notes = list(plan.warnings), [*plan.notes, *left_out]
     if generated is not None:
         warnings, notes = [*warnings, *generated.warnings], [*notes, *generated.notes]
-    if subject.record is not None:
+    if subject.run is not None:
         warnings += unbeaten(main, measurements[main].metrics, baselines, plan.evaluation_set.ks)
     slices = [each.slices.select(pl.lit(name).alias("model"), pl.all()) for name, each in measurements.items()]
     return EvaluateResult(
-        folder=new_run_folder(cfg.paths.runs, "evaluate", f"{subject.bundle.name}_{main}"),
+        folder=new_run(cfg, "evaluate", f"{subject.bundle.name}_{main}"),
         model=main,
         metrics=measurements[main].metrics,
         baselines=baselines,
@@ -115,14 +153,14 @@ def _result(
     )
 
 
-def _plan(cfg: EvaluateConfig, subject: Subject) -> _Plan:
+def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
     """Examples and candidates of the parts that ``cfg`` names."""
     bundle = subject.bundle
     names = ("validation", "test") if cfg.part == "both" else (cfg.part,)
     examples = {part: _examples(subject, part) for part in names}
     counts = training_events(bundle, subject.starts, subject.ends).counts()
     populations = {name: population(bundle, subject.split, name, part, counts) for name, part in examples.items()}
-    warnings = _leaks(subject, examples)
+    warnings = leak_warnings(examples, subject.ends)
     notes = [note for name, part in populations.items() if (note := part.note(name))]
     evaluation_set = EvaluationSet(
         bundle,
@@ -145,13 +183,12 @@ def _plan(cfg: EvaluateConfig, subject: Subject) -> _Plan:
     return _Plan(evaluation_set, description, counts_of_parts, warnings, notes)
 
 
-def _examples(subject: Subject, part: str) -> Examples:
+def _examples(subject: _Subject, part: str) -> Examples:
     examples = subject.split.examples(subject.bundle, part)
     if not len(examples):
         raise DeshiError(
             f"The split {subject.split.name} of {subject.bundle.name} has no {part} example: no user has a {part} "
-            "event "
-            f"and a history before it. Lower the filters of the data or move the split's boundaries."
+            "event and a history before it. Lower the filters of the data or move the split's boundaries."
         )
     return examples
 
@@ -179,18 +216,18 @@ def _baselines(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]
     return [*named, *others], []
 
 
-def _trained_name(subject: Subject) -> str | None:
-    return None if subject.record is None else str(subject.record["student"])
+def _trained_name(subject: _Subject) -> str | None:
+    return None if subject.run is None else str(subject.run.record["model"])
 
 
-def _measure_run(subject: Subject, evaluation_set: EvaluationSet, device: str) -> Measurement:
+def _measure_run(subject: _Subject, evaluation_set: EvaluationSet, device: str) -> Measurement:
     if subject.scorer is None:
         raise DeshiError("There is no run to evaluate: give run=FOLDER or run=latest.")
     vectors = getattr(subject.scorer, "item_vectors", None)
     return measure_model(subject.scorer, evaluation_set, device, vectors() if callable(vectors) else None)
 
 
-def _answer_generator(cfg: EvaluateConfig, subject: Subject, evaluation_set: EvaluationSet) -> AnswerGenerator | None:
+def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: EvaluationSet) -> AnswerGenerator | None:
     """The network whose generated answers are evaluated, if ``cfg`` says so."""
     if not cfg.answers:
         return None
@@ -204,24 +241,12 @@ def _answer_generator(cfg: EvaluateConfig, subject: Subject, evaluation_set: Eva
     return network
 
 
-def _measure_baseline(name: str, subject: Subject, evaluation_set: EvaluationSet) -> Measurement:
+def _measure_baseline(name: str, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
     begin = time.perf_counter()
     baseline = BASELINES[name]().fit(subject.bundle, subject.starts, subject.ends)
     seconds = {"fit": round(time.perf_counter() - begin, 3)}
     measurement = measure_model(baseline, evaluation_set)
     return replace(measurement, seconds=seconds | measurement.seconds)
-
-
-def _leaks(subject: Subject, parts: Mapping[str, Examples]) -> list[str]:
-    sentences = []
-    for part, examples in parts.items():
-        leaked = leaked_targets(subject, examples)
-        if leaked:
-            sentences.append(
-                f"LEAK: {leaked} of {len(examples.target_rows)} {part} targets were trained on; the {part} figures say "
-                f"nothing about new events."
-            )
-    return sentences
 
 
 def _protocol_sentence(plan: _Plan) -> str:
@@ -235,25 +260,23 @@ def _protocol_sentence(plan: _Plan) -> str:
 
 
 def _write(
-    cfg: EvaluateConfig, subject: Subject, plan: _Plan, result: EvaluateResult, measurements: Mapping[str, Measurement]
+    cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: EvaluateResult, measurements: Mapping[str, Measurement]
 ) -> None:
     folder, main = result.folder, measurements[result.model]
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
-    tables = {"ranks": main.ranks, "lists": main.lists, "slices": result.slices}
-    tables |= {f"baselines/{name}": measurements[name].ranks for name in result.baselines}
+    tables = {RANKS_FILE: main.ranks, LISTS_FILE: main.lists, "slices.parquet": result.slices}
+    tables |= {f"{BASELINES_FOLDER}/{name}.parquet": measurements[name].ranks for name in result.baselines}
     if main.calibration.height:
-        tables["calibration"] = main.calibration
+        tables["calibration.parquet"] = main.calibration
     if not isinstance(plan.candidates, str):
-        tables["candidates"] = _candidates_table(subject, plan.evaluation_set)
+        tables[CANDIDATES_FILE] = _candidates_table(subject, plan.evaluation_set)
     for name, table in tables.items():
-        _write_parquet(folder / f"{name}.parquet", table)
-    write_json(folder / "time.json", {name: each.seconds for name, each in measurements.items()})
-    write_json(folder / RUN_FILE, _record(cfg, subject, plan, result))
-    write_json(folder / "metrics.json", dict(result.metrics) | {"baselines": dict(result.baselines)})
+        _write_parquet(folder / name, table)
+    write_json(folder / TIME_FILE, {name: each.seconds for name, each in measurements.items()})
+    write_record(folder, _record(cfg, subject, plan, result))
+    write_json(folder / METRICS_FILE, dict(result.metrics) | {"baselines": dict(result.baselines)})
 
 
-def _candidates_table(subject: Subject, evaluation_set: EvaluationSet) -> pl.DataFrame:
+def _candidates_table(subject: _Subject, evaluation_set: EvaluationSet) -> pl.DataFrame:
     return pl.concat(
         [
             candidates_frame(subject.bundle, part.examples, part.candidates).select(
@@ -265,7 +288,7 @@ def _candidates_table(subject: Subject, evaluation_set: EvaluationSet) -> pl.Dat
     )
 
 
-def _record(cfg: EvaluateConfig, subject: Subject, plan: _Plan, result: EvaluateResult) -> dict[str, Any]:
+def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: EvaluateResult) -> dict[str, Any]:
     """The model, its data and the protocol, for later comparisons."""
     protocol = {
         "split": subject.split.description,
@@ -276,8 +299,8 @@ def _record(cfg: EvaluateConfig, subject: Subject, plan: _Plan, result: Evaluate
     return {
         "stage": "evaluate",
         "model": result.model,
-        "run": None if subject.folder is None else str(subject.folder),
-        "fit": subject.record,
+        "run": None if subject.run is None else str(subject.run.folder),
+        "fit": None if subject.run is None else subject.run.record,
         "data": subject.bundle.name,
         "data_fingerprint": subject.bundle.fingerprint,
         "n_items": subject.bundle.n_items,

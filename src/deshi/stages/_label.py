@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,20 @@ import torch
 
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
-from deshi.configuration.saved import find_trained
+from deshi.configuration.run_folders import FOLDS_FILE, TEACHER_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import LabelConfig, TrainingConfig
-from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
 from deshi.hardware import training_device
+from deshi.rendering import Block, Result, paragraphs
+from deshi.runs import Run, fold_folder, with_named_runs
 from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_soft_labels
-from deshi.training.runs import (
-    FOLDS_FILE,
-    STUDENT_FILE,
-    TEACHER_FILE,
-    check_same_data,
-    fold_folder,
-    load_bundle,
-    load_scorer,
-    trained_config,
-    with_named_runs,
-)
 from deshi.training.selection import choose
 from deshi.types import DeshiError
 
@@ -47,7 +37,7 @@ VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
 
 
 @dataclass(frozen=True)
-class LabelResult:
+class LabelResult(Result):
     """A store that was written.
 
     Attributes:
@@ -61,17 +51,14 @@ class LabelResult:
         """The store's folder."""
         return self.soft_labels.path
 
-    def __str__(self) -> str:
+    def blocks(self) -> Sequence[Block]:
+        """One line."""
         manifest = self.soft_labels.manifest
         covered, rows = int(self.soft_labels.covered.sum()), self.soft_labels.n_rows
-        return (
+        return paragraphs(
             f"{self.folder}: {self.soft_labels.teacher} on {manifest['data']}, {self.soft_labels.k} items after "
             f"{covered:,} of {rows:,} events. Look into it: deshi label inspect {self.folder.name}"
         )
-
-    def _repr_html_(self) -> str:
-        """One paragraph, for a notebook."""
-        return f"<p>{escape(str(self))}</p>"
 
 
 def run(cfg: LabelConfig) -> LabelResult:
@@ -80,19 +67,16 @@ def run(cfg: LabelConfig) -> LabelResult:
     Raises:
         DeshiError: if the run or its data are missing or don't belong together.
     """
-    folder = find_trained(cfg.paths.runs, cfg.run)
-    trained, device = trained_config(folder), str(training_device("auto"))
-    bundle = load_bundle(trained)
-    scorer, record = load_scorer(folder, device, bundle)
-    check_same_data(folder, record, bundle)
-    split: Split = build(trained.split)(bundle)
+    source, device = Run.open(cfg.run, cfg.paths), str(training_device("auto"))
+    trained, bundle, split, record = source.config, source.bundle, source.split, source.record
+    scorer = source.scorer(device)
     augmentation = Augmentation(**cfg.augment.model_dump())
     augmented = None
     if augmentation != Augmentation():
         augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
     rows, positions = _rows(cfg, trained, bundle, split, augmented)
     meta = {
-        "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
+        "name": record["model"], "run": source.name, "weights": _identity(source.folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
         "refit": trained.train.refit,
     }  # fmt: skip
@@ -100,14 +84,14 @@ def run(cfg: LabelConfig) -> LabelResult:
     known = vectors() if callable(vectors) else None
     if known is None and cfg.vectors == "text":
         raise DeshiError(
-            f"vectors=text, but {record['student']} isn't made of a language model's vectors of the items. Export a "
+            f"vectors=text, but {record['model']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
     soft_labels = write_soft_labels(
         scorer,
         augmented or bundle,
         rows,
-        store_path(cfg.paths.soft_labels, cfg.store or folder.name),
+        store_path(cfg.paths.soft_labels, cfg.store or source.name),
         k=min(cfg.k, bundle.n_items),
         meta=meta,
         positions=positions,
@@ -135,13 +119,13 @@ def _rows(
     def by_rule(rule: str) -> Ints:
         return choose_rows(rule, bundle, split, augmented, cfg.seed, trained.train.train_targets)
 
-    rows, strategy = by_rule(cfg.positions), cfg.selection and with_named_runs(cfg.selection, cfg.paths.runs)
+    rows, strategy = by_rule(cfg.positions), cfg.selection and with_named_runs(cfg.selection, cfg.paths)
     if strategy is None:
         return rows, cfg.positions
     training = np.isin(rows, by_rule("train"))
     marked = choose(
         strategy, augmented or Histories.of(bundle), rows[training], bundle=bundle, split=trained.split,
-        runs=cfg.paths.runs, seed=cfg.seed, device=training_device("auto"),
+        paths=cfg.paths, seed=cfg.seed, device=training_device("auto"),
     )  # fmt: skip
     kept = ~training | marked[rows]
     log.info("%s chose %d of %d training rows", strategy["_target_"], int(marked.sum()), int(training.sum()))
@@ -152,6 +136,6 @@ def _rows(
 def _identity(folder: Path) -> dict[str, Any]:
     """The sha256 of everything that a run's answers depend on."""
     folds = len(list(folder.glob("fold-*")))
-    files = [folder / STUDENT_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
-    files += [fold_folder(folder, fold) / STUDENT_FILE for fold in range(folds)]
+    files = [folder / WEIGHTS_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
+    files += [fold_folder(folder, fold) / WEIGHTS_FILE for fold in range(folds)]
     return {str(file.relative_to(folder)): file_sha256(file) for file in files if file.is_file()}

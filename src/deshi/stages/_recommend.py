@@ -19,9 +19,10 @@ from polars.io.plugins import register_io_source
 from deshi.arrays import Bools
 from deshi.artifacts import atomic_file
 from deshi.configuration.schemas import RecommendConfig
+from deshi.data.histories import Histories, HistoryColumns
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
-from deshi.serving.histories import Histories, read_histories, read_item_ids
+from deshi.serving.histories import read_histories, read_item_ids
 from deshi.serving.http.result import RecommendResult
 from deshi.types import ITEM, PAD, USER, DeshiError
 
@@ -76,10 +77,9 @@ def run(cfg: RecommendConfig) -> RecommendResult:
         raise DeshiError(f"input and output are both {output}, expected two files.")
     bundle = ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle))
     engine = Engine(bundle, 1, cfg.precision, cfg.batch_size, cfg.search)
-    columns = cfg.columns
-    histories = read_histories(
-        source, bundle.items[ITEM], columns.user, columns.item, columns.items, columns.order, cfg.separator
-    )
+    names = cfg.columns
+    columns = HistoryColumns(names.user, names.item, names.items, names.order, cfg.separator)
+    histories = read_histories(source, bundle.items[ITEM], columns)
     counts = _Counts()
     filter_seen = bundle.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), filter_seen, counts)

@@ -14,15 +14,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from deshi.artifacts import environment, fingerprint, new_run_folder, write_json
+from deshi.artifacts import fingerprint, write_json
 from deshi.configuration.command import command_of
-from deshi.configuration.saved import find_run, load_config, resolved, save_config
+from deshi.configuration.run_folders import METRICS_FILE, find_run, load_config
 from deshi.configuration.schemas import StageConfig
+from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
 from deshi.pipeline.reuse import comparable, find_done
 from deshi.pipeline.schema import RunConfig
 from deshi.pipeline.steps import REPORT, Plan, Step, plan_of
 from deshi.pipeline.summary import RunResult, summarise
+from deshi.runs import new_run
 from deshi.stages import STAGES
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
@@ -48,12 +50,9 @@ def _folder(cfg: RunConfig) -> Path:
     if cfg.resume is not None:
         return find_run(cfg.paths.runs, "run", cfg.resume)
     for place in sorted((cfg.paths.runs / "run").glob(f"*/{PLAN_FILE}"), reverse=True):
-        if not (place.parent / "metrics.json").exists() and _same(place.parent, cfg):
+        if not (place.parent / METRICS_FILE).exists() and _same(place.parent, cfg):
             return place.parent
-    folder = new_run_folder(cfg.paths.runs, "run", cfg.name or f"{cfg.data.name}_{network_name(cfg.student)}")
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
-    return folder
+    return new_run(cfg, "run", cfg.name or f"{cfg.data.name}_{network_name(cfg.student)}")
 
 
 def _same(folder: Path, cfg: RunConfig) -> bool:

@@ -8,15 +8,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group
-from rich.text import Text
-
 from deshi.configuration.schemas import ServeConfig
-from deshi.data.rendering import Rendered
+from deshi.rendering import Block, Result, paragraphs
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.logs import FIELDS, json_logs
@@ -30,7 +28,7 @@ SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True)
-class ServeResult(Rendered):
+class ServeResult(Result):
     """A service that has stopped.
 
     Attributes:
@@ -43,9 +41,9 @@ class ServeResult(Rendered):
     version: str
     seconds: float
 
-    def tables(self) -> Group:
-        """A line for a rich console."""
-        return Group(Text(f"Served {self.bundle}, version {self.version}, for {self.seconds:.0f} s; stopped."))
+    def blocks(self) -> Sequence[Block]:
+        """One line."""
+        return paragraphs(f"Served {self.bundle}, version {self.version}, for {self.seconds:.0f} s; stopped.")
 
 
 def run(cfg: ServeConfig) -> ServeResult:

@@ -210,26 +210,24 @@ def test_titles_answer_with_a_number_or_say_why_not(tmp_path: Path) -> None:
     assert (names.ambiguous, names.unknown, names.duplicates) == (1, 1, 2) and "A " in names
 
 
-def test_ids_map_both_ways(bundle: Bundle) -> None:
+def test_ids_map_to_items(bundle: Bundle) -> None:
     """Item ids are the safest bridge; two numbers for one id are an error, unknown ids are counted."""
     mapping = map_by_id({7: "i3", 2: "i0", 9: "nothing"}, bundle)
     assert mapping.to_bundle(np.array([7, 2, 9, PAD, 5])).tolist() == [3, 0, PAD, PAD, PAD]
-    assert mapping.to_foreign(np.array([3, 0, 1, PAD])).tolist() == [7, 2, PAD, PAD]
     assert mapping.report["unknown"] == 1 and mapping.report["without"] == 4
     with pytest.raises(DeshiError, match="expected each id once"):
         map_by_id({1: "i3", 2: "i3"}, bundle)
-    assert map_by_index(bundle, id_base=1).to_bundle(np.array([0, 1, 6, 7])).tolist() == [PAD, 0, 5, PAD]
+    assert map_by_index(bundle).to_bundle(np.array([PAD, 0, 5, 6])).tolist() == [PAD, 0, 5, PAD]
 
 
 def test_embeddings_go_to_their_items(bundle: Bundle) -> None:
-    """Rows come in the foreign order; items without one are refused unless that is allowed, with the counts."""
-    vectors = ForeignEmbeddings(np.arange(12.0).reshape(6, 2), np.array([6, 5, 4, 3, 2, 1]), "vectors.npy")
-    table = align_embeddings(vectors, bundle, map_by_index(bundle, id_base=1))
+    """Rows come in the foreign order; items without one are refused, with the counts."""
+    vectors = ForeignEmbeddings(np.arange(12.0).reshape(6, 2), np.array([5, 4, 3, 2, 1, 0]), "vectors.pt")
+    table = align_embeddings(vectors, bundle, map_by_index(bundle))
     assert table.tolist() == [[10, 11], [8, 9], [6, 7], [4, 5], [2, 3], [0, 1]] and str(table.dtype) == "torch.float32"
-    with pytest.raises(DeshiError, match=r"vectors\.npy has vectors for 5 of 6 items.*1 of its 6 rows"):
-        align_embeddings(vectors, bundle, map_by_index(bundle))
-    assert align_embeddings(vectors, bundle, map_by_index(bundle), missing="zeros")[0].tolist() == [0, 0]
-    assert align_embeddings(vectors, bundle, map_by_index(bundle), missing="mean")[0].tolist() == [6, 7]
+    shifted = replace(vectors, ids=vectors.ids + 1)
+    with pytest.raises(DeshiError, match=r"vectors\.pt has vectors for 5 of 6 items.*1 of its 6 rows"):
+        align_embeddings(shifted, bundle, map_by_index(bundle))
 
 
 def test_bad_embeddings_are_refused(bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""DLLM2Rec's files: a round trip changes nothing, and every assumption that doesn't hold is noticed."""
+"""DLLM2Rec's files: lists come back on their rows, and every assumption that doesn't hold is noticed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas
 import polars as pl
 import pytest
 import torch
-from foreign_data import ITEMS, K, Taught, distances, taught
+from foreign_data import ITEMS, Taught, distances, taught
 
 from deshi.soft_labels.foreign.alignment import align_embeddings, align_rows
-from deshi.soft_labels.foreign.dllm2rec import read_embeddings, read_lists, read_statistics, write_dllm2rec
+from deshi.soft_labels.foreign.dllm2rec import read_embeddings, read_lists
 from deshi.soft_labels.foreign.frames import read_sequences
 from deshi.soft_labels.foreign.mapping import map_by_index
 from deshi.soft_labels.foreign.rankings import check_direction, check_ranks, rank_evidence
 from deshi.types import PAD, DeshiError
+from foreign_files import write_dllm2rec
+
+VECTORS = torch.arange(ITEMS * 3.0).reshape(ITEMS, 3)
 
 
 @pytest.fixture
@@ -25,61 +29,33 @@ def data(tmp_path: Path) -> Taught:
 
 
 @pytest.fixture
-def written(tmp_path: Path, data: Taught) -> Path:
-    embeddings = torch.arange(ITEMS * 3.0).reshape(ITEMS, 3)
-    write_dllm2rec(
-        tmp_path, "game", data.bundle, data.rows, data.items, data.scores, embeddings, data.rows[:7], data.rows[7:9]
-    )
-    return tmp_path
+def written(tmp_path: Path, data: Taught) -> tuple[Path, Path]:
+    return write_dllm2rec(tmp_path, data.bundle, data.rows, data.items, data.scores, VECTORS)
 
 
-def folders(root: Path) -> tuple[Path, Path]:
-    return root / "data" / "game", root / "tocf" / "game"
-
-
-def test_round_trip(written: Path, data: Taught) -> None:
-    """What deshi writes for DLLM2Rec it reads again, bit by bit, on the same rows."""
-    lists = read_lists(*folders(written))
-    found = align_rows(lists, data.bundle, map_by_index(data.bundle))
-    assert found.report.matched == len(data.rows) - found.report.ambiguous
-    kept = found.rows != PAD
-    assert found.report.ambiguous < 5 and np.array_equal(found.rows[kept], data.rows[kept])
-    assert np.array_equal(found.items[kept], data.items[kept])
-    assert found.scores is not None and np.array_equal(found.scores[kept], data.scores[kept])
+def test_lists_come_back_on_their_rows(written: tuple[Path, Path], data: Taught) -> None:
+    """What stands in DLLM2Rec's files is found bit by bit, on the rows that it was made for."""
+    lists = read_lists(*written)
+    aligned = align_rows(lists, data.bundle, map_by_index(data.bundle))
+    assert aligned.report.matched == len(data.rows) - aligned.report.ambiguous
+    kept = aligned.rows != PAD
+    assert aligned.report.ambiguous < 5 and np.array_equal(aligned.rows[kept], data.rows[kept])
+    assert np.array_equal(aligned.items[kept], data.items[kept])
+    assert aligned.scores is not None and np.array_equal(aligned.scores[kept], data.scores[kept])
     assert not lists.higher_is_better and lists.window == 10
 
 
-def test_embeddings_round_trip(written: Path, data: Taught) -> None:
+def test_vectors_come_back(written: tuple[Path, Path], data: Taught) -> None:
     """Row i is item i, no padding row."""
-    vectors = read_embeddings(folders(written)[1] / "all_embeddings.pt", ITEMS)
-    table = align_embeddings(vectors, data.bundle, map_by_index(data.bundle))
-    assert torch.equal(table, torch.arange(ITEMS * 3.0).reshape(ITEMS, 3))
+    file = written[1] / "all_embeddings.pt"
+    assert torch.equal(align_embeddings(read_embeddings(file, ITEMS), data.bundle, map_by_index(data.bundle)), VECTORS)
     with pytest.raises(DeshiError, match=r"\(40, 3\), expected \(39, D\)"):
-        read_embeddings(folders(written)[1] / "all_embeddings.pt", ITEMS - 1)
-    assert len(read_embeddings(folders(written)[1] / "all_embeddings.pt", ITEMS - 1, pad_rows=1).matrix) == ITEMS - 1
+        read_embeddings(file, ITEMS - 1)
 
 
-def test_the_program_would_read_the_files(written: Path, data: Taught) -> None:
-    """The names, shapes and conventions are those of main.py, looked at as it does."""
-    folder, tocf = folders(written)
-    assert read_statistics(folder / "data_statis.parquet") == (10, ITEMS)
-    table = pl.read_parquet(folder / "train_data.parquet")
-    assert table.columns == ["seq", "len_seq", "next"] and len(table) == len(data.rows)
-    seq = np.array(table["seq"].to_list())
-    padding = np.arange(10) >= table["len_seq"].to_numpy()[:, None]
-    assert seq.shape == (len(data.rows), 10) and (seq[padding] == ITEMS).all() and (seq[~padding] < ITEMS).all()
-    for file in ("myrank_train.txt", "confidence_train.txt"):
-        assert np.loadtxt(tocf / file).shape == (len(seq), K)
-    lines = (folder / "val_data.csv").read_text().splitlines()
-    assert lines[0] == "seq,len_seq,next" and len(lines) == 8 and lines[1].startswith('"[')
-    validation = read_sequences(folder / "val_data.csv", ITEMS)
-    assert np.array_equal(validation.next_items, np.asarray(data.bundle.items)[data.rows[:7] + 1])
-
-
-def test_pickled_frames_and_their_labels(written: Path, data: Taught) -> None:
+def test_pickled_frames_and_their_labels(written: tuple[Path, Path], data: Taught) -> None:
     """The program takes a line by the row's *label*: a shuffled frame with its labels must give the same lists."""
-    pandas = pytest.importorskip("pandas")
-    folder, tocf = folders(written)
+    folder, tocf = written
     table = pl.read_parquet(folder / "train_data.parquet")
     frame = pandas.DataFrame({name: table[name].to_list() for name in table.columns})
     shuffled = frame.sample(frac=1, random_state=0)
@@ -87,10 +63,15 @@ def test_pickled_frames_and_their_labels(written: Path, data: Taught) -> None:
     shuffled.to_pickle(folder / "train_data.df")
     pandas.DataFrame({"seq_size": [10], "item_num": [ITEMS]}).to_pickle(folder / "data_statis.df")
     (folder / "data_statis.parquet").unlink()
-    lists = read_lists(folder, tocf)
-    assert np.array_equal(lists.items, data.items[shuffled.index.to_numpy()])
+    labels = shuffled.index.to_numpy()
+    assert np.array_equal(read_lists(folder, tocf).items, data.items[labels])
     by_position = read_lists(folder, tocf, row_order="position")
     assert np.array_equal(by_position.items, data.items)
+    (folder / "train_data.df").unlink()
+    pl.DataFrame(
+        {**{name: shuffled[name].tolist() for name in table.columns}, "__index_level_0__": labels}
+    ).write_parquet(folder / "train_data.parquet")
+    assert np.array_equal(read_lists(folder, tocf).items, data.items[labels]), "to_parquet keeps the labels so"
 
 
 def rewritten(path: Path, change: Callable[[np.ndarray], np.ndarray], form: str = "%.9g") -> None:
@@ -112,26 +93,26 @@ def rewritten(path: Path, change: Callable[[np.ndarray], np.ndarray], form: str 
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(
-    written: Path, file: str, change: Callable[[np.ndarray], np.ndarray], says: str
+    written: tuple[Path, Path], file: str, change: Callable[[np.ndarray], np.ndarray], says: str
 ) -> None:
     """A wrong base, direction or number of lines would teach nonsense without a single error later."""
-    rewritten(folders(written)[1] / f"{file}.txt", change)
+    rewritten(written[1] / f"{file}.txt", change)
     with pytest.raises(DeshiError, match=says):
-        read_lists(*folders(written))
+        read_lists(*written)
 
 
-def test_stated_assumptions_are_used(written: Path, data: Taught) -> None:
+def test_stated_assumptions_are_used(written: tuple[Path, Path], data: Taught) -> None:
     """The same files with ids from 1 and similarities are fine when one says so."""
-    tocf = folders(written)[1]
+    tocf = written[1]
     rewritten(tocf / "myrank_train.txt", lambda ranks: ranks + 1, "%d")
     rewritten(tocf / "confidence_train.txt", lambda values: -values)
-    lists = read_lists(*folders(written), id_base=1, confidence="score")
+    lists = read_lists(*written, id_base=1, confidence="score")
     assert np.array_equal(lists.items, data.items) and lists.higher_is_better
 
 
-def test_positions_in_place_of_ids_are_noticed(written: Path, data: Taught) -> None:
+def test_positions_in_place_of_ids_are_noticed(written: tuple[Path, Path], data: Taught) -> None:
     """BIGRec's rank is argsort().argsort(): each item's position. Written as myrank it looks like a list of ids."""
-    folder, tocf = folders(written)
+    folder, tocf = written
     matrix = distances(data)
     positions = matrix.argsort(axis=1).argsort(axis=1)
     (tocf / "confidence_train.txt").unlink()
@@ -199,14 +180,6 @@ def test_frames_are_checked(tmp_path: Path, columns: dict[str, list[object]], sa
         read_sequences(tmp_path / "f.parquet", ITEMS)
 
 
-def test_padding_may_be_elsewhere_when_stated(tmp_path: Path) -> None:
-    """Other programs pad with 0 on the left and count items from 1."""
-    seq = [[0, 1, 2], [0, 0, 3], [4, 5, 40]]
-    frame(seq=seq).write_parquet(tmp_path / "f.parquet")
-    found = read_sequences(tmp_path / "f.parquet", ITEMS, id_base=1, pad_id=0, padding="left")
-    assert found.history.tolist() == [1, 2, 3, 4, 5, 40] and found.offsets.tolist() == [0, 2, 3, 6]
-
-
 def test_csv_holds_text_and_never_code(tmp_path: Path) -> None:
     """The program runs eval() on the column; here it is read as numbers and anything else is refused."""
     (tmp_path / "f.csv").write_text('seq,len_seq,next\n"[1, 2, 40]",2,3.0\n')
@@ -221,16 +194,3 @@ def test_csv_holds_text_and_never_code(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DeshiError, match="expected seq, len_seq, next"):
         read_sequences(tmp_path / "f.csv", ITEMS)
-
-
-def test_exports_refuse_what_the_program_cannot_take(tmp_path: Path, data: Taught) -> None:
-    """A missing entry would be read as item -1, and exp() of a large score is infinite."""
-    short = data.items.copy()
-    short[0, -1] = PAD
-    last = np.append(data.rows[:-1], data.bundle.n_interactions - 1)
-    with pytest.raises(DeshiError, match="1 of .* lists are shorter"):
-        write_dllm2rec(tmp_path, "g", data.bundle, data.rows, short, data.scores)
-    with pytest.raises(DeshiError, match="overflow"):
-        write_dllm2rec(tmp_path, "g", data.bundle, data.rows, data.items, data.scores + 100)
-    with pytest.raises(DeshiError, match="last event"):
-        write_dllm2rec(tmp_path, "g", data.bundle, last, data.items, data.scores)

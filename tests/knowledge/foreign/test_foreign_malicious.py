@@ -1,10 +1,9 @@
-"""Files that try to run code, exhaust the memory or crash the interpreter: each is refused and none does."""
+"""Files that try to run code, to write into foreign memory or to fill it: each is refused."""
 
 from __future__ import annotations
 
 import builtins
 import importlib
-import io
 import os
 import pickle
 import struct
@@ -18,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from deshi.soft_labels.foreign.machine import STEPS
-from deshi.soft_labels.foreign.tensors import read_array, read_tensor, read_tensors
-from deshi.soft_labels.foreign.unpickle import read_pickle
+from deshi.soft_labels.foreign.pickled_frames import read_pickled_frame
+from deshi.soft_labels.foreign.tensors import read_tensor
 from deshi.types import DeshiError
 
 
@@ -114,7 +112,7 @@ def test_nothing_is_executed(name: str, tmp_path: Path, sentinel: Path) -> None:
     file = tmp_path / "evil.pkl"
     file.write_bytes(ATTACKS[name](f"touch {sentinel}"))
     with pytest.raises(DeshiError, match="evil.pkl"):
-        read_pickle(file)
+        read_pickled_frame(file)
     assert not sentinel.exists()
 
 
@@ -129,13 +127,8 @@ def test_the_attacks_work_where_they_are_let(tmp_path: Path, sentinel: Path) -> 
 def test_a_refusal_names_what_it_refuses(tmp_path: Path) -> None:
     """The reader must learn which name it was and what to do about it."""
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(Call(os.system, "true")))
-    with pytest.raises(DeshiError, match=r"f\.pkl.*(posix|nt)\.system.*Nothing of it was executed.*Save it again"):
-        read_pickle(tmp_path / "f.pkl")
-
-
-def test_every_opcode_is_either_known_harmless_or_refused() -> None:
-    """A new opcode of Python must be refused until somebody has thought about it."""
-    assert not {"INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "NEWOBJ_EX"} & set(STEPS)
+    with pytest.raises(DeshiError, match=r"f\.pkl.*(posix|nt)\.system.*Nothing of it was executed.*to_parquet"):
+        read_pickled_frame(tmp_path / "f.pkl")
 
 
 BOMBS: dict[str, bytes] = {
@@ -151,8 +144,6 @@ BOMBS: dict[str, bytes] = {
     "a dict in itself": b"\x80\x02}q\x00K\x01h\x00s.",
     "a record in its own arguments": b"\x80\x04" + named("collections", "OrderedDict") + b")R\x94K\x01h\x00s.",
     "lists nested 100,000 deep": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
-    "tuples nested 100,000 deep as a key": b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.",
-    "tuples nested 100,000 deep in a set": b"\x80\x04\x8f()" + b"\x85" * 100_000 + b"\x90.",
     "a number of a million digits": b"I" + b"9" * 1_000_000 + b"\n.",
     "a key that can't be hashed": b"\x80\x02}]K\x01s.",
     "an empty file": b"",
@@ -164,21 +155,70 @@ BOMBS: dict[str, bytes] = {
 }  # fmt: skip
 
 
+def array(dtype: bytes, content: bytes, shape: bytes = b"K\x01\x85") -> bytes:
+    """``_frombuffer`` of a one-dimensional array."""
+    return named("numpy._core.numeric", "_frombuffer") + b"(" + content + dtype + shape + op("C") + b"tR"
+
+
+def frame(block: bytes, place: bytes) -> bytes:
+    """A data frame of one column and one row, with a block at any place."""
+    index = named("pandas.core.indexes.base", "_new_Index") + named("pandas", "RangeIndex") + b"}("
+    index += op("start") + b"K\x00" + op("stop") + b"K\x01" + op("step") + b"K\x01u\x86R"
+    blocks = b"(" + named("pandas._libs.internals", "_unpickle_block") + block + place + b"K\x02\x87Rt"
+    manager = named("pandas.core.internals.managers", "BlockManager") + blocks + b"](" + index * 2 + b"e\x86R"
+    return b"\x80\x04" + named("pandas", "DataFrame") + b")\x81}" + op("_mgr") + manager + b"sb."
+
+
+FLOATS = named("numpy", "dtype") + op("f8") + b"\x89\x88\x87R"
+HIDDEN = (
+    named("numpy", "dtype")
+    + op("O8")
+    + b"\x89\x88\x87R(K\x03"
+    + op("|")
+    + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
+EIGHT = b"C\x08AAAAAAAA"
+
+
+def placed(start: int, stop: int) -> bytes:
+    """``slice(start, stop)``."""
+    return named("builtins", "slice") + b"J" + struct.pack("<i", start) + b"J" + struct.pack("<i", stop) + b"\x86R"
+
+
+def test_a_frame_by_hand_is_read(tmp_path: Path) -> None:
+    """The attacks below differ from this file in one thing each."""
+    (tmp_path / "f.pkl").write_bytes(frame(array(FLOATS, b"C\x08" + struct.pack("<d", 2.5)), placed(0, 1)))
+    assert read_pickled_frame(tmp_path / "f.pkl").columns["0"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        frame(array(HIDDEN, EIGHT), placed(0, 1)),
+        frame(array(FLOATS, EIGHT), placed(2_000_000_000, 2_000_000_001)),
+        frame(array(FLOATS, b"C\x00", b"K\x00\x85"), placed(0, 1)),
+    ],
+    ids=["objects hidden by a dtype's state", "a block outside the frame", "a short column"],
+)
+def test_what_numpy_and_pandas_would_trust_is_refused(tmp_path: Path, content: bytes) -> None:
+    """To numpy the eight bytes would be an object's address, and pandas would write outside its table."""
+    (tmp_path / "f.pkl").write_bytes(content)
+    with pytest.raises(DeshiError, match=r"f\.pkl is refused"):
+        read_pickled_frame(tmp_path / "f.pkl")
+
+
+def test_numpy_does_trust_a_dtypes_state() -> None:
+    """Why numpy's own constructors aren't called: its dtype forgets that it holds objects when a file says so."""
+    dtype = pickle.loads(b"\x80\x04" + HIDDEN + b".")
+    assert dtype == np.dtype(object) and not dtype.hasobject
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_and_damage_are_refused(name: str, tmp_path: Path) -> None:
     """A file of a few bytes must not take the memory or the interpreter with it."""
     (tmp_path / "f.pkl").write_bytes(BOMBS[name])
     with pytest.raises(DeshiError, match=r"f\.pkl"):
-        read_pickle(tmp_path / "f.pkl")
-
-
-@pytest.mark.parametrize(
-    "content", [b"\x80\x02]r\xff\xff\xff\x7f.", b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"]."]
-)
-def test_promises_of_size_are_not_believed(tmp_path: Path, content: bytes) -> None:
-    """Python's own unpickler would make a memo of 16 GiB for the first and wait for a terabyte in the second."""
-    (tmp_path / "f.pkl").write_bytes(content)
-    assert read_pickle(tmp_path / "f.pkl", limit=1 << 20) == []
+        read_pickled_frame(tmp_path / "f.pkl")
 
 
 def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
@@ -187,7 +227,7 @@ def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
     for length in range(len(whole)):
         (tmp_path / "f.pkl").write_bytes(whole[:length])
         with pytest.raises(DeshiError):
-            read_pickle(tmp_path / "f.pkl")
+            read_pickled_frame(tmp_path / "f.pkl")
 
 
 def test_random_damage_never_leaves_deshis_errors(tmp_path: Path) -> None:
@@ -200,25 +240,9 @@ def test_random_damage_never_leaves_deshis_errors(tmp_path: Path) -> None:
             broken[place] = random.integers(0, 256)
         (tmp_path / "f.pkl").write_bytes(broken)
         try:
-            read_pickle(tmp_path / "f.pkl", limit=1 << 20)
+            read_pickled_frame(tmp_path / "f.pkl")
         except DeshiError:
             continue
-
-
-def test_the_limit_counts_what_opcodes_make(tmp_path: Path) -> None:
-    """A million empty sets take a megabyte in the file and 200 in memory."""
-    (tmp_path / "f.pkl").write_bytes(b"\x80\x04](" + b"\x8f" * 1_000_000 + b"e.")
-    with pytest.raises(DeshiError, match="Raise limit"):
-        read_pickle(tmp_path / "f.pkl", limit=100 << 20)
-
-
-def test_lists_of_lists_of_lists_stay_small(tmp_path: Path) -> None:
-    """Ten levels of ten references to one list would be ten billion entries if they were copied."""
-    value: list[Any] = [np.int64(1)]
-    for _ in range(20):
-        value = [value] * 10
-    (tmp_path / "f.pkl").write_bytes(pickle.dumps(value))
-    assert len(read_pickle(tmp_path / "f.pkl")) == 10
 
 
 def torch_file(path: Path, content: bytes, parts: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -240,77 +264,62 @@ def rebuilt(storage: str, shape: bytes, strides: bytes, count: int = 4) -> bytes
 
 
 def test_a_torch_file_with_code_is_refused(tmp_path: Path, sentinel: Path) -> None:
-    """torch.load without weights_only would run it; weights_only had a hole itself once (CVE-2025-32434)."""
+    """torch.load without weights_only would run it."""
     evil = pickle.dumps(Call(os.system, f"touch {sentinel}"), protocol=2)
     file = torch_file(tmp_path / "evil.pt", evil, {"version": b"3\n"})
     torch.save(Call(os.system, f"touch {sentinel}"), tmp_path / "saved.pt")
     torch.save({"x": torch.zeros(1), "y": Call(os.system, "x")}, tmp_path / "mixed.pt")
     for path in (file, tmp_path / "saved.pt", tmp_path / "mixed.pt"):
-        with pytest.raises(DeshiError, match=r"system.*Nothing of it was executed.*state_dict"):
-            read_tensors(path)
+        with pytest.raises(DeshiError, match=r"names \w+\.system.*Nothing of it was executed.*torch\.save"):
+            read_tensor(path)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(DeshiError, match=r"names torch\.nn\.modules\.linear\.Linear"):
+        read_tensor(tmp_path / "model.pt")
     assert not sentinel.exists()
 
 
 @pytest.mark.parametrize(
     ("content", "parts", "says"),
     [
-        (rebuilt("FloatStorage", b"J\xff\xff\xff\x7f\x85", b"K\x00\x85"), {"data/0": b"\0" * 16}, "too few"),
-        (rebuilt("FloatStorage", b"K\x08\x85", b"K\x01\x85"), {"data/0": b"\0" * 16}, "too few"),
-        (rebuilt("FloatStorage", b"K\x02\x85", b"K\x09\x85"), {"data/0": b"\0" * 16}, "too few"),
-        (rebuilt("FloatStorage", b"J\xff\xff\xff\xff\x85", b"K\x01\x85"), {"data/0": b"\0" * 16}, "impossible shape"),
-        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01K\x01\x86"), {"data/0": b"\0" * 16}, "impossible shape"),
-        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01\x85"), {"data/0": b"\0" * 3}, "3 bytes, expected 16"),
-        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01\x85"), {}, "missing"),
-        (rebuilt("QInt8Storage", b"K\x04\x85", b"K\x01\x85"), {"data/0": b"\0" * 4}, "QInt8Storage"),
-        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01\x85"), {"byteorder": b"big"}, "big-endian"),
-        (b"\x80\x02]q\x00h\x00a.", {}, "nested"),
+        (rebuilt("FloatStorage", b"J\xff\xff\xff\x7f\x85", b"K\x00\x85"), {"data/0": b"\0" * 16}, "repeats"),
+        (rebuilt("FloatStorage", b"K\x08\x85", b"K\x01\x85"), {"data/0": b"\0" * 16}, "resize"),
+        (rebuilt("FloatStorage", b"K\x02\x85", b"K\x09\x85"), {"data/0": b"\0" * 16}, "resize"),
+        (rebuilt("FloatStorage", b"J\xff\xff\xff\xff\x85", b"K\x01\x85"), {"data/0": b"\0" * 16}, "overflow"),
+        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01K\x01\x86"), {"data/0": b"\0" * 16}, "stride"),
+        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01\x85"), {"data/0": b"\0" * 3}, r"3 bytes"),
+        (rebuilt("FloatStorage", b"K\x04\x85", b"K\x01\x85"), {}, "not found"),
+        (rebuilt("QInt8Storage", b"K\x04\x85", b"K\x01\x85"), {"data/0": b"\0" * 4}, "expected one tensor"),
+        (b"\x80\x02]q\x00h\x00a.", {}, "list of 1 entries, expected one tensor"),
         (b"\x80\x02K\x05.", {}, "int, expected one tensor"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")
 def test_impossible_tensors_are_refused(tmp_path: Path, content: bytes, parts: dict[str, bytes], says: str) -> None:
     """A tensor that says it is larger than its data would fill the memory when it is copied."""
+    parts = {"version": b"3\n", "byteorder": b"little"} | parts
     with pytest.raises(DeshiError, match=says):
         read_tensor(torch_file(tmp_path / "f.pt", content, parts))
 
 
-def test_compressed_old_and_foreign_torch_files(tmp_path: Path) -> None:
-    """A zip bomb is compressed, which torch.save never does; the old form is a bare pickle."""
-    content = rebuilt("FloatStorage", b"K\x04\x85", b"K\x01\x85")
-    with pytest.raises(DeshiError, match="compressed"):
-        read_tensor(torch_file(tmp_path / "z.pt", content, {"data/0": b"\0" * 16}, zipfile.ZIP_DEFLATED))
-    with pytest.raises(DeshiError, match="at most 10"):
-        read_tensor(torch_file(tmp_path / "l.pt", content, {"data/0": b"\0" * 16}), limit=10)
-    torch.save(torch.zeros(2), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(DeshiError, match="torch 1.6"):
-        read_tensor(tmp_path / "old.pt")
-    whole = torch_file(tmp_path / "f.pt", content, {"data/0": b"\0" * 16}).read_bytes()
-    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DeshiError, match=r"cut\.pt"):
-        read_tensor(tmp_path / "cut.pt")
+def test_damaged_torch_files(tmp_path: Path) -> None:
+    """A download that broke off, and a file that is something else."""
+    torch.save(torch.zeros(200), tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for content in (b"", whole[:4], whole[: len(whole) // 2], whole[:-5], b"hello"):
+        (tmp_path / "cut.pt").write_bytes(content)
+        with pytest.raises(DeshiError, match=r"cut\.pt"):
+            read_tensor(tmp_path / "cut.pt")
+    with pytest.raises(DeshiError, match="can't be read"):
+        read_tensor(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64])
 def test_tensors_come_back(tmp_path: Path, kind: torch.dtype) -> None:
-    """The same bits as torch.load gives, of every type that embeddings come in, views included."""
+    """Every type that embeddings come in, views and parameters included."""
     base = torch.arange(12).reshape(3, 4).to(kind)
     for tensor in (base, base.T, base[1:, ::2], base[:0], torch.nn.Parameter(base.float())):
         torch.save(tensor, tmp_path / "t.pt")
-        found = read_tensor(tmp_path / "t.pt")
-        assert torch.equal(found, tensor.detach()) and found.dtype == tensor.dtype
+        vectors = read_tensor(tmp_path / "t.pt")
+        assert torch.equal(vectors, tensor.detach()) and vectors.dtype == tensor.dtype
     torch.save({"weight": base}, tmp_path / "t.pt")
     assert torch.equal(read_tensor(tmp_path / "t.pt"), base)
-
-
-def test_arrays_with_objects_and_without_content(tmp_path: Path) -> None:
-    """A .npy file of objects is a pickle; one whose header promises more than the file holds is a bomb."""
-    np.save(tmp_path / "o.npy", objects(Call(os.system, "x")), allow_pickle=True)
-    with pytest.raises(DeshiError, match=r"o\.npy"):
-        read_array(tmp_path / "o.npy")
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
-    (tmp_path / "b.npy").write_bytes(buffer.getvalue())
-    with pytest.raises(DeshiError, match=r"b\.npy"):
-        read_array(tmp_path / "b.npy")
-    np.save(tmp_path / "s.npy", np.array(["a"]))
-    with pytest.raises(DeshiError, match="numbers"):
-        read_array(tmp_path / "s.npy")

@@ -1,18 +1,16 @@
-"""What the stage ``recommend`` hands back, and how it looks in a terminal and in a notebook."""
+"""Result of ``recommend``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Group
-from rich.text import Text
-
-from deshi.data.rendering import Rendered
+from deshi.rendering import Block, Result, paragraphs
 
 
 @dataclass(frozen=True)
-class RecommendResult(Rendered):
+class RecommendResult(Result):
     """Answered histories.
 
     Attributes:
@@ -37,16 +35,16 @@ class RecommendResult(Rendered):
     short_users: int
     seconds: float
 
-    def tables(self) -> Group:
-        """The counts for a rich console."""
-        said = [f"{self.users:,} users answered in {self.seconds:.1f} s, {self.rows:,} rows."]
+    def blocks(self) -> Sequence[Block]:
+        """The counts."""
+        sentences = [f"{self.users:,} users answered in {self.seconds:.1f} s, {self.rows:,} rows."]
         if self.unknown_events:
-            said.append(
+            sentences.append(
                 f"{self.unknown_events:,} of {self.events:,} events were left out: the bundle doesn't know their "
                 f"{self.unknown_items:,} items."
             )
         if self.popular_users:
-            said.append(f"{self.popular_users:,} users have no known item and got the most popular ones.")
+            sentences.append(f"{self.popular_users:,} users have no known item and got the most popular ones.")
         if self.short_users:
-            said.append(f"{self.short_users:,} users got fewer items than asked for: no more are allowed.")
-        return Group(*(Text(sentence) for sentence in [*said, f"Written to {self.output}"]))
+            sentences.append(f"{self.short_users:,} users got fewer items than asked for: no more are allowed.")
+        return paragraphs(*sentences, f"Written to {self.output}")

@@ -224,25 +224,11 @@ def _lists(lists: ForeignLists, mapping: ItemMapping, rows: Ints) -> tuple[Ints,
     return items, np.where(items == PAD, np.float32(0), scores if lists.higher_is_better else -scores), unlisted
 
 
-def align_embeddings(
-    embeddings: ForeignEmbeddings,
-    bundle: Bundle,
-    mapping: ItemMapping,
-    missing: Literal["refuse", "zeros", "mean"] = "refuse",
-) -> Tensor:
-    """Item vectors in the bundle's order.
-
-    Args:
-        embeddings: the foreign vectors.
-        bundle: the data.
-        mapping: from foreign numbers to item indices.
-        missing: what items without a vector get; ``refuse`` raises.
-
-    Returns:
-        ``(n_items, D)`` float32.
+def align_embeddings(embeddings: ForeignEmbeddings, bundle: Bundle, mapping: ItemMapping) -> Tensor:
+    """Item vectors in the bundle's order, ``(n_items, D)`` float32.
 
     Raises:
-        DeshiError: for NaN or infinity, a number that has two vectors, or missing vectors that aren't allowed.
+        DeshiError: for NaN or infinity, two vectors of an item, or items without a vector.
     """
     matrix = np.asarray(embeddings.matrix, dtype=np.float32)
     items = mapping.to_bundle(embeddings.ids)
@@ -255,13 +241,12 @@ def align_embeddings(
     if len(np.unique(items[kept])) != kept.sum():
         raise DeshiError(f"{embeddings.source}: {kept.sum()} vectors for {len(np.unique(items[kept]))} items.")
     lacking = bundle.n_items - int(kept.sum())
-    if lacking and (missing == "refuse" or not kept.any()):
+    if lacking:
         raise DeshiError(
             f"{embeddings.source} has vectors for {kept.sum()} of {bundle.n_items} items of {bundle.name} "
             f"({len(items) - kept.sum()} of its {len(items)} rows belong to none). Check the item mapping "
-            f"({mapping.describe()}) and the id base, or allow missing=zeros or missing=mean."
+            f"({mapping.describe()})."
         )
-    filler = matrix[kept].mean(axis=0) if missing == "mean" else np.zeros(matrix.shape[1], dtype=np.float32)
-    table = np.tile(filler, (bundle.n_items, 1))
+    table = np.empty_like(matrix[kept])
     table[items[kept]] = matrix[kept]
     return torch.from_numpy(table)

@@ -1,4 +1,4 @@
-"""DLLM2Rec's files (github istarryn/DLLM2Rec, arXiv 2405.00338), read and written.
+"""DLLM2Rec's files (github istarryn/DLLM2Rec, arXiv 2405.00338).
 
 ``data/NAME/``: ``data_statis.df`` (``seq_size``, ``item_num``), ``train_data.df`` pickled, ``val_data.csv``,
 ``test_data.csv``; items are 0 to ``item_num - 1``, histories are padded on the right with ``item_num``.
@@ -13,22 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import polars as pl
-import torch
-from torch import Tensor
 
 from deshi.arrays import Ints
-from deshi.artifacts import atomic_file
-from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists
-from deshi.soft_labels.foreign.frames import read_frame, read_sequences, sequence_table, write_table
-from deshi.soft_labels.foreign.mapping import map_by_index
+from deshi.soft_labels.foreign.frames import read_frame, read_sequences
 from deshi.soft_labels.foreign.rankings import ScoreMeaning, check_direction, check_ranks, rank_evidence
-from deshi.soft_labels.foreign.tensors import read_tensor, write_tensor
-from deshi.types import PAD, DeshiError
-
-SMALLEST = -80.0
-"""DLLM2Rec takes ``exp(-distance)`` in float32, which overflows below about -88."""
+from deshi.soft_labels.foreign.tensors import read_tensor
+from deshi.types import DeshiError
 
 
 def read_statistics(path: Path | str) -> tuple[int, int]:
@@ -145,78 +136,16 @@ def _read_numbers(path: Path) -> np.ndarray:
         raise DeshiError(f"{path} can't be read ({error}), expected numbers in columns (numpy.savetxt).") from error
 
 
-def read_embeddings(path: Path | str, n_items: int, pad_rows: int = 0) -> ForeignEmbeddings:
-    """Read ``all_embeddings.pt``: row ``i`` is item ``i``.
-
-    Args:
-        path: the file.
-        n_items: ``item_num``.
-        pad_rows: rows for padding after the items; the program wants 0.
+def read_embeddings(path: Path | str, n_items: int) -> ForeignEmbeddings:
+    """Read ``all_embeddings.pt``: row ``i`` is item ``i``, without a row for padding.
 
     Raises:
         DeshiError: if the rows don't match, or it isn't a matrix.
     """
-    matrix = read_tensor(path)
-    if matrix.dim() != 2 or len(matrix) != n_items + pad_rows:
+    matrix = read_tensor(Path(path))
+    if matrix.dim() != 2 or len(matrix) != n_items:
         raise DeshiError(
-            f"{path} has the shape {tuple(matrix.shape)}, expected ({n_items + pad_rows}, D): {n_items} items and "
-            f"{pad_rows} padding rows. A row more is a padding row (pad_rows=1), at its end as padding is item_num."
+            f"{path} has the shape {tuple(matrix.shape)}, expected ({n_items}, D), one row an item. A row more is a "
+            "padding row: leave it out where the file is made."
         )
-    return ForeignEmbeddings(matrix[:n_items].float().numpy(), np.arange(n_items, dtype=np.int64), str(path))
-
-
-def write_dllm2rec(
-    folder: Path | str,
-    name: str,
-    bundle: Bundle,
-    rows: Ints,
-    items: Ints,
-    scores: np.ndarray,
-    embeddings: Tensor | None = None,
-    valid_rows: Ints | None = None,
-    test_rows: Ints | None = None,
-    window: int = 10,
-) -> None:
-    """Write what DLLM2Rec reads: ``data/NAME/`` and ``tocf/NAME/`` in ``folder``.
-
-    Item numbers are the bundle's indices, padding is ``n_items``, the distance is the negative score. The two pickled
-    frames are written as parquet; ``docs/foreign-formats.md`` has the lines of pandas that convert them.
-
-    Args:
-        folder: where to write.
-        name: the data set's name there.
-        bundle: the data.
-        rows: ``(M,)`` rows with a next event.
-        items: ``(M, K)`` item indices, best first, no ``PAD``: the program has no sign for a missing entry.
-        scores: ``(M, K)``, higher is better.
-        embeddings: ``(n_items, D)``; the program's own has D = 4096 fixed in its code.
-        valid_rows: rows whose next item is validated on, or None.
-        test_rows: rows whose next item is tested on, or None.
-        window: ``seq_size``.
-
-    Raises:
-        DeshiError: for rows without a next event, missing entries, or scores that don't fall or would overflow.
-    """
-    lacking = (np.asarray(items) == PAD).any(axis=1)
-    if lacking.any():
-        raise DeshiError(f"{lacking.sum()} of {len(items)} lists are shorter than {items.shape[1]}: use a smaller K.")
-    distances = -np.asarray(scores, dtype=np.float32)
-    check_direction(distances, "distance", "The scores' negatives")
-    if distances.size and distances.min() < SMALLEST:
-        raise DeshiError(
-            f"Scores reach {-distances.min():.1f}, expected at most {-SMALLEST}: exp() would overflow there."
-        )
-    mapping, data, tocf = map_by_index(bundle), Path(folder) / "data" / name, Path(folder) / "tocf" / name
-    tables = {"train_data.parquet": rows, "val_data.csv": valid_rows, "test_data.csv": test_rows}
-    for file, chosen in tables.items():
-        if chosen is not None:
-            write_table(data / file, sequence_table(bundle, chosen, mapping, bundle.n_items, window))
-    statistics = pl.DataFrame({"seq_size": [window], "item_num": [bundle.n_items]})
-    write_table(data / "data_statis.parquet", statistics)
-    for file, values, form in (("myrank_train", items, "%d"), ("confidence_train", distances, "%.9g")):
-        with atomic_file(tocf / f"{file}.txt") as temporary:
-            np.savetxt(temporary, values, fmt=form)
-    if embeddings is not None:
-        if embeddings.shape[0] != bundle.n_items:
-            raise DeshiError(f"There are {len(embeddings)} vectors, expected {bundle.n_items}, one an item.")
-        write_tensor(tocf / "all_embeddings.pt", embeddings.to(torch.float32))
+    return ForeignEmbeddings(matrix.float().numpy(), np.arange(n_items, dtype=np.int64), str(path))

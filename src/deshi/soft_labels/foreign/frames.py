@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints, offsets_of
-from deshi.artifacts import atomic_file
-from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign.decoding import Frame
-from deshi.soft_labels.foreign.mapping import ItemMapping
-from deshi.soft_labels.foreign.unpickle import LIMIT, read_pickle
-from deshi.types import PAD, DeshiError
+from deshi.soft_labels.foreign.pickled_frames import Frame, read_pickled_frame
+from deshi.types import DeshiError
 
 COLUMNS = ("seq", "len_seq", "next")
+LABELS = "__index_level_0__"
+"""The column in which pandas writes row labels to parquet."""
+
 LONGEST = 10_000
 """No program pads histories to more; a longer one is a damaged or hostile file."""
 
@@ -48,70 +46,54 @@ class SequenceFrame:
         return len(self.next_items)
 
 
-def read_frame(path: Path | str, limit: int = LIMIT) -> Frame:
+def read_frame(path: Path | str) -> Frame:
     """Read a table: pickled by pandas (``.df``, ``.pkl``), CSV, or parquet.
 
     Raises:
         DeshiError: if it can't be read or is no table.
     """
     path = Path(path)
+    if path.suffix not in (".parquet", ".csv"):
+        return read_pickled_frame(path)
     try:
-        if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
-        elif path.suffix == ".csv":
-            table = pl.read_csv(path)
-        else:
-            found = read_pickle(path, limit)
-            if not isinstance(found, Frame):
-                raise DeshiError(f"{path} holds a {type(found).__name__}, expected a pandas.DataFrame.")
-            return found
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DeshiError(f"{path} can't be read ({error}). Check the path and that it is a table.") from error
-    columns = {name: _objects(table[name]) for name in table.columns if name not in ("", "__index_level_0__")}
-    return Frame(columns, range(table.height))
+    labels = table[LABELS].to_numpy() if LABELS in table.columns else range(table.height)
+    return Frame({name: _column(table[name]) for name in table.columns if name not in ("", LABELS)}, labels)
 
 
-def _objects(column: pl.Series) -> np.ndarray:
+def _column(column: pl.Series) -> np.ndarray:
     if column.dtype != pl.List:
         return column.to_numpy()
-    found = np.empty(len(column), dtype=object)
-    found[:] = column.to_list()
-    return found
+    lists = np.empty(len(column), dtype=object)
+    lists[:] = column.to_list()
+    return lists
 
 
-def read_sequences(
-    path: Path | str,
-    n_items: int,
-    id_base: int = 0,
-    pad_id: int | None = None,
-    padding: Literal["right", "left"] = "right",
-    limit: int = LIMIT,
-) -> SequenceFrame:
+def read_sequences(path: Path | str, n_items: int) -> SequenceFrame:
     """Read and check a frame with the columns ``seq``, ``len_seq`` and ``next``.
+
+    Items are 0 to ``n_items - 1``, and ``n_items`` fills histories up on the right, in all three programs.
 
     Args:
         path: ``.df`` or ``.pkl`` (pickled by pandas), ``.csv`` or ``.parquet``.
-        n_items: number of items of the foreign program; numbers run from ``id_base`` to ``id_base + n_items - 1``.
-        id_base: 0 in DLLM2Rec, LLaRA and iLoRA.
-        pad_id: what fills histories up; None: ``id_base + n_items``, as those three have it.
-        padding: on which side.
-        limit: bytes of memory that a pickle may take.
+        n_items: number of items of the foreign program.
 
     Raises:
         DeshiError: for missing columns, numbers out of range, padding elsewhere than stated, or wrong lengths.
     """
-    path, frame = Path(path), read_frame(path, limit)
+    path, frame = Path(path), read_frame(path)
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise DeshiError(f"{path} has the columns {sorted(frame.columns)}, expected {', '.join(COLUMNS)}.")
     table, rated = _matrix(frame.columns["seq"], path)
     nexts = _numbers([_first(entry) for entry in frame.columns["next"].tolist()], "next", path)
     lengths = _numbers(frame.columns["len_seq"].tolist(), "len_seq", path)
-    pad = id_base + n_items if pad_id is None else pad_id
-    real = table != pad
+    real = table != n_items
     notes = ["histories are pairs of item and rating; the ratings are left out"] if rated else []
-    notes += _check_padding(real, lengths, padding, pad, table, path)
-    _check_range(np.concatenate([table[real], nexts]), n_items, id_base, pad, path)
+    notes += _check_padding(real, lengths, n_items, table, path)
+    _check_range(np.concatenate([table[real], nexts]), n_items, path)
     offsets = offsets_of(real.sum(axis=1))
     labels = _numbers(list(frame.index), "row labels", path)
     return SequenceFrame(offsets, table[real], nexts, labels, table.shape[1], tuple(notes))
@@ -164,72 +146,33 @@ def _parsed(row: Any, path: Path) -> Any:
     raise DeshiError(f"{path}: a history reads {row[:60]!a}, expected a list of numbers such as [3, 1, 2].")
 
 
-def _check_padding(real: np.ndarray, lengths: Ints, side: str, pad: int, table: Ints, path: Path) -> list[str]:
-    """Padding on one side only, and as many items as ``len_seq`` says; an empty history has the length 1."""
+def _check_padding(real: np.ndarray, lengths: Ints, pad: int, table: Ints, path: Path) -> list[str]:
+    """Padding on the right only, and as many items as ``len_seq`` says; an empty history has the length 1."""
     counts = real.sum(axis=1)
-    order = real if side == "right" else real[:, ::-1]
-    gaps = (np.diff(order.astype(np.int8), axis=1) > 0).any(axis=1)
+    gaps = (np.diff(real.astype(np.int8), axis=1) > 0).any(axis=1)
     if gaps.any():
         raise DeshiError(
             f"{path}: {gaps.sum()} of {len(real)} histories have the padding id {pad} before an item, expected it on "
-            f"the {side} only. Check padding (right or left) and pad_id."
+            "the right only, as DLLM2Rec, LLaRA and iLoRA have it."
         )
     wrong = (counts != lengths) & ~((counts == 0) & (lengths == 1))
     if wrong.any():
-        short = table[(lengths < table.shape[1])]
-        edge = short[:, -1] if side == "right" else short[:, 0]
-        values, times = np.unique(edge, return_counts=True)
+        # the commonest last entry of histories that are shorter than the table is likely what the file pads with
+        values, times = np.unique(table[lengths < table.shape[1], -1], return_counts=True)
         likely = values[times.argmax()] if len(values) else pad
         raise DeshiError(
             f"{path}: {wrong.sum()} of {len(real)} histories have another number of items than len_seq says (the "
             f"first: {counts[wrong][0]} items, len_seq {lengths[wrong][0]}) with the padding id {pad}. Short ones have "
-            f"{likely} at their {'end' if side == 'right' else 'beginning'} most often: check pad_id, n_items, id_base."
+            f"{likely} at their end most often: check the number of items."
         )
     empty = int((counts == 0).sum())
     return [f"{empty} histories are empty (len_seq 1, padding only)"] if empty else []
 
 
-def _check_range(ids: Ints, n_items: int, id_base: int, pad: int, path: Path) -> None:
-    wrong = (ids < id_base) | (ids >= id_base + n_items)
+def _check_range(ids: Ints, n_items: int, path: Path) -> None:
+    wrong = (ids < 0) | (ids >= n_items)
     if wrong.any():
         raise DeshiError(
             f"{path} holds item numbers {ids.min()} to {ids.max()}, {wrong.sum()} of {len(ids)} out of range, expected "
-            f"{id_base} to {id_base + n_items - 1} ({n_items} items, padding {pad}). Check n_items, id_base and pad_id."
+            f"0 to {n_items - 1} ({n_items} items, padding {n_items}). Check the number of items."
         )
-
-
-def sequence_table(bundle: Bundle, rows: Ints, mapping: ItemMapping, pad_id: int, window: int) -> pl.DataFrame:
-    """The frame of some rows: the last ``window`` items up to and including each row, and the item after it.
-
-    Raises:
-        DeshiError: for rows without a next event, or items without a foreign number.
-    """
-    sizes = np.diff(bundle.offsets)
-    starts, stops = np.repeat(bundle.offsets[:-1], sizes), np.repeat(bundle.offsets[1:], sizes)
-    rows = np.asarray(rows, dtype=np.int64)
-    last = rows + 1 >= stops[rows]
-    if last.any():
-        raise DeshiError(f"{last.sum()} of {len(rows)} rows are a user's last event, expected rows with a next item.")
-    first = np.maximum(starts[rows], rows - window + 1)
-    places = first[:, None] + np.arange(window)
-    inside = places <= rows[:, None]
-    items = mapping.to_foreign(bundle.items[np.minimum(places, rows[:, None])])
-    nexts = mapping.to_foreign(bundle.items[rows + 1])
-    if (items == PAD).any() or (nexts == PAD).any():
-        raise DeshiError(f"{(items == PAD).sum() + (nexts == PAD).sum()} items have no foreign number, expected all.")
-    return pl.DataFrame(
-        {"seq": np.where(inside, items, pad_id), "len_seq": rows - first + 1, "next": nexts},
-        schema={"seq": pl.Array(pl.Int64, window), "len_seq": pl.Int64, "next": pl.Int64},
-    ).with_columns(pl.col("seq").arr.to_list())
-
-
-def write_table(path: Path, table: pl.DataFrame) -> None:
-    """Write parquet or, by the suffix, CSV with lists as text, atomically."""
-    with atomic_file(path) as temporary:
-        if path.suffix == ".parquet":
-            table.write_parquet(temporary)
-            return
-        with temporary.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(table.columns)
-            writer.writerows(table.iter_rows())

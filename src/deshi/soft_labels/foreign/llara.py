@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from deshi.arrays import Ints, offsets_of
-from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.alignment import ForeignLists
-from deshi.soft_labels.foreign.frames import SequenceFrame, sequence_table, write_table
-from deshi.soft_labels.foreign.mapping import Titles, map_by_index
-from deshi.soft_labels.foreign.titles import bundle_titles, write_lines
+from deshi.soft_labels.foreign.frames import SequenceFrame
+from deshi.soft_labels.foreign.mapping import Titles
 from deshi.types import PAD, DeshiError
 
 SHORTEST = 3
@@ -41,34 +38,24 @@ class Answers:
 
     Attributes:
         lists: one item a row, the candidate that the answer names; none where it names no or several candidates.
-        candidates: ``(M, C)`` int64 foreign numbers, negative where a title is unknown or of several items.
         valid: share of answers that name exactly one candidate.
         hit_ratio: share of *valid* answers that are right: HitRatio@1 as both papers report it.
         hits: share of all answers that are valid and right: their product.
     """
 
     lists: ForeignLists
-    candidates: Ints
     valid: float
     hit_ratio: float
     hits: float
 
 
-def read_answers(
-    path: Path | str,
-    frame: SequenceFrame,
-    titles: Mapping[int, str],
-    shortest: int = SHORTEST,
-    window: int | None = None,
-) -> Answers:
+def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, str]) -> Answers:
     """Read ``test.csv``, ``valid.csv`` or the same columns as JSON.
 
     Args:
         path: the answers.
         frame: the rows that were asked, from ``Test_data.df`` or ``Val_data.df``.
         titles: from each number to the title as the program writes it (:mod:`deshi.soft_labels.foreign.titles`).
-        shortest: rows with shorter histories weren't asked.
-        window: the length at which histories may be cut; None: that of the frame.
 
     Raises:
         DeshiError: if there are more answers than rows, a true title isn't that of the row's next item, or the form is
@@ -76,28 +63,24 @@ def read_answers(
     """
     generated, real, candidates = _read(Path(path))
     lengths = np.diff(frame.offsets)
-    asked = np.flatnonzero(lengths >= shortest)[: len(real)]
-    _check_order(path, frame.next_items[asked], real, titles, int((lengths >= shortest).sum()))
+    asked = np.flatnonzero(lengths >= SHORTEST)[: len(real)]
+    _check_order(path, frame.next_items[asked], real, titles, int((lengths >= SHORTEST).sum()))
     names = Titles(titles, lambda title: title.strip().lower())
     chosen = [_chosen(answer, offered) for answer, offered in zip(generated, candidates, strict=True)]
     right = sum(answer == truth.strip().lower() for answer, truth in zip(chosen, real, strict=True))
     valid = sum(answer is not None for answer in chosen)
     numbers = [PAD if answer is None else names.number(answer) for answer in chosen]
-    notes = [f"{len(real)} of {(lengths >= shortest).sum()} rows with at least {shortest} items have an answer"]
+    notes = [f"{len(real)} of {(lengths >= SHORTEST).sum()} rows with at least {SHORTEST} items have an answer"]
     notes += [f"{names.ambiguous} answers are titles of several items, {names.unknown} of none"]
     history = [frame.history[frame.offsets[row] : frame.offsets[row + 1]] for row in asked]
     lists = ForeignLists(
         np.maximum(np.array(numbers, dtype=np.int64), PAD)[:, None], None, True,
         offsets_of(lengths[asked]),
         np.concatenate(history) if history else np.empty(0, dtype=np.int64),
-        frame.next_items[asked], window or frame.window, str(path), tuple(notes),
+        frame.next_items[asked], frame.window, str(path), tuple(notes),
     )  # fmt: skip
-    width = max((len(offered) for offered in candidates), default=0)
-    table = np.full((len(real), width), PAD, dtype=np.int64)
-    for row, offered in enumerate(candidates):
-        table[row, : len(offered)] = [names.number(title) for title in offered]
     share = max(len(real), 1)
-    return Answers(lists, table, valid / share, right / valid if valid else float("nan"), right / share)
+    return Answers(lists, valid / share, right / valid if valid else float("nan"), right / share)
 
 
 def _chosen(answer: str, offered: list[str]) -> str | None:
@@ -152,39 +135,3 @@ def _titles(value: Any, path: Path) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(title, str) for title in found):
         raise DeshiError(f"{path}: candidates read {str(value)[:60]!a}, expected a list of titles.")
     return found
-
-
-def write_llara(folder: Path | str, bundle: Bundle, parts: Mapping[str, Ints], window: int = 10) -> None:
-    """Write frames as parquet and ``id2name.txt`` (``number::title``); numbers are item indices.
-
-    Args:
-        folder: where to write.
-        bundle: the data; items without a title go by their id.
-        parts: rows with a next event by file name: ``train_data``, ``Val_data``, ``Test_data``.
-        window: the length that histories are padded to, on the right, with ``n_items``.
-    """
-    folder, mapping = Path(folder), map_by_index(bundle)
-    for name, rows in parts.items():
-        write_table(folder / f"{name}.parquet", sequence_table(bundle, rows, mapping, bundle.n_items, window))
-    write_lines(folder / "id2name.txt", [f"{number}::{title}" for number, title in enumerate(bundle_titles(bundle))])
-
-
-def write_answers(path: Path | str, bundle: Bundle, rows: Ints, items: Ints, candidates: Ints) -> None:
-    """Write ``test.csv``: the first item of each list as the generated title, beside the truth and the candidates.
-
-    Args:
-        path: the file.
-        bundle: the data.
-        rows: ``(M,)`` rows with a next event.
-        items: ``(M, K)`` item indices, best first; the first is the answer, ``PAD`` is an empty answer.
-        candidates: ``(M, C)`` item indices.
-    """
-    titles = np.array([*bundle_titles(bundle), ""], dtype=object)
-    table = sequence_table(bundle, rows, map_by_index(bundle), PAD, 1)
-    columns = {
-        "": np.arange(len(rows)),
-        "generate": titles[items[:, 0]].tolist(),
-        "real": titles[table["next"].to_numpy()].tolist(),
-        "cans": [str(titles[row].tolist()) for row in candidates],
-    }
-    write_table(Path(path), pl.DataFrame(columns))

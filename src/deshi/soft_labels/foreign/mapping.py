@@ -32,30 +32,21 @@ class ItemMapping:
 
     def to_bundle(self, foreign: np.ndarray) -> Ints:
         """Item indices of foreign numbers of any shape, ``PAD`` for those without an item in the bundle."""
-        return _look_up(self.ids, self.indices, foreign)
-
-    def to_foreign(self, items: np.ndarray) -> Ints:
-        """Foreign numbers of item indices of any shape, ``PAD`` for those without a foreign number."""
-        order = np.argsort(self.indices)
-        return _look_up(self.indices[order], self.ids[order], items)
+        foreign = np.asarray(foreign, dtype=np.int64)
+        if not len(self.ids):
+            return np.full(foreign.shape, PAD, dtype=np.int64)
+        positions = np.minimum(np.searchsorted(self.ids, foreign), len(self.ids) - 1)
+        return np.where((self.ids[positions] == foreign) & (foreign >= 0), self.indices[positions], PAD)
 
     def describe(self) -> str:
         """The report in one line."""
         return ", ".join(f"{name} {count}" for name, count in self.report.items() if isinstance(count, int))
 
 
-def _look_up(keys: Ints, values: Ints, wanted: np.ndarray) -> Ints:
-    wanted = np.asarray(wanted, dtype=np.int64)
-    if not len(keys):
-        return np.full(wanted.shape, PAD, dtype=np.int64)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where((keys[places] == wanted) & (wanted >= 0), values[places], PAD)
-
-
-def map_by_index(bundle: Bundle, id_base: int = 0) -> ItemMapping:
-    """The numbering of deshi's own exports: foreign number = item index + ``id_base``."""
+def map_by_index(bundle: Bundle) -> ItemMapping:
+    """Foreign numbers that are the bundle's item indices."""
     indices = np.arange(bundle.n_items, dtype=np.int64)
-    return ItemMapping(indices + id_base, indices, {"items": bundle.n_items, "matched": bundle.n_items})
+    return ItemMapping(indices, indices, {"items": bundle.n_items, "matched": bundle.n_items})
 
 
 def map_by_id(foreign: Mapping[int, str], bundle: Bundle) -> ItemMapping:
@@ -82,15 +73,12 @@ def plain_title(title: str) -> str:
     return " ".join(title.replace('"', " ").split()).casefold()
 
 
-def map_by_title(
-    foreign: Mapping[int, str], bundle: Bundle, normalise: Callable[[str], str] = plain_title
-) -> ItemMapping:
+def map_by_title(foreign: Mapping[int, str], bundle: Bundle) -> ItemMapping:
     """Match foreign numbers by title. A title that two items have on either side matches none of them.
 
     Args:
         foreign: from each foreign number to its title.
         bundle: the data, with titles.
-        normalise: applied to both sides' titles before they are compared.
 
     Returns:
         the mapping; its report counts ``unknown`` foreign titles, and the items left out because of ``duplicates`` of
@@ -99,8 +87,8 @@ def map_by_title(
     Raises:
         DeshiError: if the bundle has no titles, or no title matches.
     """
-    here = _groups(enumerate(bundle.item_table()[TITLE].to_list()), normalise)
-    there = _groups(foreign.items(), normalise)
+    here = _groups(enumerate(bundle.item_table()[TITLE].to_list()), plain_title)
+    there = _groups(foreign.items(), plain_title)
     numbers: list[int] = []
     indices: list[int] = []
     examples: list[str] = []

@@ -1,0 +1,23 @@
+"""One way of showing every result: tables and paragraphs for terminals, notebooks, pages and manuscripts."""
+
+from deshi.rendering.blocks import Block, Cell, Paragraph, Row, Table, Tone, paragraphs
+from deshi.rendering.documents import html, html_page, latex, markdown, render_template
+from deshi.rendering.result import Result
+from deshi.rendering.terminal import plain_text
+
+__all__ = [
+    "Block",
+    "Cell",
+    "Paragraph",
+    "Result",
+    "Row",
+    "Table",
+    "Tone",
+    "html",
+    "html_page",
+    "latex",
+    "markdown",
+    "paragraphs",
+    "plain_text",
+    "render_template",
+]

@@ -1,0 +1,60 @@
+"""Recommendations in memory: the exported engine's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from deshi.training.runs import load_scorer
+
+from deshi.configuration.validation import find_trained
+from deshi.data.histories import histories_of
+from deshi.models.recommend import Catalogue, recommend
+from deshi.serving.engine import Engine
+from deshi.types import DeshiError
+
+HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}
+
+
+@pytest.mark.parametrize("filter_seen", [True, False])
+def test_answers_are_the_exported_engines(filter_seen: bool, _finished_root: Path, engine: Engine) -> None:
+    """Someone who tries a run in a notebook must see what the service will answer, popular items included."""
+    scorer, _ = load_scorer(find_trained(_finished_root / "runs", "tiny_seed0"))
+    catalogue = Catalogue(engine.bundle.items, engine.bundle.items["count"].to_numpy())
+    histories = histories_of(HISTORIES, engine.bundle.items["item_id"])
+    answers = recommend(scorer, catalogue, histories, 7, filter_seen)
+    assert answers.columns == ["user_id", "item_id", "score", "rank", "title"]
+    assert answers["user_id"].unique(maintain_order=True).to_list() == list(HISTORIES)
+    for user, history in HISTORIES.items():
+        answer = answers.filter(pl.col("user_id") == user)
+        expected = engine.recommend(history, 7, filter_seen=filter_seen).items
+        assert answer["item_id"].to_list() == [item.item_id for item in expected]
+        assert answer["title"].to_list() == [item.title for item in expected]
+        assert answer["score"].to_list() == pytest.approx([item.score for item in expected], rel=1e-4)
+        assert answer["rank"].to_list() == list(range(1, 8))
+
+
+class Constant:
+    """A scorer that can't tell items apart."""
+
+    n_items = 4
+
+    def scores(self, batch: object) -> object:
+        import torch
+
+        return torch.zeros(len(batch.items), 4)  # type: ignore[attr-defined]
+
+
+def test_ties_and_short_lists() -> None:
+    """Equal scores go by index, and a list ends where no unseen item is left."""
+    items = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "title": ["A", None, None, None]})
+    histories = histories_of({1: ["c"], 2: ["a", "b", "c", "d"], 3: []}, items["item_id"])
+    answers = recommend(Constant(), Catalogue(items, np.array([1, 5, 1, 0])), histories, 10)  # type: ignore[arg-type]
+    assert answers.select("user_id", "item_id").rows() == [
+        *(("1", item) for item in "abd"), *(("3", item) for item in "bacd")
+    ]  # fmt: skip
+    assert answers["title"].to_list() == ["A", None, None, None, "A", None, None]
+    with pytest.raises(DeshiError, match="k is 0"):
+        recommend(Constant(), Catalogue(items, np.ones(4, int)), histories, 0)  # type: ignore[arg-type]

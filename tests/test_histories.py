@@ -1,0 +1,54 @@
+"""Histories in memory: frames and dicts give what a file of the same rows gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from deshi.data.histories import histories_of
+from deshi.types import DeshiError
+
+IDS = pl.Series(["c", "7", "a"])
+LISTS = {"ann": ["a", "c"], "bob": ["new", "7"], "cy": []}
+
+
+def as_events() -> pl.DataFrame:
+    rows = [("ann", "c", 5), ("bob", "new", 1), ("ann", "a", 2), ("bob", "7", 2), ("cy", None, 1)]
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+def as_lists() -> pl.DataFrame:
+    return pl.DataFrame({"user_id": list(LISTS), "items": list(LISTS.values())})
+
+
+@pytest.mark.parametrize("make", [lambda: LISTS, as_events, as_lists, lambda: as_events().lazy()])
+def test_every_form_is_read_as_the_same_histories(make: Any) -> None:
+    """Users keep their order, times order the events, unknown items are counted."""
+    histories = histories_of(make(), IDS)
+    assert histories.users.to_list() == ["ann", "bob", "cy"] and len(histories) == 3
+    assert [histories.history(number).tolist() for number in range(3)] == [[2, 0], [1], []]
+    assert (histories.events, histories.unknown_items) == (4, 1)
+
+
+def test_ids_may_be_numbers() -> None:
+    """A pandas column of ids with gaps holds 7.0; the vocabulary's item is 7."""
+    frame = pl.DataFrame({"user_id": [1.0, 1.0, 2.0], "item_id": [7.0, None, 7.0]})
+    assert histories_of(frame, IDS).items.tolist() == [1, 1]
+    assert histories_of({1: [7]}, IDS).items.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ([["a"]], "histories is of type list, expected a data frame"),
+        (pl.DataFrame({"user": ["u"], "item_id": ["a"]}), "no column 'user_id'. Nearest valid columns: user"),
+        (pl.DataFrame({"user_id": ["u"], "film": ["a"]}), "histories has no column 'item_id'"),
+        (pl.DataFrame({"user_id": [None], "item_id": ["a"]}), "1 users have no id"),
+    ],
+)  # fmt: skip
+def test_what_holds_no_histories_is_refused(histories: Any, message: str) -> None:
+    """The message must name the column, not a place inside polars."""
+    with pytest.raises(DeshiError, match=message):
+        histories_of(histories, IDS)
