@@ -66,7 +66,7 @@ def write_evaluation(
     record = {
         "format": FORMAT,
         "stage": "evaluate",
-        "ranker": student,
+        "model": student,
         "run": str(run),
         "fit": {"student": student, "seed": seed, "refit": False},
         "data": "tiny",

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-import deshi
 from deshi import _functions, stages
 from deshi.cli import WRONG_USE, main
 from deshi.configuration.overrides import from_python

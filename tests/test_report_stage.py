@@ -193,7 +193,7 @@ def test_an_explained_gap_is_shown(finished_root: Path) -> None:
     found = deshi.gap(f"paths.root={finished_root}", run=fitted)
     result = report(finished_root)
     assert found.sentence in Page(result.page.read_text(encoding="utf-8")).text
-    assert "gap-parts-tiny_seed0" in result.figures
+    assert "gap-contributions-tiny_seed0" in result.figures
 
 
 @pytest.mark.usefixtures("undrawn")

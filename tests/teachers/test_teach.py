@@ -50,9 +50,9 @@ def test_a_text_teacher_trains_and_is_evaluated_as_a_student_is(
     network = Run(run.folder).network()
     assert not any("items.weight" in name for name, _ in network.named_parameters()), "a text teacher has no ID table"
     latest = deshi.evaluate(root, "part=validation", run="latest")
-    assert latest.ranker == "text"
+    assert latest.model == "text"
     assert latest.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
-    assert deshi.evaluate(root, run="words").ranker == "text"
+    assert deshi.evaluate(root, run="words").model == "text"
     assert deshi.gap(root, run="words", samples=100).validation.mean == pytest.approx(
         run.metrics["validation/ndcg@10"], abs=1e-6
     )
@@ -128,7 +128,7 @@ def test_an_ensemble_of_runs_is_chosen_on_validation_and_evaluated(finished_root
         expected = json.loads((folder / "metrics.json").read_text())["validation/ndcg@10"]
         assert alone[tuple(float(n == place) for n in range(2))] == pytest.approx(expected, abs=1e-6)
     result = deshi.evaluate(root, run=str(run.folder), part="both")
-    assert result.ranker == "ensemble" and result.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
+    assert result.model == "ensemble" and result.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from deshi.arrays import Floats
 from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison.models import Group, find_model, flatten, group, named
 from deshi.comparison.pairing import check_measured_alike, per_user
+from deshi.comparison.warnings import evaluation_warnings, not_beating
 from deshi.evaluation.result import headline_k
-from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.metrics.significance import (
     bootstrap_means,
     effect_size,
@@ -214,7 +214,7 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
     for model in models:
         for member in model.members:
             name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
-            warnings = own_warnings(member.evaluation)
+            warnings = evaluation_warnings(member.evaluation)
             sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
     return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 

@@ -132,7 +132,7 @@ def _one_a_run(evaluations: Iterable[Evaluation], notes: list[str]) -> list[Eval
     """Leave out evaluations of a run that was evaluated again since."""
     newest: dict[str, Evaluation] = {}
     for evaluation in evaluations:
-        run = str(evaluation.record.get("run") or f"baseline {evaluation.record['ranker']}")
+        run = str(evaluation.record.get("run") or f"baseline {evaluation.record['model']}")
         other = newest.get(run)
         if other is None:
             newest[run] = evaluation
@@ -163,8 +163,8 @@ def _one_a_seed(members: Sequence[Member], notes: list[str]) -> list[Member]:
 def _member(evaluation: Evaluation) -> Member:
     record, fitted = evaluation.record, evaluation.record.get("fit")
     if fitted is None:
-        return Member(evaluation, str(record["ranker"]), None, _training_range({}), None)
-    return Member(evaluation, str(record["ranker"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
+        return Member(evaluation, str(record["model"]), None, _training_range({}), None)
+    return Member(evaluation, str(record["model"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
 
 
 def _baseline(evaluation: Evaluation, name: str) -> Member:

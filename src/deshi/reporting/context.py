@@ -94,7 +94,7 @@ def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missin
 
 def _command(model: Model, part: str) -> str:
     """Evaluates a model again, the parts that were evaluated before included."""
-    subject = model.record["run"] or f"baseline={model.record['ranker']} data={model.record['data']}"
+    subject = model.record["run"] or f"baseline={model.record['model']} data={model.record['data']}"
     parts = part if model.evaluation.parts == [part] else "both"
     return f"deshi evaluate {subject} part={parts} with_baselines=true"
 

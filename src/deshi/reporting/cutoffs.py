@@ -10,13 +10,13 @@ from deshi.reporting.models import baseline_figure, baseline_names, cut_offs
 METRICS = ("ndcg", "recall", "hr", "mrr", "coverage")
 LEAD = (
     "The same lists, cut at different lengths K. Models whose curves cross are good at different things: a short list "
-    "on a screen, or a long one that another ranker sorts again. Coverage is the share of the catalogue that is shown "
+    "on a screen, or a long one that another model sorts again. Coverage is the share of the catalogue that is shown "
     "to anyone."
 )
 
 
 def section(context: Context) -> Section:
-    """A curve of every ranker for each metric; HR is left out where it is Recall."""
+    """A curve of every model for each metric; HR is left out where it is Recall."""
     names = [name for name in METRICS if name != "hr" or not _hr_is_recall(context)]
     pictures = [_picture(context, name) for name in names if cut_offs(context.models[0], context.part, name)]
     return Section("cutoffs", "Metrics by list length", LEAD, [Pictures(pictures)])
@@ -45,6 +45,6 @@ def _picture(context: Context, name: str) -> Picture:
     ]
     title = title_of(name)
     return context.studio.picture(
-        f"cutoffs-{name}", f"{title}@K", f"{title} at K on {context.part}, for every ranker.",
-        curves(shown, "K", f"{title}@K", ks), Table(f"{title}@K", ["ranker", *map(str, ks)], rows),
+        f"cutoffs-{name}", f"{title}@K", f"{title} at K on {context.part}, for every model.",
+        curves(shown, "K", f"{title}@K", ks), Table(f"{title}@K", ["model", *map(str, ks)], rows),
     )  # fmt: skip

@@ -71,7 +71,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Pen:
-    """How a ranker is drawn: runs of a model in its colour, told apart by dash; a baseline in grey, hollow."""
+    """How a model is drawn: runs of a model in its colour, told apart by dash; a baseline in grey, hollow."""
 
     label: str
     color: str

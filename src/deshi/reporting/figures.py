@@ -15,7 +15,7 @@ from deshi.reporting.drawing import INK, LEGEND_LABEL, MUTED, SURFACE, Pen, shor
 Draw = Callable[[Axes], None]
 
 ROW = 0.3
-"""Inches of height for each line of a figure that has a line per ranker."""
+"""Inches of height for each line of a figure that has a line per model."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def section(context: Context) -> Section:
 
 
 def _pairs(context: Context) -> dict[str, tuple[float, float]]:
-    """Validation and test figure of every ranker that has both."""
+    """Validation and test figure of every model that has both."""
     found: dict[str, tuple[float | None, float | None]] = {
         model.label: (model.figure("validation", context.metric), model.figure("test", context.metric))
         for model in context.models
@@ -60,9 +60,9 @@ def _picture(context: Context, pairs: dict[str, tuple[float, float]]) -> Picture
         for label, (a, b) in pairs.items()
     ]
     return context.studio.picture(
-        "gap", f"{metric}, validation and test", f"{metric} of every ranker on validation (left) and test (right).",
+        "gap", f"{metric}, validation and test", f"{metric} of every model on validation (left) and test (right).",
         slopes([(context.pens[label], *pair) for label, pair in pairs.items()], ("validation", "test"), metric),
-        Table(f"{metric} on both parts", ["ranker", "validation", "test", "difference", "test / validation"], rows),
+        Table(f"{metric} on both parts", ["model", "validation", "test", "difference", "test / validation"], rows),
     )  # fmt: skip
 
 
@@ -85,27 +85,28 @@ def _explained(context: Context, model: Model, folder: Path) -> list[Block]:
         f"{gap['difference']:+.4f}, {share} interval {low:+.4f} to {high:+.4f}, ratio {gap['ratio']:.3f}."
     )
     blocks: list[Block] = [Text(f"{model.label}. {gap['sentence']}", "verdict"), Text(said)]
-    if gap["parts"]:
-        blocks.append(Pictures([_parts(context, model, gap)]))
+    if gap["contributions"]:
+        blocks.append(Pictures([_contributions(context, model, gap)]))
     return blocks
 
 
-def _parts(context: Context, model: Model, gap: dict[str, Any]) -> Picture:
+def _contributions(context: Context, model: Model, gap: dict[str, Any]) -> Picture:
     base = context.pens[model.label]
     shown = [
-        Span(Pen(part["name"], base.color, base.marker), part["value"], *part["interval"]) for part in gap["parts"]
+        Span(Pen(each["name"], base.color, base.marker), each["value"], *each["interval"])
+        for each in gap["contributions"]
     ]
     rows = [
         Row(
-            part["name"],
-            [f"{part['value']:+.4f}", f"{part['interval'][0]:+.4f} to {part['interval'][1]:+.4f}", part["note"]],
+            each["name"],
+            [f"{each['value']:+.4f}", f"{each['interval'][0]:+.4f} to {each['interval'][1]:+.4f}", each["note"]],
         )
-        for part in gap["parts"]
+        for each in gap["contributions"]
     ]
     title = f"What the difference of {model.label} is made of"
     return context.studio.picture(
-        f"gap-parts-{plain(model.label)}", title,
-        f"The parts of the difference between test and validation in {title_of(gap['metric'])}, with intervals.",
-        spans(shown, f"part of the difference in {title_of(gap['metric'])}", zero_line=True),
-        Table(title, ["part", "value", "interval", "note"], rows, numeric=False), rows_height(len(shown)),
+        f"gap-contributions-{plain(model.label)}", title,
+        f"Contributions to the difference between test and validation in {title_of(gap['metric'])}, with intervals.",
+        spans(shown, f"contribution to the difference in {title_of(gap['metric'])}", zero_line=True),
+        Table(title, ["property", "contribution", "interval", "note"], rows, numeric=False), rows_height(len(shown)),
     )  # fmt: skip

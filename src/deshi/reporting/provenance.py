@@ -113,7 +113,7 @@ def _seconds(model: Model, part: str) -> dict[str, float]:
     times: dict[str, float] = {}
     if model.run is not None and (path := model.run.folder / TIME_FILE).is_file():
         times = {name.replace("_", " "): float(value) for name, value in read_json(path).items()}
-    own = _evaluation_times(model.evaluation.folder).get(str(model.record["ranker"]), {})
+    own = _evaluation_times(model.evaluation.folder).get(str(model.record["model"]), {})
     return times | ({f"evaluation, {part}": float(own[part])} if part in own else {})
 
 

@@ -54,7 +54,7 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     tables: dict[str, dict[str, tuple[float, int]]] = {}
     for model in context.models:
         if model.label in frames:
-            tables[model.label] = _values(frames[model.label], str(model.record["ranker"]), name, column)
+            tables[model.label] = _values(frames[model.label], str(model.record["model"]), name, column)
     for baseline in baseline_names(context.models):
         found = next((v for f in frames.values() if (v := _values(f, baseline, name, column))), None)
         if found:
@@ -70,14 +70,14 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     title = f"{title_of(column)} by {name.replace('_', ' ')}"
     return context.studio.picture(
         f"slices-{plain(name)}", title, f"{title} on {context.part}; n is the number of examples of a slice.",
-        grouped_bars(groups, shown, title_of(column), bars), Table(title, ["ranker", *groups], rows),
+        grouped_bars(groups, shown, title_of(column), bars), Table(title, ["model", *groups], rows),
         rows_height(len(groups) * max(3, bars + 1) // 2),
     )  # fmt: skip
 
 
-def _values(frame: pl.DataFrame, ranker: str, name: str, column: str) -> dict[str, tuple[float, int]]:
-    """The metric and the number of examples by the slice's value, for one ranker."""
-    rows = frame.filter((pl.col("ranker") == ranker) & (pl.col("slice") == name))
+def _values(frame: pl.DataFrame, model: str, name: str, column: str) -> dict[str, tuple[float, int]]:
+    """The metric and the number of examples by the slice's value, for one model."""
+    rows = frame.filter((pl.col("model") == model) & (pl.col("slice") == name))
     if column not in rows.columns:
         return {}
     return {

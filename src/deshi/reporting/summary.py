@@ -155,5 +155,5 @@ def _runs(context: Context) -> Table:
         )
         for label, one in figures.items()
     ]
-    columns = ["ranker", *(title_of(key.partition("/")[2]) for key in keys)]
+    columns = ["model", *(title_of(key.partition("/")[2]) for key in keys)]
     return Table(f"Every run and baseline at {k}, {part}", columns, rows)

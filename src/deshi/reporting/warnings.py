@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deshi.evaluation.warnings import not_beating, own_warnings
+from deshi.comparison.warnings import evaluation_warnings, not_beating
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.models import Model, baseline_figure, baseline_names
 
@@ -11,7 +11,7 @@ def warnings_of(context: Context) -> list[str]:
     """All warnings, leaks first, each with the runs that it is about."""
     by_sentence: dict[str, list[str]] = {}
     for model in context.models:
-        for sentence in [*_leak(model), *own_warnings(model.evaluation)]:
+        for sentence in [*_leak(model), *evaluation_warnings(model.evaluation)]:
             by_sentence.setdefault(sentence, []).append(model.label)
     several = len(context.models) > 1
     found = [f"{', '.join(labels)}: {text}" if several else text for text, labels in by_sentence.items()]

@@ -18,7 +18,7 @@ from deshi.configuration.run_folders import name_of
 from deshi.configuration.schemas import ExportConfig, FitConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation.leaks import leaked_targets
 from deshi.models.base import Student

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.models.base import Student
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints
@@ -18,11 +17,11 @@ from deshi.configuration.run_folders import FOLDS_FILE, METRICS_FILE, TEACHER_FI
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples, Split
+from deshi.evaluation.ranking import evaluate_ranks
 from deshi.hardware import training_device
 from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
 from deshi.models.base import Recommender
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, fold_folder, new_network, with_named_runs, write_record
@@ -32,7 +31,7 @@ from deshi.training.callbacks import KeepBest, LearningCurve
 from deshi.training.fit import network_name, run_training
 from deshi.training.module import MONITOR
 from deshi.training.trainer import TIME_NAMES, Trained, Training
-from deshi.types import PAD, DeshiError
+from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
@@ -159,16 +158,9 @@ def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], met
     return Trained(metrics, record, seconds)
 
 
-@torch.no_grad()
 def validation_metrics(scorer: Scorer, cfg: TeachConfig, bundle: Bundle, examples: Examples) -> dict[str, float]:
     """Metrics at 10 of a scorer on validation examples, each named ``validation/...``."""
     device = training_device(cfg.train.accelerator)
-    ranks, owners = [], []
-    batches = ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
-    for numbers, batch, targets, seen in batches:
-        found, _, _ = rank_rows(scorer.scores(batch.to(device)).cpu(), targets, seen)
-        real = targets != PAD
-        ranks.append(found[real])
-        owners.append(numbers[:, None].expand_as(targets)[real])
-    metrics = metrics_from_ranks(torch.cat(ranks), ks=(10,), examples=torch.cat(owners))
+    ranks = evaluate_ranks(scorer, bundle, examples, cfg.eval.filter_seen, cfg.eval.batch_size, device, top_k=0).ranks
+    metrics = metrics_from_ranks(ranks["rank"].to_numpy(), (10,), ranks["example"].to_numpy())
     return {f"validation/{name}": value for name, value in metrics.items()}
