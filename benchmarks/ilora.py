@@ -172,11 +172,12 @@ def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     limit_kernel_cache()
     import torch
-    from deshi.training.runs import load_bundle, new_network
+
+    from deshi.runs import load_bundle, new_network
 
     words = [f"data={DATA}", *teacher_words(gate, options.seeds[0], options), f"paths.root={options.root}"]
     cfg = compose("teach", [*words, f"teacher.prompt.mode={options.slice}"], {})
-    bundle = load_bundle(cfg)
+    bundle = load_bundle(cfg.data.name, cfg.paths.data)
     teacher = new_network(cfg, bundle, bundle.n_items)
     read: list[int] = []
     teacher.network.llm.base_model.register_forward_pre_hook(

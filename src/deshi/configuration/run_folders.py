@@ -49,10 +49,19 @@ def name_of(folder: Path) -> str:
 
 def save_config(folder: Path, config: StageConfig) -> None:
     """Write ``config.yaml`` (resolved) and ``overrides.yaml`` into a run folder."""
-    for name, content in ((CONFIG_FILE, resolved(config)), (OVERRIDES_FILE, config.overrides)):
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(temporary, folder / name)
+    write_config(folder / CONFIG_FILE, config)
+    _write_yaml(folder / OVERRIDES_FILE, config.overrides)
+
+
+def write_config(path: Path, config: StageConfig) -> None:
+    """Write a resolved configuration, which ``config=FILE`` repeats."""
+    _write_yaml(path, resolved(config))
+
+
+def _write_yaml(path: Path, content: Any) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
@@ -61,11 +70,19 @@ def read_saved(folder: Path) -> dict[str, Any]:
     Raises:
         DeshiError: if there is none or it isn't YAML.
     """
-    path = folder / CONFIG_FILE
+    if not (folder / CONFIG_FILE).is_file():
+        raise DeshiError(f"{folder} holds no {CONFIG_FILE}: it is no run folder. Give a folder under runs/.")
+    return read_file(folder / CONFIG_FILE)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The plain content of a configuration's YAML file.
+
+    Raises:
+        DeshiError: if it isn't YAML, or no keys and values.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DeshiError(f"{folder} holds no {CONFIG_FILE}: it is no run folder. Give a folder under runs/.") from error
     except yaml.YAMLError as error:
         raise DeshiError(f"{path} is not valid YAML ({error}).") from error
     if not isinstance(content, dict):

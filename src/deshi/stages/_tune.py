@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import write_json
-from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config
+from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.configuration.validation import overlaid, resolved, validate
 from deshi.pipeline.schema import TuneConfig
-from deshi.pipeline.tuned import Trial, TuneResult
+from deshi.pipeline.tuned import BEST_FILE, Trial, TuneResult
 from deshi.runs import Run, new_run
 from deshi.stages import STAGES
 from deshi.training.module import MONITOR
@@ -178,6 +178,7 @@ class _Search:
         seconds = {"search_seconds": round(sum(trial.seconds for trial in trials), 3), "trials": len(trials)}
         best = max(good, key=lambda trial: trial.value or 0.0)
         result = TuneResult(self.folder, self.cfg.stage, trials, trial_config(self.cfg, best.values), seconds)
+        write_config(self.folder / BEST_FILE, result.best)
         write_json(self.folder / TIME_FILE, seconds)
         write_json(self.folder / METRICS_FILE, result.as_dict())
         return result
