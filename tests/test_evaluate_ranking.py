@@ -126,8 +126,8 @@ def test_popularity_by_hand(tmp_path: Path) -> None:
     """Popularity's rank of each test target, counted by hand; ties take the mean."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 2, 3, 1], [0, 1, 2]], n_items=5)
     split = LeaveOneOut()(bundle)
-    ranker = Popularity().fit(bundle, *split.train_ranges(bundle))  # counts: 3, 1, 1, 0, 0
-    found = evaluate_ranks(ranker, bundle, split.examples(bundle, "test"), top_k=2)
+    baseline = Popularity().fit(bundle, *split.train_ranges(bundle))  # counts: 3, 1, 1, 0, 0
+    found = evaluate_ranks(baseline, bundle, split.examples(bundle, "test"), top_k=2)
     assert found.ranks["rank"].to_list() == [1.5, 1.0, 1.0]
     assert found.ranks["n_candidates"].to_list() == [2, 2, 3]
     figures = summarise(found.ranks, found.top_items, [1, 2], 5)

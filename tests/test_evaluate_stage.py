@@ -79,7 +79,7 @@ def test_lists_are_what_the_ranks_say(both: EvaluateResult) -> None:
 
 
 def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
-    """At every K for every ranker; diversity only where the ranker has item vectors and a list has a pair."""
+    """At every K for every model; diversity only where the model has item vectors and a list has a pair."""
     assert {f"test/{name}@{k}" for name in ("gini", "novelty", "popularity_lift") for k in (1, 10)} <= set(both.metrics)
     assert "test/ild@10" in both.metrics and "test/ild@1" not in both.metrics
     assert "test/gini@10" in both.baselines["ease"] and "test/ild@10" not in both.baselines["ease"]
@@ -87,7 +87,7 @@ def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
     assert popularity["test/popularity_lift@1"] > 1 and popularity["test/novelty@1"] < both.metrics["test/novelty@1"]
 
 
-def test_slices_of_every_ranker_are_kept(both: EvaluateResult) -> None:
+def test_slices_of_every_model_are_kept(both: EvaluateResult) -> None:
     """The same examples for all, each once in a slice of its kind, and their mean is the figure of the whole."""
     slices = pl.read_parquet(both.folder / "slices.parquet")
     assert slices.columns[:5] == ["model", "part", "slice", "value", "n_examples"] and slices.equals(both.slices)
@@ -135,7 +135,7 @@ def test_a_tie_or_nan_does_not_beat() -> None:
 
 
 def test_a_baseline_alone(root: Path, config_dir: Path, both: EvaluateResult) -> None:
-    """The same ranker gives the same figures with and without a run beside it."""
+    """The same baseline gives the same figures with and without a run beside it."""
     alone = evaluate(root, "baseline=markov", "data=tiny", config_dir=config_dir)
     assert alone.model == "markov" and not alone.baselines and not alone.warnings
     assert alone.metrics["test/ndcg@10"] == both.baselines["markov"]["test/ndcg@10"]
@@ -214,7 +214,7 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
 def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison goes on without the one baseline that can't be computed, and says so."""
-    monkeypatch.setattr("deshi.stages._evaluate.MAX_ITEMS", 10)
+    monkeypatch.setattr("deshi.baselines.EASE.max_items", 10)
     result = evaluate(root, "run=latest", "with_baselines=true", "eval.ks=[5]")
     assert "ease" not in result.baselines and "ease was left out" in str(result)
 
