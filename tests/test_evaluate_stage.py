@@ -128,9 +128,9 @@ def test_a_student_that_loses_is_reported(both: EvaluateResult) -> None:
 
 
 def test_a_tie_or_nan_does_not_beat() -> None:
-    """Equal figures are no win, and neither is a missing one."""
-    for own in (0.5, float("nan")):
-        assert len(unbeaten("s", {"test/ndcg@5": own}, {"popularity": {"test/ndcg@5": 0.5}}, [5])) == 1
+    """Equal figures are no win, and neither is a missing figure."""
+    for figure in (0.5, float("nan")):
+        assert len(unbeaten("s", {"test/ndcg@5": figure}, {"popularity": {"test/ndcg@5": 0.5}}, [5])) == 1
     assert unbeaten("s", {"test/ndcg@5": 0.6}, {"popularity": {"test/ndcg@5": 0.5}}, [5]) == []
 
 
@@ -143,26 +143,28 @@ def test_a_baseline_alone(root: Path, config_dir: Path, both: EvaluateResult) ->
 
 def test_llaras_protocol(root: Path) -> None:
     """HitRatio@1 among 20, every answer of a scorer valid; what can't miss is left out and said."""
-    found = evaluate(root, "run=latest", "candidates=llara", "with_baselines=true")
-    assert set(found.ranks["n_candidates"]) == {20} and "exact ranks among 20 candidates (llara)" in str(found)
-    assert found.metrics["test/hit_ratio@1"] == found.metrics["test/hr@1"] == found.metrics["test/hit_ratio_of_all@1"]
-    assert found.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in found.metrics
-    assert "test/hr@20" not in found.metrics and "K = 20, 50 left out" in str(found)
-    sets = pl.read_parquet(found.folder / "candidates.parquet")
+    result = evaluate(root, "run=latest", "candidates=llara", "with_baselines=true")
+    assert set(result.ranks["n_candidates"]) == {20} and "exact ranks among 20 candidates (llara)" in str(result)
+    assert (
+        result.metrics["test/hit_ratio@1"] == result.metrics["test/hr@1"] == result.metrics["test/hit_ratio_of_all@1"]
+    )
+    assert result.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in result.metrics
+    assert "test/hr@20" not in result.metrics and "K = 20, 50 left out" in str(result)
+    sets = pl.read_parquet(result.folder / "candidates.parquet")
     assert sets.columns == ["part", "example", "user_id", "item_id", "candidates"]
     assert sets["candidates"].dtype == pl.List(pl.String) and set(sets["candidates"].list.len()) == {20}
-    best = pl.read_parquet(found.folder / "lists.parquet")
+    best = pl.read_parquet(result.folder / "lists.parquet")
     assert set(best["items"].list.len()) == {10}
 
 
 def test_candidates_are_the_same_for_every_run(root: Path, config_dir: Path, tmp_path: Path) -> None:
-    """Rankers of one run, of other runs and of other parts answer the same questions; another seed asks others."""
+    """Models of one run, of other runs and of other parts share their candidates; another seed draws others."""
     first = evaluate(root, "run=latest", "candidates=llara")
     other = evaluate(root, "baseline=markov", "data=tiny", "candidates=llara", "part=both", config_dir=config_dir)
     seed = evaluate(root, "run=latest", "candidates=llara", "candidates.seed=1")
-    sets = [pl.read_parquet(one.folder / "candidates.parquet") for one in (first, other, seed)]
+    sets = [pl.read_parquet(result.folder / "candidates.parquet") for result in (first, other, seed)]
     assert sets[0].equals(sets[1].filter(pl.col("part") == "test")) and not sets[0].equals(sets[2])
-    records = [read_json(one.folder / "run.json") for one in (first, other, seed)]
+    records = [read_json(result.folder / "run.json") for result in (first, other, seed)]
     prints = [record["protocol_fingerprint"] for record in records]
     assert prints[0] == prints[1] != prints[2]
     assert records[0]["protocol"]["candidates"]["kind"] == "llara"
@@ -173,10 +175,10 @@ def test_candidates_are_the_same_for_every_run(root: Path, config_dir: Path, tmp
 
 def test_sampled_metrics_come_with_a_warning(root: Path) -> None:
     """Whoever reads the figures later must meet it too."""
-    found = evaluate(root, "run=latest", "candidates=sampled", "candidates.n=15", "candidates.sampling=popularity")
-    (warning,) = read_json(found.folder / "run.json")["warnings"]
-    assert "SAMPLED METRICS" in warning and "Krichene and Rendle 2020" in warning and "SAMPLED" in str(found)
-    assert "test/hit_ratio@1" not in found.metrics
+    result = evaluate(root, "run=latest", "candidates=sampled", "candidates.n=15", "candidates.sampling=popularity")
+    (warning,) = read_json(result.folder / "run.json")["warnings"]
+    assert "SAMPLED METRICS" in warning and "Krichene and Rendle 2020" in warning and "SAMPLED" in str(result)
+    assert "test/hit_ratio@1" not in result.metrics
     with pytest.raises(DeshiError, match="at most 20 candidates"):
         evaluate(root, "run=latest", "candidates=llara", "eval.ks=[20,50]")
 
