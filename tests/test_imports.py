@@ -101,7 +101,7 @@ def _python(code: str) -> str:
 def test_the_package_and_the_command_load_nothing_heavy() -> None:
     """`deshi --help` and `import deshi` must answer at once."""
     heavy = "['torch', 'lightning', 'hydra', 'polars', 'matplotlib', 'pandas']"
-    modules = "deshi, deshi.cli, deshi.stages, deshi.configuration.saved"
+    modules = "deshi, deshi.cli, deshi.stages, deshi.configuration.run_folders"
     code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert _python(code) == "[]"
 

@@ -159,7 +159,7 @@ def test_members_of_other_data_are_refused(finished_root: Path, config_dir: Path
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"data_fingerprint": "0" * 64}))
     words = ["teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]"]
-    with pytest.raises(DeshiError, match="was trained on the data"):
+    with pytest.raises(DeshiError, match="was made on data"):
         deshi.teach(root, *words, config_dir=config_dir, data="tiny")
 
 

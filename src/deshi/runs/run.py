@@ -220,8 +220,9 @@ class Run(Result):
         Raises:
             DeshiError: with both fingerprints.
         """
-        file = self.folder / DATA_FILE
-        fingerprint = read_json(file)["fingerprint"] if file.is_file() else self.record["data_fingerprint"]
+        interrupted = self.stage in SCHEMAS and not self.finished
+        recorded = read_json(self.folder / DATA_FILE)["fingerprint"] if interrupted else self.record["data_fingerprint"]
+        fingerprint = str(recorded)
         if fingerprint != bundle.fingerprint:
             raise DeshiError(
                 f"The run {self.folder} was made on data with fingerprint {fingerprint[:16]}, but {bundle.path} has "
