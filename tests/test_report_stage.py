@@ -183,7 +183,7 @@ def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
 def test_a_bundle_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     """The figures don't need the data; titles and popularity do."""
     (finished_root / "data" / "tiny" / "manifest.json").unlink()
-    assert "Run: deshi prepare data=tiny" in Page(page_of(finished_root)).text
+    assert "deshi prepare data=tiny" in Page(page_of(finished_root)).text
 
 
 @pytest.mark.usefixtures("undrawn")

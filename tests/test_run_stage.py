@@ -146,7 +146,9 @@ def test_a_failing_step_says_how_to_go_on(tmp_path: Path, config_dir: Path) -> N
     assert "deshi run resume=" in str(failure.value) and "This step alone: deshi distill " in str(failure.value)
     (folder,) = (tmp_path / "runs" / "run").glob("2*")
     record = next(one for one in read_json(folder / "plan.json")["steps"] if one["status"] == "failed")
-    assert "temperature" in record["error"] and wrong in record["command"]
+    assert "temperature" in record["error"]
+    config = Path(shlex.split(record["command"])[-1].removeprefix("config="))
+    assert "temperature: 0" in config.read_text(), "the step alone is repeated with the key that failed"
     fixed = run(tmp_path, config_dir, *SELF)
     assert steps(fixed.folder)["lists of plain, seed 0"] == "reused" and fixed.folder != folder
 
