@@ -17,8 +17,9 @@ from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
 from deshi.configuration.validation import resolved
-from deshi.reporting.blocks import Picture, Table
-from deshi.reporting.drawing import Studio
+from deshi.rendering import Table
+from deshi.reporting.blocks import Picture
+from deshi.reporting.drawing import FigureBuilder
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import Training
 from deshi.types import DeshiError
@@ -38,12 +39,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a report's time and is tested there."""
 
     def picture(
-        studio: Studio, name: str, title: str, description: str, draw: object, numbers: Table | None = None,
+        studio: FigureBuilder, name: str, title: str, description: str, draw: object, numbers: Table | None = None,
         height: float = 1.0,
     ) -> Picture:  # fmt: skip
         return Picture(name, title, description, "", numbers)
 
-    monkeypatch.setattr(Studio, "picture", picture)
+    monkeypatch.setattr(FigureBuilder, "picture", picture)
 
 
 def run(root: Path, config_dir: Path, *words: str) -> Any:

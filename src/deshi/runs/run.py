@@ -37,7 +37,7 @@ from deshi.configuration.schemas import (
 from deshi.configuration.targets import build
 from deshi.data.bundle import MANIFEST, Bundle
 from deshi.data.splits import Split
-from deshi.models.base import Recommender, Student
+from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.scorers import Scorer, scorer_of
 from deshi.rendering import Block, Result, paragraphs
 from deshi.runs.weights import load_weights
@@ -280,21 +280,21 @@ class Run(Result):
         load_weights(network, self.folder / WEIGHTS_FILE)
         return network.eval()
 
-    def student(self) -> Student:
+    def student(self) -> SequentialRecommender:
         """The trained student, in evaluation mode.
 
         Raises:
             DeshiError: as :meth:`network`, or for a network without hidden states and an item table.
         """
         network = self.network()
-        if not isinstance(network, Student):
+        if not isinstance(network, SequentialRecommender):
             raise DeshiError(
                 f"The run {self.folder} holds a {type(network).__name__}, expected a network with hidden states and an "
                 "item table, such as a run of deshi fit."
             )
         return network
 
-    def selected_student(self) -> Student:
+    def selected_student(self) -> SequentialRecommender:
         """The student that validation selected, before any refit, in evaluation mode.
 
         Raises:
