@@ -227,6 +227,8 @@ def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
     import numpy as np
 
     from deshi.models.scorers import scorer_of
+    from deshi.soft_labels.histories import Histories
+    from deshi.soft_labels.labeller import Labeller
     from deshi.soft_labels.writer import write_soft_labels
 
     chosen = np.random.default_rng(0).permutation(bundle.n_users)[:users]
@@ -234,7 +236,8 @@ def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
     scorer = scorer_of(teacher)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        write_soft_labels(scorer, bundle, rows, Path(folder) / "store", k=100, meta={"name": "ilora"})
+        labeller = Labeller(scorer, Histories.of(bundle), 100)
+        write_soft_labels(labeller, rows, Path(folder) / "store", teacher={"name": "ilora"})
         return {"export_rows_per_s": round(len(rows) / (time.perf_counter() - begin), 1), "export_rows": len(rows)}
 
 

@@ -35,9 +35,9 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
 from deshi.evaluation.ranking import evaluate_ranks, summarise
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import SequentialScorer
 from deshi.types import PAD, Batch
 
 USERS, ITEMS, LENGTH = 90, 40, 9
@@ -46,7 +46,7 @@ NEVER_SOLD = ITEMS - 1
 """An item that nobody has in the clean shop."""
 
 
-class Walker(Student):
+class Walker(SequentialRecommender):
     """Knows that item ``i + 1`` follows item ``i``; nothing is learned, so a test can wait for nothing."""
 
     def __init__(self, n_items: int) -> None:
@@ -71,7 +71,7 @@ class Shop:
     times: list[list[int]]
     bundle: Bundle
     split: Split
-    student: Student
+    student: SequentialRecommender
 
     @property
     def examples(self) -> Examples:
@@ -91,15 +91,15 @@ class Shop:
 
     def ranks(self) -> pl.DataFrame:
         """Of the student on test."""
-        return evaluate_ranks(StudentScorer(self.student), self.bundle, self.examples).ranks
+        return evaluate_ranks(SequentialScorer(self.student), self.bundle, self.examples).ranks
 
     def honest(self) -> pl.DataFrame:
         """The same, as the audit computes them again."""
-        return recompute(StudentScorer(self.student), self.bundle, self.examples)
+        return recompute(SequentialScorer(self.student), self.bundle, self.examples)
 
     def ndcg(self) -> float:
         """Of the student on validation."""
-        found = evaluate_ranks(StudentScorer(self.student), self.bundle, self.validation)
+        found = evaluate_ranks(SequentialScorer(self.student), self.bundle, self.validation)
         return float(summarise(found.ranks, found.top_items, [10], ITEMS)["ndcg@10"])
 
     def rewritten(self, name: str, sequences: Any = None, times: Any = None) -> Shop:
@@ -365,7 +365,7 @@ def _(shop: Shop) -> Planted:
 # ---- the student
 
 
-def probed(shop: Shop, student: Student) -> list[Finding]:
+def probed(shop: Shop, student: SequentialRecommender) -> list[Finding]:
     """The audit of a student."""
     return audit_student(student, shop.bundle, shop.examples)
 
@@ -461,7 +461,7 @@ def _(shop: Shop) -> Planted:
 def renamed(shop: Shop, read: np.ndarray, write: np.ndarray) -> list[Finding]:
     """The audit of a table whose row ``r`` holds item ``read[r]`` in the input and ``write[r]`` in the scores."""
     back = [torch.from_numpy(np.argsort(order)) for order in (read, write)]
-    wrong = Renamed(StudentScorer(shop.student), torch.from_numpy(read), back[1])
+    wrong = Renamed(SequentialScorer(shop.student), torch.from_numpy(read), back[1])
     return audit_table(wrong, shop.bundle, shop.validation, recorded=shop.ndcg())
 
 
@@ -474,7 +474,7 @@ def _(shop: Shop) -> Planted:
 @fault("item-table-shifted", "scores off by one against the vocabulary, in training too")
 def _(shop: Shop) -> Planted:
     order = torch.from_numpy(np.roll(np.arange(ITEMS), 1))
-    wrong = Renamed(StudentScorer(shop.student), torch.arange(ITEMS), order)
+    wrong = Renamed(SequentialScorer(shop.student), torch.arange(ITEMS), order)
     return audit_table(wrong, shop.bundle, shop.validation), None
 
 
@@ -491,7 +491,7 @@ def _(shop: Shop) -> Planted:
 
 @fault("metrics-not-reproduced", "weights of another epoch than the figure's")
 def _(shop: Shop) -> Planted:
-    return audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, recorded=0.5 * shop.ndcg()), None
+    return audit_table(SequentialScorer(shop.student), shop.bundle, shop.validation, recorded=0.5 * shop.ndcg()), None
 
 
 # ---- ranks
@@ -514,7 +514,7 @@ def _(shop: Shop) -> Planted:
 
 @fault("wrong-target", "ranks of the validation targets, sold as test")
 def _(shop: Shop) -> Planted:
-    found = evaluate_ranks(StudentScorer(shop.student), shop.bundle, shop.validation)
+    found = evaluate_ranks(SequentialScorer(shop.student), shop.bundle, shop.validation)
     return ranked(shop, found.ranks), None
 
 

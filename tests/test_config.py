@@ -135,7 +135,7 @@ def test_whatever_is_wrong_stops_before_any_work(problems: Any, text: str, expec
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "soft_labels: is missing and has no default, expected stores that deshi label wrote"),
+        ([], "soft_labels: is missing and has no default, expected stores of soft labels that deshi label wrote"),
         ([], ": folders or names. Write soft_labels=[...]"),
         (["soft_labels=lists"], "soft_labels: got 'lists' (str), expected array. Write soft_labels=[lists]."),
         (["soft_labels=[]"], "soft_labels: got [] (list), expected at least one."),

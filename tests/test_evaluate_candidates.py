@@ -15,10 +15,11 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, LeaveOneOut, Ratio
 from deshi.evaluation.candidates import FromFile, Llara, Sampled, candidate_sets, candidates_frame
 from deshi.evaluation.ranking import evaluate_ranks
+from deshi.models.scorers import Scorer
 from deshi.types import PAD, Batch, DeshiError
 
 
-class Fixed:
+class Fixed(Scorer):
     """Scores by a fixed table of users and items."""
 
     def __init__(self, table: Tensor) -> None:

@@ -15,11 +15,11 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.types import PAD, Batch, DeshiError
 
 
-class Fixed:
+class Fixed(Scorer):
     """Scores by a fixed table of users and items."""
 
     def __init__(self, table: Tensor) -> None:
@@ -94,7 +94,7 @@ def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:
         torch.manual_seed(0)
         student = SASRec(n_items=12, dim=8, max_length=3)
     student.train()
-    scorer = StudentScorer(student)
+    scorer = SequentialScorer(student)
     ranking = evaluate_ranks(scorer, bundle, examples)
     assert ranking.ranks["n_candidates"].to_list() == [3]
     assert sorted(ranking.top_items[0, :3].tolist()) == [9, 10, 11] and (ranking.top_items[0, 3:] == PAD).all()

@@ -16,10 +16,11 @@ from deshi.gap_analysis.decomposition import decompose, design
 from deshi.gap_analysis.probe import Metric, MetricProbe, steps_back
 from deshi.gap_analysis.verdict import find_cliff, judge
 from deshi.metrics.significance import Interval
+from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError
 
 
-class Successor:
+class Successor(Scorer):
     """Scores the item after the last one highest, then the one after that, and so on."""
 
     def __init__(self, n_items: int) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.reporting.blocks import Picture, Table
-from deshi.reporting.drawing import Studio
+from deshi.rendering import Table
+from deshi.reporting.blocks import Picture
+from deshi.reporting.drawing import FigureBuilder
 from deshi.reporting.result import ReportResult
 from deshi.types import DeshiError
 from html_checks import Page
@@ -34,14 +35,14 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figure is drawn: what is drawn is tested once, and drawing takes most of a report's time."""
 
     def picture(
-        studio: Studio, name: str, title: str, description: str, draw: object, numbers: Table | None = None,
+        builder: FigureBuilder, name: str, title: str, description: str, draw: object, numbers: Table | None = None,
         height: float = 1.0,
     ) -> Picture:  # fmt: skip
-        studio.folder.mkdir(exist_ok=True)
-        (studio.folder / f"{name}.svg").touch()
+        builder.folder.mkdir(exist_ok=True)
+        (builder.folder / f"{name}.svg").touch()
         return Picture(name, title, description, "", numbers)
 
-    monkeypatch.setattr(Studio, "picture", picture)
+    monkeypatch.setattr(FigureBuilder, "picture", picture)
 
 
 def report(root: Path, *overrides: str, runs: Sequence[str] = ("*_tiny_*",)) -> ReportResult:
@@ -183,7 +184,7 @@ def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
 def test_a_bundle_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     """The figures don't need the data; titles and popularity do."""
     (finished_root / "data" / "tiny" / "manifest.json").unlink()
-    assert "Run: deshi prepare data=tiny" in Page(page_of(finished_root)).text
+    assert "deshi prepare data=tiny" in Page(page_of(finished_root)).text
 
 
 @pytest.mark.usefixtures("undrawn")

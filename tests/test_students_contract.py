@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from deshi.losses.softmax import Softmax
-from deshi.models.base import HistoryError, Student
+from deshi.models.base import HistoryError, SequentialRecommender
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.hstu import HSTU, UNSEEN
@@ -41,7 +41,7 @@ def rotary_ligr(n_items: int, dim: int, max_length: int, dropout: float) -> LiGR
     return LiGR(n_items, dim, max_length, blocks=1, heads=4, feed_forward=2.0, dropout=dropout, positions="rotary")
 
 
-STUDENTS: dict[str, Callable[..., Student]] = {
+STUDENTS: dict[str, Callable[..., SequentialRecommender]] = {
     "sasrec": SASRec,
     "sasrec_original": original_sasrec,
     "sasrec_rotary": rotary_sasrec,
@@ -56,7 +56,9 @@ STUDENTS: dict[str, Callable[..., Student]] = {
 }
 
 
-def seeded(build: Callable[..., Student], seed: int = 0, dropout: float = 0.0, max_length: int = MAX_LENGTH) -> Student:
+def seeded(
+    build: Callable[..., SequentialRecommender], seed: int = 0, dropout: float = 0.0, max_length: int = MAX_LENGTH
+) -> SequentialRecommender:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(N_ITEMS, DIM, max_length, dropout=dropout)
@@ -72,14 +74,14 @@ def histories(lengths: list[int], seed: int = 1, width: int | None = None) -> tu
 
 @pytest.mark.parametrize("build", STUDENTS.values(), ids=STUDENTS)
 class TestStudentContract:
-    def test_padding_elsewhere_than_lengths_say_is_refused(self, build: Callable[..., Student]) -> None:
+    def test_padding_elsewhere_than_lengths_say_is_refused(self, build: Callable[..., SequentialRecommender]) -> None:
         """Padding inside a history, or items after its end, would silently be read as something else."""
         student = seeded(build)
         for row in ([1, PAD, 2], [1, 2, 3]):
             with pytest.raises(HistoryError, match=r"lengths\[1\]"):
                 student(torch.tensor([[4, 5, PAD], row]), torch.tensor([2, 3 if PAD in row else 2]))
 
-    def test_shapes(self, build: Callable[..., Student]) -> None:
+    def test_shapes(self, build: Callable[..., SequentialRecommender]) -> None:
         """Callers rely on one hidden state per position and one scoring vector per item."""
         student = seeded(build)
         hidden = student(*histories([5, 2, 1]))
@@ -88,7 +90,7 @@ class TestStudentContract:
         assert student.item_table().shape == (N_ITEMS, DIM)
         assert torch.isfinite(hidden).all(), "padded positions must stay finite"
 
-    def test_padding_changes_nothing(self, build: Callable[..., Student]) -> None:
+    def test_padding_changes_nothing(self, build: Callable[..., SequentialRecommender]) -> None:
         """A history's answer must not depend on how long its neighbours in the batch are."""
         student = seeded(build).eval()
         items, lengths = histories([6, 3, 1], width=MAX_LENGTH)
@@ -97,7 +99,7 @@ class TestStudentContract:
             alone = student(items[row : row + 1, :length], lengths[row : row + 1])
             torch.testing.assert_close(together[row, :length], alone[0], atol=1e-5, rtol=1e-5)
 
-    def test_no_look_into_the_future(self, build: Callable[..., Student]) -> None:
+    def test_no_look_into_the_future(self, build: Callable[..., SequentialRecommender]) -> None:
         """If a later item could change an earlier state, training at every position would leak its targets."""
         student = seeded(build).eval()
         items, lengths = histories([MAX_LENGTH, MAX_LENGTH])
@@ -109,21 +111,21 @@ class TestStudentContract:
             torch.testing.assert_close(after[:, :position], before[:, :position], atol=1e-6, rtol=1e-6)
             assert not torch.allclose(after[:, position], before[:, position], atol=1e-4)
 
-    def test_the_order_counts(self, build: Callable[..., Student]) -> None:
+    def test_the_order_counts(self, build: Callable[..., SequentialRecommender]) -> None:
         """A sequential student that ignores the order of a history isn't one."""
         student = seeded(build).eval()
         ahead = student.last_hidden(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
         swapped = student.last_hidden(torch.tensor([[2, 1, 3]]), torch.tensor([3]))
         assert not torch.allclose(ahead, swapped, atol=1e-4)
 
-    def test_single_item_histories(self, build: Callable[..., Student]) -> None:
+    def test_single_item_histories(self, build: Callable[..., SequentialRecommender]) -> None:
         """One item is the shortest history there is, and every user begins with it."""
         student = seeded(build).eval()
         hidden = student.last_hidden(torch.tensor([[3], [4]]), torch.tensor([1, 1]))
         assert torch.isfinite(hidden).all()
         assert not torch.allclose(hidden[0], hidden[1], atol=1e-4)
 
-    def test_over_long_histories_keep_their_latest_items(self, build: Callable[..., Student]) -> None:
+    def test_over_long_histories_keep_their_latest_items(self, build: Callable[..., SequentialRecommender]) -> None:
         """Long histories lose their beginning, never their end, also beside shorter ones in the batch."""
         student = seeded(build).eval()
         items, lengths = histories([3 * MAX_LENGTH, 2, MAX_LENGTH + 1])
@@ -137,12 +139,12 @@ class TestStudentContract:
             torch.testing.assert_close(last, alone[0, -1], atol=1e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("bad", [N_ITEMS, N_ITEMS + 100, -2])
-    def test_unknown_items_are_refused(self, build: Callable[..., Student], bad: int) -> None:
+    def test_unknown_items_are_refused(self, build: Callable[..., SequentialRecommender], bad: int) -> None:
         """An index that the vocabulary doesn't hold would read another item's row or crash far away."""
         with pytest.raises(HistoryError, match=rf"items holds {bad}, expected indices 0..{N_ITEMS - 1}"):
             seeded(build)(torch.tensor([[1, bad]]), torch.tensor([2]))
 
-    def test_empty_histories_are_refused(self, build: Callable[..., Student]) -> None:
+    def test_empty_histories_are_refused(self, build: Callable[..., SequentialRecommender]) -> None:
         """There is no last position to answer from."""
         student = seeded(build)
         with pytest.raises(HistoryError, match="can't answer an empty history"):
@@ -150,7 +152,7 @@ class TestStudentContract:
         with pytest.raises(HistoryError, match="a history an item"):
             student(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.long))
 
-    def test_wrong_shapes_name_both(self, build: Callable[..., Student]) -> None:
+    def test_wrong_shapes_name_both(self, build: Callable[..., SequentialRecommender]) -> None:
         """A wrong shape must be understood from its message alone."""
         student = seeded(build)
         with pytest.raises(ShapeError, match=r"lengths has shape \(2, 1\), expected \(2\)"):
@@ -158,12 +160,12 @@ class TestStudentContract:
         with pytest.raises(ShapeError, match=r"items has shape \(3,\), expected \(B, L\)"):
             student(torch.tensor([1, 2, 3]), torch.tensor([3]))
 
-    def test_lengths_beyond_the_row_are_refused(self, build: Callable[..., Student]) -> None:
+    def test_lengths_beyond_the_row_are_refused(self, build: Callable[..., SequentialRecommender]) -> None:
         """A length that the row doesn't have means that the batch was built wrongly."""
         with pytest.raises(HistoryError, match="lengths holds 4, expected 1..2"):
             seeded(build)(torch.tensor([[1, 2]]), torch.tensor([4]))
 
-    def test_save_and_load(self, build: Callable[..., Student], tmp_path: Path) -> None:
+    def test_save_and_load(self, build: Callable[..., SequentialRecommender], tmp_path: Path) -> None:
         """Weights go through safetensors, never pickle, and give the same bits back."""
         student, other = seeded(build).eval(), seeded(build, seed=5).eval()
         inputs = histories([5, 3])
@@ -173,13 +175,13 @@ class TestStudentContract:
         assert torch.equal(student(*inputs), other(*inputs))
         assert torch.equal(student.item_table(), other.item_table())
 
-    def test_evaluation_is_deterministic(self, build: Callable[..., Student]) -> None:
+    def test_evaluation_is_deterministic(self, build: Callable[..., SequentialRecommender]) -> None:
         """Dropout must be off in evaluation: the same history always gets the same answer."""
         student = seeded(build, dropout=0.5).eval()
         inputs = histories([5, 3])
         assert torch.equal(student(*inputs), student(*inputs))
 
-    def test_training_noise_follows_its_seed(self, build: Callable[..., Student]) -> None:
+    def test_training_noise_follows_its_seed(self, build: Callable[..., SequentialRecommender]) -> None:
         """All training noise must come from the students' own seeded streams, or runs can't be repeated."""
         student = seeded(build, dropout=0.5).train()
         inputs = histories([5, 3])
@@ -189,7 +191,7 @@ class TestStudentContract:
         assert torch.equal(student(*inputs), first)
         assert not torch.equal(first, second)
 
-    def test_gradient_reaches_every_parameter(self, build: Callable[..., Student]) -> None:
+    def test_gradient_reaches_every_parameter(self, build: Callable[..., SequentialRecommender]) -> None:
         """A parameter without a gradient is a wire that was never connected."""
         student = seeded(build)
         items, lengths = histories([MAX_LENGTH] * 4)
@@ -199,7 +201,7 @@ class TestStudentContract:
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
         assert (student.items.weight.grad[0] == 0).all(), "the padding's row must not learn"
 
-    def test_overfits_a_tiny_batch(self, build: Callable[..., Student]) -> None:
+    def test_overfits_a_tiny_batch(self, build: Callable[..., SequentialRecommender]) -> None:
         """A student that can't learn four histories by heart can't learn at all."""
         student = seeded(build)
         items, lengths = histories([MAX_LENGTH, MAX_LENGTH - 1, 4, 3], seed=3)
@@ -215,7 +217,7 @@ class TestStudentContract:
         scores = student.eval()(items, lengths)[real] @ student.item_table().T
         assert torch.equal(scores.argmax(1), targets[real])
 
-    def test_runs_in_bf16(self, build: Callable[..., Student]) -> None:
+    def test_runs_in_bf16(self, build: Callable[..., SequentialRecommender]) -> None:
         """Autocast may be chosen for any student: states stay near the fp32 ones and gradients finite."""
         student = seeded(build)
         inputs = histories([6, 3])
@@ -241,7 +243,7 @@ class TestStudentContract:
         (lambda: LiGR(5, blocks=0), "blocks=0"),
     ],
 )
-def test_impossible_sizes_are_refused(build: Callable[[], Student], name: str) -> None:
+def test_impossible_sizes_are_refused(build: Callable[[], SequentialRecommender], name: str) -> None:
     """A size of zero, or heads that don't share the width, must be named where it enters, not fail inside a layer."""
     with pytest.raises(DeshiError, match=name):
         build()

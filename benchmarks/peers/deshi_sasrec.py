@@ -64,7 +64,7 @@ def main() -> None:
     args.batch = cfg.train.batch_positions
     settings = settings_of(args, precision=str(trainer.precision), batch_unit="positions")
     report(
-        "deshi", clock, settings, trainer.lightning_module.student, ["deshi", "torch", "lightning", "polars", "numpy"]
+        "deshi", clock, settings, trainer.lightning_module.network, ["deshi", "torch", "lightning", "polars", "numpy"]
     )
 
 

@@ -7,6 +7,7 @@ a number that no index can be, so that padding and an item can never collide.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # so that `deshi --help` and the configuration answer without loading PyTorch
@@ -22,6 +23,24 @@ TIMESTAMP = "timestamp"
 RATING = "rating"
 TITLE = "title"
 TEXT = "text"
+
+
+class ScoreKind(str, Enum):
+    """The meaning of a model's scores; every kind is higher for better items."""
+
+    LOGIT = "logit"
+    LOG_PROBABILITY = "log_probability"
+    PROBABILITY = "probability"
+    RANK = "reciprocal_rank"
+    SCORE = "score"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether differences of scores (of probabilities: of their logarithms) have a meaning, not only the order."""
+        return self in (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY, ScoreKind.PROBABILITY)
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 class DeshiError(Exception):

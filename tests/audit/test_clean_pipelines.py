@@ -26,7 +26,7 @@ from deshi.evaluation.ranking import evaluate_ranks, summarise
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import SequentialScorer
 from planted import Shop, candidate_sets, open_shop, ranked
 from shops import SOURCES
 
@@ -89,9 +89,9 @@ def test_students_are_clean(build: type[SASRec], bundles: dict[str, Bundle]) -> 
     student = build(bundle.n_items, 16, 8)
     examples = split.examples(bundle, "validation")
     found = audit_student(student, bundle, examples)
-    values = evaluate_ranks(StudentScorer(student), bundle, examples)
+    values = evaluate_ranks(SequentialScorer(student), bundle, examples)
     recorded = float(summarise(values.ranks, values.top_items, [10], bundle.n_items)["ndcg@10"])
-    assert alarms(found + audit_table(StudentScorer(student), bundle, examples, recorded)) == []
+    assert alarms(found + audit_table(SequentialScorer(student), bundle, examples, recorded)) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -100,7 +100,7 @@ def test_histories_without_any_order_raise_no_alarm(seed: int, tmp_path: Path) -
     bundle = tiny_bundle(tmp_path, random_sequences(150, 60, 4, 12, seed))
     split = LeaveOneOut()(bundle)
     embeddings = np.random.default_rng(seed).normal(size=(60, 8))
-    scorer = StudentScorer(SASRec(60, 8, 8))
+    scorer = SequentialScorer(SASRec(60, 8, 8))
     found = audit_embeddings(embeddings, bundle) + audit_table(scorer, bundle, split.examples(bundle, "validation"))
     assert alarms(found) == []
 
@@ -110,7 +110,7 @@ def test_the_shop_of_the_planted_faults_is_clean(tmp_path: Path) -> None:
     shop: Shop = open_shop(tmp_path)
     found = audit_bundle(shop.bundle) + audit_split(shop.bundle, shop.split)
     found += audit_student(shop.student, shop.bundle, shop.examples)
-    found += audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
+    found += audit_table(SequentialScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
     found += ranked(shop, shop.ranks()) + audit_candidates(candidate_sets(shop), shop.ranks())
     assert alarms(found) == []
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from pairs import PairFrames, audit, good_pair, names_of
 
-from deshi.auditing.pair_claims import read_claims
+from deshi.auditing._pair_claims import read_claims
 from deshi.types import DeshiError
 
 

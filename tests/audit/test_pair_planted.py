@@ -282,6 +282,12 @@ def units_mixed() -> Planted:
     return frames.but(events=frames.events.with_columns(timestamp=mixed)), set(range(9, 301, 9))
 
 
+def fractional_units_mixed() -> Planted:
+    """The same, with fractions of a second."""
+    frames, users = units_mixed()
+    return frames.but(events=frames.events.with_columns(pl.col("timestamp") + 0.5)), users
+
+
 def file_order_used() -> Planted:
     """Events lie unsorted in the file, and the ranker took the last line for the newest event."""
     world = make_world()
@@ -386,6 +392,7 @@ PLANTED: list[tuple[Callable[[], Planted], str]] = [
     (worst_items_listed, "worse-than-chance"),
     (one_list, "same-list-for-all"),
     (units_mixed, "timestamps-mixed-units"),
+    (fractional_units_mixed, "timestamps-mixed-units"),
     (file_order_used, "history-unsorted"),
     (events_twice, "events-repeated"),
     (times_tied, "order-of-targets-tied"),
@@ -437,7 +444,7 @@ def test_the_page_lists_every_finding_of_files() -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs" / "audit-files.md").read_text(encoding="utf-8").partition("## Findings")[2]
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.M))
-    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src/deshi/auditing").glob("pair*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src/deshi/auditing").glob("_pair*.py"))
     sources = sources.replace("{kind}s-permuted", '"items-permuted" "users-permuted"')
     reported = {name for name in CHECKS if f'"{name}"' in sources}
     assert listed == reported

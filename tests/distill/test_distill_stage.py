@@ -15,15 +15,16 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.models.layers import ItemEmbedding
+from deshi.models.item_table import ItemEmbedding
 from deshi.runs import Run
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.writer import write_lists
 from deshi.training.module import TrainingModule
 from deshi.types import DeshiError
 from tiny import SMALL
 
-ADDED = "distill.table={_target_: deshi.distillation.item_tables.Added, hidden: null}"
+ADDED = "distill.item_table={_target_: deshi.distillation.item_tables.ItemTableAdapter, hidden: null}"
 
 
 @pytest.fixture
@@ -194,7 +195,15 @@ def test_lists_that_hold_the_answers_are_refused(root: Path, config_dir: Path) -
     nexts = np.asarray(bundle.items)[rows + 1]
     lists = np.stack([nexts, (nexts + 1) % bundle.n_items, (nexts + 2) % bundle.n_items], axis=1).astype(np.int32)
     scores = np.tile(np.array([3, 2, 1], dtype=np.float32), (len(rows), 1))
-    write_lists(rows, lists, scores, bundle, root / "soft_labels" / "leak", meta={"name": "leak"}, score_kind="logit")
+    write_lists(
+        rows,
+        lists,
+        scores,
+        Histories.of(bundle),
+        root / "soft_labels" / "leak",
+        teacher={"name": "leak"},
+        score_kind="logit",
+    )
     with pytest.raises(DeshiError, match=rf"100% of {len(rows):,} training rows"):
         distil(root, config_dir, "soft_labels=[leak]")
 
@@ -205,7 +214,7 @@ def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> No
     for words, message in (
         (["soft_labels=[lists,others]"], "one store on the data's histories at most"),
         (["soft_labels=[others]", ADDED], "no soft-label store here holds item_embeddings"),
-        (["distill.terms.kl.rest=bucket"], "normalise=true"),
+        (["distill.terms.kl.other_items=bucket"], "normalise=true"),
         (["distill.terms.kl.temperature=0"], "temperature=0"),
     ):
         with pytest.raises(DeshiError, match=message):

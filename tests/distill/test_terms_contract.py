@@ -12,18 +12,19 @@ from torch import Tensor
 from deshi.distillation.cd import CD
 from deshi.distillation.dllm2rec import DLLM2Rec, DLLM2RecReleased
 from deshi.distillation.dro import DRO
-from deshi.distillation.fused import Pass, fused_pass
 from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.margin_mse import MarginMSE
 from deshi.distillation.rd import RD
 from deshi.distillation.rrd import RRD
+from deshi.distillation.score_terms import SoftmaxWithTerms
 from deshi.distillation.term import ScoreTerm
 from deshi.distillation.unkd import UnKD
+from deshi.losses.fused_pass import fused_pass
 from deshi.types import PAD
 
 TERMS: dict[str, Callable[[], ScoreTerm]] = {
     "listwise": ListwiseKL,
-    "listwise-bucket": lambda: ListwiseKL(rest="bucket", rest_share=0.2, temperature=2.0),
+    "listwise-bucket": lambda: ListwiseKL(other_items="bucket", other_share=0.2, temperature=2.0),
     "dllm2rec": DLLM2Rec,
     "dllm2rec-robust": lambda: DLLM2Rec(top_k=4, alpha=0.5),
     "dllm2rec-released": lambda: DLLM2RecReleased(top_k=4, alpha=1.0),
@@ -44,6 +45,7 @@ DRAWING = {"dllm2rec", "dllm2rec-robust", "dllm2rec-released", "dro", "rrd", "rr
 ROBUST = {"dro", "dllm2rec-robust", "dllm2rec-released"}
 """Terms with squared scores in exponents, which lose digits in float32 however they are computed."""
 
+WEIGHTS = (0.3, 0.7)
 SHAPES = {
     "whole lists": ([8] * 9, 8, ITEMS),
     "short lists": ([8, 1, 3, 2, 5, 8, 1, 7, 4], 8, ITEMS),
@@ -52,7 +54,7 @@ SHAPES = {
 }
 
 
-def _work(name: str, shape: str, chunk: int = 512, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Pass]:
+def _work(name: str, shape: str, chunk: int = 512) -> tuple[Tensor, Tensor, SoftmaxWithTerms]:
     lengths, k, n_items = SHAPES[shape]
     term = prepared(TERMS[name](), k=k, n_items=n_items)
     hidden = torch.randn(POSITIONS, DIM, generator=seeded(1))
@@ -60,9 +62,8 @@ def _work(name: str, shape: str, chunk: int = 512, dtype: torch.dtype = torch.fl
     targets = torch.randint(n_items, (POSITIONS,), generator=seeded(4))
     targets[2] = PAD
     signal = lists(lengths, k, n_items)
-    return hidden.requires_grad_(), table.requires_grad_(), Pass(
-        targets, signal, [term], [0.3, 0.7], chunk, dtype, seeded(5)
-    )  # fmt: skip
+    loss = SoftmaxWithTerms(targets, signal, [term], WEIGHTS, chunk, seeded(5))
+    return hidden.requires_grad_(), table.requires_grad_(), loss
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,7 +76,7 @@ def test_gradient_is_autograds(name: str, shape: str) -> None:
         value, means = fused_pass(hidden, table, work)
         found = torch.autograd.grad(value, (hidden, table))
         work.generator.manual_seed(5)
-        expected = reference(hidden, table, work)
+        expected = reference(hidden, table, work, WEIGHTS)
         assert value.isfinite() and means.isfinite().all()
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
         for got, wanted in zip(found, torch.autograd.grad(expected, (hidden, table)), strict=True):
@@ -86,14 +87,14 @@ def test_gradient_is_autograds(name: str, shape: str) -> None:
 def test_moves_the_student_and_repeats(name: str) -> None:
     """A term without gradient teaches nothing; a term with random numbers of its own would spoil a resumed run."""
     hidden, table, work = _work(name, "whole lists")
-    signal, targets = work.signal, work.targets[: len(work.signal.items)]
+    signal, targets = work.soft_labels, work.targets[: len(work.soft_labels)]
     scores = (hidden @ table.T).detach()[: len(signal.items)]
     slopes = []
     for _ in range(2):
         chunk = chunk_of(scores, signal, targets)
         value = work.terms[0](chunk)
         assert value.shape == (len(scores),)
-        slopes.append(chunk.slope(value.sum()))
+        slopes.append(chunk.gradient_in_place(value.sum()))
     assert slopes[0].abs().sum() > 0
     assert torch.equal(slopes[0], slopes[1])
 
@@ -111,7 +112,7 @@ def test_extreme_scores_stay_finite(name: str, scale: float) -> None:
             chunk = chunk_of(sign * scores, signal, torch.randint(n_items, (len(lengths),), generator=seeded(4)))
             value = term(chunk)
             assert value.isfinite().all()
-            assert chunk.slope(value.sum()).isfinite().all()
+            assert chunk.gradient_in_place(value.sum()).isfinite().all()
 
 
 @pytest.mark.parametrize("name", sorted(set(TERMS) - DRAWING))
@@ -121,7 +122,7 @@ def test_padding_learns_nothing(name: str) -> None:
     signal = lists([8, 1, 3, 2], 8)
     scores = torch.randn(4, ITEMS, generator=seeded(1))
     chunk = chunk_of(scores, signal, torch.full((4,), PAD))
-    slope = chunk.slope(term(chunk).sum())
+    slope = chunk.gradient_in_place(term(chunk).sum())
     outside = torch.ones(4, ITEMS + 1, dtype=torch.bool)
     outside.scatter_(1, signal.items.where(signal.items != PAD, ITEMS), False)
     assert not slope[outside[:, :ITEMS]].any()
@@ -130,9 +131,9 @@ def test_padding_learns_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", TERMS)
 def test_runs_in_bf16(name: str) -> None:
     """Mixed precision rounds the products, not the terms."""
-    hidden, table, work = _work(name, "short lists", dtype=torch.bfloat16)
-    value, _ = fused_pass(hidden, table, work)
+    hidden, table, work = _work(name, "short lists")
+    value, _ = fused_pass(hidden, table, work, torch.bfloat16)
     slopes = torch.autograd.grad(value, (hidden, table))
-    exact, _ = fused_pass(*_work(name, "short lists")[:2], _work(name, "short lists")[2])
+    exact, _ = fused_pass(*_work(name, "short lists"))
     assert value.dtype == torch.float32 and all(slope.isfinite().all() for slope in slopes)
     torch.testing.assert_close(value, exact, rtol=0.1, atol=0.05)

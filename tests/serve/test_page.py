@@ -20,6 +20,7 @@ from deshi.serving.http.app import create_app
 from deshi.serving.http.comparison import Listed, compared, place, reasons
 from deshi.serving.http.demo import Demo, DemoUser, write_demo
 from deshi.serving.http.page import PAGE, page, policy
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.writer import write_lists
 from deshi.types import DeshiError
 from html_checks import Page
@@ -134,7 +135,7 @@ def test_users_are_drawn_with_their_truth_and_the_teachers_list(data: Any, tmp_p
     rows = np.array([data.offsets[user + 1] - 2 for user in covered])
     lists = np.array([[20, 21, 22], [23, 24, -1]])
     scores = np.array([[3.0, 2.0, 1.0], [2.0, 1.0, 0.0]], dtype=np.float32)
-    write_lists(rows, lists, scores, data, tmp_path / "store", meta={"name": "llm", "run": "none"})
+    write_lists(rows, lists, scores, Histories.of(data), tmp_path / "store", teacher={"name": "llm", "run": "none"})
     found = Demo.load(write_demo(tmp_path / "demo.json", data.path, tmp_path / "store", users=6, k=2))
     assert (found.data, found.teacher, len(found.users)) == ("tiny", "llm", 6)
     assert {one.user_id for one in found.users[:2]} == {"u3", "u7"}

@@ -1,4 +1,4 @@
-"""Fetching: order of places, digests, atomicity; against a server on this machine."""
+"""Fetching: order of locations, digests, atomicity; against a server on this machine."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_fetched_once_and_recorded(server: str, tmp_path: Path, digest: str | No
 
 def test_next_place_serves_and_is_named(server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Places are tried in order; the log says which failed and which served."""
-    places = [Address(f"{server}/none.zip", "a.zip", SHA256), Address(f"{server}/good.zip", "b.zip", SHA256)]
+    locations = [Address(f"{server}/none.zip", "a.zip", SHA256), Address(f"{server}/good.zip", "b.zip", SHA256)]
     with caplog.at_level(logging.INFO, "deshi"):
-        fetched = fetch("x", places, tmp_path)
-    assert fetched.place is places[1] and fetched.path.name == "b.zip"
+        fetched = fetch("x", locations, tmp_path)
+    assert fetched.location is locations[1] and fetched.path.name == "b.zip"
     assert "none.zip did not serve it" in caplog.text and "fetched from" in caplog.text
-    assert fetch("x", places, tmp_path).place is places[1]
+    assert fetch("x", locations, tmp_path).location is locations[1]
 
 
 @pytest.mark.parametrize("name", ["none", "page", "half"])

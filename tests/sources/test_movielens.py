@@ -162,9 +162,9 @@ def test_unknown_version() -> None:
 @pytest.mark.parametrize("version", RELEASES)
 def test_every_version_names_its_places(version: str) -> None:
     """The official address comes first; only 100K has a second place."""
-    places = MovieLens(version).places()
-    assert places[0].origin.startswith("https://files.grouplens.org/datasets/movielens/ml-")
-    assert len(places) == (2 if version == "100k" else 1)
+    locations = MovieLens(version).locations()
+    assert locations[0].origin.startswith("https://files.grouplens.org/datasets/movielens/ml-")
+    assert len(locations) == (2 if version == "100k" else 1)
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deshi.configuration import compose
+from deshi import conf
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-sources.md"
-NAMES = sorted(path.stem for path in Path(compose.__file__).parent.joinpath("data").glob("*.yaml"))
+NAMES = sorted(path.stem for path in Path(conf.__file__).parent.joinpath("data").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,7 @@ from tiny_models import write_tiny_bert
 import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run
 from deshi.soft_labels.store import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
@@ -159,7 +159,7 @@ def test_members_of_other_data_are_refused(finished_root: Path, config_dir: Path
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"data_fingerprint": "0" * 64}))
     words = ["teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]"]
-    with pytest.raises(DeshiError, match="was trained on the data"):
+    with pytest.raises(DeshiError, match="was made on data"):
         deshi.teach(root, *words, config_dir=config_dir, data="tiny")
 
 
@@ -172,7 +172,7 @@ def test_a_cross_fitted_scorer_asks_each_user_s_own_teacher() -> None:
     for seed in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            networks.append(StudentScorer(SASRec(12, 8, 5)))
+            networks.append(SequentialScorer(SASRec(12, 8, 5)))
     folds = np.array([1, 0, 1, 0])
     both = CrossFitted(networks, folds)
     items = torch.randint(12, (4, 5), generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import polars as pl
 
 from deshi.arrays import Array
 from deshi.artifacts import file_sha256
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.units import mixed_units
 from deshi.data.bundle import Bundle
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX
@@ -47,7 +47,7 @@ class Flat:
         """Examples: the events at flat positions ``rows``, with further values of each."""
         for number, row in enumerate(rows.tolist()):
             values = {name: column[number] for name, column in further.items()}
-            yield place(user=self.user_id(row), position=self.position(row), item=self.item_id(row), **values)
+            yield location(user=self.user_id(row), position=self.position(row), item=self.item_id(row), **values)
 
     def user_id(self, row: int) -> str:
         """The id of the user whose range holds the event."""
@@ -222,6 +222,6 @@ def _item_table(flat: Flat) -> list[Finding]:
         rows = np.flatnonzero((table[ITEM] != names[ITEM]).to_numpy())
         wrong = len(rows)
         what = f"{count(wrong, names.height, 'rows')} of items.parquet are of other items than the vocabulary's."
-    where = (place(file="items.parquet", row=row) for row in rows.tolist())
+    where = (location(file="items.parquet", row=row) for row in rows.tolist())
     effect = f"{wrong:,} items get the title and text of another, and so does every text embedding made from them."
     return [finding("item-table-misaligned", what, where, effect, "Join titles by item id, not by row. " + AGAIN)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.probe import ndcg_of
 from deshi.types import ITEM, USER
 
@@ -33,7 +33,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         )
         fix = "Put the target into the set, then draw the others from the rest of the catalogue."
         where = (
-            place(example=row["example"], user=row[USER], item=row[ITEM])
+            location(example=row["example"], user=row[USER], item=row[ITEM])
             for row in without.head(5).iter_rows(named=True)
         )
         found.append(finding("candidates-without-target", what, where, effect, fix))
@@ -48,7 +48,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         effect += _on(ranks, double)
         fix = "Draw without replacement, from the catalogue without the target and what the user has seen."
         where = (
-            place(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
+            location(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
             for row in double.head(5).iter_rows(named=True)
         )
         found.append(finding("candidates-with-duplicates", what, where, effect, fix))

@@ -202,7 +202,7 @@ def finding(
     return Finding(name, severity or CHECKS[name].severity, what, examples, effect, fix)
 
 
-def place(**parts: object) -> str:
+def location(**parts: object) -> str:
     """An example such as ``user 17, position 3, item 50``: the given parts in order, without those that are None."""
     return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
 

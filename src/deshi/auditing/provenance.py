@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from deshi.arrays import Array
 from deshi.artifacts import read_json
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.data.bundle import Bundle
 from deshi.types import ITEM, DeshiError
 
@@ -38,7 +38,7 @@ def audit_record(record: Mapping[str, Any], bundle: Bundle, file: Path) -> list[
     what += f"{bundle.fingerprint[:12]} with {bundle.n_items:,}."
     effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to something else."
     fix = "Prepare the data as they were for it, or make it again on this bundle."
-    return [finding("made-on-another-bundle", what, [place(file=file)], effect, fix)]
+    return [finding("made-on-another-bundle", what, [location(file=file)], effect, fix)]
 
 
 def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
@@ -52,13 +52,13 @@ def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
             what = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
             effect = f"{bad:,} weights make every score that they touch NaN."
             fix = "The training diverged: lower train.learning_rate, keep train.gradient_clip, or use fp32."
-            found.append(finding("not-finite", what, [place(file=file.name, tensor=name)], effect, fix))
+            found.append(finding("not-finite", what, [location(file=file.name, tensor=name)], effect, fix))
         if name == "items.weight" and tensor.shape[0] != bundle.n_items + 1:
             what = f"{file.name} has {tensor.shape[0] - 1:,} item rows (and one of padding); {bundle.name} has "
             what += f"{bundle.n_items:,} items."
             effect = f"{abs(tensor.shape[0] - 1 - bundle.n_items):,} items have no row of their own, or rows no item."
             fix = "Load the weights with the bundle that they were trained on."
-            found.append(finding("made-on-another-bundle", what, [place(file=file.name, tensor=name)], effect, fix))
+            found.append(finding("made-on-another-bundle", what, [location(file=file.name, tensor=name)], effect, fix))
     return found
 
 
@@ -106,13 +106,13 @@ def _lists(items: Array, bundle: Bundle, n_rows: int) -> list[Finding]:
         what = f"{TOPK} has shape {items.shape}; a row an event makes {n_rows:,} rows."
         effect = f"{abs(items.shape[0] - n_rows):,} rows are missing or belong to no event."
         fix = "Export the teacher's lists again, on this bundle."
-        return [finding("made-on-another-bundle", what, [place(file=TOPK)], effect, fix)]
+        return [finding("made-on-another-bundle", what, [location(file=TOPK)], effect, fix)]
     rows, columns = np.nonzero((items < -1) | (items >= bundle.n_items))
     if not len(rows):
         return []
     what = f"{count(len(rows), items.size, 'listed items')} are no item of {bundle.name} (0 .. {bundle.n_items - 1})."
     effect = f"{len(np.unique(rows)):,} lists teach items that do not exist; the others may mean other items too."
-    where = (place(file=TOPK, row=r, column=c, item=int(items[r, c])) for r, c in zip(rows, columns, strict=True))
+    where = (location(file=TOPK, row=r, column=c, item=int(items[r, c])) for r, c in zip(rows, columns, strict=True))
     return [finding("made-on-another-bundle", what, where, effect, "Export the lists again, on this bundle.")]
 
 
@@ -122,7 +122,7 @@ def _finite(values: Array, name: str) -> list[Finding]:
         return []
     what = f"{count(len(bad), len(values), f'rows of {name}')} hold NaN or infinity."
     effect = f"{len(bad):,} rows make every loss and score that they touch NaN."
-    where = (place(file=name, row=row) for row in bad.tolist())
+    where = (location(file=name, row=row) for row in bad.tolist())
     return [finding("not-finite", what, where, effect, "Make these rows again, or leave their items out.")]
 
 
@@ -145,7 +145,7 @@ def audit_embeddings(embeddings: Array, bundle: Bundle, name: str = "embeddings"
             f"{abs(off):,} rows too {'many' if off > 0 else 'few'}; from the first of them on, rows belong to others."
         )
         fix = "Write one row an item, in the order of vocabulary.parquet, without padding."
-        return [finding("made-on-another-bundle", what, [place(file=name)], effect, fix)]
+        return [finding("made-on-another-bundle", what, [location(file=name)], effect, fix)]
     return _finite(embeddings, name) or _shifted(embeddings, bundle, name)
 
 
@@ -170,7 +170,7 @@ def _shifted(embeddings: Array, bundle: Bundle, name: str) -> list[Finding]:
     effect += f"the rows stand, and {likeness[best].mean():+.4f} with the rows put back ({len(first):,} pairs)."
     fix = "Write one row an item in the order of vocabulary.parquet; padding has no row. Train the student again."
     where = [
-        place(item=bundle.vocabulary[ITEM][item], index=item, stands_in_row=(item + best) % bundle.n_items)
+        location(item=bundle.vocabulary[ITEM][item], index=item, stands_in_row=(item + best) % bundle.n_items)
         for item in range(min(5, bundle.n_items))
     ]
     return [finding("embeddings-shifted", what, where, effect, fix)]

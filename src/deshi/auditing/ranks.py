@@ -7,7 +7,7 @@ import polars as pl
 
 from deshi.arrays import range_rows
 from deshi.auditing.bundle import Flat
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
@@ -76,10 +76,13 @@ def _examples(flat: Flat, frame: pl.DataFrame) -> list[str]:
     users, items = flat.bundle.users[USER], flat.bundle.vocabulary[ITEM]
     columns = [name for name in ("rank", "fair", "optimistic", "n_candidates") if name in frame.columns]
     return [
-        place(user=users[row["user"]], item=items[row["target"]] if 0 <= row["target"] < len(items) else row["target"],
-              **{name: row[name] for name in columns})
+        location(
+            user=users[row["user"]],
+            item=items[row["target"]] if 0 <= row["target"] < len(items) else row["target"],
+            **{name: row[name] for name in columns},
+        )
         for row in frame.head(5).iter_rows(named=True)
-    ]  # fmt: skip
+    ]
 
 
 def _nan(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame) -> list[Finding]:
@@ -128,7 +131,7 @@ def _once(flat: Flat, examples: Examples, joined: pl.DataFrame, part: str) -> li
          "Keep the last, smaller batch (drop_last=False) and gather the ranks of all processes before averaging."),
     ):  # fmt: skip
         if wrong.any():
-            where = (place(user=flat.bundle.users[USER][int(examples.users[n])], example=n, times=int(times[n]))
+            where = (location(user=flat.bundle.users[USER][int(examples.users[n])], example=n, times=int(times[n]))
                      for n in np.flatnonzero(wrong).tolist())  # fmt: skip
             share = count(int(wrong.sum()), len(examples), f"{part} examples")
             problems.append(finding(name, f"{share} {what}.", where, effect + ".", fix))

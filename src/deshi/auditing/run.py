@@ -12,7 +12,7 @@ import polars as pl
 
 from deshi.auditing.bundle import audit_bundle
 from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT, ndcg_per_example
 from deshi.auditing.provenance import audit_record, audit_weights
 from deshi.auditing.ranks import audit_ranks
@@ -25,8 +25,8 @@ from deshi.auditing.subject import Subject
 from deshi.auditing.table import audit_table, reproduced
 from deshi.configuration.run_folders import CANDIDATES_FILE, RUN_FILE, WEIGHTS_FILE
 from deshi.data.splits import PARTS, Examples, Split
-from deshi.models.base import Student
-from deshi.models.scorers import StudentScorer
+from deshi.models.base import SequentialRecommender
+from deshi.models.scorers import SequentialScorer
 from deshi.runs import Evaluation, Run, read_curve
 from deshi.training.module import MONITOR
 
@@ -78,7 +78,7 @@ def _of_run(subject: Subject, run: Run) -> Iterator[Step]:
     yield "recorded figure", lambda: _recorded(subject, run, selected, examples)
 
 
-def _training_ranges(subject: Subject, run: Run, student: Student) -> list[Finding]:
+def _training_ranges(subject: Subject, run: Run, student: SequentialRecommender) -> list[Finding]:
     """What the run was trained on by its own settings, and in its refit on training and validation together."""
     bundle, split, train, seen = subject.bundle, subject.split, run.config.train, run.config.eval.filter_seen
     with warnings.catch_warnings():  # the finding says with counts what this warns of
@@ -90,21 +90,21 @@ def _training_ranges(subject: Subject, run: Run, student: Student) -> list[Findi
     return [_with_own_figures(problem, subject, student, seen) for problem in findings]
 
 
-def _with_own_figures(problem: Finding, subject: Subject, student: Student, filter_seen: bool) -> Finding:
+def _with_own_figures(problem: Finding, subject: Subject, student: SequentialRecommender, filter_seen: bool) -> Finding:
     """A leak's effect on this very run: its figure where the targets were trained on, and where they were not."""
     figures = []
     for part in PARTS:
         examples = subject.split.examples(subject.bundle, part)
         if len(examples):
-            value = ndcg_per_example(StudentScorer(student), subject.bundle, examples, filter_seen).mean()
+            value = ndcg_per_example(SequentialScorer(student), subject.bundle, examples, filter_seen).mean()
             figures.append(f"{value:.4f} on {part}")
     return replace(problem, effect=f"{problem.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
 
 
-def _recorded(subject: Subject, run: Run, student: Student, examples: Examples) -> list[Finding]:
+def _recorded(subject: Subject, run: Run, student: SequentialRecommender, examples: Examples) -> list[Finding]:
     """The figure that selected the student must come back, and must be validation's."""
     bundle, seen = subject.bundle, run.config.eval.filter_seen
-    scorer, recorded = StudentScorer(student), run.metrics.get(MONITOR)
+    scorer, recorded = SequentialScorer(student), run.metrics.get(MONITOR)
     test = subject.split.examples(bundle, "test")
     figures = {"validation": ndcg_per_example(scorer, bundle, examples, seen)}
     lost = recorded is not None and not reproduced(recorded, figures["validation"])
@@ -132,7 +132,7 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     full, seen = protocol["candidates"] == "full", bool(protocol["filter_seen"])
     honest = None
     if full and subject.run is not None:
-        honest = recompute(StudentScorer(subject.run.student()), bundle, examples, seen)
+        honest = recompute(SequentialScorer(subject.run.student()), bundle, examples, seen)
     found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
     found += _refitted(subject, evaluation, part)
     drawn = evaluation.folder / CANDIDATES_FILE
@@ -152,5 +152,5 @@ def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Findi
     effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
     effect += f"{run.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
     fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
-    where = [place(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
+    where = [location(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
     return [finding("validation-target-trained-on", what, where, effect, fix, "warning")]

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Floats
-from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT
 from deshi.auditing.table import tolerance
 from deshi.configuration.run_folders import CURVE_FILE
@@ -32,7 +32,7 @@ def audit_selection(
     by_record = str(record.get("selected_on", "validation")).partition("/")[0]
     if by_record != "validation":
         what = f"The run's record says that its {record.get('selected_epoch')} epochs were selected on {by_record}."
-        where = [place(file="run.json", selected_on=record["selected_on"])]
+        where = [location(file="run.json", selected_on=record["selected_on"])]
         return [_on_test(what, where, curve, record)]
     if recorded is not None and figures is not None:
         found = _by_figure(recorded, figures)
@@ -53,7 +53,7 @@ def _by_figure(recorded: float, figures: Mapping[str, Floats]) -> list[Finding]:
     )
     effect += f"{other:.4f} on {len(figures['test']):,} test examples: the test figure is the best of many, not a test."
     fix = "Select on the validation part; look at test once, at the end."
-    return [finding("selected-on-test", what, [place(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)]
+    return [finding("selected-on-test", what, [location(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)]
 
 
 def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
@@ -62,7 +62,7 @@ def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
     test = _best_epoch(curve, "test/ndcg@10")
     if chosen is None or validation is None or chosen == validation:
         return []
-    where = [place(file=CURVE_FILE, epoch=chosen), place(file=CURVE_FILE, epoch=validation)]
+    where = [location(file=CURVE_FILE, epoch=chosen), location(file=CURVE_FILE, epoch=validation)]
     if chosen == test:
         what = (
             f"Epoch {chosen} was selected: the best of {curve.height} on test; on validation it is epoch {validation}."

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Array
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import Examples
 from deshi.metrics.ranks import exact_ranks
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.types import ITEM, PAD, USER
 
 HISTORIES = 128
@@ -38,7 +38,7 @@ class Asked:
         targets: ``(B,)`` what really came next.
     """
 
-    student: Student
+    student: SequentialRecommender
     bundle: Bundle
     users: Array
     items: Tensor
@@ -46,7 +46,7 @@ class Asked:
     targets: Tensor
 
     @classmethod
-    def of(cls, student: Student, bundle: Bundle, examples: Examples) -> Asked:
+    def of(cls, student: SequentialRecommender, bundle: Bundle, examples: Examples) -> Asked:
         """Evenly spaced examples, long histories first to have a future to change."""
         chosen = np.unique(np.linspace(0, len(examples) - 1, min(HISTORIES, len(examples))).astype(np.int64))
         longest = min(LONGEST, student.max_length)
@@ -80,10 +80,10 @@ class Asked:
 
     def where(self, rows: Sequence[int], position: int | None = None) -> list[str]:
         """Examples by user."""
-        return [place(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
+        return [location(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
 
 
-def audit_student(student: Student, bundle: Bundle, examples: Examples) -> list[Finding]:
+def audit_student(student: SequentialRecommender, bundle: Bundle, examples: Examples) -> list[Finding]:
     """Ask a student about real histories and about augmented ones.
 
     Args:
@@ -119,7 +119,7 @@ def _not_a_number(asked: Asked) -> list[Finding]:
     what = (
         f"{count(int(wrong.sum()), wrong.numel(), 'scores')} are NaN, in {count(len(rows), len(wrong), 'questions')}."
     )
-    where = [place(item=asked.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + asked.where(rows)
+    where = [location(item=asked.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + asked.where(rows)
     effect = f"A NaN is never smaller than anything: counting higher scores gives NDCG@{AT} {naive.mean():.4f} here, "
     effect += "where nothing can be ranked."
     fix = "Find where the training diverged (train.gradient_clip, a lower learning rate) or the scorer divides by 0."
@@ -243,5 +243,5 @@ def _items_like_padding(asked: Asked) -> list[Finding]:
         f"ranked by chance: {count(int(np.isin(asked.targets.numpy(), items).sum()), len(asked.users), 'targets')}."
     )
     fix = "Give padding a row of its own in the embedding (deshi: row 0, item i in row i + 1)."
-    where = [place(item=names[item], index=item) for item in items.tolist()]
+    where = [location(item=names[item], index=item) for item in items.tolist()]
     return [finding("item-collides-with-padding", what, where, effect, fix)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Floats
-from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT, ndcg_per_example, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
@@ -20,7 +20,7 @@ SEARCHED = 500
 """Examples that an explanation is tried on."""
 
 
-class Renamed:
+class Renamed(Scorer):
     """A scorer whose items are called otherwise: item ``i`` is read as ``read[i]`` and scored as ``write[i]``."""
 
     def __init__(self, scorer: Scorer, read: Tensor, write: Tensor) -> None:
@@ -138,7 +138,7 @@ def _chance(n_items: int) -> float:
 def _examples(bundle: Bundle, rows: Tensor) -> list[str]:
     moved = (rows != torch.arange(len(rows))).nonzero().squeeze(1).tolist()
     names = bundle.vocabulary[ITEM]
-    return [place(item=names[item], index=item, stands_in_row=int(rows[item])) for item in moved[:5]]
+    return [location(item=names[item], index=item, stands_in_row=int(rows[item])) for item in moved[:5]]
 
 
 def _named(bundle: Bundle, best: tuple[str, str, Floats, Tensor], honest: Floats, recorded: float | None) -> Finding:
@@ -159,7 +159,7 @@ def _unexplained(bundle: Bundle, values: Floats, recorded: float) -> Finding:
     error = float(values.std()) / len(values) ** 0.5
     chance = min(1.0, _chance(bundle.n_items))
     effect = f"Validation NDCG@{AT} is {values.mean():.4f}, recorded {recorded:.4f} ({len(values):,} examples)."
-    where = [place(file="model.safetensors"), place(file="metrics.json")]
+    where = [location(file="model.safetensors"), location(file="metrics.json")]
     if values.mean() < chance + 2 * error and recorded > chance + 6 * error:
         what = f"The run's weights rank {len(values):,} validation targets by chance ({chance:.4f}), though more was "
         what += f"recorded: the {bundle.n_items:,} item rows are in another order than the vocabulary, or not trained."

@@ -52,7 +52,7 @@ def mixed_units(times: NDArray[Any]) -> Mixed | None:
     for rare in units[counts.argsort()[::-1]]:
         rows = np.flatnonzero(known & (unit == rare) & inside)
         if rare != main and len(rows):
-            corrected = np.asarray(times, dtype=np.float64)
+            corrected = np.array(times, dtype=np.float64)
             corrected[rows] *= 1000.0 ** (main - rare)
             return Mixed(rows, UNITS[int(rare)], UNITS[int(main)], corrected)
     return None

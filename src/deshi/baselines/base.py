@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from torch import Tensor
 from deshi.arrays import Ints
 from deshi.baselines.events import Events, training_events
 from deshi.data.bundle import Bundle
+from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError
 
 
-class Baseline(ABC):
-    """A :class:`~deshi.models.scorers.Scorer` without learnt weights. It computes on the CPU and is deterministic.
+class Baseline(Scorer):
+    """A scorer without learnt weights. It computes on the CPU and is deterministic.
 
     Attributes:
         n_items: size of the catalogue, 0 before :meth:`fit`.

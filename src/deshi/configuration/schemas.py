@@ -18,7 +18,7 @@ from deshi.configuration.targets import TARGET, ConfigError, check_node, complet
 RUNTIME: dict[str, tuple[str, ...]] = {
     "student": ("n_items",),
     "term": (),
-    "table": ("n_items", "dim", "embeddings"),
+    "item_table": ("n_items", "dim", "embeddings"),
     "selection": (),
     "teacher": ("n_items", "resources"),
     "loss": (),
@@ -51,7 +51,7 @@ SplitNode = Annotated[dict[str, Any], _node("split")]
 StudentNode = Annotated[dict[str, Any], _node("student")]
 TeacherNode = Annotated[dict[str, Any], _node("teacher")]
 TermNode = Annotated[dict[str, Any], _node("term")]
-TableNode = Annotated[dict[str, Any], _node("table")]
+TableNode = Annotated[dict[str, Any], _node("item_table")]
 SelectionNode = Annotated[dict[str, Any], _node("selection")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
@@ -245,8 +245,8 @@ class DistillGroup(Closed):
 
     terms: dict[str, TermNode] = Field(default_factory=dict, description="by name: what is added to the loss")
     hard_loss_weight: float = Field(1.0, ge=0, description="weight of the student's own loss on what really came next")
-    table: TableNode | None = Field(
-        None, description="what the item table is made of in training; null: plain numbers from nothing"
+    item_table: TableNode | None = Field(
+        None, description="item table made of the teacher's item vectors; null: plain numbers that start at random"
     )
     selection: SelectionNode | None = Field(None, description="which covered positions are distilled; null: all")
     k: int | None = Field(None, ge=1, description="longest list that is read; null: as long as they are")

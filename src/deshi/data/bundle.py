@@ -64,6 +64,16 @@ class Bundle:
             bundle._check_content()
         return bundle
 
+    @classmethod
+    def in_memory(cls, name: str, events: Events, time_unit: str = "ms") -> Bundle:
+        """A bundle without a folder, of sorted events; users may be without events. It has no fingerprint."""
+        arrays = _arrays(events)
+        counts = {"users": events.user_ids.len(), "items": events.item_ids.len(), "interactions": len(arrays["items"])}
+        bundle = cls(Path(), name, {"name": name, "time_unit": time_unit, "counts": counts}, **arrays)
+        # what would be read from the folder
+        bundle.__dict__.update(users=_numbered(USER, events.user_ids), vocabulary=_numbered(ITEM, events.item_ids))
+        return bundle
+
     @property
     def fingerprint(self) -> str:
         """The sha256 over the encoded content: sequences, times and ids."""
@@ -115,8 +125,8 @@ class Bundle:
 
     def encode(self, item_ids: Sequence[str]) -> tuple[np.ndarray, int]:
         """The int64 indices of the known ids, in the order given, and how many ids were unknown."""
-        known = [self._index[item_id] for item_id in item_ids if item_id in self._index]
-        return np.array(known, dtype=np.int64), len(item_ids) - len(known)
+        indices = [self._index[item_id] for item_id in item_ids if item_id in self._index]
+        return np.array(indices, dtype=np.int64), len(item_ids) - len(indices)
 
     @cached_property
     def _item_table(self) -> pl.DataFrame:
@@ -127,8 +137,8 @@ class Bundle:
         return dict(zip(self.vocabulary[ITEM].to_list(), range(self.n_items), strict=True))
 
     def _check_shapes(self) -> None:
-        wanted = {"offsets": self.n_users + 1, "items": self.n_interactions, "timestamps": self.n_interactions}
-        for name, length in wanted.items():
+        lengths = {"offsets": self.n_users + 1, "items": self.n_interactions, "timestamps": self.n_interactions}
+        for name, length in lengths.items():
             array = getattr(self, name)
             if array.shape != (length,) or array.dtype != ARRAYS[name]:
                 raise _damaged(self.path, f"sequences/{name}.npy is {array.dtype}{array.shape}, expected ({length},)")
@@ -180,11 +190,9 @@ def fill_bundle(
     counts = np.bincount(users, minlength=events.user_ids.len())
     if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
-    offsets = offsets_of(counts)
-    items_array = events.frame[ITEM_INDEX].to_numpy().astype(np.int32)
-    arrays: tuple[np.ndarray, ...] = (offsets, items_array, events.frame[TIMESTAMP].to_numpy().astype(np.int64))
+    arrays = _arrays(events)
     (folder / "sequences").mkdir()
-    for array, label in zip(arrays, ARRAYS, strict=True):
+    for label, array in arrays.items():
         np.save(folder / "sequences" / f"{label}.npy", array, allow_pickle=False)
     _write_tables(folder, events, items)
     manifest = dict(provenance or {})
@@ -195,10 +203,17 @@ def fill_bundle(
         "tie_rule": TIE_RULE,
         "item_order": ITEM_ORDER,
         "counts": {"users": len(counts), "items": events.item_ids.len(), "interactions": len(users)},
-        "fingerprint": _content(arrays, events.user_ids, events.item_ids, time_unit),
+        "fingerprint": _content(tuple(arrays.values()), events.user_ids, events.item_ids, time_unit),
         "files": {name: file_sha256(folder / name) for name in _data_files()},
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def _arrays(events: Events) -> dict[str, np.ndarray]:
+    """The arrays of ``sequences/``."""
+    counts = np.bincount(events.frame[USER_INDEX].to_numpy(), minlength=events.user_ids.len())
+    columns = {"offsets": offsets_of(counts), "items": events.frame[ITEM_INDEX], "timestamps": events.frame[TIMESTAMP]}
+    return {name: np.asarray(columns[name]).astype(dtype, copy=False) for name, dtype in ARRAYS.items()}
 
 
 def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> None:
@@ -266,5 +281,5 @@ def _open_array(path: Path, name: str) -> np.ndarray:
         raise _damaged(path, f"sequences/{name}.npy can't be read ({error})") from error
 
 
-def _damaged(path: Path, what: str) -> DeshiError:
-    return DeshiError(f"The data bundle in {path} is damaged: {what}. Run deshi prepare with force=true.")
+def _damaged(path: Path, damage: str) -> DeshiError:
+    return DeshiError(f"The data bundle in {path} is damaged: {damage}. Run deshi prepare with force=true.")

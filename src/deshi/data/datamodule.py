@@ -63,10 +63,10 @@ class DataModule(L.LightningDataModule):
         _, _, _, length, positions, size = self._training
         windows, _, seed = self._settings
         starts, ends = self._more.of_epoch(number)
-        others = TrainingBatches(
+        further = TrainingBatches(
             self._more.items, starts, ends, length, positions, size, windows, Augmentation(), seed, epoch=number
         )
-        return JoinedBatches(batches, others, self._more.with_targets)
+        return JoinedBatches(batches, further, self._more.with_targets)
 
     def train_dataloader(self) -> TrainingBatches | JoinedBatches:
         """The current epoch's batches; the trainer asks anew at every epoch."""

@@ -61,10 +61,10 @@ class JoinedBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        others = iter(self._more)
+        further = iter(self._more)
         share = len(self._more) / len(self._batches)
-        for place, batch in enumerate(self._batches):
+        for number, batch in enumerate(self._batches):
             joined = batch
-            for other in islice(others, round((place + 1) * share) - round(place * share)):
-                joined = joined.join(other if self._with_targets else other.without_targets())
+            for further_batch in islice(further, round((number + 1) * share) - round(number * share)):
+                joined = joined.join(further_batch if self._with_targets else further_batch.without_targets())
             yield joined

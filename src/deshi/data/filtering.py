@@ -98,8 +98,8 @@ def core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int, rep
         size = len(rows)
         for codes, minimum in ((items, min_item), (users, min_user)):
             if minimum > 1 and len(rows):
-                mine = codes[rows]
-                rows = rows[np.bincount(mine)[mine] >= minimum]
+                left = codes[rows]
+                rows = rows[np.bincount(left)[left] >= minimum]
         if not repeat or len(rows) == size:
             break
     keep = np.zeros(len(users), dtype=bool)

@@ -61,17 +61,17 @@ def local_changes(bundle: Path, source: Any) -> list[str]:
 def _same(path: Path, state: dict[str, Any] | None) -> bool:
     if not path.exists() or state is None:
         return True
-    found = path.stat()
-    if found.st_size != state["size"]:
+    status = path.stat()
+    if status.st_size != state["size"]:
         return False
-    return found.st_mtime_ns == state["mtime_ns"] or file_sha256(path) == state["sha256"]
+    return status.st_mtime_ns == state["mtime_ns"] or file_sha256(path) == state["sha256"]
 
 
 def _state(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    found = path.stat()
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": file_sha256(path)}
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file_sha256(path)}
 
 
 def _local_paths(source: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a source hands to the preparation: interactions and items as they stood in the files, nothing filtered yet."""
+"""The content of a source, unfiltered: interactions and items as they stood in its files, and its malformed rows."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class BadRowLog:
         Raises:
             DeshiError: at once under ``error``, past the limit under ``skip``; names file, line and content.
         """
-        shown = content if len(content) <= 200 else content[:200] + "..."
-        where = f"{file}, line {line}: {reason}: {shown!r}"
+        quoted = content if len(content) <= 200 else content[:200] + "..."
+        where = f"{file}, line {line}: {reason}: {quoted!r}"
         if self._rule.on_bad_rows == "error":
             raise DeshiError(f"Malformed row in {where}. Repair it, or set data.on_bad_rows=skip.")
         self._skipped += 1
@@ -111,12 +111,12 @@ class RawData:
     def __post_init__(self) -> None:
         if self.time_unit not in ("ms", "position"):
             raise DeshiError(f"RawData.time_unit is {self.time_unit!r}, expected 'ms' or 'position'.")
-        wanted: dict[str, pl.DataType] = {USER: pl.String(), ITEM: pl.String(), TIMESTAMP: pl.Int64()}
+        expected: dict[str, pl.DataType] = {USER: pl.String(), ITEM: pl.String(), TIMESTAMP: pl.Int64()}
         if RATING in self.interactions.columns:
-            wanted[RATING] = pl.Float32()
-        if dict(self.interactions.schema) != wanted or self.interactions.columns != list(wanted):
+            expected[RATING] = pl.Float32()
+        if dict(self.interactions.schema) != expected or self.interactions.columns != list(expected):
             raise DeshiError(
-                f"RawData.interactions has the columns {dict(self.interactions.schema)}, expected {wanted}. "
+                f"RawData.interactions has the columns {dict(self.interactions.schema)}, expected {expected}. "
                 f"Cast and select them in the source."
             )
         if self.items is not None:

@@ -122,9 +122,9 @@ class Augmentation:
 def _crop(starts: Ints, lengths: Ints, probability: float, generator: np.random.Generator) -> tuple[Ints, Ints]:
     """Keep a random stretch of at least half the events (and at least 2) of the chosen windows."""
     chosen = generator.random(len(starts)) < probability
-    kept = np.maximum(np.ceil(lengths * generator.uniform(0.5, 1.0, len(starts))).astype(np.int64), 2)
-    kept = np.where(chosen, kept, lengths)
-    return starts + generator.integers(0, lengths - kept + 1), kept
+    lengths_left = np.maximum(np.ceil(lengths * generator.uniform(0.5, 1.0, len(starts))).astype(np.int64), 2)
+    lengths_left = np.where(chosen, lengths_left, lengths)
+    return starts + generator.integers(0, lengths - lengths_left + 1), lengths_left
 
 
 def _reorder(rows: Ints, lengths: Ints, probability: float, generator: np.random.Generator) -> Ints:

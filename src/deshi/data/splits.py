@@ -60,12 +60,12 @@ class Examples:
         chosen[np.random.Generator(np.random.SFC64(seed)).permutation(len(self))[:size]] = True
         return chosen
 
-    def only(self, kept: np.ndarray) -> Examples:
+    def only(self, chosen: np.ndarray) -> Examples:
         """The examples for which ``kept`` ``(C,)`` bool is true."""
         counts = np.diff(self.target_offsets)
-        offsets = offsets_of(counts[kept])
-        rows = self.target_rows[np.repeat(kept, counts)]
-        return Examples(self.users[kept], self.starts[kept], self.ends[kept], offsets, rows)
+        offsets = offsets_of(counts[chosen])
+        rows = self.target_rows[np.repeat(chosen, counts)]
+        return Examples(self.users[chosen], self.starts[chosen], self.ends[chosen], offsets, rows)
 
 
 @dataclass(frozen=True)
@@ -269,10 +269,10 @@ def _split(
     description["events"] = {"train": int((train_end - offsets[:-1]).sum())}
     description["examples"], description["users_without_history"] = {}, {}
     for part, (first, last) in begins.items():
-        asked, known = last > first, first > offsets[:-1]
+        has_target, has_history = last > first, first > offsets[:-1]
         description["events"][part] = int((last - first).sum())
-        description["examples"][part] = int((asked & known).sum())
-        description["users_without_history"][part] = int((asked & ~known).sum())
+        description["examples"][part] = int((has_target & has_history).sum())
+        description["users_without_history"][part] = int((has_target & ~has_history).sum())
     return Split(train_end.astype(np.int64), valid_end.astype(np.int64), targets, name, description)
 
 

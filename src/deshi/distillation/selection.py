@@ -1,8 +1,7 @@
-"""Selection strategies: which positions are distilled, chosen before training by what a teacher's answer may be worth.
+"""Selection strategies: the choice of the positions that are distilled, made once before training.
 
-A strategy is static: it looks at the rows once and marks those within its budget, a share of them. Strategies that look
-at the data or at a plain student can choose which answers to ask a teacher for; those that look at the teacher's
-answers choose among answers that are there.
+A strategy marks a share of the rows, its budget. Strategies that read the data or a plain student can choose the rows
+that a teacher labels; those that read soft labels choose among existing ones.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.arrays import Float32s
-from deshi.distillation.selection_inputs import Evidence
+from deshi.distillation.selection_inputs import SelectionInputs
 from deshi.types import DeshiError
 
 
@@ -22,14 +21,14 @@ class SelectionStrategy(ABC):
     """Chooses rows within a budget.
 
     Args:
-        share: the budget, a share above 0 and up to 1 of the rows that there are to choose from.
+        share: the budget, a share above 0 and up to 1 of the rows to choose from.
 
     Attributes:
         student: the finished run whose student is looked at; None for strategies that need none.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What the strategy looks at besides the data: ``student``, ``teacher``."""
+    """Inputs besides the data: ``student``, ``teacher``."""
 
     def __init__(self, share: float) -> None:
         if not 0 < share <= 1:
@@ -37,17 +36,17 @@ class SelectionStrategy(ABC):
         self.share = share
         self.student: str | None = None
 
-    def budget(self, evidence: Evidence) -> int:
+    def budget(self, inputs: SelectionInputs) -> int:
         """The number of rows that may be chosen, at least 1."""
-        return max(1, round(self.share * len(evidence)))
+        return max(1, round(self.share * len(inputs)))
 
     @abstractmethod
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """``(R,)`` over all events of the histories: true at the chosen ones of ``evidence.rows``.
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
+        """``(R,)`` over all events of the histories: true at the chosen ones of ``inputs.rows``.
 
         Args:
-            evidence: the rows, and what is known of them.
-            generator: for everything that is drawn.
+            inputs: the rows with their statistics.
+            generator: source of all draws.
         """
 
 
@@ -57,21 +56,21 @@ class All(SelectionStrategy):
     def __init__(self) -> None:
         super().__init__(1.0)
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        return evidence.mark(np.arange(len(evidence)))
+        return inputs.mark(np.arange(len(inputs)))
 
 
 class Random(SelectionStrategy):
-    """Rows drawn at random: what every other strategy must beat.
+    """Rows drawn at random: the baseline of every other strategy.
 
     Args:
         share: see :class:`SelectionStrategy`.
     """
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        return evidence.mark(generator.choice(len(evidence), self.budget(evidence), replace=False))
+        return inputs.mark(generator.choice(len(inputs), self.budget(inputs), replace=False))
 
 
 class Ranked(SelectionStrategy):
@@ -87,14 +86,14 @@ class Ranked(SelectionStrategy):
         self.lowest = lowest
 
     @abstractmethod
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """``(M,)`` of the rows."""
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        values = self.values(evidence)
+        values = self.values(inputs)
         order = np.lexsort((generator.permutation(len(values)), values if self.lowest else -values))
-        return evidence.mark(order[: self.budget(evidence)])
+        return inputs.mark(order[: self.budget(inputs)])
 
 
 class Confidence(Ranked):
@@ -117,9 +116,9 @@ class Confidence(Ranked):
         super().__init__(share, lowest)
         self.measure = measure
 
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.confidence if self.measure == "probability" else -evidence.teacher_entropy
+        return inputs.confidence if self.measure == "probability" else -inputs.teacher_entropy
 
 
 class Disagreement(Ranked):
@@ -137,9 +136,9 @@ class Disagreement(Ranked):
         super().__init__(share, lowest)
         self.student = student
 
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.divergence
+        return inputs.divergence
 
 
 class GroundTruthError(Ranked):
@@ -157,9 +156,9 @@ class GroundTruthError(Ranked):
         super().__init__(share, lowest)
         self.student = student
 
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.judged.loss
+        return inputs.student_stats.loss
 
 
 class Uncertainty(Ranked):
@@ -183,9 +182,9 @@ class Uncertainty(Ranked):
         self.student = student
         self.measure = measure
 
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.judged.entropy if self.measure == "entropy" else -evidence.judged.margin
+        return inputs.student_stats.entropy if self.measure == "entropy" else -inputs.student_stats.margin
 
 
 class Coreset(SelectionStrategy):
@@ -211,16 +210,17 @@ class Coreset(SelectionStrategy):
         self.student = student
         self.part = part
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        budget, total = self.budget(evidence), len(evidence)
+        budget, total = self.budget(inputs), len(inputs)
+        # parts of equal size in random order; cumulative rounding shares the budget among them exactly
         edges = np.linspace(0, total, -(-total // self.part) + 1).astype(np.int64)
         counts = np.diff(np.round(edges * (budget / total)).astype(np.int64))
-        dealt, chosen = generator.permutation(total), []
+        shuffled, chosen = generator.permutation(total), []
         for begin, end, count in zip(edges, edges[1:], counts, strict=False):
-            members = dealt[begin:end]
-            chosen.append(members[k_center(evidence.hidden[members], int(count), generator)])
-        return evidence.mark(np.concatenate(chosen))
+            members = shuffled[begin:end]
+            chosen.append(members[k_center(inputs.hidden[members], int(count), generator)])
+        return inputs.mark(np.concatenate(chosen))
 
 
 def k_center(points: Float32s, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -228,18 +228,19 @@ def k_center(points: Float32s, count: int, generator: np.random.Generator) -> ND
 
     Args:
         points: ``(M, D)``.
-        count: how many to choose, 0 to ``M``.
+        count: number of points to choose, 0 to ``M``.
         generator: draws the first.
 
     Returns:
-        ``(count,)`` places, in the order of choice, each once.
+        ``(count,)`` indices of points, in the order of choice, each once.
     """
     chosen = np.empty(count, dtype=np.int64)
     norms = np.einsum("md,md->m", points, points)
-    nearest = np.full(len(points), np.inf, dtype=np.float32)
+    nearest = np.full(len(points), np.inf, dtype=np.float32)  # squared distance of each point to the nearest center
     for number in range(count):
-        place = int(nearest.argmax()) if number else int(generator.integers(len(points)))
-        chosen[number] = place
-        np.minimum(nearest, norms - 2 * (points @ points[place]) + norms[place], out=nearest)
-        nearest[place] = -np.inf  # never again, not even where points coincide
+        center = int(nearest.argmax()) if number else int(generator.integers(len(points)))
+        chosen[number] = center
+        # ||x - c||^2 = ||x||^2 - 2 x.c + ||c||^2
+        np.minimum(nearest, norms - 2 * (points @ points[center]) + norms[center], out=nearest)
+        nearest[center] = -np.inf  # never again, not even where points coincide
     return chosen

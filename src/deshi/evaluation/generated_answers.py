@@ -19,7 +19,7 @@ from deshi.evaluation.measurement import EvaluationSet, RankedExamples
 from deshi.evaluation.result import GENERATED
 from deshi.metrics.generated_answers import answer_ratios, judge_answer
 from deshi.metrics.significance import bootstrap_interval
-from deshi.models.scorers import RecommenderScorer, Scorer, StudentScorer
+from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
 
 
@@ -73,11 +73,7 @@ class GeneratedAnswers:
 
 def answer_generator(scorer: Scorer | None) -> AnswerGenerator | None:
     """The network behind a scorer, if it generates answers."""
-    network: object = None
-    if isinstance(scorer, StudentScorer):
-        network = scorer.student
-    elif isinstance(scorer, RecommenderScorer):
-        network = scorer.network
+    network = None if scorer is None else scorer.network
     return network if isinstance(network, AnswerGenerator) else None
 
 

@@ -1,4 +1,4 @@
-"""What a section of the report is made of. The template knows one way to show each kind of block."""
+"""Building blocks of a report's sections, besides tables and paragraphs. The template has a macro for each kind."""
 
 from __future__ import annotations
 
@@ -6,48 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph. ``tone`` is ``plain``, ``note`` (small) or ``verdict`` (large)."""
-
-    kind: ClassVar[str] = "text"
-    text: str
-    tone: str = "plain"
+from deshi.rendering import Paragraph, Table
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What can't be shown, and the commands that make it possible."""
+    """A sentence about what can't be shown, and the commands that make it possible."""
 
     kind: ClassVar[str] = "missing"
     text: str
     commands: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """A table's row: its heading, its cells, the colour of the model that it is about, and which cells are bold."""
-
-    heading: str
-    cells: Sequence[str]
-    color: int | None = None
-    bold: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are texts, figures already formatted; the first column holds the rows' headings.
-
-    ``collapsed`` hides it at first.
-    """
-
-    kind: ClassVar[str] = "table"
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Row]
-    numeric: bool = True
-    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,61 +46,70 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A long text as it is, collapsed."""
+class Details:
+    """A long text or table, collapsed."""
 
-    kind: ClassVar[str] = "listing"
+    kind: ClassVar[str] = "details"
     title: str
-    text: str = field(repr=False)
+    content: str | Table = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Cards:
-    """The few figures that everybody looks for: ``(label, value, remark)`` each."""
+    """The headline figures: ``(label, value, remark)`` each."""
 
     kind: ClassVar[str] = "cards"
     cards: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An item in an example: its title (or id), and whether it is what came next."""
+class ListedItem:
+    """An item of a list: its title (or id), and whether it is a target."""
 
     title: str
-    truth: bool = False
+    is_target: bool = False
 
 
 @dataclass(frozen=True)
-class Recommended:
-    """One model's answer in an example: the rank that it gave to what came next, and its first items."""
+class RankedList:
+    """One model's list in an example: the rank of the best target, and the first items."""
 
     label: str
     color: int | None
     rank: str
-    items: Sequence[Shown]
+    items: Sequence[ListedItem]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One user's example."""
+    """One evaluation example with the models' lists.
+
+    Attributes:
+        user: its id.
+        hit: whether any model has a target among its first items.
+        earlier: number of items before those in ``history``.
+        history: titles of the latest items.
+        targets: titles.
+        lists: of all runs and baselines.
+    """
 
     user: str
     hit: bool
     earlier: int
     history: Sequence[str]
-    truths: Sequence[str]
-    answers: Sequence[Recommended]
+    targets: Sequence[str]
+    lists: Sequence[RankedList]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples with what the models recommend next to what came next."""
+    """Evaluation examples, the first one open."""
 
     kind: ClassVar[str] = "examples"
     examples: Sequence[Example]
 
 
-Block = Text | Missing | Table | Pictures | Listing | Cards | Examples
+Block = Paragraph | Table | Missing | Pictures | Details | Cards | Examples
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,25 @@
-"""The content of a report: its sections, collected from what earlier stages have left."""
+"""Content of a report: its sections, from the artifacts of earlier stages, and the page made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
+from deshi.rendering import render_template
 from deshi.reporting import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary, warnings
 from deshi.reporting.blocks import Section
 from deshi.reporting.context import Context, find_data, title_of
-from deshi.reporting.drawing import Studio
-from deshi.reporting.models import Model, check_metric, models_of
+from deshi.reporting.drawing import FigureBuilder
+from deshi.reporting.runs import ReportedRun, check_metric, reported_runs
 from deshi.runs import find_evaluations
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
         title: its heading.
@@ -33,26 +35,31 @@ class Content:
     warnings: Sequence[str]
     sections: Sequence[Section]
 
+    def page(self, made: datetime) -> str:
+        """One HTML file that needs nothing else; only the time ``made`` differs between two of the same content."""
+        return render_template("reporting/page.html.j2", content=self, made=made)
 
-def find_models(cfg: ReportConfig) -> list[Model]:
+
+def find_runs(cfg: ReportConfig) -> list[ReportedRun]:
     """The evaluations that are reported on, checked.
 
     Raises:
         DeshiError: if a run isn't there, was not evaluated on the part or by the metric, or the runs can't share a
             page.
     """
-    models = models_of(find_evaluations(cfg.paths, cfg.runs))
-    check_metric(models, cfg.part, cfg.metric)
-    return models
+    runs = reported_runs(find_evaluations(cfg.paths, cfg.runs))
+    check_metric(runs, cfg.part, cfg.metric)
+    return runs
 
 
-def collect(cfg: ReportConfig, models: Sequence[Model], figures: Path) -> Content:
+def collect(cfg: ReportConfig, runs: Sequence[ReportedRun], figures: Path) -> Content:
     """Gather everything; the figures are drawn into the folder ``figures`` on the way."""
-    data, problem = find_data(cfg, models[0])
+    data, problem = find_data(cfg, runs[0])
     context = Context(
-        models, cfg.part, cfg.metric, cfg.paths.runs, Studio(figures), data, problem, cfg.examples, cfg.examples_seed
-    )
-    protocol = protocol_sentence(models[0])
+        runs, cfg.part, cfg.metric, cfg.paths.runs, FigureBuilder(figures), data, problem, cfg.examples,
+        cfg.examples_seed,
+    )  # fmt: skip
+    protocol = protocol_sentence(runs[0])
     sections = [
         summary.section(context, protocol),
         learning.section(context),
@@ -63,23 +70,23 @@ def collect(cfg: ReportConfig, models: Sequence[Model], figures: Path) -> Conten
         examples.section(context),
         provenance.section(context),
     ]
-    name = str(models[0].record["data"])
-    subtitle = f"{len(models)} run{'s' if len(models) > 1 else ''}, {cfg.part}, {title_of(cfg.metric)}. {protocol}"
-    return Content(f"Recommenders on {name}", subtitle, _legend(models), warnings.warnings_of(context), sections)
+    title = f"Recommenders on {runs[0].record['data']}"
+    subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {cfg.part}, {title_of(cfg.metric)}. {protocol}"
+    return Content(title, subtitle, _legend(runs), warnings.warnings_of(context), sections)
 
 
-def _legend(models: Sequence[Model]) -> list[tuple[str, int, list[str]]]:
+def _legend(runs: Sequence[ReportedRun]) -> list[tuple[str, int, list[str]]]:
     """Models with their runs: as the page calls them, and the name of the folder where that is another."""
-    runs: dict[tuple[str, int], list[str]] = {}
-    for model in models:
-        name, label = Path(model.name).name, model.label.removeprefix(f"{model.group}, ")
-        runs.setdefault((model.group, model.color), []).append(label if label == name else f"{label} ({name})")
-    return [(group, color, labels) for (group, color), labels in runs.items()]
+    models: dict[tuple[str, int], list[str]] = {}
+    for run in runs:
+        name, label = Path(run.name).name, run.label.removeprefix(f"{run.model}, ")
+        models.setdefault((run.model, run.color), []).append(label if label == name else f"{label} ({name})")
+    return [(model, color, labels) for (model, color), labels in models.items()]
 
 
-def protocol_sentence(model: Model) -> str:
+def protocol_sentence(run: ReportedRun) -> str:
     """The protocol of an evaluation in words."""
-    protocol = model.record["protocol"]
+    protocol = run.record["protocol"]
     split = str(protocol["split"]["name"]).replace("_", "-")
     candidates = protocol["candidates"]
     if candidates == "full":

@@ -1,9 +1,10 @@
-"""What every section of the report draws from: the models, the question, the data behind them, the studio."""
+"""Common ground of a report's sections: the runs, the metric, their data, the builder of figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
@@ -12,9 +13,10 @@ from deshi.configuration.run_folders import LISTS_FILE
 from deshi.configuration.schemas import ReportConfig
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
+from deshi.rendering import Cell, Row
 from deshi.reporting.blocks import Missing
-from deshi.reporting.drawing import Pen, Studio, baseline_pen, model_pen
-from deshi.reporting.models import Model, baseline_names
+from deshi.reporting.drawing import FigureBuilder, LineStyle, baseline_style, model_style
+from deshi.reporting.runs import ReportedRun, baseline_names
 from deshi.runs import read_part
 from deshi.types import DeshiError
 
@@ -33,25 +35,25 @@ class Context:
     """The common ground of the sections.
 
     Attributes:
-        models: in the order of the page.
+        runs: in the order of the page.
         part: ``validation`` or ``test``.
-        metric: such as ``ndcg@10``, measured for every model.
-        runs: the folder of all runs.
-        studio: draws.
+        metric: such as ``ndcg@10``, measured for every run.
+        runs_folder: the folder of all runs.
+        figures: draws and keeps figures.
         data: None if the bundle is gone or another one.
         data_problem: why, with what to do.
-        examples: how many to show.
+        n_examples: how many examples to show.
         examples_seed: of the draw.
     """
 
-    models: Sequence[Model]
+    runs: Sequence[ReportedRun]
     part: str
     metric: str
-    runs: Path
-    studio: Studio
+    runs_folder: Path
+    figures: FigureBuilder
     data: Data | None
     data_problem: str
-    examples: int
+    n_examples: int
     examples_seed: int
 
     @property
@@ -59,54 +61,59 @@ class Context:
         """The metric's K."""
         return int(self.metric.partition("@")[2])
 
-    @property
-    def pens(self) -> dict[str, Pen]:
-        """How every model and baseline is drawn, by its label."""
-        pens = {model.label: model_pen(model.label, model.color, model.variant) for model in self.models}
-        return pens | {name: baseline_pen(name, n) for n, name in enumerate(baseline_names(self.models))}
+    @cached_property
+    def styles(self) -> dict[str, LineStyle]:
+        """Line styles of all runs and baselines, by label."""
+        styles = {run.label: model_style(run.label, run.color, run.variant) for run in self.runs}
+        return styles | {name: baseline_style(name, n) for n, name in enumerate(baseline_names(self.runs))}
 
     def color(self, label: str) -> int | None:
-        """The place in the palette of the model with that label, None for anything else."""
-        return next((model.color for model in self.models if model.label == label), None)
+        """The colour's number of the run with that label, None for a baseline."""
+        return next((run.color for run in self.runs if run.label == label), None)
+
+    def row(self, label: str, *cells: Cell | str) -> Row:
+        """A table's row about a run or baseline."""
+        return [Cell(label, color=self.color(label)), *cells]
 
 
 def title_of(metric: str) -> str:
     """A metric's name as it is written in texts: ``NDCG@10``, ``Recall@5``."""
     name, _, k = metric.partition("@")
-    written = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
-    return f"{written}@{k}" if k else written
+    title = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
+    return f"{title}@{k}" if k else title
 
 
-def lists_of(model: Model, part: str) -> pl.DataFrame | None:
-    """The lists that a model would show, a row an example in their order; None if they were not kept."""
-    path = model.evaluation.folder / LISTS_FILE
+def lists_of(run: ReportedRun, part: str) -> pl.DataFrame | None:
+    """The lists of a run, a row an example in their order; None if they were not kept."""
+    path = run.evaluation.folder / LISTS_FILE
     return read_part(path, part).sort("example") if path.is_file() else None
 
 
-def evaluate_again(what: str, models: Sequence[Model], part: str) -> list[Missing]:
-    """A block with the commands that evaluate ``models`` again, since ``what`` is lacking; none without models."""
-    if not models:
+def evaluate_again(artifact: str, runs: Sequence[ReportedRun], part: str) -> list[Missing]:
+    """A block with the commands that evaluate ``runs`` again, since an artifact is missing; none without runs."""
+    if not runs:
         return []
-    names = ", ".join(model.label for model in models)
-    evaluations = "evaluation" if len(models) == 1 else "evaluations"
-    return [Missing(f"The {evaluations} of {names} kept no {what}. Made by:", [_command(one, part) for one in models])]
+    names = ", ".join(run.label for run in runs)
+    evaluations = "evaluation" if len(runs) == 1 else "evaluations"
+    commands = [_evaluate_command(run, part) for run in runs]
+    return [Missing(f"The {evaluations} of {names} kept no {artifact}. Made by:", commands)]
 
 
-def _command(model: Model, part: str) -> str:
-    """Evaluates a model again, the parts that were evaluated before included."""
-    subject = model.record["run"] or f"baseline={model.record['model']} data={model.record['data']}"
-    parts = part if model.evaluation.parts == [part] else "both"
+def _evaluate_command(run: ReportedRun, part: str) -> str:
+    """Evaluates a run again, the parts that were evaluated before included."""
+    subject = run.record["run"] or f"baseline={run.record['model']} data={run.record['data']}"
+    parts = part if run.evaluation.parts == [part] else "both"
     return f"deshi evaluate {subject} part={parts} with_baselines=true"
 
 
-def find_data(cfg: ReportConfig, model: Model) -> tuple[Data | None, str]:
+def find_data(cfg: ReportConfig, run: ReportedRun) -> tuple[Data | None, str]:
     """The data of an evaluation, or None and a sentence about what to do."""
     try:
-        return _load_data(cfg, model), ""
+        return _load_data(cfg, run), ""
     except DeshiError as error:
         return None, str(error)
 
 
-def _load_data(cfg: ReportConfig, model: Model) -> Data:
-    bundle, split = model.evaluation.bundle, model.evaluation.split
+def _load_data(cfg: ReportConfig, run: ReportedRun) -> Data:
+    bundle, split = run.evaluation.bundle, run.evaluation.split
     return Data(bundle, split, split.examples(bundle, cfg.part))

@@ -1,4 +1,4 @@
-"""How figures look, and how they become files and inline markup. Nothing of matplotlib's global state is kept."""
+"""Figures of one style as SVG and PNG files and as inline markup; matplotlib's global state is left alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from deshi.artifacts import atomic_file
-from deshi.reporting.blocks import Picture, Table
+from deshi.rendering import Table
+from deshi.reporting.blocks import Picture
 
 INK, MUTED, GRID, SURFACE = "#1c2128", "#59636f", "#d5dae1", "#fefefe"
 COLORS = ("#0072b2", "#d55e00", "#00916a", "#c0649a", "#b07a00", "#3a96cf")
@@ -70,8 +71,8 @@ _STYLE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Pen:
-    """How a model is drawn: runs of a model in its colour, told apart by dash; a baseline in grey, hollow."""
+class LineStyle:
+    """Style of a run or baseline: runs of a model in its colour, told apart by dash; a baseline in grey, hollow."""
 
     label: str
     color: str
@@ -92,17 +93,17 @@ class Pen:
         return {"color": self.color, "marker": self.marker, "markerfacecolor": face}
 
 
-def model_pen(label: str, color: int, variant: int = 0) -> Pen:
-    """The pen of a run: ``color`` is its model's place in the palette, ``variant`` its own place in the model."""
+def model_style(label: str, color: int, variant: int = 0) -> LineStyle:
+    """The style of a run: ``color`` is the number of its model, ``variant`` its number among the model's runs."""
     lap = color // len(COLORS)
     dash = "-" if variant == 0 else (0, DASHES[(variant - 1) % len(DASHES)])
     opacity = OPACITIES[variant % len(OPACITIES)]
-    return Pen(label, COLORS[color % len(COLORS)], MARKERS[(color + lap) % len(MARKERS)], dash, opacity=opacity)
+    return LineStyle(label, COLORS[color % len(COLORS)], MARKERS[(color + lap) % len(MARKERS)], dash, opacity=opacity)
 
 
-def baseline_pen(label: str, number: int) -> Pen:
-    """The pen of a baseline."""
-    return Pen(label, MUTED, MARKERS[number % len(MARKERS)], (0, DASHES[number % len(DASHES)]), hollow=True)
+def baseline_style(label: str, number: int) -> LineStyle:
+    """The style of a baseline."""
+    return LineStyle(label, MUTED, MARKERS[number % len(MARKERS)], (0, DASHES[number % len(DASHES)]), hollow=True)
 
 
 def shortened(label: str, longest: int = 26) -> str:
@@ -111,14 +112,14 @@ def shortened(label: str, longest: int = 26) -> str:
     return label if len(label) <= longest else f"{label[:keep]}…{label[-keep:]}"
 
 
-def plain(name: str) -> str:
-    """A name as part of a figure's, which is a file's and an id on the page."""
-    return re.sub("[^A-Za-z0-9_]+", "-", name).strip("-")
+def figure_name(text: str) -> str:
+    """A text as part of a figure's name, which is a file's and an id on the page."""
+    return re.sub("[^A-Za-z0-9_]+", "-", text).strip("-")
 
 
 @dataclass(frozen=True)
-class Studio:
-    """Draws figures, keeps each as ``NAME.svg`` and ``NAME.png``, and hands out the inline form.
+class FigureBuilder:
+    """Draws figures, each as ``NAME.svg``, ``NAME.png`` and inline markup.
 
     Args:
         folder: where the files go.
@@ -204,5 +205,5 @@ def inline(svg: str, name: str, title: str, description: str) -> Markup:
     body = re.sub(r"\s*\n\s*", " ", body)
     for color, variable in VARIABLES.items():
         body = body.replace(color, f"var(--{variable})")
-    said = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
-    return Markup(f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title {name}-desc">{said}{body}')
+    texts = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    return Markup(f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title {name}-desc">{texts}{body}')

@@ -1,4 +1,4 @@
-"""The kinds of figures: each function takes what is to be shown and returns what draws it on a pair of axes."""
+"""Kinds of figures: each function takes values and returns a function that draws them on a pair of axes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from deshi.arrays import Floats
-from deshi.reporting.drawing import INK, LEGEND_LABEL, MUTED, SURFACE, Pen, shortened
+from deshi.reporting.drawing import INK, LEGEND_LABEL, MUTED, SURFACE, LineStyle, shortened
 
 Draw = Callable[[Axes], None]
 
@@ -20,9 +20,9 @@ ROW = 0.3
 
 @dataclass(frozen=True)
 class Curve:
-    """A line: its pen, and its points; ``mark`` is the place of one that stands out."""
+    """A line: its style, and its points; ``mark`` is the number of one that stands out."""
 
-    pen: Pen
+    style: LineStyle
     x: Sequence[float]
     y: Sequence[float]
     mark: int | None = None
@@ -32,23 +32,23 @@ class Curve:
 class Span:
     """A value with its interval, and smaller points beside it."""
 
-    pen: Pen
+    style: LineStyle
     value: float
     low: float
     high: float
     points: Sequence[float] = ()
 
 
-def curves(shown: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[float] | None = None) -> Draw:
+def curves(lines: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[float] | None = None) -> Draw:
     """Lines; with ``ticks``, the horizontal axis is logarithmic and has marks there only."""
 
     def draw(axes: Axes) -> None:
-        for curve in shown:
+        for curve in lines:
             small = {"markersize": 0} if len(curve.x) > 15 else {}
-            axes.plot(curve.x, curve.y, **curve.pen.line | small)
+            axes.plot(curve.x, curve.y, **curve.style.line | small)
             if curve.mark is not None:
-                place = ([curve.x[curve.mark]], [curve.y[curve.mark]])
-                axes.plot(*place, "o", color=curve.pen.color, fillstyle="none", markersize=11, markeredgewidth=1.6)
+                point = ([curve.x[curve.mark]], [curve.y[curve.mark]])
+                axes.plot(*point, "o", color=curve.style.color, fillstyle="none", markersize=11, markeredgewidth=1.6)
         if ticks is None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         else:
@@ -61,17 +61,17 @@ def curves(shown: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[f
     return draw
 
 
-def spans(shown: Sequence[Span], x_label: str, zero_line: bool = False) -> Draw:
+def spans(values: Sequence[Span], x_label: str, zero_line: bool = False) -> Draw:
     """A row per value with its interval, the first on top; the row's name stands beside it instead of in a legend."""
 
     def draw(axes: Axes) -> None:
-        for row, span in enumerate(shown):
-            axes.plot([span.low, span.high], [row, row], color=span.pen.color, linewidth=2.4, solid_capstyle="butt")
-            axes.plot([span.value], [row], markersize=7.5, markeredgewidth=1.6, **span.pen.points)
-            axes.plot(span.points, [row + 0.28] * len(span.points), ".", color=span.pen.color, markersize=5)
+        for row, span in enumerate(values):
+            axes.plot([span.low, span.high], [row, row], color=span.style.color, linewidth=2.4, solid_capstyle="butt")
+            axes.plot([span.value], [row], markersize=7.5, markeredgewidth=1.6, **span.style.points)
+            axes.plot(span.points, [row + 0.28] * len(span.points), ".", color=span.style.color, markersize=5)
         if zero_line:
             axes.axvline(0, color=INK, linewidth=0.9)
-        _rows(axes, [span.pen.label for span in shown])
+        _rows(axes, [span.style.label for span in values])
         axes.set(xlabel=x_label)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         if not zero_line:
@@ -80,19 +80,19 @@ def spans(shown: Sequence[Span], x_label: str, zero_line: bool = False) -> Draw:
     return draw
 
 
-def grouped_bars(groups: Sequence[str], shown: Sequence[tuple[Pen, Floats]], x_label: str, bars: int) -> Draw:
+def grouped_bars(groups: Sequence[str], series: Sequence[tuple[LineStyle, Floats]], x_label: str, bars: int) -> Draw:
     """Horizontal bars in groups: of the first ``bars`` entries; the further ones are marks across their group."""
 
     def draw(axes: Axes) -> None:
         thick = 0.8 / max(bars, 1)
-        places = np.arange(len(groups))
-        for number, (pen, values) in enumerate(shown):
+        rows = np.arange(len(groups))
+        for number, (style, values) in enumerate(series):
             if number < bars:
-                middle = places - 0.4 + thick * (number + 0.5)
-                label = shortened(pen.label, LEGEND_LABEL)
-                axes.barh(middle, values, thick * 0.92, color=pen.color, alpha=pen.opacity, label=label)
+                middle = rows - 0.4 + thick * (number + 0.5)
+                label = shortened(style.label, LEGEND_LABEL)
+                axes.barh(middle, values, thick * 0.92, color=style.color, alpha=style.opacity, label=label)
             else:
-                axes.plot(values, places, **pen.line | {"linestyle": "", "markersize": 6, "markeredgewidth": 1.4})
+                axes.plot(values, rows, **style.line | {"linestyle": "", "markersize": 6, "markeredgewidth": 1.4})
         _rows(axes, list(groups))
         axes.set(xlabel=x_label)
         axes.set_xlim(left=0)
@@ -109,8 +109,8 @@ def stacked_shares(rows: Sequence[str], parts: Sequence[tuple[str, str]], shares
             values = shares[:, number]
             axes.barh(np.arange(len(rows)), values, 0.66, left=left, color=color, label=name)
             for row in np.flatnonzero(values >= 0.1):
-                place = left[row] + values[row] / 2
-                axes.text(place, row, f"{values[row]:.0%}", ha="center", va="center", color=SURFACE, fontsize=9)
+                middle = left[row] + values[row] / 2
+                axes.text(middle, row, f"{values[row]:.0%}", ha="center", va="center", color=SURFACE, fontsize=9)
             left += values
         _rows(axes, list(rows))
         axes.set(xlim=(0, 1), xlabel="share")
@@ -119,12 +119,12 @@ def stacked_shares(rows: Sequence[str], parts: Sequence[tuple[str, str]], shares
     return draw
 
 
-def slopes(shown: Sequence[tuple[Pen, float, float]], names: tuple[str, str], y_label: str) -> Draw:
+def slopes(pairs: Sequence[tuple[LineStyle, float, float]], names: tuple[str, str], y_label: str) -> Draw:
     """A line from a first to a second value for each entry."""
 
     def draw(axes: Axes) -> None:
-        for pen, first, second in shown:
-            axes.plot([0, 1], [first, second], **pen.line)
+        for style, first, second in pairs:
+            axes.plot([0, 1], [first, second], **style.line)
         axes.set(xlim=(-0.25, 1.25), ylabel=y_label)
         axes.set_ylim(bottom=0)
         axes.set_xticks([0, 1], list(names))
@@ -132,14 +132,14 @@ def slopes(shown: Sequence[tuple[Pen, float, float]], names: tuple[str, str], y_
     return draw
 
 
-def against_diagonal(shown: Sequence[Curve], x_label: str, y_label: str) -> Draw:
+def against_diagonal(lines: Sequence[Curve], x_label: str, y_label: str) -> Draw:
     """Lines beside the diagonal; each axis ends at its largest value, so that a model too sure of itself fills it."""
-    ends = [max(max(getattr(curve, axis)) for curve in shown) for axis in ("x", "y")]
+    ends = [max(max(getattr(curve, axis)) for curve in lines) for axis in ("x", "y")]
 
     def draw(axes: Axes) -> None:
         axes.plot([0, max(ends)], [0, max(ends)], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-        for curve in shown:
-            axes.plot(curve.x, curve.y, **curve.pen.line | ({"markersize": 0} if len(curve.x) > 20 else {}))
+        for curve in lines:
+            axes.plot(curve.x, curve.y, **curve.style.line | ({"markersize": 0} if len(curve.x) > 20 else {}))
         limits = [(-0.02 * end, 1.04 * end) if end > 0 else (-0.02, 1.0) for end in ends]
         axes.set(xlabel=x_label, ylabel=y_label, xlim=limits[0], ylim=limits[1])
         axes.xaxis.set_major_locator(MaxNLocator(6))

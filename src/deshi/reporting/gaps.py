@@ -1,4 +1,4 @@
-"""The section about validation against test: what `deshi gap` found, or at least both figures."""
+"""Section of validation against test: the explanations of `deshi gap`, or at least both figures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Row, Section, Table, Text
+from deshi.comparison import percent
+from deshi.rendering import Paragraph, Table
+from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
 from deshi.reporting.context import Context, evaluate_again, title_of
-from deshi.reporting.drawing import Pen, plain
+from deshi.reporting.drawing import LineStyle, figure_name
 from deshi.reporting.figures import Span, rows_height, slopes, spans
-from deshi.reporting.models import Model, baseline_figure, baseline_names
+from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
 
 LEAD = (
     "A model is selected on validation and judged on test. Some difference is normal: the test targets are newer, and "
@@ -21,92 +23,80 @@ LEAD = (
 
 def section(context: Context) -> Section:
     """The explanation of each run where there is one, and the two figures side by side."""
-    blocks: list[Block] = []
     pairs = _pairs(context)
-    if pairs:
-        blocks.append(Pictures([_picture(context, pairs)]))
-    lacking: list[Model] = []
-    for model in context.models:
-        found = _newest(context.runs, model)
-        if found is not None:
-            blocks += _explained(context, model, found)
-        elif model.record["run"]:
-            lacking.append(model)
-    if lacking:
-        commands = [f"deshi gap {model.name}" for model in lacking]
+    blocks: list[Block] = [Pictures([_picture(context, pairs)])] if pairs else []
+    unexplained: list[ReportedRun] = []
+    for run in context.runs:
+        folder = _newest(context.runs_folder, run)
+        if folder is not None:
+            blocks += _explanation(context, run, folder)
+        elif run.record["run"]:
+            unexplained.append(run)
+    if unexplained:
+        commands = [f"deshi gap {run.name}" for run in unexplained]
         blocks.append(Missing("Why the two figures differ is explained by:", commands))
-    single = [model for model in context.models if model.label not in pairs]
     other = "validation" if context.part == "test" else "test"
-    blocks += evaluate_again(f"{other} figures", single, "both")
+    blocks += evaluate_again(f"{other} figures", [run for run in context.runs if run.label not in pairs], "both")
     return Section("gap", "Validation against test", LEAD, blocks)
 
 
 def _pairs(context: Context) -> dict[str, tuple[float, float]]:
-    """Validation and test figure of every model that has both."""
-    found: dict[str, tuple[float | None, float | None]] = {
-        model.label: (model.figure("validation", context.metric), model.figure("test", context.metric))
-        for model in context.models
-    }
-    for name in baseline_names(context.models):
-        first, second = (baseline_figure(context.models, name, part, context.metric) for part in ("validation", "test"))
-        found[name] = (first, second)
-    return {label: (a, b) for label, (a, b) in found.items() if a is not None and b is not None}
+    """Validation and test figure of every run and baseline that has both."""
+    parts = ("validation", "test")
+    figures = {run.label: [run.figure(part, context.metric) for part in parts] for run in context.runs}
+    for name in baseline_names(context.runs):
+        figures[name] = [baseline_figure(context.runs, name, part, context.metric) for part in parts]
+    return {label: (a, b) for label, (a, b) in figures.items() if a is not None and b is not None}
 
 
 def _picture(context: Context, pairs: dict[str, tuple[float, float]]) -> Picture:
     metric = title_of(context.metric)
     rows = [
-        Row(label, [f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}", f"{b / a:.3f}" if a else ""], context.color(label))
+        context.row(label, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}", f"{b / a:.3f}" if a else "")
         for label, (a, b) in pairs.items()
     ]
-    return context.studio.picture(
+    return context.figures.picture(
         "gap", f"{metric}, validation and test", f"{metric} of every model on validation (left) and test (right).",
-        slopes([(context.pens[label], *pair) for label, pair in pairs.items()], ("validation", "test"), metric),
+        slopes([(context.styles[label], *pair) for label, pair in pairs.items()], ("validation", "test"), metric),
         Table(f"{metric} on both parts", ["model", "validation", "test", "difference", "test / validation"], rows),
     )  # fmt: skip
 
 
-def _newest(runs: Path, model: Model) -> Path | None:
-    """The newest explanation of the model's run."""
-    if not model.record["run"]:
+def _newest(runs: Path, run: ReportedRun) -> Path | None:
+    """The newest explanation of a run."""
+    if not run.record["run"]:
         return None
-    name = Path(model.record["run"]).name
+    name = Path(run.record["run"]).name
     folders = sorted(path.parent for path in (runs / "gap").glob("*/gap.json"))
-    mine = [f for f in folders if Path(str(read_json(f / "run.json").get("run"))).name == name]
-    return mine[-1] if mine else None
+    matches = [folder for folder in folders if Path(str(read_json(folder / "run.json").get("run"))).name == name]
+    return matches[-1] if matches else None
 
 
-def _explained(context: Context, model: Model, folder: Path) -> list[Block]:
+def _explanation(context: Context, run: ReportedRun, folder: Path) -> list[Block]:
     gap: dict[str, Any] = read_json(folder / "gap.json")
     low, high = gap["interval"]
-    share = f"{100 * gap.get('confidence', 0.95):.4g} %"
-    said = (
+    figures = (
         f"{title_of(gap['metric'])} is {gap['validation']:.4f} on validation and {gap['test']:.4f} on test: "
-        f"{gap['difference']:+.4f}, {share} interval {low:+.4f} to {high:+.4f}, ratio {gap['ratio']:.3f}."
+        f"{gap['difference']:+.4f}, {percent(gap.get('confidence', 0.95))} interval {low:+.4f} to {high:+.4f}, "
+        f"ratio {gap['ratio']:.3f}."
     )
-    blocks: list[Block] = [Text(f"{model.label}. {gap['sentence']}", "verdict"), Text(said)]
-    if gap["contributions"]:
-        blocks.append(Pictures([_contributions(context, model, gap)]))
-    return blocks
+    blocks: list[Block] = [Paragraph(f"{run.label}. {gap['sentence']}", "strong"), Paragraph(figures)]
+    return [*blocks, Pictures([_parts(context, run, gap)])] if gap["parts"] else blocks
 
 
-def _contributions(context: Context, model: Model, gap: dict[str, Any]) -> Picture:
-    base = context.pens[model.label]
-    shown = [
-        Span(Pen(each["name"], base.color, base.marker), each["value"], *each["interval"])
-        for each in gap["contributions"]
+def _parts(context: Context, run: ReportedRun, gap: dict[str, Any]) -> Picture:
+    base, metric, parts = context.styles[run.label], title_of(gap["metric"]), gap["parts"]
+    values = [
+        Span(LineStyle(part["name"], base.color, base.marker), part["value"], *part["interval"]) for part in parts
     ]
-    rows = [
-        Row(
-            each["name"],
-            [f"{each['value']:+.4f}", f"{each['interval'][0]:+.4f} to {each['interval'][1]:+.4f}", each["note"]],
-        )
-        for each in gap["contributions"]
-    ]
-    title = f"What the difference of {model.label} is made of"
-    return context.studio.picture(
-        f"gap-contributions-{plain(model.label)}", title,
-        f"Contributions to the difference between test and validation in {title_of(gap['metric'])}, with intervals.",
-        spans(shown, f"contribution to the difference in {title_of(gap['metric'])}", zero_line=True),
-        Table(title, ["property", "contribution", "interval", "note"], rows, numeric=False), rows_height(len(shown)),
+    rows = []
+    for part in parts:
+        low, high = part["interval"]
+        rows.append([part["name"], f"{part['value']:+.4f}", f"{low:+.4f} to {high:+.4f}", part["note"]])
+    title = f"What the difference of {run.label} is made of"
+    return context.figures.picture(
+        f"gap-parts-{figure_name(run.label)}", title,
+        f"The parts of the difference between test and validation in {metric}, with intervals.",
+        spans(values, f"part of the difference in {metric}", zero_line=True),
+        Table(title, ["part", "value", "interval", "note"], rows, align="llll"), rows_height(len(values)),
     )  # fmt: skip

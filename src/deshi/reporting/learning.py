@@ -1,13 +1,16 @@
-"""The section of learning curves: loss and validation metric by epoch, as training has left them."""
+"""Section of learning curves: training loss and validation metric by epoch."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Row, Section, Table
+from deshi.rendering import Table
+from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
 from deshi.reporting.context import Context, title_of
 from deshi.reporting.figures import Curve, curves
-from deshi.reporting.models import Model
+from deshi.reporting.runs import ReportedRun
 from deshi.runs import LOSS, read_curve
 
 LEAD = (
@@ -18,81 +21,71 @@ LEAD = (
 
 
 def section(context: Context) -> Section:
-    """Curves of all models whose run is still there, and a sentence about the others."""
-    found = {model.label: _read(model) for model in context.models}
+    """Curves of all runs that are still there, and a sentence about the others."""
+    by_epoch = {run.label: read_curve(run.trained.folder) if run.trained else None for run in context.runs}
+    frames = {label: frame for label, frame in by_epoch.items() if frame is not None}
     blocks: list[Block] = []
-    curves_of = {label: rows for label, rows in found.items() if rows is not None}
-    if curves_of:
-        blocks.append(Pictures([_loss(context, curves_of), *_selection(context, curves_of)]))
-    for model in context.models:
-        if found[model.label] is None:
-            blocks.append(_absent(model))
+    if frames:
+        blocks.append(Pictures([_loss(context, frames), *_selection(context, frames)]))
+    blocks += [_missing(run) for run in context.runs if run.label not in frames]
     return Section("learning", "Learning curves", LEAD, blocks)
 
 
-def _read(model: Model) -> pl.DataFrame | None:
-    return read_curve(model.run.folder) if model.run else None
+def _missing(run: ReportedRun) -> Missing:
+    if run.record["run"] is None:
+        return Missing(f"{run.label} is a baseline: it isn't trained in epochs.")
+    return Missing(f"The run of {run.label} is no longer at {run.record['run']}; its curves went with it.")
 
 
-def _absent(model: Model) -> Missing:
-    if model.record["run"] is None:
-        return Missing(f"{model.label} is a baseline: it isn't trained in epochs.")
-    return Missing(f"The run of {model.label} is no longer at {model.record['run']}; its curves went with it.")
-
-
-def _loss(context: Context, found: dict[str, pl.DataFrame]) -> Picture:
-    shown = [
-        Curve(context.pens[label], rows["epoch"].to_list(), rows[_loss_column(rows)].to_list())
-        for label, rows in found.items()
+def _loss(context: Context, frames: dict[str, pl.DataFrame]) -> Picture:
+    lines = [
+        Curve(context.styles[label], frame["epoch"].to_list(), frame[_loss_column(frame)].to_list())
+        for label, frame in frames.items()
     ]
-    return context.studio.picture(
+    return context.figures.picture(
         "learning-loss", "Training loss", "Mean training loss over all positions, by epoch.",
-        curves(shown, "epoch", "loss"), _ends(context, found, "loss"),
+        curves(lines, "epoch", "loss"), _ends(context, frames, "loss"),
     )  # fmt: skip
 
 
-def _loss_column(rows: pl.DataFrame) -> str:
-    return next(name for name in rows.columns if name.startswith(LOSS))
+def _loss_column(frame: pl.DataFrame) -> str:
+    return next(name for name in frame.columns if name.startswith(LOSS))
 
 
-def _selection(context: Context, found: dict[str, pl.DataFrame]) -> list[Picture]:
+def _selection(context: Context, frames: dict[str, pl.DataFrame]) -> list[Picture]:
     """The curve of the metric that the first run selects by; runs that select by another have it too, unmarked."""
-    records = {m.label: m.run.record for m in context.models if m.run and m.label in found}
-    metric = str(next(iter(records.values()))["selected_on"])
-    shown = []
-    for label, rows in found.items():
-        if metric not in rows.columns:
+    records = {run.label: run.trained.record for run in context.runs if run.trained}
+    metric = str(records[next(iter(frames))]["selected_on"])
+    lines = []
+    for label, frame in frames.items():
+        if metric not in frame.columns:
             continue
-        known = rows.drop_nulls(metric)
-        epochs, selected = known["epoch"].to_list(), records[label]["selected_epoch"]
+        measured = frame.drop_nulls(metric)
+        epochs, selected = measured["epoch"].to_list(), records[label]["selected_epoch"]
         mark = epochs.index(selected) if records[label]["selected_on"] == metric and selected in epochs else None
-        shown.append(Curve(context.pens[label], epochs, known[metric].to_list(), mark))
-    if not shown:
+        lines.append(Curve(context.styles[label], epochs, measured[metric].to_list(), mark))
+    if not lines:
         return []
-    title = f"{title_of(metric.partition('/')[2])} on validation"
-    picture = context.studio.picture(
-        "learning-validation", title, f"{title} by epoch; a ring marks the epoch that was selected.",
-        curves(shown, "epoch", title_of(metric.partition("/")[2])), _ends(context, found, metric, records),
+    name = title_of(metric.partition("/")[2])
+    picture = context.figures.picture(
+        "learning-validation", f"{name} on validation",
+        f"{name} on validation by epoch; a ring marks the epoch that was selected.",
+        curves(lines, "epoch", name), _ends(context, frames, metric, records),
     )  # fmt: skip
     return [picture]
 
 
 def _ends(
-    context: Context, found: dict[str, pl.DataFrame], column: str, records: dict[str, dict[str, int]] | None = None
+    context: Context, frames: dict[str, pl.DataFrame], column: str, records: dict[str, Any] | None = None
 ) -> Table:
     """First and last value of each curve, and the selected epoch."""
     rows = []
-    for label, frame in found.items():
+    for label, frame in frames.items():
         name = _loss_column(frame) if column == "loss" else column
         if name in frame.columns:
             values = frame[name].drop_nulls().to_list()
             selected = [str(records[label]["selected_epoch"])] if records else []
-            rows.append(
-                Row(label, [str(frame.height), *selected, _plain(values[0]), _plain(values[-1])], context.color(label))
-            )
+            ends = [f"{value:.4f}" for value in (values[0], values[-1])]
+            rows.append(context.row(label, str(frame.height), *selected, *ends))
     columns = ["run", "epochs", *(["selected"] if records else []), "first", "last"]
     return Table("First and last value", columns, rows)
-
-
-def _plain(value: float) -> str:
-    return f"{value:.4f}"

@@ -1,19 +1,20 @@
-"""The section that lets a reader repeat the runs: what differs between them, everything they were made with, times."""
+"""Section on provenance: settings that differ between the runs, whole configurations, environments, times."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from deshi.artifacts import read_json
+from deshi.comparison import flatten
 from deshi.configuration.run_folders import ENVIRONMENT_FILE, TIME_FILE
 from deshi.data.sources.sql import hide_password
-from deshi.reporting.blocks import Block, Listing, Missing, Row, Section, Table, Text
+from deshi.rendering import Paragraph, Table
+from deshi.reporting.blocks import Block, Details, Missing, Section
 from deshi.reporting.context import Context
-from deshi.reporting.models import Model
+from deshi.reporting.runs import ReportedRun
 
 PACKAGES = ("deshi", "torch", "lightning", "polars", "numpy")
 IGNORED = ("paths.", "resume", "train.progress")
@@ -25,22 +26,15 @@ LEAD = (
 
 def section(context: Context) -> Section:
     """Differences, configurations, environments and times."""
-    configs = {model.label: _config(model) for model in context.models}
-    blocks: list[Block] = [_differences(context, configs), _environments(context), _times(context)]
+    configs = {run.label: (run.trained or run.evaluation).saved for run in context.runs}
+    blocks: list[Block] = [_differences(configs), _environments(context), _times(context)]
     blocks += [
-        Missing(
-            f"The run of {model.label} is no longer at {model.record['run']}: its evaluation's configuration is shown."
-        )
-        for model in context.models
-        if model.record["run"] and model.run is None
+        Missing(f"The run of {run.label} is no longer at {run.record['run']}: its evaluation's configuration is shown.")
+        for run in context.runs
+        if run.record["run"] and run.trained is None
     ]
-    blocks += [Listing(f"Configuration of {label}", _yaml(config)) for label, config in configs.items()]
+    blocks += [Details(f"Configuration of {label}", _yaml(config)) for label, config in configs.items()]
     return Section("provenance", "Configuration, environment, times", LEAD, blocks)
-
-
-def _config(model: Model) -> dict[str, Any]:
-    """Of the training where it is still there, else of the evaluation."""
-    return (model.run or model.evaluation).saved
 
 
 def _yaml(config: Mapping[str, Any]) -> str:
@@ -52,42 +46,40 @@ def hide_passwords(text: str) -> str:
     return "\n".join(hide_password(line) for line in text.splitlines())
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values as texts."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", hide_passwords("null" if value is None else str(value))
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted keys and values as texts, passwords hidden."""
+    values = flatten(config).items()
+    return {key: hide_passwords("null" if value is None else str(value)) for key, value in values}
 
 
-def _differences(context: Context, configs: dict[str, dict[str, Any]]) -> Block:
+def _differences(configs: dict[str, dict[str, Any]]) -> Block:
     if len(configs) == 1:
-        return Text("One run: there is nothing to compare. Its configuration is below.")
-    values = {label: dict(flat(config)) for label, config in configs.items()}
-    keys = list(dict.fromkeys(key for one in values.values() for key in one if not key.startswith(IGNORED)))
-    rows = [
-        Row(key, [one.get(key, "") for one in values.values()])
-        for key in keys
-        if len({one.get(key) for one in values.values()}) > 1
-    ]
-    if not rows:
-        return Text("The runs have the same configuration.")
-    return Table(f"The {len(rows)} settings that differ", ["key", *values], rows, numeric=False)
+        return Paragraph("One run: there is nothing to compare. Its configuration is below.")
+    runs = [settings(config) for config in configs.values()]
+    keys = dict.fromkeys(key for run in runs for key in run if not key.startswith(IGNORED))
+    differing = [key for key in keys if len({run.get(key) for run in runs}) > 1]
+    if not differing:
+        return Paragraph("The runs have the same configuration.")
+    rows = [[key, *(run.get(key, "") for run in runs)] for key in differing]
+    return _text_table(f"The {len(rows)} settings that differ", ["key", *configs], rows)
+
+
+def _text_table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    return Table(title, columns, rows, align="l" * len(columns))
 
 
 def _environments(context: Context) -> Table:
     """A column per run, or one for all where they are equal."""
-    found = {model.label: _environment(model) for model in context.models}
-    if len({tuple(one.items()) for one in found.values()}) == 1:
-        found = {"all runs" if len(found) > 1 else next(iter(found)): next(iter(found.values()))}
-    names = list(next(iter(found.values())))
-    rows = [Row(name, [one[name] for one in found.values()]) for name in names]
-    return Table("Environment", ["", *found], rows, numeric=False)
+    columns = {run.label: _environment(run) for run in context.runs}
+    first = next(iter(columns))
+    if all(column == columns[first] for column in columns.values()):
+        columns = {"all runs" if len(columns) > 1 else first: columns[first]}
+    rows = [[name, *(column[name] for column in columns.values())] for name in next(iter(columns.values()))]
+    return _text_table("Environment", ["", *columns], rows)
 
 
-def _environment(model: Model) -> dict[str, str]:
-    saved = read_json((model.run or model.evaluation).folder / ENVIRONMENT_FILE)
+def _environment(run: ReportedRun) -> dict[str, str]:
+    saved = read_json((run.trained or run.evaluation).folder / ENVIRONMENT_FILE)
     packages = saved.get("packages", {})
     return {
         "Python": str(saved.get("python")),
@@ -99,26 +91,23 @@ def _environment(model: Model) -> dict[str, str]:
 
 
 def _times(context: Context) -> Table:
-    """Every time that training has written, and that of the evaluation."""
-    found = {model.label: _seconds(model, context.part) for model in context.models}
-    names = list(dict.fromkeys(name for one in found.values() for name in one))
+    """The times of training and of the evaluation."""
+    seconds = {run.label: _seconds(run, context.part) for run in context.runs}
+    names = list(dict.fromkeys(name for times in seconds.values() for name in times))
     rows = [
-        Row(label, [_duration(one[name]) if name in one else "" for name in names], context.color(label))
-        for label, one in found.items()
+        context.row(label, *(_duration(times[name]) if name in times else "" for name in names))
+        for label, times in seconds.items()
     ]
     return Table("Times", ["run", *names], rows)
 
 
-def _seconds(model: Model, part: str) -> dict[str, float]:
+def _seconds(run: ReportedRun, part: str) -> dict[str, float]:
     times: dict[str, float] = {}
-    if model.run is not None and (path := model.run.folder / TIME_FILE).is_file():
+    if run.trained is not None and (path := run.trained.folder / TIME_FILE).is_file():
         times = {name.replace("_", " "): float(value) for name, value in read_json(path).items()}
-    own = _evaluation_times(model.evaluation.folder).get(str(model.record["model"]), {})
-    return times | ({f"evaluation, {part}": float(own[part])} if part in own else {})
-
-
-def _evaluation_times(folder: Path) -> dict[str, Any]:
-    return read_json(folder / TIME_FILE) if (folder / TIME_FILE).is_file() else {}
+    path = run.evaluation.folder / "time.json"
+    evaluation = read_json(path).get(str(run.record["model"]), {}) if path.is_file() else {}
+    return times | ({f"evaluation, {part}": float(evaluation[part])} if part in evaluation else {})
 
 
 def _duration(seconds: float) -> str:

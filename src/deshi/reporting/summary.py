@@ -1,20 +1,19 @@
-"""The section that answers first: which model is how good, how sure that is, and what makes it doubtful."""
+"""Section of headline figures: models with intervals, paired tests, every run by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from deshi.comparison.comparison import Comparison, Model
-from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.tables import tables_of
-from deshi.rendering import Table as ComparisonTable
-from deshi.reporting.blocks import Block, Cards, Picture, Pictures, Row, Section, Table, Text
+from deshi.comparison import Comparison, Model, compare_evaluations, percent, tables_of
+from deshi.rendering import Cell, Table, paragraphs
+from deshi.reporting.blocks import Block, Cards, Details, Picture, Pictures, Section
 from deshi.reporting.context import Context, title_of
-from deshi.reporting.drawing import Pen, baseline_pen, model_pen
+from deshi.reporting.drawing import LineStyle, baseline_style, model_style
 from deshi.reporting.figures import Span, rows_height, spans
-from deshi.reporting.models import baseline_figure, baseline_names
+from deshi.reporting.runs import baseline_figure, baseline_names
 
-SHOWN = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
+METRICS = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
 MOST_ROWS = 12
 """A longer table of tests is collapsed."""
 
@@ -22,36 +21,36 @@ MOST_ROWS = 12
 def section(context: Context, protocol: str) -> Section:
     """Headline figures, intervals, paired tests, and the table of all runs."""
     comparison = compare_evaluations(
-        [model.evaluation for model in context.models],
-        part=context.part, metrics=[context.metric], with_baselines=True,
-    )  # fmt: skip
+        [run.evaluation for run in context.runs], part=context.part, metrics=[context.metric], with_baselines=True
+    )
     lead = (
         f"How well the true next item is ranked on {context.part}. {protocol} Intervals and tests say how sure a "
         f"figure is with regard to other users; the spread over seeds is shown where there are several."
     )
-    blocks: list[Block] = [_cards(context, comparison)]
-    blocks.append(Pictures([_forest(context, comparison), *_differences(context, comparison)]))
-    figures, *tests = tables_of(comparison)
-    blocks += [_table_of(context, figures), Text(figures.caption, "note")]
-    blocks += [Text(note, "note") for note in comparison.notes]
-    blocks.append(_runs(context))
-    for sheet in tests:
-        blocks += [_table_of(context, sheet), Text(sheet.caption, "note")]
+    figures, *tests = [_compared(context, table) for table in tables_of(comparison)]
+    blocks: list[Block] = [
+        _cards(context, comparison),
+        Pictures([_forest(context, comparison), *_differences(context, comparison)]),
+        figures,
+        *paragraphs(*comparison.notes, tone="note"),
+        _runs(context),
+        *(Details(table.title, table) if len(table.rows) > MOST_ROWS else table for table in tests),
+    ]
     return Section("summary", "Summary", lead, blocks)
 
 
-def _pens(context: Context, comparison: Comparison) -> dict[str, Pen]:
-    """Of models and baselines, by the comparison's labels."""
-    colors = {model.group: model.color for model in context.models}
-    baselines = baseline_names(context.models)
-    pens = {}
+def _styles(context: Context, comparison: Comparison) -> dict[str, LineStyle]:
+    """Line styles of the compared models and baselines."""
+    colors = {run.model: run.color for run in context.runs}
+    baselines = baseline_names(context.runs)
+    styles = {}
     for model in comparison.models:
         if model.name in colors:
-            pens[model.name] = model_pen(model.name, colors[model.name])
+            styles[model.name] = model_style(model.name, colors[model.name])
         else:
             number = baselines.index(model.kind) if model.kind in baselines else 0
-            pens[model.name] = baseline_pen(model.name, number)
-    return pens
+            styles[model.name] = baseline_style(model.name, number)
+    return styles
 
 
 def _cards(context: Context, comparison: Comparison) -> Cards:
@@ -61,8 +60,8 @@ def _cards(context: Context, comparison: Comparison) -> Cards:
     cards = [_best(f"Best model, {metric}", trained, comparison)] if trained else []
     if baselines:
         cards.append(_best(f"Best baseline, {metric}", baselines, comparison))
-    examples = int(context.models[0].evaluation.metrics[f"{context.part}/n_examples"])
-    cards.append(("Examples", f"{examples:,}", f"asked on {context.part}"))
+    examples = int(context.runs[0].evaluation.metrics[f"{context.part}/n_examples"])
+    cards.append(("Examples", f"{examples:,}", f"on {context.part}"))
     if context.data is not None:
         counts = context.data.bundle.manifest["counts"]
         remark = f"{counts['users']:,} users, {counts['interactions']:,} events"
@@ -72,88 +71,77 @@ def _cards(context: Context, comparison: Comparison) -> Cards:
 
 def _best(title: str, models: Sequence[Model], comparison: Comparison) -> tuple[str, str, str]:
     (metric,) = comparison.metrics
-    label = max((model.name for model in models), key=lambda name: comparison.figures[name][metric].mean)
-    one = comparison.figures[label][metric]
-    return title, f"{one.mean:.4f}", f"{label}, {one.low:.4f} to {one.high:.4f}"
+    name = max((model.name for model in models), key=lambda name: comparison.figures[name][metric].mean)
+    figure = comparison.figures[name][metric]
+    return title, f"{figure.mean:.4f}", f"{name}, {figure.low:.4f} to {figure.high:.4f}"
 
 
 def _forest(context: Context, comparison: Comparison) -> Picture:
+    """Every model's figure with its interval, the best on top."""
     (metric,) = comparison.metrics
-    pens, figures = _pens(context, comparison), {label: each[metric] for label, each in comparison.figures.items()}
-    order = sorted(figures, key=lambda label: -figures[label].mean)
-    shown = []
-    for label in order:
-        one = figures[label]
-        points = one.by_seed if len(one.by_seed) > 1 else ()
-        shown.append(Span(pens[label], one.mean, one.low, one.high, points))
-    title = f"{title_of(metric)} on {context.part}"
-    seeds = " Small points are single seeds." if any(span.points for span in shown) else ""
-    return context.studio.picture(
-        "summary", title,
-        f"Mean and {_percent(comparison)} interval over users, the best on top; baselines are grey.{seeds}",
-        spans(shown, title_of(metric)), height=rows_height(len(shown)),
+    styles, figures = _styles(context, comparison), {name: each[metric] for name, each in comparison.figures.items()}
+    values = []
+    for name in sorted(figures, key=lambda name: -figures[name].mean):
+        figure = figures[name]
+        points = figure.by_seed if len(figure.by_seed) > 1 else ()
+        values.append(Span(styles[name], figure.mean, figure.low, figure.high, points))
+    seeds = " Small points are single seeds." if any(span.points for span in values) else ""
+    return context.figures.picture(
+        "summary", f"{title_of(metric)} on {context.part}",
+        f"Mean and {percent(comparison.confidence)} interval over users, the best on top; baselines are grey.{seeds}",
+        spans(values, title_of(metric)), height=rows_height(len(values)),
     )  # fmt: skip
 
 
 def _differences(context: Context, comparison: Comparison) -> list[Picture]:
     """Every model against the best one; intervals of paired differences are narrower than the figures' own."""
     (metric,) = comparison.metrics
-    anchor, pens = comparison.compared_with(metric), _pens(context, comparison)
-    shown = []
+    best, styles = comparison.compared_with(metric), _styles(context, comparison)
+    values = []
     for test in comparison.tests:
-        if test.second == anchor:
-            shown.append(Span(pens[test.first], test.difference, test.low, test.high))
-        elif test.first == anchor:
-            shown.append(Span(pens[test.second], -test.difference, -test.high, -test.low))
-    if not shown:
+        if test.second == best:
+            values.append(Span(styles[test.first], test.difference, test.low, test.high))
+        elif test.first == best:
+            values.append(Span(styles[test.second], -test.difference, -test.high, -test.low))
+    if not values:
         return []
-    shown.sort(key=lambda span: -span.value)
-    title = f"Difference to {anchor}, the best"
-    picture = context.studio.picture(
-        "summary-differences", title,
-        f"Mean difference in {title_of(metric)} for the same users, with its {_percent(comparison)} interval. An "
-        f"interval that reaches 0 is no proof of a difference.",
-        spans(shown, f"difference in {title_of(metric)}", zero_line=True), height=rows_height(len(shown)),
+    values.sort(key=lambda span: -span.value)
+    picture = context.figures.picture(
+        "summary-differences", f"Difference to {best}, the best",
+        f"Mean difference in {title_of(metric)} for the same users, with its {percent(comparison.confidence)} "
+        f"interval. An interval that reaches 0 is no proof of a difference.",
+        spans(values, f"difference in {title_of(metric)}", zero_line=True), height=rows_height(len(values)),
     )  # fmt: skip
     return [picture]
 
 
-def _percent(comparison: Comparison) -> str:
-    return f"{100 * comparison.confidence:.4g}%"
-
-
-def _table_of(context: Context, sheet: ComparisonTable) -> Table:
-    """A table of the comparison without the column that names the one metric."""
-    colors = {model.group: model.color for model in context.models}
-    kept = [number for number, name in enumerate(sheet.columns) if name != "Metric" and number]
-    rows = []
-    for cells in sheet.cells:
-        texts = [f"{cells[number].text}\n{cells[number].detail}".strip() for number in kept]
-        bold = [place for place, number in enumerate(kept) if cells[number].bold]
-        rows.append(Row(cells[0].text, texts, colors.get(cells[0].text), bold))
-    columns = [sheet.columns[0], *(sheet.columns[number] for number in kept)]
-    return Table(sheet.title, columns, rows, collapsed=len(rows) > MOST_ROWS)
+def _compared(context: Context, table: Table) -> Table:
+    """A table of the comparison with the page's colours, without the column that names the one metric."""
+    colors = {run.model: run.color for run in context.runs}
+    kept = [number for number, name in enumerate(table.columns) if name != "Metric"]
+    rows = [[row[number] for number in kept] for row in table.cells]
+    return replace(
+        table,
+        columns=[table.columns[number] for number in kept],
+        rows=[[replace(first, color=colors.get(first.text)), *others] for first, *others in rows],
+        align="".join(table.sides[number] for number in kept),
+    )
 
 
 def _runs(context: Context) -> Table:
     """Every run by itself, on all metrics; the best of a column is bold."""
     part, k = context.part, context.k
-    figures = {model.label: dict(model.evaluation.metrics) for model in context.models}
-    for name in baseline_names(context.models):
-        found = {metric: baseline_figure(context.models, name, part, f"{metric}@{k}") for metric in SHOWN}
-        figures[name] = {f"{part}/{metric}@{k}": value for metric, value in found.items() if value is not None}
-    keys = [f"{part}/{metric}@{k}" for metric in SHOWN]
-    if all(one.get(f"{part}/hr@{k}") == one.get(f"{part}/recall@{k}") for one in figures.values()):
+    figures = {run.label: dict(run.evaluation.metrics) for run in context.runs}
+    for name in baseline_names(context.runs):
+        values = {metric: baseline_figure(context.runs, name, part, f"{metric}@{k}") for metric in METRICS}
+        figures[name] = {f"{part}/{metric}@{k}": value for metric, value in values.items() if value is not None}
+    keys = [f"{part}/{metric}@{k}" for metric in METRICS]
+    if all(each.get(f"{part}/hr@{k}") == each.get(f"{part}/recall@{k}") for each in figures.values()):
         keys.remove(f"{part}/hr@{k}")  # one target an example: HR is Recall
-    best = {key: max(one.get(key, -1.0) for one in figures.values()) for key in keys}
-    rows = [
-        Row(
-            label,
-            [f"{one[key]:.4f}" if key in one else "" for key in keys],
-            context.color(label),
-            [place for place, key in enumerate(keys) if one.get(key) == best[key]],
-        )
-        for label, one in figures.items()
-    ]
+    best = {key: max(each.get(key, -1.0) for each in figures.values()) for key in keys}
+    rows = []
+    for label, each in figures.items():
+        cells = [Cell(f"{each[key]:.4f}", bold=each[key] == best[key]) if key in each else Cell("") for key in keys]
+        rows.append(context.row(label, *cells))
     columns = ["model", *(title_of(key.partition("/")[2]) for key in keys)]
     return Table(f"Every run and baseline at {k}, {part}", columns, rows)

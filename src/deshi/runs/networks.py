@@ -12,7 +12,7 @@ from deshi.configuration.schemas import FitConfig, PathsConfig, TeachConfig, Tra
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.hardware import training_device
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer
 from deshi.runs.run import Run, load_bundle
 from deshi.teachers.base import Resources
@@ -46,7 +46,7 @@ def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = N
     return Resources(bundle, cfg.paths.cache, student, training_device(cfg.train.accelerator), scorer)
 
 
-def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[Student, dict[str, Any]]:
+def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[SequentialRecommender, dict[str, Any]]:
     run = Run.open(name, paths)
     run.check_same_data(bundle)
     return run.student(), run.record

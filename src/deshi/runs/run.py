@@ -37,7 +37,7 @@ from deshi.configuration.schemas import (
 from deshi.configuration.targets import build
 from deshi.data.bundle import MANIFEST, Bundle
 from deshi.data.splits import Split
-from deshi.models.base import Recommender, Student
+from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.scorers import Scorer, scorer_of
 from deshi.rendering import Block, Result, paragraphs
 from deshi.runs.weights import load_weights
@@ -220,8 +220,9 @@ class Run(Result):
         Raises:
             DeshiError: with both fingerprints.
         """
-        file = self.folder / DATA_FILE
-        fingerprint = read_json(file)["fingerprint"] if file.is_file() else self.record["data_fingerprint"]
+        interrupted = self.stage in SCHEMAS and not self.finished
+        recorded = read_json(self.folder / DATA_FILE)["fingerprint"] if interrupted else self.record["data_fingerprint"]
+        fingerprint = str(recorded)
         if fingerprint != bundle.fingerprint:
             raise DeshiError(
                 f"The run {self.folder} was made on data with fingerprint {fingerprint[:16]}, but {bundle.path} has "
@@ -279,21 +280,21 @@ class Run(Result):
         load_weights(network, self.folder / WEIGHTS_FILE)
         return network.eval()
 
-    def student(self) -> Student:
+    def student(self) -> SequentialRecommender:
         """The trained student, in evaluation mode.
 
         Raises:
             DeshiError: as :meth:`network`, or for a network without hidden states and an item table.
         """
         network = self.network()
-        if not isinstance(network, Student):
+        if not isinstance(network, SequentialRecommender):
             raise DeshiError(
                 f"The run {self.folder} holds a {type(network).__name__}, expected a network with hidden states and an "
                 "item table, such as a run of deshi fit."
             )
         return network
 
-    def selected_student(self) -> Student:
+    def selected_student(self) -> SequentialRecommender:
         """The student that validation selected, before any refit, in evaluation mode.
 
         Raises:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.caser import Caser
-from deshi.models.layers import ItemEmbedding
+from deshi.models.item_table import ItemEmbedding
 from deshi.serving.onnx_network import INPUTS, OUTPUT
 from deshi.types import PAD, DeshiError
 
@@ -33,7 +33,7 @@ class LastHidden(nn.Module):
         student: traceable, see :func:`traceable`.
     """
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: SequentialRecommender) -> None:
         super().__init__()
         self.student = student
 
@@ -42,7 +42,7 @@ class LastHidden(nn.Module):
         return self.student.encode_last(items, lengths).float()
 
 
-def write_graph(student: Student, path: Path) -> None:
+def write_graph(student: SequentialRecommender, path: Path) -> None:
     """Write the graph of ``student.encode_last``: inputs ``items`` and ``lengths``, output ``hidden``.
 
     It is traced by ``torch.export`` with dynamic batch and length, the latter up to the student's ``max_length``.
@@ -82,7 +82,7 @@ def _strip(model: Any) -> None:
         part.doc_string = None
 
 
-def traceable(student: Student) -> Student:
+def traceable(student: SequentialRecommender) -> SequentialRecommender:
     """A copy in evaluation whose item table is plain numbers and whose parts torch.export can follow.
 
     It computes the same. Recurrent layers become ONNX's own, since tracing would unroll them to a fixed length, and
@@ -101,7 +101,7 @@ def traceable(student: Student) -> Student:
     return plain
 
 
-def merged(student: Student) -> Student:
+def merged(student: SequentialRecommender) -> SequentialRecommender:
     """A copy in evaluation whose input embedding is one table of numbers, whatever it was computed from."""
     own = copy.deepcopy(student).cpu().float().eval()
     with torch.no_grad():

@@ -25,7 +25,7 @@ LIST = 10
 """Length of the lists that are compared."""
 
 
-class OnnxScorer:
+class OnnxScorer(Scorer):
     """A bundle's graph and item table as a :class:`~deshi.models.scorers.Scorer`, computing as the engine does.
 
     Args:

@@ -9,8 +9,7 @@ from typing import Any
 
 from deshi.artifacts import write_json
 from deshi.auditing.finding import Finding, in_order
-from deshi.auditing.pair import audit_pair
-from deshi.auditing.pair_reading import Names
+from deshi.auditing.pair import Names, audit_pair
 from deshi.auditing.provenance import audit_soft_labels
 from deshi.auditing.result import AuditResult, Checked
 from deshi.auditing.run import audit

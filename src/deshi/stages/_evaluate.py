@@ -221,8 +221,7 @@ def _trained_name(subject: _Subject) -> str | None:
 def _measure_run(subject: _Subject, evaluation_set: EvaluationSet, device: str) -> Measurement:
     if subject.scorer is None:
         raise DeshiError("There is no run to evaluate: give run=FOLDER or run=latest.")
-    vectors = getattr(subject.scorer, "item_vectors", None)
-    return measure_model(subject.scorer, evaluation_set, device, vectors() if callable(vectors) else None)
+    return measure_model(subject.scorer, evaluation_set, device, subject.scorer.item_vectors())
 
 
 def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: EvaluationSet) -> AnswerGenerator | None:

@@ -21,8 +21,8 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation.leaks import leaked_targets
-from deshi.models.base import Student
-from deshi.models.scorers import StudentScorer
+from deshi.models.base import SequentialRecommender
+from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run
 from deshi.serving.approximate_search import ItemIndex, Recall, build_index, measure_recall, wants_index
 from deshi.serving.bundle import (
@@ -57,7 +57,7 @@ class _Exported:
     """What is written: the run, its student with a merged table, and how it is to be asked."""
 
     run: Run
-    student: Student
+    student: SequentialRecommender
     examples: Examples
     filter_seen: bool
 
@@ -100,7 +100,7 @@ def _check_free(output: Path) -> None:
 def _load(run: Run) -> _Exported:
     _check_exportable(run)
     scorer = run.scorer()
-    if not isinstance(scorer, StudentScorer):
+    if not isinstance(scorer.network, SequentialRecommender):
         raise _not_a_student(run, type(scorer).__name__)
     examples = run.split.examples(run.bundle, "test")
     if not len(examples):
@@ -108,8 +108,7 @@ def _load(run: Run) -> _Exported:
             f"The split of {run.folder} has no test example to compare the graph with the student on. Expected a split "
             "with test events."
         )
-    student = merged(scorer.student)
-    return _Exported(run, student, examples, run.config.eval.filter_seen)
+    return _Exported(run, merged(scorer.network), examples, run.config.eval.filter_seen)
 
 
 def _check_exportable(run: Run) -> None:
@@ -117,7 +116,7 @@ def _check_exportable(run: Run) -> None:
     record, cfg = run.record, run.config
     node: dict[str, Any] = cfg.student if isinstance(cfg, FitConfig) else getattr(cfg, "teacher", {})
     kind = import_target(node["_target_"])
-    if not (isinstance(kind, type) and issubclass(kind, Student)):
+    if not (isinstance(kind, type) and issubclass(kind, SequentialRecommender)):
         raise _not_a_student(run, record["model"])
     if getattr(cfg, "cross_fit", 0):
         raise _not_a_student(run, f"{cfg.cross_fit} cross-fitted {record['model']} networks")  # type: ignore[attr-defined]
@@ -148,7 +147,7 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     return parities
 
 
-def _table(student: Student) -> np.ndarray:
+def _table(student: SequentialRecommender) -> np.ndarray:
     return np.ascontiguousarray(student.item_table().detach().float().numpy())
 
 
@@ -173,7 +172,7 @@ def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, 
     graph = OnnxScorer(network, table, exported.student.max_length)
     bundle, examples = exported.run.bundle, _sample(exported.examples, exported.run.bundle, cfg.parity.users)
     return compare_scorers(
-        StudentScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
+        SequentialScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
     )
 
 

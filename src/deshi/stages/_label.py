@@ -23,6 +23,7 @@ from deshi.rendering import Block, Result, paragraphs
 from deshi.runs import Run, fold_folder, with_named_runs
 from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
@@ -31,9 +32,6 @@ from deshi.training.selection import choose
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
-
-VECTORS = {"scoring": "item_vectors", "text": "text_vectors"}
-"""Methods of a scorer that give vectors of the items."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +73,30 @@ def run(cfg: LabelConfig) -> LabelResult:
     if augmentation != Augmentation():
         augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
     rows, positions = _rows(cfg, trained, bundle, split, augmented)
-    meta = {
+    teacher = {
         "name": record["model"], "run": source.name, "weights": _identity(source.folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
         "refit": trained.train.refit,
     }  # fmt: skip
-    vectors = None if cfg.vectors == "none" else getattr(scorer, VECTORS[cfg.vectors], None)
-    known = vectors() if callable(vectors) else None
-    if known is None and cfg.vectors == "text":
+    vectors = {"none": lambda: None, "scoring": scorer.item_vectors, "text": scorer.text_vectors}[cfg.vectors]()
+    if vectors is None and cfg.vectors == "text":
         raise DeshiError(
             f"vectors=text, but {record['model']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
+    labeller = Labeller(
+        scorer, augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), cfg.filter_seen, cfg.normalise,
+        cfg.batch_size, device, cfg.min_context,
+    )  # fmt: skip
     soft_labels = write_soft_labels(
-        scorer,
-        augmented or bundle,
+        labeller,
         rows,
         store_path(cfg.paths.soft_labels, cfg.store or source.name),
-        k=min(cfg.k, bundle.n_items),
-        meta=meta,
+        teacher=teacher,
         positions=positions,
-        filter_seen=cfg.filter_seen,
-        score_kind=getattr(scorer, "score_kind", "score"),
-        normalise=cfg.normalise,
+        score_kind=scorer.score_kind,
         dtype=cfg.dtype,
-        item_embeddings=None if known is None else torch.from_numpy(known),
-        batch=cfg.batch_size,
-        min_context=cfg.min_context,
-        device=device,
+        item_embeddings=None if vectors is None else torch.from_numpy(vectors),
         force=cfg.force,
     )
     return LabelResult(soft_labels)

@@ -8,6 +8,7 @@ from deshi.configuration.schemas import LabelImportConfig
 from deshi.configuration.targets import build
 from deshi.runs import load_bundle
 from deshi.soft_labels.foreign.readers import Imported
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.writer import write_lists
 from deshi.stages._label import LabelResult
@@ -27,9 +28,9 @@ def run(cfg: LabelImportConfig) -> LabelResult:
         log.info("%s", note)
     soft_labels = write_lists(
         *imported.found.aligned(),
-        bundle,
+        Histories.of(bundle),
         store_path(cfg.paths.soft_labels, cfg.store),
-        meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
+        teacher={"name": imported.program, "source": cfg.source, "notes": imported.notes},
         score_kind=imported.found.score_kind,
         dtype=cfg.dtype,
         item_embeddings=imported.embeddings,

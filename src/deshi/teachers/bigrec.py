@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.losses.base import Loss
 from deshi.models.base import Recommender, check_histories
 from deshi.teachers.base import Resources
 from deshi.teachers.grounding import (
@@ -153,7 +154,7 @@ class BigRec(Recommender):
                 f"{longest} tokens, but the LLM reads {window}. Lower one of the two."
             )
 
-    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The mean cross-entropy of the answers' tokens, a scalar.
 
         Args:

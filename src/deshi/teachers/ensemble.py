@@ -15,19 +15,20 @@ from torch import Tensor
 
 from deshi.data.example_batches import ExampleBatches
 from deshi.evaluation.rank_collector import RankCollector
-from deshi.models.scorers import PositionScorer, Scorer, StudentScorer
-from deshi.teachers.base import Resources
-from deshi.teachers.cross_fit import CrossFitted
-from deshi.types import Batch, DeshiError
+from deshi.models.scorers import Scorer, SequentialScorer
+from deshi.teachers.base import FittedTeacher, Resources
+from deshi.types import Batch, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
 
 Scale = Literal["softmax", "log_softmax", "zscore", "reciprocal_rank"]
+SCORE_KINDS = {"softmax": ScoreKind.PROBABILITY, "log_softmax": ScoreKind.LOGIT}
+"""Meaning of the sums, by scale: a sum of logarithms is a logit. Of the other scales only the order has a meaning."""
 MOST_WEIGHTS = 200
 """Weight vectors that are tried at most."""
 
 
-class Ensemble:
+class Ensemble(FittedTeacher):
     """The weighted sum of the normalised scores of finished runs, students and teachers alike.
 
     Models of different kinds, trained separately and added by their scores, are the strongest simple teacher
@@ -63,40 +64,28 @@ class Ensemble:
         self.device = resources.device
         loaded = [resources.load_scorer(name, self.device) for name in members]
         self.scorers: list[Scorer] = [scorer for scorer, _ in loaded]
+        self.score_kind = SCORE_KINDS.get(scale, ScoreKind.SCORE)
+        self.max_length = min(scorer.max_length for scorer in self.scorers)
         self.weights = None if weights is None else [weight / sum(weights) for weight in weights]
-
-    @property
-    def score_kind(self) -> str:
-        """What the scores are, see :mod:`deshi.soft_labels.manifest`: a sum of logarithms is a logit."""
-        return {"softmax": "probability", "log_softmax": "logit"}.get(self.scale, "score")
-
-    @property
-    def max_length(self) -> int:
-        """The longest history that every member reads in one pass; 0 if one of them can't."""
-        readers = [one.max_length for one in self.scorers if isinstance(one, PositionScorer)]
-        return min(readers) if len(readers) == len(self.scorers) else 0
 
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32, the weighted sum."""
         return self._sum([scorer.scores(batch) for scorer in self.scorers])
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
-        """``(P, n_items)`` float32, see :class:`~deshi.models.scorers.PositionScorer`."""
-        readers = [one for one in self.scorers if isinstance(one, PositionScorer)]
-        if len(readers) < len(self.scorers):
-            raise DeshiError("A member of this ensemble answers for whole histories only: use scores().")
-        return self._sum([one.position_scores(batch, where) for one in readers])
+        """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
+        return self._sum([scorer.position_scores(batch, where) for scorer in self.scorers])
 
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the members' item tables side by side, of mean square 1 each; None if there is none."""
-        tables = [scorer.item_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer)]
+        tables = [scorer.item_vectors() for scorer in self.scorers if isinstance(scorer, SequentialScorer)]
         scaled = [table / np.sqrt(np.square(table).mean()).clip(min=1e-12) for table in tables]
         return np.concatenate(scaled, axis=1) if scaled else None
 
     def text_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` a language model's vectors of the items: those of the first member that is made of some."""
-        found = (scorer.text_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer | CrossFitted))
-        return next((vectors for vectors in found if vectors is not None), None)
+        members = (scorer.text_vectors() for scorer in self.scorers)
+        return next((vectors for vectors in members if vectors is not None), None)
 
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
         if self.weights is None:

@@ -91,7 +91,7 @@ class ItemVectors(FromFiles):
         return self._after(batch.items, rows, batch.lengths - 1)
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
-        """``(P, n_items)`` float32, see :class:`~deshi.models.scorers.PositionScorer`."""
+        """``(P, n_items)`` float32, see :meth:`~deshi.models.scorers.Scorer.position_scores`."""
         rows, columns = where.nonzero(as_tuple=True)
         return self._after(batch.items, rows, columns)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from deshi.arrays import offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
-from deshi.teachers.base import Resources
+from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.file_readers import (
     column_names,
     fingerprints,
@@ -39,7 +39,7 @@ _CHUNK = 1 << 22
 """Numbers of a matrix that are checked at a time."""
 
 
-class FromFiles:
+class FromFiles(FittedTeacher):
     """What all have in common: the state of a teacher that is a file is the file, known by its sha256."""
 
     def __init__(self, n_items: int, bundle: Bundle, files: list[Path | None]) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deshi.models.base import Student, check_histories, keep_latest
+from deshi.losses.base import Loss
+from deshi.models.base import SequentialRecommender, check_histories, keep_latest
+from deshi.models.item_table import ItemEmbedding
 from deshi.models.layers import Dropout
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora_answers import (
@@ -37,7 +39,7 @@ PREFIXES = 4
 """Beginnings of each history that a training step with ``prompt.mode=per_prefix`` takes, drawn anew at every step."""
 
 
-class ILoRA(Student):
+class ILoRA(SequentialRecommender):
     """iLoRA (Kong et al., NeurIPS 2024, arXiv 2408.10159), https://github.com/AkaliKong/iLoRA.
 
     A frozen language model reads a history; the items' embeddings in the prompt and the gate over the LoRA experts come
@@ -96,7 +98,7 @@ class ILoRA(Student):
             del self.items
         else:
             with torch.no_grad():
-                self.items.weight[1:] = known.item_table()
+                cast(ItemEmbedding, self.items).weight[1:] = known.item_table()
         if objective == "generate":
             for part in (self.head, *((self.align,) if self.align is not None else (self.items,))):
                 part.requires_grad_(False)
@@ -117,13 +119,13 @@ class ILoRA(Student):
         return self.objective != "dense"
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode`."""
+        """See :meth:`SequentialRecommender.encode`."""
         inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
         hidden = self.encode_at(items, lengths, inside)
         return hidden.new_zeros(*items.shape, self.dim).masked_scatter(inside[..., None], hidden)
 
     def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode_last`: one prompt a history, whatever the mode."""
+        """See :meth:`SequentialRecommender.encode_last`: one prompt a history, whatever the mode."""
         columns = torch.arange(items.shape[1], device=items.device)
         return self.encode_at(items, lengths, columns == (lengths - 1)[:, None])
 
@@ -134,13 +136,20 @@ class ILoRA(Student):
         return cast(Tensor, self.head(states.float()))
 
     def item_table(self) -> Tensor:
-        """See :meth:`Student.item_table`."""
+        """See :meth:`SequentialRecommender.item_table`."""
         if self.align is None:
             return super().item_table()
         every = torch.arange(self.n_items, device=self.align.weight.device)
         return cast(Tensor, self.align(self.network.project(every)))
 
-    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def merged(self) -> ILoRA:
+        """Itself: its item table is trained numbers, or comes from the language model."""
+        return self
+
+    def text_vectors(self) -> None:
+        """None: the language model reads titles, no vectors."""
+
+    def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The loss that ``objective`` names; with ``per_prefix`` over some of each history's positions."""
         terms = [] if self.objective == "generate" else [self._dense_loss(batch, loss)]
         if self.objective != "dense":
@@ -178,7 +187,7 @@ class ILoRA(Student):
         with torch.no_grad():
             return self.network.prompt(self.network.tokens.questions(items, candidates), items, lengths)
 
-    def _dense_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def _dense_loss(self, batch: Batch, loss: Loss) -> Tensor:
         where = batch.targets != PAD
         if self.prompt.mode == "per_prefix":
             where = self.draws.some(where, PREFIXES)
@@ -295,7 +304,9 @@ def _chunks(order: Tensor, sizes: list[int]) -> Iterator[Tensor]:
         start = stop
 
 
-def _check(n_items: int, known: Student, name: str, prompt: Prompt, lora: InstanceLora, max_length: int) -> None:
+def _check(
+    n_items: int, known: SequentialRecommender, name: str, prompt: Prompt, lora: InstanceLora, max_length: int
+) -> None:
     if known.n_items != n_items:
         raise DeshiError(
             f"The student {name} knows {known.n_items} items, but the data have {n_items}. Train it on these data."

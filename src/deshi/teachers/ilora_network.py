@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.layers import Dropout
 from deshi.teachers.instance_lora import InstanceLora, inject, is_adapter, lora_layers
 from deshi.teachers.llm import LoadedLLM
@@ -90,7 +90,7 @@ class InstanceLLM(nn.Module):
     mark: Tensor
 
     def __init__(
-        self, loaded: LoadedLLM, student: Student, tokens: ItemTokens, lora: InstanceLora, dropout: float
+        self, loaded: LoadedLLM, student: SequentialRecommender, tokens: ItemTokens, lora: InstanceLora, dropout: float
     ) -> None:
         super().__init__()
         self.llm = cast(nn.Module, loaded.model).requires_grad_(False).eval()

@@ -7,7 +7,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from deshi.models.layers import Dropout, ItemEmbedding
+from deshi.models.item_table import ItemEmbedding, ItemTable
+from deshi.models.layers import Dropout
 from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.item_embeddings import ItemEmbeddings
@@ -62,14 +63,14 @@ class Text(SASRec):
         self.described = embeddings.describe(resources.cache, resources.device)
         if len(vectors) != n_items:
             raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
-        self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)  # type: ignore[assignment]
+        self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)
 
     def describe(self) -> dict[str, Any]:
         """What a run's record says of it."""
         return {"encoder": self.described}
 
 
-class TextTable(nn.Module):
+class TextTable(ItemTable):
     """Items' vectors made from their texts' by two layers, in the place of an ID table.
 
     Args:
@@ -105,6 +106,10 @@ class TextTable(nn.Module):
         """``(n_items, dim)``."""
         adapted = self._adapt(self.vectors)
         return adapted if self.offset is None else adapted + self.offset.table()
+
+    def text_vectors(self) -> Tensor:
+        """``(n_items, D)`` the frozen embeddings, centred and scaled."""
+        return self.vectors
 
     def _adapt(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.contract(self.dropout(self.activation(self.expand(x)))))

@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: keep the best student, write the learning curve."""
+"""Callbacks of the trainer: the best network kept, freed memory returned, the learning curve written."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ import polars as pl
 
 from deshi.artifacts import atomic_file
 from deshi.hardware import release_memory
-from deshi.models.base import merged
 from deshi.runs import save_weights
 from deshi.training.module import MONITOR, TrainingModule
 
 
 class KeepBest(L.Callback):
-    """Saves the student's weights whenever the validation metric improves.
+    """Saves the network's weights whenever the validation metric improves.
 
     Args:
         path: of the safetensors file.
 
     Attributes:
         best: the best value so far, minus infinity before the first validation.
-        epochs: number of epochs that the best student was trained for, 0 before the first validation.
+        epochs: number of epochs that the best network was trained for, 0 before the first validation.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,15 +37,15 @@ class KeepBest(L.Callback):
         """Compare and save."""
         value = float(trainer.callback_metrics[MONITOR])
         if value > self.best and isinstance(pl_module, TrainingModule):
-            save_weights(merged(pl_module.result), self.path)
+            save_weights(pl_module.result.merged(), self.path)
             self.best, self.epochs = value, trainer.current_epoch + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know."""
+        """The state that a resumed run continues from."""
         return {"best": self.best, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a resumed run's state."""
+        """Continue a resumed run."""
         self.best, self.epochs = state_dict["best"], state_dict["epochs"]
 
 
@@ -70,13 +69,13 @@ class LearningCurve(L.Callback):
 
     Args:
         path: of the CSV file.
-        tell: receives a line of text for each epoch.
+        write_line: receives a line of text for each epoch.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, write_line: Callable[[str], None]) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
-        self._tell = tell
+        self._write_line = write_line
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -87,19 +86,19 @@ class LearningCurve(L.Callback):
         """Add the epoch's row and write the file anew."""
         metrics = cast(TrainingModule, pl_module).epoch_summary()
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
-            found = trainer.callback_metrics.items()
-            metrics |= {name: float(value) for name, value in found if name.startswith("validation/")}
+            logged = trainer.callback_metrics.items()
+            metrics |= {name: float(value) for name, value in logged if name.startswith("validation/")}
         seconds = time.perf_counter() - self._start
         row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 3), **metrics}
         self.rows.append(row)
         with atomic_file(self.path) as temporary:
             pl.DataFrame(self.rows, infer_schema_length=None).write_csv(temporary)
-        self._tell(", ".join(f"{name} {value:.5g}" for name, value in row.items()))
+        self._write_line(", ".join(f"{name} {value:.5g}" for name, value in row.items()))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a resumed run's rows."""
+        """Continue a resumed run's rows."""
         self.rows = list(state_dict["rows"])

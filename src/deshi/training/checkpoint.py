@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: one safetensors file, the structure around the tensors as JSON in its header."""
+"""Checkpoints without pickle: safetensors files with the structure around the tensors as JSON in the header."""
 
 from __future__ import annotations
 

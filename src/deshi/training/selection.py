@@ -1,4 +1,4 @@
-"""Selection strategies at work: the run that a strategy looks at, its evidence, and what it chose."""
+"""The choice of rows by a configured selection strategy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from deshi.configuration.schemas import PathsConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.distillation.selection import SelectionStrategy
-from deshi.distillation.selection_inputs import Evidence
-from deshi.models.base import Student
+from deshi.distillation.selection_inputs import SelectionInputs
+from deshi.models.base import SequentialRecommender
 from deshi.runs import Run
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.store import SoftLabels
@@ -52,8 +52,8 @@ def choose(
         ``(R,)`` over all events of ``histories``.
 
     Raises:
-        DeshiError: for a node that is no strategy, a student of other data or of another split, and evidence that the
-            strategy needs and there isn't.
+        DeshiError: for a node that is no strategy, a student of other data or of another split, or inputs that
+            the strategy needs and that don't exist.
     """
     strategy = build(node)
     if not isinstance(strategy, SelectionStrategy):
@@ -62,11 +62,11 @@ def choose(
         )
     student = None if strategy.student is None else _student(paths, strategy.student, bundle, split)
     lists = soft_labels if "teacher" in strategy.needs else None
-    evidence = Evidence(histories, rows, student, lists, device)
-    return strategy.choose(evidence, np.random.Generator(np.random.SFC64([seed, _STREAM])))
+    inputs = SelectionInputs(histories, rows, student, lists, device)
+    return strategy.choose(inputs, np.random.Generator(np.random.SFC64([seed, _STREAM])))
 
 
-def _student(paths: PathsConfig, name: str, bundle: Bundle, split: dict[str, Any]) -> Student:
+def _student(paths: PathsConfig, name: str, bundle: Bundle, split: dict[str, Any]) -> SequentialRecommender:
     """The student that validation selected, if it knows nothing that the choice must not depend on."""
     run = Run.open(name, paths)
     run.check_same_data(bundle)

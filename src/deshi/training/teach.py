@@ -72,9 +72,9 @@ class TeacherTraining(Training):
         )
 
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
-        describe, size = getattr(student, "describe", dict), self.cfg.teacher.get(VALIDATION_EXAMPLES)
+        size = self.cfg.teacher.get(VALIDATION_EXAMPLES)
         sampled = {} if size is None else {VALIDATION_EXAMPLES: size}
-        return super()._record(student, epochs, curve, trainer) | sampled | describe()
+        return super()._record(student, epochs, curve, trainer) | sampled | student.describe()
 
 
 def asked(cfg: TeachConfig, examples: Examples) -> Examples:

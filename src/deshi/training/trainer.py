@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import read_json, write_json
@@ -33,8 +33,9 @@ from deshi.data.extra_histories import MoreHistories
 from deshi.data.ranges import inside
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Examples, Split
+from deshi.distillation.objective import Objective
 from deshi.hardware import choose_precision, set_threads, training_device
-from deshi.models.base import Recommender, merged
+from deshi.models.base import Recommender
 from deshi.runs import load_weights, new_network, save_weights, write_record
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO
@@ -142,7 +143,7 @@ class Training:
         starts, ends = self._only(self.split.refit_ranges(self.bundle))
         curve, trainer = self._train("refit", starts, ends, None, epochs, None)
         seconds["student_refit_time"] = round(_total_seconds(curve), 3)
-        return merged(cast(TrainingModule, trainer.lightning_module).result)
+        return cast(TrainingModule, trainer.lightning_module).result.merged()
 
     def _train(
         self, phase: str, starts: Ints, ends: Ints, examples: Examples | None, epochs: int, best: KeepBest | None
@@ -181,14 +182,12 @@ class Training:
     def _module(self, starts: Ints, ends: Ints, examples: Examples | None) -> tuple[TrainingModule, DataModule]:
         cfg, train = self.cfg, self.cfg.train
         counts = torch.from_numpy(target_counts(self.bundle, starts, ends))
-        student, loss = self.objective(counts)
-        data = data_module(cfg, self.bundle, starts, ends, examples, student.max_length, self.more_histories())
-        take_counts = getattr(loss, "set_counts", None)
-        if callable(take_counts):
-            take_counts(counts)
+        network, objective = self.objective(counts)
+        objective.set_counts(counts)
+        data = data_module(cfg, self.bundle, starts, ends, examples, network.max_length, self.more_histories())
         module = TrainingModule(
-            student,
-            loss,
+            network,
+            objective,
             train.learning_rate,
             train.betas,
             train.weight_decay,
@@ -200,13 +199,13 @@ class Training:
         )
         return module, data
 
-    def objective(self, counts: Tensor) -> tuple[Recommender, nn.Module]:
-        """The network as it is trained, and what it is trained on.
+    def objective(self, counts: Tensor) -> tuple[Recommender, Objective]:
+        """The network to train and its objective.
 
         Args:
             counts: ``(n_items,)`` how often each item is a training target.
         """
-        return self._new_network(), build(self.cfg.loss)
+        return self._new_network(), Objective(build(self.cfg.loss))
 
     def more_histories(self) -> MoreHistories | None:
         """Histories beside the bundle's that are trained on."""

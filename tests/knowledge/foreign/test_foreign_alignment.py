@@ -16,6 +16,7 @@ from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
 from deshi.soft_labels.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
 from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED, contained
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_lists
 from deshi.types import PAD, DeshiError
@@ -109,7 +110,9 @@ def test_aligned_rows_become_a_store(tmp_path: Path, bundle: Bundle) -> None:
     assert (
         rows.tolist() == [1, 10] and items.tolist() == [[1, PAD], [0, 1]] and scores.tolist() == [[-2, 0], [-0.5, -2]]
     )
-    write_lists(rows, items, scores, bundle, tmp_path / "k", meta={"name": "t"}, score_kind=found.score_kind)
+    write_lists(
+        rows, items, scores, Histories.of(bundle), tmp_path / "k", teacher={"name": "t"}, score_kind=found.score_kind
+    )
     store = SoftLabels.load(tmp_path / "k", bundle, check=True)
     assert np.flatnonzero(store.covered).tolist() == [1, 10]
     unscored = align_rows(replace(foreign, scores=None), bundle, map_by_index(bundle))

@@ -15,10 +15,11 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import delimited, records
-from deshi.data.sources.columns import Columns, item_frame, unique_items
+from deshi.data.sources.columns import Columns
 from deshi.data.sources.delimited import Layout
-from deshi.data.sources.fetch import Address, Place, fetch
-from deshi.data.sources.files import Shelf, merge_records
+from deshi.data.sources.fetch import Address, Location, fetch
+from deshi.data.sources.files import SourceFiles, merge_records
+from deshi.data.sources.item_tables import first_items
 from deshi.types import DeshiError
 
 TEXTS = ("category", "brand", "description")
@@ -118,44 +119,44 @@ class Amazon:
         """
         log = BadRowLog(bad_rows or BadRows())
         file = RELEASES[self.year].variants[self.variant]
-        reviews = self._shelf(file.addresses, cache)
+        reviews = self._files(file.addresses, cache)
         interactions = self._interactions(reviews, file, log)
-        shelves = [reviews]
+        sources = [reviews]
         items = None
         if self.metadata and not (self.path is not None and self.path.is_file() and not reviews.is_archive):
-            shelves.append(self._shelf(RELEASES[self.year].metadata, cache))
-            items = self._items(shelves[-1], log)
-        return RawData(interactions, items, "ms", merge_records(shelves), log.report())
+            sources.append(self._files(RELEASES[self.year].metadata, cache))
+            items = self._items(sources[-1], log)
+        return RawData(interactions, items, "ms", merge_records(sources), log.report())
 
-    def _shelf(self, addresses: tuple[str, ...], cache: Path) -> Shelf:
+    def _files(self, addresses: tuple[str, ...], cache: Path) -> SourceFiles:
         if self.path is not None:
-            return Shelf(self.path)
+            return SourceFiles(self.path)
         folder = f"amazon-{self.year}/{self.variant if addresses != RELEASES[self.year].metadata else 'metadata'}"
-        places: list[Place] = [
+        locations: list[Location] = [
             Address(url, f"{folder}/{url.rsplit('/', 1)[1]}")
-            for url in (one.format(self.category) for one in addresses)
+            for url in (address.format(self.category) for address in addresses)
         ]
-        fetched = fetch(f"Amazon {self.year} {self.category}", places, cache)
-        return Shelf(fetched.path, fetched.record)
+        fetched = fetch(f"Amazon {self.year} {self.category}", locations, cache)
+        return SourceFiles(fetched.path, fetched.record)
 
     def _names(self, addresses: tuple[str, ...]) -> list[str]:
         """The file's names, packed and unpacked."""
         name = addresses[0].format(self.category).rsplit("/", 1)[1]
         return [name, name.removesuffix(".gz")]
 
-    def _interactions(self, shelf: Shelf, file: _File, log: BadRowLog) -> pl.DataFrame:
-        alone = self.path is not None and self.path.is_file() and not shelf.is_archive
-        name = shelf.path.name if alone else shelf.need(*self._names(file.addresses))
-        with shelf.local(name) as path:
+    def _interactions(self, files: SourceFiles, file: _File, log: BadRowLog) -> pl.DataFrame:
+        alone = self.path is not None and self.path.is_file() and not files.is_archive
+        name = files.path.name if alone else files.need(*self._names(file.addresses))
+        with files.local(name) as path:
             if file.layout is None:
-                return records.read_interactions(path, shelf.label(name), file.columns, log)
-            return delimited.read_interactions(path, shelf.label(name), file.layout, file.columns, log)
+                return records.read_interactions(path, files.label(name), file.columns, log)
+            return delimited.read_interactions(path, files.label(name), file.layout, file.columns, log)
 
-    def _items(self, shelf: Shelf, log: BadRowLog) -> pl.DataFrame:
-        name = shelf.need(*self._names(RELEASES[self.year].metadata))
-        with shelf.local(name) as path:
-            rows = list(_item_rows(path, shelf.label(name), log))
-        return unique_items(item_frame(rows, TEXTS))
+    def _items(self, files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
+        name = files.need(*self._names(RELEASES[self.year].metadata))
+        with files.local(name) as path:
+            rows = list(_item_rows(path, files.label(name), log))
+        return first_items(rows, TEXTS)
 
 
 def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:

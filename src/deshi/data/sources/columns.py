@@ -1,4 +1,4 @@
-"""From whatever columns a source has to the columns of RawData, with a reason for each row that can't be taken."""
+"""A source's columns as the columns of RawData, with a reason for each malformed row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.times import check_unit, to_timestamps
-from deshi.types import ITEM, RATING, TIMESTAMP, TITLE, USER, DeshiError
+from deshi.types import ITEM, RATING, TIMESTAMP, USER, DeshiError
 
 REASON = "__reason__"
 
@@ -59,21 +59,20 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     """
     user, item = ids(frame[columns.user]), ids(frame[columns.item])
     time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit)
-    made = {USER: user, ITEM: item, TIMESTAMP: time}
+    converted = pl.DataFrame({USER: user, ITEM: item, TIMESTAMP: time})
+    # The first reason that applies is the one that is told.
     reason = (
         pl.when(_blank(USER)).then(pl.lit("no user id"))
         .when(_blank(ITEM)).then(pl.lit("no item id"))
         .when(pl.col(TIMESTAMP).is_null()).then(pl.lit(f"no valid timestamp (time_unit={columns.unit})"))
     )  # fmt: skip
     if columns.rating is not None:
-        raw = frame[columns.rating]
-        made[RATING] = _ratings(raw)
-        given = raw.is_not_null() & (raw.cast(pl.String) != "")
-        made["__given__"] = given
-        wrong = pl.col("__given__") & ~pl.col(RATING).is_finite().fill_null(False)
+        ratings = frame[columns.rating]
+        converted = converted.with_columns(_numbers(ratings).alias(RATING))
+        is_rated = pl.lit(ratings.is_not_null() & (ratings.cast(pl.String) != ""))
+        wrong = is_rated & ~pl.col(RATING).is_finite().fill_null(False)
         reason = reason.when(wrong).then(pl.lit("rating is not a finite number"))
-    done = pl.DataFrame({name: series.alias(name) for name, series in made.items()})
-    return done.with_columns(reason.otherwise(None).alias(REASON)).drop("__given__", strict=False)
+    return converted.with_columns(reason.otherwise(None).alias(REASON))
 
 
 def ids(column: pl.Series) -> pl.Series:
@@ -90,7 +89,7 @@ def _blank(name: str) -> pl.Expr:
     return text.is_null() | (text.str.strip_chars() == "") | text.is_in(["nan", "NaN"])
 
 
-def _ratings(column: pl.Series) -> pl.Series:
+def _numbers(column: pl.Series) -> pl.Series:
     if column.dtype == pl.String:
         column = column.str.strip_chars()
     return column.cast(pl.Float64, strict=False).cast(pl.Float32)
@@ -103,7 +102,7 @@ def good_rows(converted: pl.DataFrame) -> pl.DataFrame:
 
 def take(converted: pl.DataFrame, original: pl.DataFrame, label: str, first_row: int, log: BadRowLog) -> pl.DataFrame:
     """Log the bad rows by their number in the source (``first_row`` for the first) and return the good ones."""
-    for row in converted.select(pl.col(REASON).is_not_null().arg_true()).to_series().to_list():
+    for row in converted[REASON].is_not_null().arg_true().to_list():
         content = ", ".join(str(value) for value in original.row(row))
         log.add(label, first_row + row, converted[REASON][row], content)
     return good_rows(converted)
@@ -114,17 +113,3 @@ def not_empty(frame: pl.DataFrame, label: str) -> pl.DataFrame:
     if frame.is_empty():
         raise DeshiError(f"{label} is empty: it has no rows. Check that it is the right file.")
     return frame
-
-
-def item_frame(rows: Sequence[tuple[str | None, ...]], names: Sequence[str]) -> pl.DataFrame:
-    """An item table (``item_id``, ``title``, further text columns ``names``) from rows of text; empty text is null."""
-    schema = {name: pl.String() for name in (ITEM, TITLE, *names)}
-    frame = pl.DataFrame(rows, schema=schema, orient="row")
-    text = [pl.col(name).str.strip_chars() for name in (TITLE, *names)]
-    return frame.with_columns(pl.when(column != "").then(column) for column in text)
-
-
-def unique_items(items: pl.DataFrame) -> pl.DataFrame:
-    """The first row of every item id, in their order; rows without an id go."""
-    known = items.filter(pl.col(ITEM).is_not_null() & (pl.col(ITEM) != ""))
-    return known.unique(subset=[ITEM], keep="first", maintain_order=True)

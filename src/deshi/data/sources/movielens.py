@@ -6,18 +6,18 @@ https://doi.org/10.1145/2827872. Research use; no redistribution without permiss
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
-from deshi.data.sources.columns import Columns, item_frame
+from deshi.data.sources.columns import Columns
 from deshi.data.sources.delimited import Layout, iterate_rows, read_interactions
-from deshi.data.sources.fetch import Address, Package, Place, fetch
-from deshi.data.sources.files import Shelf
-from deshi.types import DeshiError
+from deshi.data.sources.fetch import Address, Location, Package, fetch
+from deshi.data.sources.files import SourceFiles
+from deshi.data.sources.item_tables import item_table
+from deshi.types import ITEM, TITLE, DeshiError
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens/"
 _COLUMNS = Columns("user_id", "item_id", "timestamp", "rating", "s")
@@ -83,22 +83,22 @@ class MovieLens:
             DeshiError: see :class:`deshi.data.raw.Source`.
         """
         log = BadRowLog(bad_rows or BadRows())
-        shelf = self._shelf(cache)
+        files = self._files(cache)
         release = RELEASES[self.version]
-        if release.format == "u" and shelf.find("u.data") is None:
-            interactions, items = _read_atomic(shelf, log)
+        if release.format == "u" and files.find("u.data") is None:
+            interactions, items = _read_atomic(files, log)
         else:
             reader = {"u": _read_u, "dat": _read_dat, "csv": _read_csv}[release.format]
-            interactions, items = reader(shelf, release.encoding, log)
-        return RawData(interactions, items, "ms", shelf.records(), log.report())
+            interactions, items = reader(files, release.encoding, log)
+        return RawData(interactions, items, "ms", files.records(), log.report())
 
-    def _shelf(self, cache: Path) -> Shelf:
+    def _files(self, cache: Path) -> SourceFiles:
         if self.path is not None:
-            return Shelf(self.path)
-        fetched = fetch(f"MovieLens {self.version}", self.places(), cache)
-        return Shelf(fetched.path, fetched.record)
+            return SourceFiles(self.path)
+        fetched = fetch(f"MovieLens {self.version}", self.locations(), cache)
+        return SourceFiles(fetched.path, fetched.record)
 
-    def places(self) -> list[Place]:
+    def locations(self) -> list[Location]:
         """Where this version's files are had, best first."""
         release = RELEASES[self.version]
         name = f"{release.archive}.zip"
@@ -109,62 +109,55 @@ class MovieLens:
 Tables = tuple[pl.DataFrame, "pl.DataFrame | None"]
 
 
-def _ratings(shelf: Shelf, name: str, layout: Layout, columns: Columns, log: BadRowLog) -> pl.DataFrame:
-    with shelf.local(name) as path:
-        return read_interactions(path, shelf.label(name), layout, columns, log)
+def _ratings(files: SourceFiles, name: str, layout: Layout, columns: Columns, log: BadRowLog) -> pl.DataFrame:
+    with files.local(name) as path:
+        return read_interactions(path, files.label(name), layout, columns, log)
 
 
-def _items(shelf: Shelf, name: str, layout: Layout, log: BadRowLog) -> pl.DataFrame:
-    with shelf.local(name) as path:
-        rows = list(_item_rows(iterate_rows(path, layout), shelf.label(name), layout, log))
-    return item_frame(rows, ["category"])
+def _items(files: SourceFiles, name: str, layout: Layout, log: BadRowLog) -> pl.DataFrame:
+    """Item id, title and genres of an item file, whatever the version."""
+    rows, lines, label = [], [], files.label(name)
+    with files.local(name) as path:
+        for number, fields in iterate_rows(path, layout):
+            if number == 1 and fields[0] in ("movieId", "item_id:token"):
+                continue
+            item = _parse_item(fields, layout.separator)
+            if isinstance(item, str):
+                log.add(label, number, item, layout.separator.join(fields))
+            else:
+                rows.append(item)
+                lines.append(number)
+    table = pl.DataFrame(rows, schema={name: pl.String for name in (ITEM, TITLE, "category")}, orient="row")
+    return item_table(table, lines, (ITEM, TITLE, None), label, log)
 
 
-def _read_u(shelf: Shelf, encoding: str, log: BadRowLog) -> Tables:
+def _read_u(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:
     """100K: ``u.data`` with tabs, ``u.item`` with bars and one column of 0 or 1 a genre."""
-    interactions = _ratings(shelf, shelf.need("u.data"), Layout("\t", _NAMES), _COLUMNS, log)
-    found = shelf.find("u.item")
-    return interactions, None if found is None else _items(shelf, found, Layout("|", encoding=encoding), log)
+    interactions = _ratings(files, files.need("u.data"), Layout("\t", _NAMES), _COLUMNS, log)
+    items_file = files.find("u.item")
+    return interactions, None if items_file is None else _items(files, items_file, Layout("|", encoding=encoding), log)
 
 
-def _read_dat(shelf: Shelf, encoding: str, log: BadRowLog) -> Tables:
+def _read_dat(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:
     """1M and 10M: ``ratings.dat`` and ``movies.dat`` with double colons."""
-    interactions = _ratings(shelf, shelf.need("ratings.dat"), Layout("::", _NAMES), _COLUMNS, log)
-    found = shelf.find("movies.dat")
-    return interactions, None if found is None else _items(shelf, found, Layout("::", encoding=encoding), log)
+    interactions = _ratings(files, files.need("ratings.dat"), Layout("::", _NAMES), _COLUMNS, log)
+    items_file = files.find("movies.dat")
+    return interactions, None if items_file is None else _items(files, items_file, Layout("::", encoding=encoding), log)
 
 
-def _read_csv(shelf: Shelf, encoding: str, log: BadRowLog) -> Tables:
+def _read_csv(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:
     """20M and later: ``ratings.csv`` and ``movies.csv``, titles in quotes."""
-    interactions = _ratings(shelf, shelf.need("ratings.csv"), Layout(","), _CSV, log)
-    found = shelf.find("movies.csv")
+    interactions = _ratings(files, files.need("ratings.csv"), Layout(","), _CSV, log)
+    items_file = files.find("movies.csv")
     layout = Layout(",", quoted=True, encoding=encoding)
-    return interactions, None if found is None else _items(shelf, found, layout, log)
+    return interactions, None if items_file is None else _items(files, items_file, layout, log)
 
 
-def _read_atomic(shelf: Shelf, log: BadRowLog) -> Tables:
+def _read_atomic(files: SourceFiles, log: BadRowLog) -> Tables:
     """100K as RecBole's wheel ships it: its ``.inter`` is ``u.data`` byte for byte below a header line."""
-    interactions = _ratings(shelf, shelf.need("ml-100k.inter", "u.data"), Layout("\t"), _ATOMIC, log)
-    found = shelf.find("ml-100k.item")
-    return interactions, None if found is None else _items(shelf, found, Layout("\t"), log)
-
-
-def _item_rows(
-    rows: Iterable[tuple[int, list[str]]], label: str, layout: Layout, log: BadRowLog
-) -> Iterator[tuple[str, str, str]]:
-    """Item id, title and genres of every good row of an item file, whatever the version."""
-    seen: set[str] = set()
-    for number, fields in rows:
-        if number == 1 and fields[0] in ("movieId", "item_id:token"):
-            continue
-        parsed = _parse_item(fields, layout.separator)
-        if isinstance(parsed, tuple) and parsed[0] in seen:
-            parsed = f"item id {parsed[0]} was given before"
-        if isinstance(parsed, str):
-            log.add(label, number, parsed, layout.separator.join(fields))
-        else:
-            seen.add(parsed[0])
-            yield parsed
+    interactions = _ratings(files, files.need("ml-100k.inter", "u.data"), Layout("\t"), _ATOMIC, log)
+    items_file = files.find("ml-100k.item")
+    return interactions, None if items_file is None else _items(files, items_file, Layout("\t"), log)
 
 
 def _parse_item(fields: list[str], separator: str) -> tuple[str, str, str] | str:
@@ -174,8 +167,6 @@ def _parse_item(fields: list[str], separator: str) -> tuple[str, str, str] | str
         fields = [fields[0], "::".join(fields[1:-1]), fields[-1]]
     if len(fields) != expected:
         return f"{len(fields)} columns, expected {expected}"
-    if not fields[0].strip():
-        return "no item id"
     if separator == "|":
         genres = [genre for genre, flag in zip(_GENRES, fields[5:], strict=True) if flag == "1"]
         return fields[0], fields[1], ", ".join(genres)

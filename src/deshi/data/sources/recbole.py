@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
-from deshi.data.sources.columns import Columns, item_frame
-from deshi.data.sources.delimited import Layout, iterate_rows, read_header, read_interactions
-from deshi.data.sources.files import Shelf
+from deshi.data.sources.columns import Columns
+from deshi.data.sources.delimited import Layout, read_header, read_interactions, read_texts
+from deshi.data.sources.files import SourceFiles
+from deshi.data.sources.item_tables import item_table
 from deshi.data.sources.times import manifest_unit
 from deshi.types import DeshiError
 
@@ -58,62 +59,33 @@ class RecBole:
             DeshiError: see :class:`deshi.data.raw.Source`.
         """
         log = BadRowLog(bad_rows or BadRows())
-        shelf = Shelf(self.path)
-        inter = self._find(shelf, ".inter")
+        files = SourceFiles(self.path)
+        inter = self._find(files, ".inter")
         if inter is None:
             raise DeshiError(f"{self.path} holds no {self.name or 'NAME'}.inter file. Check data.source.path and name.")
-        with shelf.local(inter) as path:
-            columns = _typed(self.columns, read_header(path, shelf.label(inter), _LAYOUT), shelf.label(inter))
-            interactions = read_interactions(path, shelf.label(inter), _LAYOUT, columns, log)
-        item = self._find(shelf, ".item")
-        items = None if item is None else self._items(shelf, item, log)
-        return RawData(interactions, items, manifest_unit(columns.unit), shelf.records(), log.report())
+        with files.local(inter) as path:
+            columns = _typed(self.columns, read_header(path, files.label(inter), _LAYOUT), files.label(inter))
+            interactions = read_interactions(path, files.label(inter), _LAYOUT, columns, log)
+        item = self._find(files, ".item")
+        items = None if item is None else self._items(files, item, log)
+        return RawData(interactions, items, manifest_unit(columns.unit), files.records(), log.report())
 
-    def _find(self, shelf: Shelf, suffix: str) -> str | None:
+    def _find(self, files: SourceFiles, suffix: str) -> str | None:
         if self.name is not None:
-            return shelf.find(self.name + suffix)
-        found = shelf.ending(suffix)
-        if len(found) > 1:
-            raise DeshiError(f"{self.path} holds several {suffix} files ({', '.join(found)}). Set data.source.name.")
-        return found[0] if found else None
+            return files.find(self.name + suffix)
+        names = files.ending(suffix)
+        if len(names) > 1:
+            raise DeshiError(f"{self.path} holds several {suffix} files ({', '.join(names)}). Set data.source.name.")
+        return names[0] if names else None
 
-    def _items(self, shelf: Shelf, name: str, log: BadRowLog) -> pl.DataFrame | None:
-        """The item table: the title, and every other field that holds words."""
-        with shelf.local(name) as path:
-            header = read_header(path, shelf.label(name), _LAYOUT)
-            fields = [field.rpartition(":")[0] for field in header]
-            if self.columns.item not in fields:
-                raise DeshiError(f"{shelf.label(name)} has no field {self.columns.item}; it has {', '.join(fields)}.")
-            key = fields.index(self.columns.item)
-            wanted = [self.title] if self.title is not None else list(_TITLES)
-            title = next((fields.index(field) for field in wanted if field in fields), None)
-            if self.title is not None and title is None:
-                raise DeshiError(f"{shelf.label(name)} has no field {self.title}; it has {', '.join(fields)}.")
-            others = [place for place in range(len(fields)) if place not in (key, title)]
-            rows = self._item_rows(path, shelf.label(name), header, (key, title, others), log)
-        return item_frame(rows, [fields[place] for place in others])
-
-    def _item_rows(
-        self, path: Path, label: str, header: list[str], places: tuple[int, int | None, list[int]], log: BadRowLog
-    ) -> list[tuple[str | None, ...]]:
-        key, title, others = places
-        rows: dict[str, tuple[str | None, ...]] = {}
-        for number, fields in iterate_rows(path, _LAYOUT):
-            if number == 1:
-                continue
-            reason = None
-            if len(fields) != len(header):
-                reason = f"{len(fields)} columns, expected {len(header)}"
-            elif not fields[key].strip():
-                reason = "no item id"
-            elif fields[key] in rows:
-                reason = f"item id {fields[key]} was given before"
-            if reason is not None:
-                log.add(label, number, reason, "\t".join(fields))
-                continue
-            name = None if title is None else fields[title]
-            rows[fields[key]] = (fields[key], name, *(fields[place] for place in others))
-        return list(rows.values())
+    def _items(self, files: SourceFiles, name: str, log: BadRowLog) -> pl.DataFrame:
+        """The item table: the title, and every other field."""
+        label = files.label(name)
+        with files.local(name) as path:
+            table, lines = read_texts(path, label, _LAYOUT, log)
+        table = table.rename(lambda field: field.rpartition(":")[0])
+        title = self.title or next((field for field in _TITLES if field in table.columns), None)
+        return item_table(table, lines, (self.columns.item, title, None), label, log)
 
 
 def _typed(columns: Columns, header: list[str], label: str) -> Columns:

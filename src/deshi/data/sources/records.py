@@ -14,7 +14,7 @@ import polars as pl
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
-from deshi.data.sources.slow_reader import Hunt
+from deshi.data.sources.slow_reader import SlowReader
 from deshi.types import DeshiError
 
 _PAIR = re.compile(
@@ -31,9 +31,9 @@ def read_interactions(path: Path, label: str, columns: Columns, log: BadRowLog) 
     """
     frame = _read_fast(path, columns.used)
     if frame is not None:
-        done = convert(frame, columns)
-        if done[REASON].null_count() == done.height:
-            return not_empty(good_rows(done), label)
+        converted = convert(frame, columns)
+        if converted[REASON].null_count() == converted.height:
+            return not_empty(good_rows(converted), label)
     return not_empty(_read_slowly(path, label, columns, log), label)
 
 
@@ -53,14 +53,14 @@ def _read_fast(path: Path, used: list[str]) -> pl.DataFrame | None:
 
 
 def _read_slowly(path: Path, label: str, columns: Columns, log: BadRowLog) -> pl.DataFrame:
-    hunt = Hunt(columns, label, ", ")
+    reader = SlowReader(columns.used, ", ")
     for number, record in iterate_records(path, label, flat=True):
         if isinstance(record, str):
-            hunt.reject(number, "not a JSON object or Python dictionary", record)
+            reader.reject(number, "not a JSON object or Python dictionary", record)
         else:
             values = (record.get(name) for name in columns.used)
-            hunt.add(number, [None if value is None else str(value) for value in values])
-    return hunt.finish(log)
+            reader.add(number, [None if value is None else str(value) for value in values])
+    return reader.finish(columns, label, log)
 
 
 def iterate_records(path: Path, label: str, flat: bool = False) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -78,6 +78,19 @@ def iterate_records(path: Path, label: str, flat: bool = False) -> Iterator[tupl
                     yield number, parse_record(text, flat)
         except (OSError, EOFError) as error:
             raise DeshiError(f"{label} is a damaged archive ({error}). Fetch it again.") from error
+
+
+def read_texts(path: Path, label: str, log: BadRowLog) -> tuple[pl.DataFrame, list[int]]:
+    """All fields of a file of records as text, and the line of each record."""
+    rows, lines = [], []
+    for number, record in iterate_records(path, label):
+        if isinstance(record, str):
+            log.add(label, number, "not a JSON object or Python dictionary", record)
+        else:
+            rows.append({name: text_of(value) for name, value in record.items()})
+            lines.append(number)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame(rows, schema={name: pl.String for name in names}), lines
 
 
 def parse_record(text: str, flat: bool = False) -> dict[str, Any] | str:

@@ -15,9 +15,10 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, FileRecord, RawData
 from deshi.data.sources.columns import Columns, convert, not_empty, take
+from deshi.data.sources.item_tables import item_table
 from deshi.data.sources.records import text_of
 from deshi.data.sources.times import manifest_unit
-from deshi.types import ITEM, TITLE, DeshiError
+from deshi.types import DeshiError
 
 CHUNK = 100_000
 _PASSWORD = re.compile(r"(://[^:/@]*):.*@|(password\s*=\s*)(?:'[^']*'|\S+)")
@@ -82,7 +83,9 @@ class SQL:
         if self.items_query is not None:
             table = _ask(dsn, self.items_query)
             files.append(FileRecord("items_query", _digest(table), hide_password(dsn)))
-            items = self._items(table, log)
+            rows = range(1, table.height + 1)
+            label = "data.source.items_query (row numbers)"
+            items = item_table(table, rows, (self.items_id, self.items_title, None), label, log)
         unit = manifest_unit(self.columns.unit)
         return RawData(not_empty(interactions, "The answer of data.source.query"), items, unit, files, log.report())
 
@@ -93,21 +96,6 @@ class SQL:
         if not value:
             raise DeshiError(f"The environment variable {self.dsn_env} is not set, expected the database's address.")
         return value
-
-    def _items(self, table: pl.DataFrame, log: BadRowLog) -> pl.DataFrame:
-        wanted = [self.items_id, *([self.items_title] if self.items_title else [])]
-        if missing := [name for name in wanted if name not in table.columns]:
-            raise DeshiError(f"The answer of data.source.items_query has no column {', '.join(missing)}.")
-        others = [name for name in table.columns if name not in wanted]
-        title = table[self.items_title] if self.items_title else pl.Series([None] * table.height, dtype=pl.String)
-        named = {ITEM: table[self.items_id], TITLE: title, **{name: table[name] for name in others}}
-        items = pl.DataFrame({name: column.cast(pl.String) for name, column in named.items()})
-        bad = items[ITEM].is_null() | ~items[ITEM].is_first_distinct()
-        for row in bad.arg_true().to_list():
-            log.add(
-                "data.source.items_query (row numbers)", row + 1, "no item id, or not a new one", str(items.row(row))
-            )
-        return items.filter(~bad)
 
 
 def _ask(dsn: str, query: str) -> pl.DataFrame:

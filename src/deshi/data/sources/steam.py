@@ -13,9 +13,10 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import records
-from deshi.data.sources.columns import Columns, item_frame, unique_items
+from deshi.data.sources.columns import Columns
 from deshi.data.sources.fetch import Address, fetch
-from deshi.data.sources.files import Shelf, merge_records
+from deshi.data.sources.files import SourceFiles, merge_records
+from deshi.data.sources.item_tables import first_items
 
 TEXTS = ("category", "tags", "brand")
 _COLUMNS = Columns("username", "product_id", "date", None, "date")
@@ -40,28 +41,28 @@ class Steam:
             DeshiError: see :class:`deshi.data.raw.Source`.
         """
         log = BadRowLog(bad_rows or BadRows())
-        shelf = self._shelf("steam_reviews.json.gz", cache)
-        shelves = [shelf]
-        name = shelf.need("steam_reviews.json.gz", "steam_reviews.json", "steam_new.json.gz", "steam_new.json")
-        with shelf.local(name) as path:
-            interactions = records.read_interactions(path, shelf.label(name), _COLUMNS, log)
+        files = self._files("steam_reviews.json.gz", cache)
+        sources = [files]
+        name = files.need("steam_reviews.json.gz", "steam_reviews.json", "steam_new.json.gz", "steam_new.json")
+        with files.local(name) as path:
+            interactions = records.read_interactions(path, files.label(name), _COLUMNS, log)
         items = None
         if self.metadata:
-            shelves.append(self._shelf("steam_games.json.gz", cache))
-            items = _items(shelves[-1], log)
-        return RawData(interactions, items, "ms", merge_records(shelves), log.report())
+            sources.append(self._files("steam_games.json.gz", cache))
+            items = _items(sources[-1], log)
+        return RawData(interactions, items, "ms", merge_records(sources), log.report())
 
-    def _shelf(self, name: str, cache: Path) -> Shelf:
+    def _files(self, name: str, cache: Path) -> SourceFiles:
         if self.path is not None:
-            return Shelf(self.path)
+            return SourceFiles(self.path)
         fetched = fetch("Steam", [Address(address + name, f"steam/{name}") for address in _ADDRESSES], cache)
-        return Shelf(fetched.path, fetched.record)
+        return SourceFiles(fetched.path, fetched.record)
 
 
-def _items(shelf: Shelf, log: BadRowLog) -> pl.DataFrame:
-    name = shelf.need("steam_games.json.gz", "steam_games.json")
-    with shelf.local(name) as path:
-        return unique_items(item_frame(list(_item_rows(path, shelf.label(name), log)), TEXTS))
+def _items(files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
+    name = files.need("steam_games.json.gz", "steam_games.json")
+    with files.local(name) as path:
+        return first_items(list(_item_rows(path, files.label(name), log)), TEXTS)
 
 
 def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:

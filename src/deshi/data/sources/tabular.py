@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import delimited, records
-from deshi.data.sources.columns import Columns, convert, ids, not_empty, take
+from deshi.data.sources.columns import Columns, convert, not_empty, take
 from deshi.data.sources.delimited import Layout
-from deshi.data.sources.files import Shelf, merge_records
+from deshi.data.sources.files import SourceFiles, merge_records
+from deshi.data.sources.item_tables import item_table
 from deshi.data.sources.times import manifest_unit
-from deshi.types import ITEM, TITLE, DeshiError
+from deshi.types import DeshiError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
-
-
-@dataclass(frozen=True)
-class ItemTable:
-    """Where the item table is and which columns of it to read.
-
-    Attributes:
-        path: the file.
-        item: column of item ids.
-        title: column of titles, or None.
-        texts: further columns to keep, as text.
-    """
-
-    path: Path
-    item: str
-    title: str | None
-    texts: tuple[str, ...]
 
 
 class Tabular:
@@ -84,19 +67,19 @@ class Tabular:
             DeshiError: see :class:`deshi.data.raw.Source`.
         """
         log = BadRowLog(bad_rows or BadRows())
-        shelves = [Shelf(self.path)]
-        interactions = self._interactions(shelves[0], log)
+        sources = [SourceFiles(self.path)]
+        interactions = self._interactions(sources[0], log)
         items = None
         if self.items_path is not None:
-            shelves.append(Shelf(self.items_path))
-            items = self._items(shelves[1], log)
+            sources.append(SourceFiles(self.items_path))
+            items = self._items(sources[1], log)
         unit = manifest_unit(self.columns.unit)
-        return RawData(interactions, items, unit, merge_records(shelves), log.report())
+        return RawData(interactions, items, unit, merge_records(sources), log.report())
 
-    def _interactions(self, shelf: Shelf, log: BadRowLog) -> pl.DataFrame:
-        name = _only(shelf)
-        kind, label = _kind(name), shelf.label(name)
-        with shelf.local(name) as path:
+    def _interactions(self, files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
+        name = _only(files)
+        kind, label = _kind(name), files.label(name)
+        with files.local(name) as path:
             if kind == ".parquet":
                 return _read_parquet(path, label, self.columns, log)
             if kind in _JSON:
@@ -112,67 +95,24 @@ class Tabular:
             )
         return Layout(separator, quoted=len(separator) == 1, encoding=self.encoding)
 
-    def _items(self, shelf: Shelf, log: BadRowLog) -> pl.DataFrame:
-        name = _only(shelf)
-        label = shelf.label(name)
-        with shelf.local(name) as path:
-            frame, lines = self._item_rows(path, name, label, log)
-        texts = self.items_text
-        if texts is None:
-            texts = tuple(column for column in frame.columns if column not in (self.items_id, self.items_title))
-        wanted = [self.items_id, *([self.items_title] if self.items_title else []), *texts]
-        if missing := [column for column in wanted if column not in frame.columns]:
-            raise DeshiError(f"{label} has no column {', '.join(missing)}; it has {', '.join(frame.columns)}.")
-        title = pl.col(self.items_title) if self.items_title else pl.lit(None, pl.String)
-        items = frame.select(pl.col(self.items_id).alias(ITEM), title.alias(TITLE), *texts)
-        return _unique(items, lines, label, log)
-
-    def _item_rows(self, path: Path, name: str, label: str, log: BadRowLog) -> tuple[pl.DataFrame, list[int]]:
-        """All columns of the item table as text, and each row's line or row number."""
-        kind = _kind(name)
-        if kind == ".parquet":
-            frame = _parquet(path, label)
-            texts = [ids(column) if column.name == self.items_id else _as_text(column) for column in frame]
-            return pl.DataFrame(texts), list(range(1, frame.height + 1))
-        lines: list[int] = []
-        rows: list[dict[str, str]] = []
-        if kind in _JSON:
-            for number, record in records.iterate_records(path, label):
-                if isinstance(record, str):
-                    log.add(label, number, "not a JSON object or Python dictionary", record)
-                else:
-                    lines.append(number)
-                    rows.append({key: records.text_of(value) for key, value in record.items()})
-            names = list(dict.fromkeys(key for row in rows for key in row))
-            return pl.DataFrame(rows, schema={key: pl.String for key in names}), lines
-        layout = self._layout(kind, name)
-        header = delimited.read_header(path, label, layout)
-        for number, fields in delimited.iterate_rows(path, layout):
-            if number == 1:
-                continue
-            if len(fields) != len(header):
-                log.add(label, number, f"{len(fields)} columns, expected {len(header)}", layout.separator.join(fields))
-                continue
-            lines.append(number)
-            rows.append(dict(zip(header, fields, strict=True)))
-        return pl.DataFrame(rows, schema={key: pl.String for key in header}), lines
+    def _items(self, files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
+        name = _only(files)
+        kind, label = _kind(name), files.label(name)
+        with files.local(name) as path:
+            if kind == ".parquet":
+                table = _parquet(path, label)
+                lines = list(range(1, table.height + 1))
+            elif kind in _JSON:
+                table, lines = records.read_texts(path, label, log)
+            else:
+                table, lines = delimited.read_texts(path, label, self._layout(kind, name), log)
+        return item_table(table, lines, (self.items_id, self.items_title, self.items_text), label, log)
 
 
-def _unique(items: pl.DataFrame, lines: list[int], label: str, log: BadRowLog) -> pl.DataFrame:
-    """The rows with a new item id; the others are malformed. Empty texts become null."""
-    blank = items[ITEM].is_null() | (items[ITEM].str.strip_chars() == "")
-    again = ~items[ITEM].is_first_distinct() & ~blank
-    for row in (blank | again).arg_true().to_list():
-        reason = "no item id" if blank[row] else f"item id {items[ITEM][row]} was given before"
-        log.add(label, lines[row], reason, ", ".join(str(value) for value in items.row(row)))
-    texts = [pl.col(name).str.strip_chars() for name in items.columns[1:]]
-    return items.filter(~(blank | again)).with_columns(pl.when(text != "").then(text) for text in texts)
-
-
-def _only(shelf: Shelf) -> str:
-    names = shelf.ending("")
+def _only(files: SourceFiles) -> str:
+    names = files.ending("")
     if len(names) != 1:
-        raise DeshiError(f"{shelf.path} holds {len(names)} files, expected one table. Give data.source.path its path.")
+        raise DeshiError(f"{files.path} holds {len(names)} files, expected one table. Give data.source.path its path.")
     return names[0]
 
 
@@ -196,9 +136,3 @@ def _read_parquet(path: Path, label: str, columns: Columns, log: BadRowLog) -> p
     columns.check(have, label)
     frame = _parquet(path, label, columns.used)
     return not_empty(take(convert(frame, columns), frame, f"{label} (row numbers)", 1, log), label)
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    if isinstance(column.dtype, pl.List | pl.Struct | pl.Array):
-        return pl.Series(column.name, [records.text_of(value) for value in column.to_list()], dtype=pl.String)
-    return column.cast(pl.String)

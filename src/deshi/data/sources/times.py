@@ -1,4 +1,4 @@
-"""Timestamps in any usual unit, turned into milliseconds since 1970-01-01 UTC."""
+"""Timestamps of any usual unit as milliseconds since 1970-01-01 UTC."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def _from_text(column: pl.Series, unit: str) -> pl.Series:
         return dates.dt.epoch("ms")
     text = text.str.replace(r"^(\d{4}-\d{2}-\d{2}) ", "${1}T").str.replace("Z$", "+00:00")
     text = text.str.replace(r"([+-]\d{2})$", "${1}:00") if text.str.contains(r"T.*[+-]\d{2}$").any() else text
-    found = dates.dt.epoch("ms")
+    times = dates.dt.epoch("ms")
     for form in _ISO:
         naive = text.str.to_datetime(form, time_unit="ms", strict=False).dt.epoch("ms")
         zoned = text.str.to_datetime(form + "%z", time_unit="ms", time_zone="UTC", strict=False).dt.epoch("ms")
-        found = found.zip_with(found.is_not_null(), naive)
-        found = found.zip_with(found.is_not_null(), zoned)
-    return found
+        times = times.zip_with(times.is_not_null(), naive)
+        times = times.zip_with(times.is_not_null(), zoned)
+    return times
 
 
 def detect_unit(column: pl.Series) -> str:

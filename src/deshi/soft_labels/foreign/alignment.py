@@ -14,7 +14,7 @@ from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign import matching
 from deshi.soft_labels.foreign.mapping import ItemMapping
 from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +126,9 @@ class Alignment:
     report: AlignmentReport
 
     @property
-    def score_kind(self) -> Literal["score", "reciprocal_rank"]:
+    def score_kind(self) -> ScoreKind:
         """What :meth:`aligned`'s scores are, in the store's words."""
-        return "score" if self.scores is not None else "reciprocal_rank"
+        return ScoreKind.SCORE if self.scores is not None else ScoreKind.RANK
 
     def aligned(self) -> tuple[Ints, Ints, np.ndarray]:
         """Rows, items and scores of the aligned rows with at least one item, by rising row: what a store is written of.

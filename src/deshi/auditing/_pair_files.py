@@ -1,4 +1,4 @@
-"""Any tool's files of events and predictions, read as text with line numbers, and typed with clear errors."""
+"""Files of events and predictions from any tool, as typed columns with line numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from deshi.configuration.targets import nearest
-from deshi.data.sources.delimited import Layout, iterate_rows, read_header
+from deshi.data.sources.delimited import Layout, read_columns, read_header
+from deshi.data.sources.slow_reader import LINE, Malformed
 from deshi.data.sources.times import to_timestamps
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
 
@@ -60,8 +61,8 @@ class Table:
     bad: int
     examples: list[str]
 
-    def at(self, line: int) -> str:
-        """How a finding names one of its lines."""
+    def location(self, line: int) -> str:
+        """The name of one of its lines in a finding."""
         return f"{self.path.name} {'row' if self.path.suffix == '.parquet' else 'line'} {line}"
 
 
@@ -98,21 +99,24 @@ def _read(
     path: Path, key: str, needed: Mapping[str, str], optional: Mapping[str, tuple[str | None, str]], limit: int
 ) -> Table:
     header = _header(path, key)
-    columns = {role: _own_name(name, USUAL[role], header) for role, name in needed.items()}
-    for role, (given, usual) in optional.items():
-        # targets and training data need no times, so a name that was given for the interactions may be absent there
-        if given is not None and (given in header or key in ("interactions", "predictions")):
-            columns[role] = given
+    # the files of a pair often come from different tools: where one lacks the configured name, it may have the usual
+    columns = {
+        role: USUAL[role] if name not in header and USUAL[role] in header else name for role, name in needed.items()
+    }
+    for role, (name, usual) in optional.items():
+        # targets and training data need no times, so a name that is meant for the interactions may be absent there
+        if name is not None and (name in header or key in ("interactions", "predictions")):
+            columns[role] = name
         elif usual in header:
             columns[role] = usual
     _check_columns(path, key, columns, header)
-    raw, ragged = _rows(path, header, columns)
+    raw, malformed = _rows(path, header, columns)
     typed = _typed(raw)
     reasons = typed["reason"]
-    bad = ragged + [(raw["line"][row], reasons[row], _shown(raw, row)) for row in reasons.is_not_null().arg_true()]
-    bad.sort()
-    examples = [f"line {line}: {reason}: {content}" for line, reason, content in bad[:SHOWN]]
-    total = raw.height + len(ragged)
+    total = raw.height + len(malformed)
+    bad = sorted(malformed + [(raw["line"][row], reasons[row], _shown(raw, row)) for row in
+                              reasons.is_not_null().arg_true()])  # fmt: skip
+    examples = [f"line {line}: {reason}: {content!r}" for line, reason, content in bad[:SHOWN]]
     if total == 0:
         raise DeshiError(f"{path} ({key}) is empty: it has no rows. Check that it is the right file.")
     if len(bad) > limit or len(bad) == total:
@@ -122,11 +126,6 @@ def _read(
             + f"\nRepair the file, check the columns' names ({', '.join(columns.values())}), or raise max_bad_rows."
         )
     return Table(path, typed.filter(reasons.is_null()).drop("reason"), len(bad), examples)
-
-
-def _own_name(given: str, usual: str, header: Sequence[str]) -> str:
-    """The files of a pair often come from different tools: where one lacks the given name, it may have the usual."""
-    return usual if given not in header and usual in header else given
 
 
 def check_named(paths: Mapping[str, Path], names: Names) -> None:
@@ -146,7 +145,7 @@ def check_named(paths: Mapping[str, Path], names: Names) -> None:
 
 def _header(path: Path, key: str) -> list[str]:
     if not path.is_file():
-        near = nearest(path.name, [found.name for found in path.parent.glob("*") if found.is_file()], 1)
+        near = nearest(path.name, [file.name for file in path.parent.glob("*") if file.is_file()], 1)
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
         raise DeshiError(f"{key}={path}: there is no such file.{hint}")
     if path.stat().st_size == 0:
@@ -193,55 +192,26 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
 
 
-def _rows(path: Path, header: list[str], columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[tuple[int, str, str]]]:
-    """The wanted columns under their roles with ``line``, and rows that have not even the right number of fields."""
+def _rows(path: Path, header: list[str], columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[Malformed]]:
+    """``line`` and the columns under their roles, and rows that have not even the right number of fields."""
+    used = list(dict.fromkeys(columns.values()))
+    malformed: list[Malformed] = []
     if path.suffix == ".parquet":
-        frame = pl.read_parquet(path, columns=list(dict.fromkeys(columns.values())))
+        frame = pl.read_parquet(path, columns=used)
         nested = [f"{name} ({dtype})" for name, dtype in frame.schema.items() if dtype.is_nested()]
         if nested:
             raise DeshiError(
                 f"{path} holds lists or records in {', '.join(nested)}, expected one value a row. Write a row for each "
                 f"user and item (in polars: frame.explode(...))."
             )
-        lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
-        return _by_role(frame, columns, lines), []
-    try:
-        frame = pl.read_csv(
-            path, separator=_layout(path).separator, has_header=False, skip_rows=1, infer_schema=False,
-            raise_if_empty=False, new_columns=header,
-        )  # fmt: skip
-    except (pl.exceptions.PolarsError, OSError):
+        frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
+    else:
         try:
-            return _rows_slowly(path, header, columns)
+            frame, malformed = read_columns(path, _layout(path), header, used)
         except (OSError, EOFError) as error:
             raise DeshiError(f"{path} can't be read ({error}). Write it again.") from error
-    if frame.columns != header:
-        return _rows_slowly(path, header, columns)
-    lines = pl.int_range(2, frame.height + 2, dtype=pl.Int64, eager=True)
-    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()  # blank lines are no rows
-    return _by_role(frame, columns, lines).filter(~blank), []
-
-
-def _rows_slowly(
-    path: Path, header: list[str], columns: Mapping[str, str]
-) -> tuple[pl.DataFrame, list[tuple[int, str, str]]]:
-    lines, rows, ragged = [], [], []
-    for number, fields in iterate_rows(path, _layout(path)):
-        if number == 1:
-            continue
-        if len(fields) != len(header):
-            ragged.append((number, f"{len(fields)} columns, expected {len(header)}", repr(",".join(fields))))
-        elif any("\ufffd" in field for field in fields):
-            ragged.append((number, "not valid utf-8 text", repr(",".join(fields))))
-        else:
-            lines.append(number)
-            rows.append(fields)
-    frame = pl.DataFrame(rows, schema={name: pl.String for name in header}, orient="row")
-    return _by_role(frame, columns, pl.Series(lines, dtype=pl.Int64)), ragged
-
-
-def _by_role(frame: pl.DataFrame, columns: Mapping[str, str], lines: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame([lines.alias("line"), *(frame[name].alias(role) for role, name in columns.items())])
+    roles = [frame[name].alias(role) for role, name in columns.items()]
+    return pl.DataFrame([frame[LINE].alias("line"), *roles]), malformed
 
 
 def _typed(raw: pl.DataFrame) -> pl.DataFrame:
@@ -259,7 +229,7 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
         else:
             made[role] = _numbers(raw[role])
             # An empty field is how many tools write NaN, which is a finding and no malformed row.
-            made[f"{role}?"] = _given(raw[role])
+            made[f"{role}?"] = _not_empty(raw[role])
             wrong.append((pl.col(role).is_null() & pl.col(f"{role}?"), f"{role} is not a number"))
     frame = pl.DataFrame([series.alias(name) for name, series in made.items()])
     reasons = [pl.when(condition).then(pl.lit(text)) for condition, text in wrong]
@@ -268,7 +238,7 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
     return done.with_columns(numbers).drop("score?", "rank?", strict=False)
 
 
-def _given(column: pl.Series) -> pl.Series:
+def _not_empty(column: pl.Series) -> pl.Series:
     text = column if column.dtype == pl.String else column.cast(pl.String)
     return (text.str.strip_chars() != "").fill_null(False)
 
@@ -296,4 +266,4 @@ def _times(column: pl.Series) -> pl.Series:
 
 
 def _shown(raw: pl.DataFrame, row: int) -> str:
-    return repr(",".join("" if value is None else str(value) for value in raw.row(row)[1:]))
+    return ",".join("" if value is None else str(value) for value in raw.row(row)[1:])

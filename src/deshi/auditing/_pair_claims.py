@@ -1,4 +1,4 @@
-"""A figure that another tool printed, compared with what its files give; where they differ, why."""
+"""Figures that another tool printed, compared with those that its files give, and the reasons for differences."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from deshi.arrays import Bools, Floats
+from deshi.auditing._pair_alignment import earlier_ranks
+from deshi.auditing._pair_candidates import without_seen
+from deshi.auditing._pair_data import Pair
+from deshi.auditing._pair_lists import BATCHES
 from deshi.auditing.finding import Finding, Severity, finding
-from deshi.auditing.pair_alignment import earlier_ranks
-from deshi.auditing.pair_candidates import without_seen
-from deshi.auditing.pair_data import Pair
-from deshi.auditing.pair_lists import BATCHES
 from deshi.configuration.targets import suggestion
 from deshi.metrics.ranking import METRICS, example_ranks
 from deshi.types import DeshiError
@@ -54,16 +54,16 @@ def read_claims(text: str) -> list[Claim]:
     """
     claims = []
     for part in filter(None, (piece.strip() for piece in re.split(r"[,;]\s*|\s+", text))):
-        found = re.fullmatch(r"([A-Za-z_]+)@(\d+)[=:]([0-9]*\.?[0-9]+)", part)
-        if found is None or int(found[2]) < 1:
+        match = re.fullmatch(r"([A-Za-z_]+)@(\d+)[=:]([0-9]*\.?[0-9]+)", part)
+        if match is None or int(match[2]) < 1:
             raise DeshiError(f"claimed={text!r}: {part!r} is no METRIC@K=VALUE such as ndcg@10=0.117.")
-        name = NAMES.get(found[1].lower(), found[1].lower())
+        name = NAMES.get(match[1].lower(), match[1].lower())
         if name not in METRICS:
-            raise DeshiError(f"claimed={text!r}: there is no metric {found[1]!r}. {suggestion(name, METRICS)}")
-        digits = len(found[3].partition(".")[2])
-        if float(found[3]) > 1:
+            raise DeshiError(f"claimed={text!r}: there is no metric {match[1]!r}. {suggestion(name, METRICS)}")
+        digits = len(match[3].partition(".")[2])
+        if float(match[3]) > 1:
             raise DeshiError(f"claimed={text!r}: {part!r} is above 1; give a share, e.g. 0.117 for 11.7 %.")
-        claims.append(Claim(name, int(found[2]), float(found[3]), 0.5 * 10.0**-digits))
+        claims.append(Claim(name, int(match[2]), float(match[3]), 0.5 * 10.0**-digits))
     if not claims:
         raise DeshiError("claimed is empty, expected figures such as claimed='ndcg@10=0.117'.")
     return claims
@@ -87,27 +87,30 @@ class Reading:
 def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
     """A finding for every claim that the files don't give, with the readings that do."""
     for claim in claims:
-        own = _mean(pair, claim, pair.ranks)
-        if claim.fits(own):
+        recomputed = _mean(pair, claim, pair.ranks)
+        if claim.fits(recomputed):
             continue
         readings = list(_readings(pair, claim))
         fitting = [reading for reading in readings if claim.fits(reading.value)]
         near = min(readings, key=lambda reading: abs(reading.value - claim.value))
         check = fitting[0].check if fitting else "claim-not-reproduced"
-        # With few digits or many readings a fit can be chance: all of them are told.
+        # with few digits or many readings a fit can be chance, so all of them are reported
         if fitting:
-            told = ", or ".join(f"{reading.how} ({reading.value:.5f})" for reading in fitting[:4])
-            explained = f"It is what one gets {told}"
-        elif abs(near.value - claim.value) < 0.9 * abs(own - claim.value):
+            fits = ", or ".join(f"{reading.how} ({reading.value:.5f})" for reading in fitting[:4])
+            explained = f"It is what one gets {fits}"
+        elif abs(near.value - claim.value) < 0.9 * abs(recomputed - claim.value):
             explained = f"No usual reading gives it; the nearest is {near.value:.5f} {near.how}"
         else:
             explained = "No usual reading comes nearer"
         severity: Severity | None = None if check != "cold-targets" else "error"
         yield finding(
             check,
-            f"The claimed {claim} {claim.value:g} does not follow from the files, which give {own:.5f}. {explained}.",
-            [f"{claim}: claimed {claim.value:g}, recomputed {own:.5f}"],
-            f"{claim.value - own:+.5f}, which is {100 * (claim.value / own - 1):+.1f} %." if own else "From 0.",
+            f"The claimed {claim} {claim.value:g} does not follow from the files, which give {recomputed:.5f}. "
+            f"{explained}.",
+            [f"{claim}: claimed {claim.value:g}, recomputed {recomputed:.5f}"],
+            f"{claim.value - recomputed:+.5f}, which is {100 * (claim.value / recomputed - 1):+.1f} %."
+            if recomputed
+            else "From 0.",
             "Report the mean over all users with a target, ties by mean rank, and say K, candidates and filter.",
             severity,
         )
@@ -115,16 +118,16 @@ def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
 
 def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
     """Usual other ways to a figure, the likeliest first."""
-    lists, user, target = pair.lists, pair.target_user, pair.target
+    lists, user, target = pair.lists, pair.target_users, pair.targets
     yield from _batches(pair, claim)
     for name, values in (("in favour of", lists.best), ("against", lists.worst)):
         value = _mean(pair, claim, lists.ranks_of(user, target, values))
         yield Reading("ties-counted-as-hits", f"with ties counted {name} the target", value)
     inside = lists.lengths[user] > 0
     yield Reading("user-not-evaluated", "over the users with predictions only", _mean(pair, claim, pair.ranks, inside))
-    found = np.isfinite(pair.ranks)
+    hit = np.isfinite(pair.ranks)
     yield Reading(
-        "claim-not-reproduced", "over the users whose list holds the target", _mean(pair, claim, pair.ranks, found)
+        "claim-not-reproduced", "over the users whose list holds the target", _mean(pair, claim, pair.ranks, hit)
     )
     for ranks, name in zip(earlier_ranks(pair)[1:], ("second last (validation)", "third last"), strict=True):
         value = float(METRICS[claim.metric](example_ranks(ranks), claim.k).mean())
@@ -138,31 +141,32 @@ def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
 
 def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
     """Means of batch means, and without the last batch, with the users in the order in which the lists name them."""
-    grouped = example_ranks(pair.ranks, pair.example, len(pair.example_user))
-    first = np.full(len(pair.users), np.iinfo(np.int64).max)
-    np.minimum.at(first, pair.predicted.user, pair.predicted.line)
-    row = METRICS[claim.metric](grouped, claim.k)[np.argsort(first[pair.example_user], kind="stable")]
+    grouped = example_ranks(pair.ranks, pair.examples.owners, len(pair.examples))
+    first_line = np.full(pair.bundle.n_users, np.iinfo(np.int64).max)
+    np.minimum.at(first_line, pair.predictions["user"].to_numpy(), pair.predictions["line"].to_numpy())
+    order = np.argsort(first_line[pair.examples.users], kind="stable")
+    values = METRICS[claim.metric](grouped, claim.k)[order]
     for size in BATCHES:
-        if size >= len(row) or len(row) % size == 0:
+        if size >= len(values) or len(values) % size == 0:
             continue
-        mean = float(np.mean([row[start : start + size].mean() for start in range(0, len(row), size)]))
+        mean = float(np.mean([values[start : start + size].mean() for start in range(0, len(values), size)]))
         yield Reading("averaged-by-batch", f"as the mean of the means of batches of {size}", mean)
-        kept = row[: len(row) // size * size]
+        kept = values[: len(values) // size * size]
         yield Reading("last-batch-dropped", f"without the last batch of {size}", float(kept.mean()))
 
 
 def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
     check = "claim-not-reproduced"
     # With one target an example recall is HR and MAP is MRR.
-    single = {"recall": "hr", "map": "mrr"} if len(pair.example) == len(pair.example_user) else {}
+    single = {"recall": "hr", "map": "mrr"} if len(pair.targets) == len(pair.examples) else {}
     for name in METRICS:
         if name not in single and name != single.get(claim.metric, claim.metric):
             yield Reading(check, f"as {name}@{claim.k}", _mean(pair, Claim(name, claim.k, 0, 0), pair.ranks))
     for k in sorted({*OTHER_KS, claim.k - 1, claim.k + 1} - {claim.k, 0}):
         yield Reading(check, f"at K={k}", _mean(pair, Claim(claim.metric, k, 0, 0), pair.ranks))
     if claim.metric == "recall":
-        hits = np.bincount(pair.example[pair.ranks <= claim.k], minlength=len(pair.example_user))
-        sizes = np.minimum(np.bincount(pair.example), claim.k)
+        hits = np.bincount(pair.examples.owners[pair.ranks <= claim.k], minlength=len(pair.examples))
+        sizes = np.minimum(np.diff(pair.examples.target_offsets), claim.k)
         yield Reading(check, "with hits divided by min(K, number of targets)", float((hits / sizes).mean()))
     if claim.metric == "mrr":
         yield Reading(check, "without a cut at K", _mean(pair, Claim("mrr", 10**9, 0, 0), pair.ranks))
@@ -176,6 +180,6 @@ def _mean(pair: Pair, claim: Claim, ranks: Floats, keep: Bools | None = None) ->
     chosen = np.ones(len(ranks), dtype=bool) if keep is None else keep
     if not chosen.any():
         return 0.0
-    grouped = example_ranks(ranks[chosen], pair.example[chosen], len(pair.example_user))
+    grouped = example_ranks(ranks[chosen], pair.examples.owners[chosen], len(pair.examples))
     values = METRICS[claim.metric](grouped, claim.k)
     return float(values[grouped.sizes > 0].mean())

@@ -1,4 +1,4 @@
-"""Checks of what an outsider's lists could hold: candidate sets, seen items, targets left out, chance."""
+"""Checks of the items that lists from files could hold: candidate sets, seen items, missing targets, chance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from deshi.arrays import Floats, Ints, offsets_of
+from deshi.auditing._pair_alignment import popularity_ranks
+from deshi.auditing._pair_data import Pair
 from deshi.auditing.finding import Finding, count, finding
-from deshi.auditing.pair_alignment import popularity_ranks
-from deshi.auditing.pair_data import Pair
 
 MANY = 25
 """Lists from which on their common properties are no chance."""
@@ -34,15 +34,15 @@ def _sampled(pair: Pair) -> bool:
 
     Sets that often lack it are known by negatives drawn evenly, which no ranker's best items are.
     """
-    lengths = pair.lists.lengths[pair.example_user]
+    lengths = pair.lists.lengths[pair.examples.users]
     lengths = lengths[lengths > 0]
     usual = float(np.median(lengths))
-    if len(lengths) < MANY or usual > 0.9 * pair.items.known or (np.abs(lengths - usual) > 2).mean() > 0.05:
+    if len(lengths) < MANY or usual > 0.9 * pair.n_known_items or (np.abs(lengths - usual) > 2).mean() > 0.05:
         return False
-    listed = pair.lists.lengths[pair.target_user] > 0
+    listed = pair.lists.lengths[pair.target_users] > 0
     there = float(np.isfinite(pair.ranks[listed]).mean())
     # A ranker's short list holds nearly all targets only if it puts them on top.
-    short = usual <= 0.25 * pair.items.known
+    short = usual <= 0.25 * pair.n_known_items
     certain = short and there >= 0.995 and pair.hits(pair.ranks[listed], 1) < 0.9
     return certain or (there >= 0.4 and len(lengths) >= 2 * MANY and _evenly_drawn(pair))
 
@@ -50,30 +50,31 @@ def _sampled(pair: Pair) -> bool:
 def _evenly_drawn(pair: Pair) -> bool:
     """Whether items other than the targets are in about the same number of lists, as chance would have it."""
     rows = np.ones(len(pair.lists.user), dtype=bool)
-    hit = pair.lists.rows_of(pair.target_user, pair.target)
+    hit = pair.lists.rows_of(pair.target_users, pair.targets)
     rows[hit[hit >= 0]] = False
-    times = np.bincount(pair.lists.item[rows], minlength=pair.items.known)[: pair.items.known]
+    times = np.bincount(pair.lists.item[rows], minlength=pair.n_known_items)[: pair.n_known_items]
     return bool(times.mean() >= 2 and times.var() < 1.5 * times.mean())
 
 
 def _candidate_sets(pair: Pair) -> Iterator[Finding]:
-    usual = int(np.median(pair.lists.lengths[pair.example_user]))
-    missing = np.flatnonzero(~np.isfinite(pair.ranks) & (pair.lists.lengths[pair.target_user] > 0))
+    usual = int(np.median(pair.lists.lengths[pair.examples.users]))
+    missing = np.flatnonzero(~np.isfinite(pair.ranks) & (pair.lists.lengths[pair.target_users] > 0))
     yield finding(
         "sampled-candidates",
         f"The lists are candidate sets of {usual} items with the target put in: "
-        f"{count(len(pair.target) - len(missing), len(pair.target), 'lists')} have it, of {pair.items.known:,} items.",
-        pair.names(pair.example_user),
+        f"{count(len(pair.targets) - len(missing), len(pair.targets), 'lists')} have it, of {pair.n_known_items:,} "
+        "items.",
+        pair.users_named(pair.examples.users),
         f"A random order of {usual} candidates has HR@{pair.head} {min(1.0, pair.head / usual):.4f}, of all items "
-        f"{min(1.0, pair.head / pair.items.known):.4f}; found: {pair.figure(pair.ranks)}.",
+        f"{min(1.0, pair.head / pair.n_known_items):.4f}; found: {pair.figure(pair.ranks)}.",
         "Compare only with figures on the same candidate sets, or rank all items.",
     )
     if len(missing):
         rest = pair.ranks[np.isfinite(pair.ranks)]
         yield finding(
             "candidates-without-target",
-            f"{count(len(missing), len(pair.target), 'candidate sets')} lack their target.",
-            pair.where(missing),
+            f"{count(len(missing), len(pair.targets), 'candidate sets')} lack their target.",
+            pair.targets_at(missing),
             f"{pair.figure(pair.ranks)} when these count as misses, {pair.figure(rest)} without them.",
             "Put the target into every candidate set, once.",
         )
@@ -82,11 +83,11 @@ def _candidate_sets(pair: Pair) -> Iterator[Finding]:
 def _left_out(pair: Pair, sampled: bool) -> Iterator[Finding]:
     """Targets that could not be in the list: the filter of seen items took them out."""
     lists = pair.lists
-    listed = lists.lengths[pair.target_user] > 0
+    listed = lists.lengths[pair.target_users] > 0
     filtered = not pair.seen.any()
     again = np.flatnonzero(pair.in_history & listed & ~np.isfinite(pair.ranks)) if filtered else np.zeros(0, np.int64)
-    full = lists.lengths[pair.target_user] + pair.distinct[pair.target_user] >= 0.98 * pair.items.known
-    full &= (lists.lengths[pair.target_user] >= 0.5 * pair.items.known) & (pair.target < pair.items.known)
+    full = lists.lengths[pair.target_users] + pair.distinct[pair.target_users] >= 0.98 * pair.n_known_items
+    full &= (lists.lengths[pair.target_users] >= 0.5 * pair.n_known_items) & (pair.targets < pair.n_known_items)
     absent = np.flatnonzero(full & ~np.isfinite(pair.ranks) & ~pair.in_history)
     missed: Ints = np.union1d(again, absent)
     if not len(missed) and not sampled and filtered and _no_hit_at_all(pair):
@@ -96,40 +97,35 @@ def _left_out(pair: Pair, sampled: bool) -> Iterator[Finding]:
     rest = np.delete(pair.ranks, missed)
     yield finding(
         "target-filtered-out",
-        f"{count(len(missed), len(pair.target), 'targets')} can't be hit: the lists leave out everything that the user "
-        "has, and the target with it" + (f" ({len(again):,} were consumed before)." if len(again) else "."),
-        pair.where(missed),
-        f"The hit rate can reach {1 - len(missed) / len(pair.target):.4f} at most: {pair.figure(pair.ranks)} with them"
+        f"{count(len(missed), len(pair.targets), 'targets')} can't be hit: the lists leave out everything that the "
+        "user has, and the target with it" + (f" ({len(again):,} were consumed before)." if len(again) else "."),
+        pair.targets_at(missed),
+        f"The hit rate can reach {1 - len(missed) / len(pair.targets):.4f} at most: {pair.figure(pair.ranks)} with them"
         + (f", {pair.figure(rest)} without." if len(rest) else "."),
         "Filter by the history before the target and never the target itself; with repeat consumption don't filter.",
-        "warning" if len(missed) == len(again) and len(missed) < 0.05 * len(pair.target) else None,
+        "warning" if len(missed) == len(again) and len(missed) < 0.05 * len(pair.targets) else None,
     )
 
 
 def _no_hit_at_all(pair: Pair) -> bool:
     """Whether no list holds its target, though popular items alone would have hit often."""
-    lengths = pair.lists.lengths[pair.target_user]
+    lengths = pair.lists.lengths[pair.target_users]
     return not np.isfinite(pair.ranks).any() and float((popularity_ranks(pair) <= lengths).sum()) >= ENOUGH
 
 
 def _seen(pair: Pair) -> Iterator[Finding]:
     lists = pair.lists
-    seen = pair.seen & ~pair.in_target
     top = np.flatnonzero(lists.mean <= pair.head)
-    if not seen[top].any() or pair.in_history.mean() > 0.01:
+    rows = top[pair.seen_only[top]]
+    if not len(rows) or pair.in_history.mean() > 0.01:
         return
     without = without_seen(pair)
     gain = pair.hits(without) - pair.hits(pair.ranks)
-    rows = top[seen[top]]
     yield finding(
         "seen-items-recommended",
         f"{count(len(rows), len(top), f'places of the best {pair.head}')} hold items that the user already has, "
         "though hardly any target is one.",
-        (
-            f"user {pair.users.names[lists.user[row]]}, item {pair.items.names[lists.item[row]]}, "
-            f"{pair.places['predictions'](int(lists.line[row]))}"
-            for row in rows
-        ),
+        pair.rows_at("predictions", lists.rows[rows]),
         f"{pair.figure(pair.ranks)} as it is, {pair.figure(without)} without them.",
         "Leave out the items of the history before the target, or say that you don't.",
         None if gain > 0.05 * pair.hits(pair.ranks) else "note",
@@ -138,31 +134,31 @@ def _seen(pair: Pair) -> Iterator[Finding]:
 
 def without_seen(pair: Pair) -> Floats:
     """The targets' ranks when items of the user's history are left out of the lists."""
-    rows = pair.lists.rows_of(pair.target_user, pair.target)
-    before = offsets_of(pair.seen & ~pair.in_target)
-    above = before[np.maximum(rows, 0)] - before[pair.lists.offsets[pair.target_user]]
+    rows = pair.lists.rows_of(pair.target_users, pair.targets)
+    before = offsets_of(pair.seen_only)
+    above = before[np.maximum(rows, 0)] - before[pair.lists.offsets[pair.target_users]]
     return np.where(rows >= 0, np.maximum(pair.ranks - above, 1.0), np.inf)
 
 
 def _against_chance(pair: Pair) -> Iterator[Finding]:
     """The number of hits against that of random lists: of the whole list or, if that is long, of its head."""
-    lengths = pair.lists.lengths[pair.target_user].astype(float)
-    whole = lengths.mean() < 0.8 * pair.items.known
+    lengths = pair.lists.lengths[pair.target_users].astype(float)
+    whole = lengths.mean() < 0.8 * pair.n_known_items
     size = lengths if whole else np.minimum(lengths, pair.head)
-    pool = pair.items.known - (0 if pair.seen.any() else pair.distinct[pair.target_user])
+    pool = pair.n_known_items - (0 if pair.seen.any() else pair.distinct[pair.target_users])
     expected = float(np.minimum(size / np.maximum(pool, 1), 1.0).sum())
     hits = int((pair.ranks <= size).sum())
     if expected < ENOUGH:
         return
     popular = int((popularity_ranks(pair) <= size).sum())
-    counted = f"{hits:,} of {len(pair.target):,} targets are among the best {size.mean():.4g} of their list"
+    counted = f"{hits:,} of {len(pair.targets):,} targets are among the best {size.mean():.4g} of their list"
     effect = f"Random lists would hit {expected:.0f}, the most popular items {popular:,}; found {hits:,}."
     # The hits of random lists are a sum of coins, with a variance of at most its mean.
     if hits < expected - 5 * np.sqrt(expected):
         yield finding(
             "worse-than-chance",
             f"{counted}, far fewer than chance would give.",
-            pair.where(np.flatnonzero(~np.isfinite(pair.ranks) if whole else pair.ranks > pair.head)),
+            pair.targets_at(np.flatnonzero(~np.isfinite(pair.ranks) if whole else pair.ranks > pair.head)),
             effect,
             "Look for a sort the wrong way round before the lists were cut, or a filter that takes targets out.",
         )
@@ -170,7 +166,7 @@ def _against_chance(pair: Pair) -> Iterator[Finding]:
         yield finding(
             "no-better-than-chance",
             f"{counted}, as chance would have it.",
-            pair.where(np.flatnonzero(pair.ranks > size)),
+            pair.targets_at(np.flatnonzero(pair.ranks > size)),
             effect,
             "Check that item and user ids mean the same in both files, and that the weights were loaded.",
         )
