@@ -17,7 +17,7 @@ from bundles import random_sequences, tiny_bundle
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.app import create_app
-from deshi.serving.http.comparison import Listed, compared, place, reasons
+from deshi.serving.http.comparison import ModelList, compared, rank_of, reasons
 from deshi.serving.http.demo import Demo, DemoUser, write_demo
 from deshi.serving.http.page import PAGE, page, policy
 from deshi.soft_labels.histories import Histories
@@ -111,16 +111,16 @@ def test_an_augmented_history_has_no_truth_and_no_stored_list(client: TestClient
 def test_the_reasons_are_counted(engine: Engine) -> None:
     """Overlap, popularity and the truth in words; a list that is empty is no reason."""
     lists = [
-        Listed("one", ["1", "2", "3"], 1.0, 2, 40),
-        Listed("two", ["3", "4", "5"], 1.0, None, 40),
-        Listed("none", [], None, None, 0),
+        ModelList("one", ["1", "2", "3"], 1.0, 2, 40),
+        ModelList("two", ["3", "4", "5"], 1.0, None, 40),
+        ModelList("none", [], None, None, 0),
     ]
     said = reasons(engine, lists, "2")
     assert said[0] == "one and two share 1 of 3 items." and said[-1].endswith("in the list of one: place 2.")
     assert not any("none" in sentence for sentence in said)
     assert reasons(engine, lists[1:], "2") == ["No model has what came next in its list."]
     assert reasons(engine, lists[2:], None) == [] and compared(engine, lists[2:], None)["models"][0]["events"] == 0
-    assert (place(None, ["1"]), place("2", ["1"]), place("1", ["1"])) == (None, None, 1)
+    assert (rank_of(None, ["1"]), rank_of("2", ["1"]), rank_of("1", ["1"])) == (None, None, 1)
 
 
 @pytest.fixture

@@ -27,11 +27,11 @@ def run(cfg: LabelImportConfig) -> LabelResult:
     for note in imported.notes:
         log.info("%s", note)
     soft_labels = write_lists(
-        *imported.found.aligned(),
+        *imported.lists.aligned(),
         Histories.of(bundle),
         store_path(cfg.paths.soft_labels, cfg.store),
         teacher={"name": imported.program, "source": cfg.source, "notes": imported.notes},
-        score_kind=imported.found.score_kind,
+        score_kind=imported.lists.score_kind,
         dtype=cfg.dtype,
         item_embeddings=imported.embeddings,
         force=cfg.force,
