@@ -93,7 +93,7 @@ class Shop:
         """Of the student on test."""
         return evaluate_ranks(SequentialScorer(self.student), self.bundle, self.examples).ranks
 
-    def honest(self) -> pl.DataFrame:
+    def recomputed(self) -> pl.DataFrame:
         """The same, as the audit computes them again."""
         return recompute(SequentialScorer(self.student), self.bundle, self.examples)
 
@@ -499,7 +499,7 @@ def _(shop: Shop) -> Planted:
 
 def ranked(shop: Shop, ranks: pl.DataFrame, measured: bool = True) -> list[Finding]:
     """The audit of stored ranks, with the model at hand or without."""
-    return audit_ranks(ranks, shop.bundle, shop.split, "test", honest=shop.honest() if measured else None)
+    return audit_ranks(ranks, shop.bundle, shop.split, "test", recomputed=shop.recomputed() if measured else None)
 
 
 @fault("user-evaluated-twice", "ranks gathered from two processes that share users")
@@ -540,7 +540,7 @@ def _(shop: Shop) -> Planted:
     with torch.no_grad():
         student.items.weight.round_()
     other = replace(shop, student=student)
-    lucky = other.ranks().with_columns(other.honest()["optimistic"].alias("rank"))
+    lucky = other.ranks().with_columns(other.recomputed()["optimistic"].alias("rank"))
     return ranked(other, lucky), None
 
 

@@ -120,7 +120,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, config_dir: Path, monkeypatc
     step = TrainingModule.training_step
 
     def cut(self: TrainingModule, batch: Any, batch_index: int) -> Any:
-        if self.current_epoch == 1 and "Distillation" in type(self.loss).__name__:
+        if self.current_epoch == 1 and "Distillation" in type(self.objective).__name__:
             raise KeyboardInterrupt
         return step(self, batch, batch_index)
 

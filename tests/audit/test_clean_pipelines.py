@@ -76,7 +76,7 @@ def test_splits_and_ranks_are_clean(name: str, rule: str, bundles: dict[str, Bun
     for part in PARTS:
         examples = split.examples(bundle, part)
         ranks = evaluate_ranks(scorer, bundle, examples).ranks
-        findings += audit_ranks(ranks, bundle, split, part, honest=recompute(scorer, bundle, examples))
+        findings += audit_ranks(ranks, bundle, split, part, recomputed=recompute(scorer, bundle, examples))
     assert alarms(findings) == []
 
 

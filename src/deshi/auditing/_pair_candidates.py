@@ -19,7 +19,7 @@ ENOUGH = 20.0
 
 
 def check_candidates(pair: Pair, aligned: bool) -> Iterator[Finding]:
-    """Findings about candidates; comparisons with chance only where the lists are known to answer the question."""
+    """Findings about candidates; comparisons with chance only where the lists are ``aligned`` with the targets."""
     sampled = _sampled(pair)
     yield from _candidate_sets(pair) if sampled else ()
     left_out = list(_left_out(pair, sampled)) if aligned else []
@@ -70,12 +70,12 @@ def _candidate_sets(pair: Pair) -> Iterator[Finding]:
         "Compare only with figures on the same candidate sets, or rank all items.",
     )
     if len(missing):
-        rest = pair.ranks[np.isfinite(pair.ranks)]
+        hits = pair.ranks[np.isfinite(pair.ranks)]
         yield finding(
             "candidates-without-target",
             f"{count(len(missing), len(pair.targets), 'candidate sets')} lack their target.",
             pair.targets_at(missing),
-            f"{pair.figure(pair.ranks)} when these count as misses, {pair.figure(rest)} without them.",
+            f"{pair.figure(pair.ranks)} when these count as misses, {pair.figure(hits)} without them.",
             "Put the target into every candidate set, once.",
         )
 
@@ -94,14 +94,14 @@ def _left_out(pair: Pair, sampled: bool) -> Iterator[Finding]:
         missed = np.flatnonzero(listed)
     if not len(missed):
         return
-    rest = np.delete(pair.ranks, missed)
+    remaining = np.delete(pair.ranks, missed)
     yield finding(
         "target-filtered-out",
         f"{count(len(missed), len(pair.targets), 'targets')} can't be hit: the lists leave out everything that the "
         "user has, and the target with it" + (f" ({len(again):,} were consumed before)." if len(again) else "."),
         pair.targets_at(missed),
         f"The hit rate can reach {1 - len(missed) / len(pair.targets):.4f} at most: {pair.figure(pair.ranks)} with them"
-        + (f", {pair.figure(rest)} without." if len(rest) else "."),
+        + (f", {pair.figure(remaining)} without." if len(remaining) else "."),
         "Filter by the history before the target and never the target itself; with repeat consumption don't filter.",
         "warning" if len(missed) == len(again) and len(missed) < 0.05 * len(pair.targets) else None,
     )

@@ -92,8 +92,8 @@ def _repeated(pair: Pair) -> Iterator[Finding]:
 
 
 def _cold(pair: Pair) -> Iterator[Finding]:
-    known = pair.history[1] if pair.train is None else pair.train["item"].to_numpy()
-    is_cold = ~np.isin(pair.targets, known)
+    items = pair.history[1] if pair.train is None else pair.train["item"].to_numpy()
+    is_cold = ~np.isin(pair.targets, items)
     cold = np.flatnonzero(is_cold)
     if not len(cold):
         return

@@ -82,8 +82,8 @@ def _missing_users(pair: Pair) -> Iterator[Finding]:
 def _unknown(pair: Pair) -> Iterator[Finding]:
     """Users and items that no other file has."""
     predictions, n_rows = pair.predictions, pair.predictions.height
-    known = pair.examples.users.tolist() if pair.held_out else []
-    rows = predictions.filter((pl.col("user") >= pair.n_known_users) & ~pl.col("user").is_in(known))
+    elsewhere = pair.examples.users.tolist() if pair.held_out else []
+    rows = predictions.filter((pl.col("user") >= pair.n_known_users) & ~pl.col("user").is_in(elsewhere))
     if rows.height:
         yield finding(
             "unknown-users",
@@ -93,9 +93,9 @@ def _unknown(pair: Pair) -> Iterator[Finding]:
             f"{rows.height:,} of {n_rows:,} rows are not used.",
             "Check that both files come from the same data set and write ids in the same way.",
         )
-    known = pair.targets.tolist() if pair.held_out or pair.train is not None else []
-    known += [] if pair.train is None else pair.train["item"].to_list()
-    rows = predictions.filter((pl.col("item") >= pair.n_known_items) & ~pl.col("item").is_in(known))
+    elsewhere = pair.targets.tolist() if pair.held_out or pair.train is not None else []
+    elsewhere += [] if pair.train is None else pair.train["item"].to_list()
+    rows = predictions.filter((pl.col("item") >= pair.n_known_items) & ~pl.col("item").is_in(elsewhere))
     if rows.height:
         items = rows["item"].unique()
         spoiled = float(np.isin(pair.lists.item[pair.lists.best <= pair.head], items).mean())

@@ -1,4 +1,4 @@
-"""Is the bundle what its source said? Times, order, owners, indices, names and files."""
+"""Checks of a bundle: files, indices, order and units of times, owners of events, names of items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AGAIN = "Run deshi prepare with force=true, and train and evaluate again."
 
 @dataclass(frozen=True, eq=False)
 class Flat:
-    """A bundle's events as flat arrays of one length, with what the table of interactions says of each.
+    """A bundle's events as flat arrays of one length, with the table of interactions.
 
     Attributes:
         users: ``(E,)`` the user whose range holds the event.
@@ -43,8 +43,8 @@ class Flat:
         table = pl.read_parquet(bundle.path / "interactions.parquet")
         return cls(bundle, users, np.asarray(bundle.items), np.asarray(bundle.timestamps), table)
 
-    def places(self, rows: Array, **further: Array) -> Iterable[str]:
-        """Examples: the events at flat positions ``rows``, with further values of each."""
+    def locations(self, rows: Array, **further: Array) -> Iterable[str]:
+        """The events at flat positions ``rows``, as a finding names them, with further values of each."""
         for number, row in enumerate(rows.tolist()):
             values = {name: column[number] for name, column in further.items()}
             yield location(user=self.user_id(row), position=self.position(row), item=self.item_id(row), **values)
@@ -60,7 +60,7 @@ class Flat:
         return str(self.bundle.vocabulary[ITEM][index]) if inside else f"index {index}"
 
     def position(self, row: int) -> int:
-        """The event's place in its history, from 0."""
+        """The event's position in its history, from 0."""
         return int(row - self.bundle.offsets[self.users[row]])
 
 
@@ -72,7 +72,7 @@ def audit_bundle(bundle: Bundle) -> list[Finding]:
     """
     flat = Flat.of(bundle)
     checks = (_changed, _indices, _order, _units, _owners, _agrees_with_table, _names, _item_table)
-    return [found for check in checks for found in check(flat)]
+    return [problem for check in checks for problem in check(flat)]
 
 
 def _changed(flat: Flat) -> list[Finding]:
@@ -88,7 +88,7 @@ def _changed(flat: Flat) -> list[Finding]:
 def _indices(flat: Flat) -> list[Finding]:
     padding = np.flatnonzero(flat.items == PAD)
     outside = np.flatnonzero((flat.items < PAD) | (flat.items >= flat.bundle.n_items))
-    found = []
+    findings = []
     for name, rows, reason in (
         ("item-collides-with-padding", padding, f"hold {PAD}, the number of padding"),
         ("item-out-of-range", outside, f"hold an index outside of 0 .. {flat.bundle.n_items - 1}"),
@@ -98,8 +98,8 @@ def _indices(flat: Flat) -> list[Finding]:
             users = len(np.unique(flat.users[rows]))
             effect = f"{share} of {users:,} users are ignored or read as other items in training and in ranking."
             fix = "Number items from 0 without gaps (deshi prepare does) and keep padding out of that range. " + AGAIN
-            found.append(finding(name, f"{share} {reason}.", flat.places(rows), effect, fix))
-    return found
+            findings.append(finding(name, f"{share} {reason}.", flat.locations(rows), effect, fix))
+    return findings
 
 
 def _order(flat: Flat) -> list[Finding]:
@@ -116,7 +116,7 @@ def _order(flat: Flat) -> list[Finding]:
     )
     effect += "events that are trained on."
     fix = "Sort each user's events by time before they are numbered. " + AGAIN
-    where = flat.places(back, time=flat.times[back], after=flat.times[back - 1])
+    where = flat.locations(back, time=flat.times[back], after=flat.times[back - 1])
     return [finding("history-unsorted", what, where, effect, fix)]
 
 
@@ -134,7 +134,7 @@ def _units(flat: Flat) -> list[Finding]:
     effect = f"A split by time puts {len(mixed.rows):,} events on the wrong side of its boundaries; "
     effect += f"{count(disordered, flat.bundle.n_users, 'histories')} are in a wrong order."
     fix = "Convert each source to milliseconds before they are joined. " + AGAIN
-    where = flat.places(mixed.rows, time=flat.times[mixed.rows])
+    where = flat.locations(mixed.rows, time=flat.times[mixed.rows])
     return [finding("timestamps-mixed-units", what, where, effect, fix)]
 
 
@@ -149,7 +149,7 @@ def _owners(flat: Flat) -> list[Finding]:
     effect = f"{count(users, flat.bundle.n_users, 'users')} are trained and tested on what others did."
     fix = "The offsets do not belong to the items: count each user's events after sorting. " + AGAIN
     true = flat.table[USER].gather(rows[:100]).to_numpy()
-    return [finding("history-of-another-user", what, flat.places(rows[:100], belongs_to=true), effect, fix)]
+    return [finding("history-of-another-user", what, flat.locations(rows[:100], belongs_to=true), effect, fix)]
 
 
 def _agrees_with_table(flat: Flat) -> list[Finding]:
@@ -169,7 +169,7 @@ def _agrees_with_table(flat: Flat) -> list[Finding]:
     effect = f"{count(int(differ[last].sum()), bundle.n_users, 'last events')} are not those of the table: test "
     effect += "targets and everything learned from the order are wrong for them."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
-    where = flat.places(rows[:100], table_says=true)
+    where = flat.locations(rows[:100], table_says=true)
     return [
         finding("history-shuffled", what, where, effect, "Write histories and table from one sorted frame. " + AGAIN)
     ]
@@ -180,15 +180,15 @@ def _renamed(flat: Flat) -> tuple[Array, int | None] | None:
     if flat.table.height != len(flat.items) or flat.items.min() < 0 or flat.items.max() >= flat.bundle.n_items:
         return None
     names = flat.bundle.vocabulary[ITEM]
-    said, named = flat.table[ITEM], names.gather(flat.items)
-    rows = np.flatnonzero((said != named).to_numpy())
+    listed, named = flat.table[ITEM], names.gather(flat.items)
+    rows = np.flatnonzero((listed != named).to_numpy())
     if not len(rows):
         return None
     for shift in (-1, 1):
-        if (said == names.gather((flat.items + shift) % flat.bundle.n_items)).to_numpy().mean() > 0.99:
+        if (listed == names.gather((flat.items + shift) % flat.bundle.n_items)).to_numpy().mean() > 0.99:
             return rows, shift
-    pairs = pl.DataFrame({"said": said, "named": named}).unique()
-    renaming = pairs["said"].n_unique() == pairs["named"].n_unique() == pairs.height
+    pairs = pl.DataFrame({"listed": listed, "named": named}).unique()
+    renaming = pairs["listed"].n_unique() == pairs["named"].n_unique() == pairs.height
     return (rows, None) if renaming else None
 
 
@@ -207,7 +207,7 @@ def _names(flat: Flat) -> list[Finding]:
     effect += "recommendation carry a wrong id, title and text; text embeddings belong to other items."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
     fix = "Number items once and write indices and vocabulary from that one table (padding is no row of it). " + AGAIN
-    return [finding(name, what, flat.places(rows[:100], table_says=true), effect, fix)]
+    return [finding(name, what, flat.locations(rows[:100], table_says=true), effect, fix)]
 
 
 def _item_table(flat: Flat) -> list[Finding]:

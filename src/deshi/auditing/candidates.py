@@ -1,4 +1,4 @@
-"""Candidate sets: each must hold its target once, and nothing twice."""
+"""Checks of candidate sets: each must hold its target once, and nothing twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
     )
     without = rows.filter(~pl.col("has_target"))
     double = rows.filter(pl.col("distinct") < pl.col("size"))
-    found = []
+    findings = []
     if without.height:
         what = f"{count(without.height, rows.height, 'candidate sets')} do not hold their target."
         effect = f"Nobody can hit there: the hit rate is at most {1 - without.height / rows.height:.4f}" + _on(
@@ -36,7 +36,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
             location(example=row["example"], user=row[USER], item=row[ITEM])
             for row in without.head(5).iter_rows(named=True)
         )
-        found.append(finding("candidates-without-target", what, where, effect, fix))
+        findings.append(finding("candidates-without-target", what, where, effect, fix))
     if double.height:
         target = int((double["times"] > 1).sum())
         what = f"{count(double.height, rows.height, 'candidate sets')} hold an item more than once, {target:,} of them "
@@ -51,8 +51,8 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
             location(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
             for row in double.head(5).iter_rows(named=True)
         )
-        found.append(finding("candidates-with-duplicates", what, where, effect, fix))
-    return found
+        findings.append(finding("candidates-with-duplicates", what, where, effect, fix))
+    return findings
 
 
 def _times(candidates: pl.DataFrame) -> pl.Series:

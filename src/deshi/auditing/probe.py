@@ -29,8 +29,8 @@ def ndcg_of(ranks: Floats) -> Floats:
 
 def ndcg_per_example(scorer: Scorer, bundle: Bundle, examples: Examples, filter_seen: bool = True) -> Floats:
     """NDCG of every example ``(C,)``, by the full-ranking protocol."""
-    found = evaluate_ranks(scorer, bundle, examples, filter_seen, top_k=AT).ranks
-    grouped = example_ranks(found["rank"].to_numpy(), found["example"].to_numpy(), len(examples))
+    ranks = evaluate_ranks(scorer, bundle, examples, filter_seen, top_k=AT).ranks
+    grouped = example_ranks(ranks["rank"].to_numpy(), ranks["example"].to_numpy(), len(examples))
     return metrics_per_example(grouped, [AT])[f"ndcg@{AT}"]
 
 

@@ -1,4 +1,4 @@
-"""Do run, checkpoint, knowledge and embeddings belong to this bundle?"""
+"""Checks that run, weights, soft labels and item embeddings belong to a bundle."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def audit_record(record: Mapping[str, Any], bundle: Bundle, file: Path) -> list[
         bundle: the data at hand.
         file: where the record stands.
     """
-    theirs, size = record.get("data_fingerprint"), record.get("n_items", bundle.n_items)
-    if theirs in (None, bundle.fingerprint) and size == bundle.n_items:
+    data, size = record.get("data_fingerprint"), record.get("n_items", bundle.n_items)
+    if data in (None, bundle.fingerprint) and size == bundle.n_items:
         return []
-    what = f"{file.name} was made on data {str(theirs)[:12]} with {size:,} items; {bundle.name} is "
+    what = f"{file.name} was made on data {str(data)[:12]} with {size:,} items; {bundle.name} is "
     what += f"{bundle.fingerprint[:12]} with {bundle.n_items:,}."
-    effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to something else."
+    effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to others."
     fix = "Prepare the data as they were for it, or make it again on this bundle."
     return [finding("made-on-another-bundle", what, [location(file=file)], effect, fix)]
 
@@ -45,21 +45,23 @@ def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
     """A student's weights: finite, and with a row for every item of the bundle and one for padding."""
     if not file.is_file():
         return []
-    found = []
+    findings = []
     for name, tensor in _tensors(file).items():
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
             what = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
             effect = f"{bad:,} weights make every score that they touch NaN."
             fix = "The training diverged: lower train.learning_rate, keep train.gradient_clip, or use fp32."
-            found.append(finding("not-finite", what, [location(file=file.name, tensor=name)], effect, fix))
+            findings.append(finding("not-finite", what, [location(file=file.name, tensor=name)], effect, fix))
         if name == "items.weight" and tensor.shape[0] != bundle.n_items + 1:
             what = f"{file.name} has {tensor.shape[0] - 1:,} item rows (and one of padding); {bundle.name} has "
             what += f"{bundle.n_items:,} items."
             effect = f"{abs(tensor.shape[0] - 1 - bundle.n_items):,} items have no row of their own, or rows no item."
             fix = "Load the weights with the bundle that they were trained on."
-            found.append(finding("made-on-another-bundle", what, [location(file=file.name, tensor=name)], effect, fix))
-    return found
+            findings.append(
+                finding("made-on-another-bundle", what, [location(file=file.name, tensor=name)], effect, fix)
+            )
+    return findings
 
 
 def _tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -81,17 +83,17 @@ def audit_soft_labels(folder: Path, bundle: Bundle) -> list[Finding]:
         DeshiError: if there is no manifest, or a file can't be read.
     """
     manifest = read_json(folder / "manifest.json")
-    found = audit_record(manifest, bundle, folder / "manifest.json")
+    findings = audit_record(manifest, bundle, folder / "manifest.json")
     if (folder / TOPK).is_file():
         augmented = isinstance(manifest, dict) and manifest.get("sequences") == "augmented"
         rows = int(manifest["n_rows"]) if augmented else bundle.n_interactions
-        found += _lists(_array(folder / TOPK), bundle, rows)
+        findings += _lists(_array(folder / TOPK), bundle, rows)
     if (folder / SCORES).is_file():
-        found += _finite(_array(folder / SCORES), SCORES)
+        findings += _finite(_array(folder / SCORES), SCORES)
     if (folder / EMBEDDINGS).is_file():
         for name, tensor in _tensors(folder / EMBEDDINGS).items():
-            found += audit_embeddings(tensor.float().numpy(), bundle, f"{EMBEDDINGS}, {name}")
-    return found
+            findings += audit_embeddings(tensor.float().numpy(), bundle, f"{EMBEDDINGS}, {name}")
+    return findings
 
 
 def _array(file: Path) -> Array:
