@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from teaching import ITEMS, chunk_of, context, lists, prepared, seeded
 from torch import Tensor
 
 from deshi.distillation.dllm2rec import DLLM2Rec, DLLM2RecReleased, distance_from_truth
 from deshi.distillation.dro import DRO
 from deshi.distillation.list_losses import draw_outside
 from deshi.distillation.soft_label_batches import SoftLabelBatch
+from deshi.testing.terms import ITEMS, chunk_of, context, lists, prepared, seeded
 from deshi.types import PAD, DeshiError, ScoreKind
 
 K = 4

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from teaching import DIM, ITEMS, WIDTH, context, lists, prepared, seeded
 from torch.nn import functional as F
 
 from deshi.distillation.de import DE
 from deshi.distillation.embedding import EmbeddingMatch
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, HiddenTerm
+from deshi.testing.terms import DIM, ITEMS, WIDTH, context, lists, prepared, seeded
 from deshi.types import PAD, DeshiError
 
 TERMS: dict[str, Callable[[], HiddenTerm]] = {

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from teaching import ITEMS, chunk_of, context, lists, prepared, seeded
 
 from deshi.distillation.cd import CD
 from deshi.distillation.list_losses import draw_outside
@@ -16,6 +15,7 @@ from deshi.distillation.rrd import RRD
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Term
 from deshi.distillation.unkd import UnKD, pairs_of_groups, popularity_groups
+from deshi.testing.terms import ITEMS, chunk_of, context, lists, prepared, seeded
 from deshi.types import PAD, DeshiError, ScoreKind
 
 SCORES = torch.randn(4, ITEMS, generator=seeded(1))

@@ -18,8 +18,9 @@ from deshi.models.sasrec import SASRec
 from deshi.serving.graph import merged, traceable, write_graph
 from deshi.serving.onnx_network import OnnxNetwork, pad
 from deshi.serving.quantization import write_int8
+from deshi.testing.students import DIM, MAX_LENGTH, N_ITEMS, histories, seeded
 from deshi.types import DeshiError
-from test_students_contract import DIM, MAX_LENGTH, N_ITEMS, STUDENTS, histories, seeded
+from test_students_contract import STUDENTS
 
 QUICK = ("sasrec_rotary", "gru4rec_projected")
 """Tracing takes seconds: the other students are traced by the slow tests."""

@@ -7,7 +7,7 @@ from deshi.comparison.output import figures_frame, tests_frame, write_comparison
 from deshi.comparison.pairing import check_measured_alike
 from deshi.comparison.result import CompareResult
 from deshi.comparison.settings import belongs_to, flatten, settings_of
-from deshi.comparison.tables import percent, tables_of
+from deshi.comparison.tables import tables_of
 
 __all__ = [
     "CompareResult",
@@ -24,7 +24,6 @@ __all__ = [
     "flatten",
     "group",
     "named",
-    "percent",
     "settings_of",
     "tables_of",
     "tests_frame",

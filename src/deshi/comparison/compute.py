@@ -14,6 +14,7 @@ from deshi.comparison.models import Group, find_model, flatten, group, named
 from deshi.comparison.pairing import check_measured_alike, per_user
 from deshi.comparison.warnings import evaluation_warnings, not_beating
 from deshi.evaluation.result import headline_k
+from deshi.metrics.ranking import metric_title
 from deshi.metrics.significance import (
     bootstrap_means,
     effect_size,
@@ -229,7 +230,7 @@ def _not_beating(model: Group, part: str) -> list[str]:
     figures_of = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
     baselines = {name: each[key] for name, each in figures_of.items() if key in each}
     mean = sum(figures[key] for figures in metrics) / len(metrics)
-    return not_beating(model.name, mean, baselines, f"{key.partition('/')[2].upper()}, {part}")
+    return not_beating(model.name, mean, baselines, f"{metric_title(key.partition('/')[2])}, {part}")
 
 
 def _name_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:

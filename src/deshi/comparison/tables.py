@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from deshi.comparison.comparison import Comparison, Figure, PairTest
-from deshi.rendering import Block, Cell, Row, Table, paragraphs
+from deshi.metrics.ranking import metric_title
+from deshi.rendering import Block, Cell, Row, Table, paragraphs, percent
 
-TITLES = {"ndcg": "NDCG", "recall": "Recall", "hr": "HR", "mrr": "MRR", "map": "MAP"}
 MARK = "*"
 MOST_TESTS = 60
 """More tests than this aren't read: the tables then show those that the marks are about."""
-
-
-def metric_title(metric: str) -> str:
-    """``NDCG@10`` for ``ndcg@10``."""
-    name, _, k = metric.partition("@")
-    return f"{TITLES.get(name, name)}@{k}"
 
 
 def blocks_of(comparison: Comparison) -> list[Block]:
@@ -72,11 +66,6 @@ def shown_tests(comparison: Comparison) -> list[PairTest]:
 def p_text(p: float) -> str:
     """Three decimals; what would be 0.000 is given as a bound."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def percent(share: float) -> str:
-    """``95 %`` for 0.95."""
-    return f"{100 * share:.4g} %"
 
 
 def _figure(figure: Figure, bold: bool, marked: bool) -> Cell:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.metrics.significance import Interval
-from deshi.rendering import Block, Paragraph, Result, Table, paragraphs
+from deshi.rendering import Block, Paragraph, Result, Table, paragraphs, percent
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class GapResult(Result):
         return [*tables, verdict, *paragraphs(*self.notes, *written)]
 
     def _headline(self) -> Table:
-        interval = f"{100 * self.confidence:.4g} % interval over users"
+        interval = f"{percent(self.confidence)} interval over users"
         rows = [
             ["validation", *_cells(self.validation)],
             ["test", *_cells(self.test)],

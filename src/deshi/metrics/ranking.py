@@ -127,6 +127,13 @@ def read_metric(text: str, setting: str = "metric is") -> tuple[str, int]:
     )
 
 
+def metric_title(metric: str) -> str:
+    """A metric's name as it is written in texts, with or without its K: ``NDCG@10``, ``Popularity lift@10``."""
+    name, at, k = metric.partition("@")
+    title = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
+    return f"{title}{at}{k}"
+
+
 def metrics_per_example(grouped: ExampleRanks, ks: Sequence[int]) -> dict[str, Floats]:
     """Every metric at every K, ``(C,)`` each, named such as ``ndcg@10``."""
     if any(k < 1 for k in ks):

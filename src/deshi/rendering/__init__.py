@@ -1,7 +1,7 @@
 """One way of showing every result: tables and paragraphs for terminals, notebooks, pages and manuscripts."""
 
-from deshi.rendering.blocks import Block, Cell, Paragraph, Row, Table, Tone, paragraphs
-from deshi.rendering.documents import html, html_page, latex, markdown, render_template
+from deshi.rendering.blocks import Block, Cell, Paragraph, Row, Table, Tone, paragraphs, percent
+from deshi.rendering.documents import html, html_page, latex, markdown, markdown_table, render_template
 from deshi.rendering.result import Result
 from deshi.rendering.terminal import plain_text
 
@@ -17,7 +17,9 @@ __all__ = [
     "html_page",
     "latex",
     "markdown",
+    "markdown_table",
     "paragraphs",
+    "percent",
     "plain_text",
     "render_template",
 ]

@@ -83,3 +83,8 @@ Block = Table | Paragraph
 def paragraphs(*sentences: str, tone: Tone = "plain") -> list[Paragraph]:
     """A paragraph for each sentence."""
     return [Paragraph(sentence, tone) for sentence in sentences]
+
+
+def percent(share: float) -> str:
+    """``95 %`` for 0.95."""
+    return f"{100 * share:.4g} %"

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from deshi.rendering.blocks import Block
+from deshi.rendering.blocks import Block, Table
 
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -36,6 +36,11 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
     """A document in GitHub's Markdown."""
     template = _environment(escape_markdown).get_template("rendering/document.md.j2")
     return template.render(title=title, blocks=blocks).rstrip() + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """The rows of a table in GitHub's Markdown, without its title."""
+    return _environment(escape_markdown).get_template("rendering/table.md.j2").render(block=table).rstrip()
 
 
 def latex(blocks: Sequence[Block]) -> str:

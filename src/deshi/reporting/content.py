@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import render_template
 from deshi.reporting import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary, warnings
 from deshi.reporting.blocks import Section
-from deshi.reporting.context import Context, find_data, title_of
+from deshi.reporting.context import Context, find_data
 from deshi.reporting.drawing import FigureBuilder
 from deshi.reporting.runs import ReportedRun, check_metric, reported_runs
 from deshi.runs import find_evaluations
@@ -71,7 +72,7 @@ def collect(cfg: ReportConfig, runs: Sequence[ReportedRun], figures: Path) -> Co
         provenance.section(context),
     ]
     title = f"Recommenders on {runs[0].record['data']}"
-    subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {cfg.part}, {title_of(cfg.metric)}. {protocol}"
+    subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {cfg.part}, {metric_title(cfg.metric)}. {protocol}"
     return Content(title, subtitle, _legend(runs), warnings.warnings_of(context), sections)
 
 

@@ -76,13 +76,6 @@ class Context:
         return [Cell(label, color=self.color(label)), *cells]
 
 
-def title_of(metric: str) -> str:
-    """A metric's name as it is written in texts: ``NDCG@10``, ``Recall@5``."""
-    name, _, k = metric.partition("@")
-    title = name.upper() if name in ("ndcg", "hr", "mrr", "map") else name.capitalize().replace("_", " ")
-    return f"{title}@{k}" if k else title
-
-
 def lists_of(run: ReportedRun, part: str) -> pl.DataFrame | None:
     """The lists of a run, a row an example in their order; None if they were not kept."""
     path = run.evaluation.folder / LISTS_FILE

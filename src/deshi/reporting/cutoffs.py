@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
 from deshi.reporting.blocks import Picture, Pictures, Section
-from deshi.reporting.context import Context, title_of
+from deshi.reporting.context import Context
 from deshi.reporting.figures import Curve, curves
 from deshi.reporting.runs import baseline_figure, baseline_names, cut_offs
 
@@ -42,8 +43,8 @@ def _picture(context: Context, name: str) -> Picture:
         context.row(label, *("" if value is None else f"{value:.4f}" for value in values))
         for label, values in figures.items()
     ]
-    title = f"{title_of(name)}@K"
+    title = f"{metric_title(name)}@K"
     return context.figures.picture(
-        f"cutoffs-{name}", title, f"{title_of(name)} at K on {context.part}, for every model.",
+        f"cutoffs-{name}", title, f"{metric_title(name)} at K on {context.part}, for every model.",
         curves(lines, "K", title, ks), Table(title, ["model", *map(str, ks)], rows),
     )  # fmt: skip

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.comparison import percent
-from deshi.rendering import Paragraph, Table
+from deshi.metrics.ranking import metric_title
+from deshi.rendering import Paragraph, Table, percent
 from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context, evaluate_again, title_of
+from deshi.reporting.context import Context, evaluate_again
 from deshi.reporting.drawing import LineStyle, figure_name
 from deshi.reporting.figures import Span, rows_height, slopes, spans
 from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
@@ -50,7 +50,7 @@ def _pairs(context: Context) -> dict[str, tuple[float, float]]:
 
 
 def _picture(context: Context, pairs: dict[str, tuple[float, float]]) -> Picture:
-    metric = title_of(context.metric)
+    metric = metric_title(context.metric)
     rows = [
         context.row(label, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}", f"{b / a:.3f}" if a else "")
         for label, (a, b) in pairs.items()
@@ -76,7 +76,7 @@ def _explanation(context: Context, run: ReportedRun, folder: Path) -> list[Block
     gap: dict[str, Any] = read_json(folder / "gap.json")
     low, high = gap["interval"]
     figures = (
-        f"{title_of(gap['metric'])} is {gap['validation']:.4f} on validation and {gap['test']:.4f} on test: "
+        f"{metric_title(gap['metric'])} is {gap['validation']:.4f} on validation and {gap['test']:.4f} on test: "
         f"{gap['difference']:+.4f}, {percent(gap.get('confidence', 0.95))} interval {low:+.4f} to {high:+.4f}, "
         f"ratio {gap['ratio']:.3f}."
     )
@@ -85,7 +85,7 @@ def _explanation(context: Context, run: ReportedRun, folder: Path) -> list[Block
 
 
 def _contributions(context: Context, run: ReportedRun, gap: dict[str, Any]) -> Picture:
-    base, metric, contributions = context.styles[run.label], title_of(gap["metric"]), gap["contributions"]
+    base, metric, contributions = context.styles[run.label], metric_title(gap["metric"]), gap["contributions"]
     values = [
         Span(LineStyle(each["name"], base.color, base.marker), each["value"], *each["interval"])
         for each in contributions

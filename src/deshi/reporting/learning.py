@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
 from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context, title_of
+from deshi.reporting.context import Context
 from deshi.reporting.figures import Curve, curves
 from deshi.reporting.runs import ReportedRun
 from deshi.runs import LOSS, read_curve
@@ -66,7 +67,7 @@ def _selection(context: Context, frames: dict[str, pl.DataFrame]) -> list[Pictur
         lines.append(Curve(context.styles[label], epochs, measured[metric].to_list(), mark))
     if not lines:
         return []
-    name = title_of(metric.partition("/")[2])
+    name = metric_title(metric.partition("/")[2])
     picture = context.figures.picture(
         "learning-validation", f"{name} on validation",
         f"{name} on validation by epoch; a ring marks the epoch that was selected.",

@@ -10,9 +10,10 @@ from deshi.data.ranges import inside
 from deshi.evaluation.measurement import history_popularity
 from deshi.evaluation.slices import popularity_groups
 from deshi.metrics.beyond import beyond_accuracy, coverage
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Paragraph, Table
 from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context, Data, evaluate_again, lists_of, title_of
+from deshi.reporting.context import Context, Data, evaluate_again, lists_of
 from deshi.reporting.drawing import COLORS, MUTED, LineStyle
 from deshi.reporting.figures import Curve, against_diagonal, rows_height, stacked_shares
 from deshi.reporting.runs import ReportedRun
@@ -117,4 +118,4 @@ def _table(context: Context, data: Data, counts: Ints, lists: dict[str, Ints]) -
     for label, items in lists.items():
         figures = {**beyond_accuracy(items, [k], counts, popularity), f"coverage@{k}": coverage(items, k, len(counts))}
         rows.append(context.row(label, *(f"{figures[name]:.3f}" if name in figures else "" for name in names)))
-    return Table(f"Beyond accuracy at {k}, {context.part}", ["run", *map(title_of, names)], rows)
+    return Table(f"Beyond accuracy at {k}, {context.part}", ["run", *map(metric_title, names)], rows)

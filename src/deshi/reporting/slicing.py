@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
 from deshi.reporting.blocks import Block, Picture, Pictures, Section
-from deshi.reporting.context import Context, evaluate_again, title_of
+from deshi.reporting.context import Context, evaluate_again
 from deshi.reporting.drawing import figure_name
 from deshi.reporting.figures import Curve, against_diagonal, grouped_bars, rows_height
 from deshi.reporting.runs import baseline_names
@@ -61,7 +62,7 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
         label: np.array([values.get(value, (np.nan, 0))[0] for value in counts]) for label, values in figures.items()
     }
     rows = [context.row(label, *(f"{value:.4f}" for value in values)) for label, values in series.items()]
-    metric = title_of(context.metric)
+    metric = metric_title(context.metric)
     title = f"{metric} by {name.replace('_', ' ')}"
     return context.figures.picture(
         f"slices-{figure_name(name)}", title, f"{title} on {context.part}; n is the number of examples of a slice.",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from deshi.comparison import Comparison, Model, compare_evaluations, percent, tables_of
-from deshi.rendering import Cell, Table, paragraphs
+from deshi.comparison import Comparison, Model, compare_evaluations, tables_of
+from deshi.metrics.ranking import metric_title
+from deshi.rendering import Cell, Table, paragraphs, percent
 from deshi.reporting.blocks import Block, Cards, Details, Picture, Pictures, Section
-from deshi.reporting.context import Context, title_of
+from deshi.reporting.context import Context
 from deshi.reporting.drawing import LineStyle, baseline_style, model_style
 from deshi.reporting.figures import Span, rows_height, spans
 from deshi.reporting.runs import baseline_figure, baseline_names
@@ -54,7 +55,7 @@ def _styles(context: Context, comparison: Comparison) -> dict[str, LineStyle]:
 
 
 def _cards(context: Context, comparison: Comparison) -> Cards:
-    metric = title_of(context.metric)
+    metric = metric_title(context.metric)
     trained = [model for model in comparison.models if not model.is_baseline]
     baselines = [model for model in comparison.models if model.is_baseline]
     cards = [_best(f"Best model, {metric}", trained, comparison)] if trained else []
@@ -87,9 +88,9 @@ def _forest(context: Context, comparison: Comparison) -> Picture:
         values.append(Span(styles[name], figure.mean, figure.low, figure.high, points))
     seeds = " Small points are single seeds." if any(span.points for span in values) else ""
     return context.figures.picture(
-        "summary", f"{title_of(metric)} on {context.part}",
+        "summary", f"{metric_title(metric)} on {context.part}",
         f"Mean and {percent(comparison.confidence)} interval over users, the best on top; baselines are grey.{seeds}",
-        spans(values, title_of(metric)), height=rows_height(len(values)),
+        spans(values, metric_title(metric)), height=rows_height(len(values)),
     )  # fmt: skip
 
 
@@ -108,9 +109,9 @@ def _differences(context: Context, comparison: Comparison) -> list[Picture]:
     values.sort(key=lambda span: -span.value)
     picture = context.figures.picture(
         "summary-differences", f"Difference to {best}, the best",
-        f"Mean difference in {title_of(metric)} for the same users, with its {percent(comparison.confidence)} "
+        f"Mean difference in {metric_title(metric)} for the same users, with its {percent(comparison.confidence)} "
         f"interval. An interval that reaches 0 is no proof of a difference.",
-        spans(values, f"difference in {title_of(metric)}", zero_line=True), height=rows_height(len(values)),
+        spans(values, f"difference in {metric_title(metric)}", zero_line=True), height=rows_height(len(values)),
     )  # fmt: skip
     return [picture]
 
@@ -143,5 +144,5 @@ def _runs(context: Context) -> Table:
     for label, each in figures.items():
         cells = [Cell(f"{each[key]:.4f}", bold=each[key] == best[key]) if key in each else Cell("") for key in keys]
         rows.append(context.row(label, *cells))
-    columns = ["model", *(title_of(key.partition("/")[2]) for key in keys)]
+    columns = ["model", *(metric_title(key.partition("/")[2]) for key in keys)]
     return Table(f"Every run and baseline at {k}, {part}", columns, rows)

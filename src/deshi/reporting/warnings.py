@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from deshi.comparison.warnings import evaluation_warnings, not_beating
-from deshi.reporting.context import Context, title_of
+from deshi.metrics.ranking import metric_title
+from deshi.reporting.context import Context
 from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
 
 
@@ -29,7 +30,7 @@ def _not_beating(context: Context) -> list[str]:
     part, metric = context.part, context.metric
     figures = {name: baseline_figure(context.runs, name, part, metric) for name in baseline_names(context.runs)}
     baselines = {name: value for name, value in figures.items() if value is not None}
-    subject = f"{title_of(metric)}, {part}"
+    subject = f"{metric_title(metric)}, {part}"
     return [
         sentence
         for run in context.runs

@@ -8,6 +8,7 @@ from math import isnan, log
 from pathlib import Path
 from typing import Any
 
+from deshi.metrics.ranking import metric_title
 from deshi.metrics.significance import Interval
 from deshi.rendering import Block, Cell, Paragraph, Result, Table, paragraphs
 from deshi.soft_labels.targets import LATEST, TRAIN
@@ -178,7 +179,7 @@ class Inspection(Result):
             f"Brackets: 95 % interval over users. train-last: each user's latest training row. Entropy in nats over "
             f"the listed items (at most {log(self.manifest['k']):.2f})."
         )
-        return Table("What came next", ["rows", "covered", *map(_title, metrics), "entropy"], rows, caption)
+        return Table("What came next", ["rows", "covered", *map(metric_title, metrics), "entropy"], rows, caption)
 
     def _list_statistics(self) -> Table:
         lists, overlap = self.lists, self.overlap
@@ -233,9 +234,9 @@ def memorisation_gap(
     gap = gaps[trained, held, metric]
     values = [rows[name].metrics[metric].mean for name in (trained, held)]
     figures = (
-        f"{_title(metric)} is {values[0]:.4f} at {trained} rows and {values[1]:.4f} at {held} rows, a difference of "
+        f"{metric_title(metric)} is {values[0]:.4f} at {trained} rows and {values[1]:.4f} at {held} rows, "
+        f"a difference of {gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
     )
-    figures += f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
     return MemorisationGap(*_verdict(gap, figures), metric, trained, held, gap)
 
 
@@ -252,10 +253,6 @@ def _verdict(gap: Interval, figures: str) -> tuple[str, str]:
             "trained on them, or on data whose later events are easier."
         )
     return "none seen", f"No memorisation is seen: {figures}; the interval covers 0."
-
-
-def _title(metric: str) -> str:
-    return metric.upper()
 
 
 def _cell(interval: Interval) -> Cell:

@@ -1,7 +1,8 @@
-"""What every source must do, on tiny files in the original formats; each source's test class inherits it."""
+"""The contract of data sources, on tiny files in their original formats."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ DAY = 86_400_000
 
 
 class SourceContract:
-    """Inherit, and say how to write the files and build the source."""
+    """Inherit as ``class TestMine(SourceContract)``, set the attributes, override ``write`` and ``source``."""
 
     #: the interactions that :meth:`write` writes, as (user, item, timestamp in ms, rating or None)
     expected: list[tuple[str, str, int, float | None]]
@@ -111,8 +112,6 @@ class SourceContract:
 
     def test_zip_gives_the_same(self, tmp_path: Path) -> None:
         """A downloaded archive need not be unpacked."""
-        import shutil
-
         (tmp_path / "files").mkdir()
         self.write(tmp_path / "files")
         archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "files"))
