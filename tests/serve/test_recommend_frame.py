@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from deshi.training.runs import load_scorer
 
-from deshi.configuration.validation import find_trained
+from deshi.configuration.schemas import PathsConfig
 from deshi.data.histories import histories_of
 from deshi.models.recommend import Catalogue, recommend
+from deshi.runs import Run
 from deshi.serving.engine import Engine
 from deshi.types import DeshiError
 
@@ -21,7 +21,7 @@ HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing
 @pytest.mark.parametrize("filter_seen", [True, False])
 def test_answers_are_the_exported_engines(filter_seen: bool, _finished_root: Path, engine: Engine) -> None:
     """Someone who tries a run in a notebook must see what the service will answer, popular items included."""
-    scorer, _ = load_scorer(find_trained(_finished_root / "runs", "tiny_seed0"))
+    scorer = Run.open("tiny_seed0", PathsConfig.model_validate({"root": str(_finished_root)})).scorer()
     catalogue = Catalogue(engine.bundle.items, engine.bundle.items["count"].to_numpy())
     histories = histories_of(HISTORIES, engine.bundle.items["item_id"])
     answers = recommend(scorer, catalogue, histories, 7, filter_seen)
