@@ -11,8 +11,8 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.result import CompareResult
+from deshi.comparison._compute import compare_evaluations
+from deshi.comparison._result import CompareResult
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
 from deshi.runs import Evaluation
 from deshi.types import DeshiError

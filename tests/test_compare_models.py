@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deshi.comparison.models import find_model, flatten, group, named
+from deshi.comparison._models import find_model, flatten, group, named
 from deshi.configuration.schemas import PathsConfig
 from deshi.runs import Evaluation, find_evaluations
 from deshi.types import DeshiError

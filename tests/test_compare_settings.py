@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from deshi.artifacts import write_json
-from deshi.comparison.settings import settings_of
+from deshi.comparison._settings import settings_of
 
 
 def write_run(runs: Path, stage: str, name: str, record: dict[str, Any] | None = None, **config: Any) -> Path:

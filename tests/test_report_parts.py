@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deshi.reporting.drawing import COLORS, INK, FigureBuilder, baseline_style, inline, model_style, shortened
-from deshi.reporting.examples import draw
-from deshi.reporting.figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
-from deshi.reporting.provenance import hide_passwords, settings
+from deshi.reporting._drawing import COLORS, INK, FigureBuilder, baseline_style, inline, model_style, shortened
+from deshi.reporting._examples import draw
+from deshi.reporting._figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
+from deshi.reporting._provenance import hide_passwords, settings
 
 
 @pytest.mark.parametrize(

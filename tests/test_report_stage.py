@@ -13,9 +13,9 @@ import pytest
 import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.rendering import Table
-from deshi.reporting.blocks import Picture
-from deshi.reporting.drawing import FigureBuilder
-from deshi.reporting.result import ReportResult
+from deshi.reporting._blocks import Picture
+from deshi.reporting._drawing import FigureBuilder
+from deshi.reporting._result import ReportResult
 from deshi.types import DeshiError
 from html_checks import Page
 

@@ -18,8 +18,8 @@ from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
 from deshi.configuration.validation import resolved
 from deshi.rendering import Table
-from deshi.reporting.blocks import Picture
-from deshi.reporting.drawing import FigureBuilder
+from deshi.reporting._blocks import Picture
+from deshi.reporting._drawing import FigureBuilder
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import Training
 from deshi.types import DeshiError

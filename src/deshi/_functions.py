@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from deshi.auditing.result import AuditResult
-    from deshi.comparison.result import CompareResult
+    from deshi.comparison import CompareResult
     from deshi.data.dataset import Dataset
     from deshi.data.prepare import PrepareResult
     from deshi.evaluation.result import EvaluateResult
     from deshi.gap_analysis.result import GapResult
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
-    from deshi.reporting.result import ReportResult
+    from deshi.reporting import ReportResult
     from deshi.runs import Run
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.comparison.settings import belongs_to, flatten
+from deshi.comparison import belongs_to, flatten
 from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, TRAINING_STAGES, load_config
 from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
 from deshi.configuration.validation import resolved

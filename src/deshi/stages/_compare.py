@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.output import write_comparison
-from deshi.comparison.result import CompareResult
+from deshi.comparison import CompareResult, compare_evaluations, write_comparison
 from deshi.configuration.schemas import CompareConfig
 from deshi.runs import find_evaluations, new_run, write_record
 

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from deshi.rendering.blocks import Block, Cell, Paragraph, Table, Tone
+from deshi.rendering._blocks import Block, Cell, Paragraph, Table, Tone
 
 STYLES: dict[Tone, str] = {
     "plain": "",

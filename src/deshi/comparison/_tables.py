@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deshi.comparison.comparison import Comparison, Figure, PairTest
+from deshi.comparison._comparison import Comparison, Figure, PairTest
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Block, Cell, Row, Table, paragraphs, percent
 

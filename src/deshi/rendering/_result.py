@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rich.console import Group
 
-from deshi.rendering.blocks import Block
-from deshi.rendering.documents import html
-from deshi.rendering.terminal import for_console, plain_text
+from deshi.rendering._blocks import Block
+from deshi.rendering._documents import html
+from deshi.rendering._terminal import for_console, plain_text
 
 
 class Result(ABC):

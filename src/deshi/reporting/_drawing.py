@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from deshi.artifacts import atomic_file
 from deshi.rendering import Table
-from deshi.reporting.blocks import Picture
+from deshi.reporting._blocks import Picture
 
 INK, MUTED, GRID, SURFACE = "#1c2128", "#59636f", "#d5dae1", "#fefefe"
 COLORS = ("#0072b2", "#d55e00", "#00916a", "#c0649a", "#b07a00", "#3a96cf")

@@ -7,11 +7,11 @@ import polars as pl
 
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
-from deshi.reporting.blocks import Block, Picture, Pictures, Section
-from deshi.reporting.context import Context, evaluate_again
-from deshi.reporting.drawing import figure_name
-from deshi.reporting.figures import Curve, against_diagonal, grouped_bars, rows_height
-from deshi.reporting.runs import baseline_names
+from deshi.reporting._blocks import Block, Picture, Pictures, Section
+from deshi.reporting._context import Context, evaluate_again
+from deshi.reporting._drawing import figure_name
+from deshi.reporting._figures import Curve, against_diagonal, grouped_bars, rows_height
+from deshi.reporting._runs import baseline_names
 from deshi.runs import read_part
 
 SLICES_FILE, CALIBRATION_FILE = "slices.parquet", "calibration.parquet"

@@ -8,10 +8,10 @@ import polars as pl
 
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context
-from deshi.reporting.figures import Curve, curves
-from deshi.reporting.runs import ReportedRun
+from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
+from deshi.reporting._context import Context
+from deshi.reporting._figures import Curve, curves
+from deshi.reporting._runs import ReportedRun
 from deshi.runs import LOSS, read_curve
 
 LEAD = (

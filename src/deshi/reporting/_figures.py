@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from deshi.arrays import Floats
-from deshi.reporting.drawing import INK, LEGEND_LABEL, MUTED, SURFACE, LineStyle, shortened
+from deshi.reporting._drawing import INK, LEGEND_LABEL, MUTED, SURFACE, LineStyle, shortened
 
 Draw = Callable[[Axes], None]
 

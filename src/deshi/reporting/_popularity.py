@@ -12,11 +12,11 @@ from deshi.evaluation.slices import popularity_groups
 from deshi.metrics.beyond import beyond_accuracy, coverage
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Paragraph, Table
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context, Data, evaluate_again, lists_of
-from deshi.reporting.drawing import COLORS, MUTED, LineStyle
-from deshi.reporting.figures import Curve, against_diagonal, rows_height, stacked_shares
-from deshi.reporting.runs import ReportedRun
+from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
+from deshi.reporting._context import Context, Data, evaluate_again, lists_of
+from deshi.reporting._drawing import COLORS, MUTED, LineStyle
+from deshi.reporting._figures import Curve, against_diagonal, rows_height, stacked_shares
+from deshi.reporting._runs import ReportedRun
 from deshi.types import PAD
 
 GROUPS = {"head": COLORS[0], "torso": COLORS[2], "tail": COLORS[1], "cold": MUTED}

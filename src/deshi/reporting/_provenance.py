@@ -12,9 +12,9 @@ from deshi.comparison import flatten
 from deshi.configuration.run_folders import ENVIRONMENT_FILE, TIME_FILE
 from deshi.data.sources.sql import hide_password
 from deshi.rendering import Paragraph, Table
-from deshi.reporting.blocks import Block, Details, Missing, Section
-from deshi.reporting.context import Context
-from deshi.reporting.runs import ReportedRun
+from deshi.reporting._blocks import Block, Details, Missing, Section
+from deshi.reporting._context import Context
+from deshi.reporting._runs import ReportedRun
 
 PACKAGES = ("deshi", "torch", "lightning", "polars", "numpy")
 IGNORED = ("paths.", "resume", "train.progress")

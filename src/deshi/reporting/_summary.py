@@ -8,11 +8,11 @@ from dataclasses import replace
 from deshi.comparison import Comparison, Model, compare_evaluations, tables_of
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Cell, Table, paragraphs, percent
-from deshi.reporting.blocks import Block, Cards, Details, Picture, Pictures, Section
-from deshi.reporting.context import Context
-from deshi.reporting.drawing import LineStyle, baseline_style, model_style
-from deshi.reporting.figures import Span, rows_height, spans
-from deshi.reporting.runs import baseline_figure, baseline_names
+from deshi.reporting._blocks import Block, Cards, Details, Picture, Pictures, Section
+from deshi.reporting._context import Context
+from deshi.reporting._drawing import LineStyle, baseline_style, model_style
+from deshi.reporting._figures import Span, rows_height, spans
+from deshi.reporting._runs import baseline_figure, baseline_names
 
 METRICS = ("ndcg", "recall", "hr", "mrr", "map", "coverage")
 MOST_ROWS = 12

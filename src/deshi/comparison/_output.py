@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from deshi.artifacts import atomic_file, write_json
-from deshi.comparison.comparison import Comparison
-from deshi.comparison.tables import blocks_of
+from deshi.comparison._comparison import Comparison
+from deshi.comparison._tables import blocks_of
 from deshi.rendering import html_page, latex, markdown
 
 
@@ -54,5 +54,5 @@ def figures_frame(comparison: Comparison) -> pl.DataFrame:
 
 
 def tests_frame(comparison: Comparison) -> pl.DataFrame:
-    """A row a test, with the fields of :class:`deshi.comparison.comparison.PairTest`."""
+    """A row a test, with the fields of :class:`deshi.comparison._comparison.PairTest`."""
     return pl.DataFrame([asdict(test) for test in comparison.tests])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deshi.comparison.settings import belongs_to, flatten, settings_of
+from deshi.comparison._settings import belongs_to, flatten, settings_of
 from deshi.configuration.targets import TARGET, suggestion
 from deshi.runs import Evaluation
 from deshi.types import DeshiError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
-from deshi.reporting.blocks import Picture, Pictures, Section
-from deshi.reporting.context import Context
-from deshi.reporting.figures import Curve, curves
-from deshi.reporting.runs import baseline_figure, baseline_names, cut_offs
+from deshi.reporting._blocks import Picture, Pictures, Section
+from deshi.reporting._context import Context
+from deshi.reporting._figures import Curve, curves
+from deshi.reporting._runs import baseline_figure, baseline_names, cut_offs
 
 METRICS = ("ndcg", "recall", "hr", "mrr", "coverage")
 LEAD = (

@@ -8,11 +8,11 @@ from typing import Any
 from deshi.artifacts import read_json
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Paragraph, Table, percent
-from deshi.reporting.blocks import Block, Missing, Picture, Pictures, Section
-from deshi.reporting.context import Context, evaluate_again
-from deshi.reporting.drawing import LineStyle, figure_name
-from deshi.reporting.figures import Span, rows_height, slopes, spans
-from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
+from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
+from deshi.reporting._context import Context, evaluate_again
+from deshi.reporting._drawing import LineStyle, figure_name
+from deshi.reporting._figures import Span, rows_height, slopes, spans
+from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
 
 LEAD = (
     "A model is selected on validation and judged on test. Some difference is normal: the test targets are newer, and "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deshi.comparison.comparison import Comparison
-from deshi.comparison.tables import blocks_of
+from deshi.comparison._comparison import Comparison
+from deshi.comparison._tables import blocks_of
 from deshi.rendering import Block, Paragraph, Result
 
 

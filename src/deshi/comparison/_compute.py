@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from deshi.arrays import Floats
-from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.models import Group, find_model, flatten, group, named
-from deshi.comparison.pairing import check_measured_alike, per_user
-from deshi.comparison.warnings import evaluation_warnings, not_beating
+from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
+from deshi.comparison._models import Group, find_model, flatten, group, named
+from deshi.comparison._pairing import check_measured_alike, per_user
+from deshi.comparison._warnings import evaluation_warnings, not_beating
 from deshi.evaluation.result import headline_k
 from deshi.metrics.ranking import metric_title
 from deshi.metrics.significance import (

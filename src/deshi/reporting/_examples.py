@@ -9,9 +9,9 @@ import polars as pl
 
 from deshi.arrays import Bools, Ints
 from deshi.rendering import Paragraph
-from deshi.reporting.blocks import Block, Example, Examples, ListedItem, Missing, RankedList, Section
-from deshi.reporting.context import Context, Data, evaluate_again, lists_of
-from deshi.reporting.runs import ReportedRun, baseline_names, baseline_ranks
+from deshi.reporting._blocks import Block, Example, Examples, ListedItem, Missing, RankedList, Section
+from deshi.reporting._context import Context, Data, evaluate_again, lists_of
+from deshi.reporting._runs import ReportedRun, baseline_names, baseline_ranks
 from deshi.types import ITEM, TITLE, USER
 
 HISTORY, LISTED, TARGETS = 10, 5, 5

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from deshi.comparison.warnings import evaluation_warnings, not_beating
+from deshi.comparison import evaluation_warnings, not_beating
 from deshi.metrics.ranking import metric_title
-from deshi.reporting.context import Context
-from deshi.reporting.runs import ReportedRun, baseline_figure, baseline_names
+from deshi.reporting._context import Context
+from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
 
 
 def warnings_of(context: Context) -> list[str]:

@@ -10,11 +10,21 @@ from pathlib import Path
 from deshi.configuration.schemas import ReportConfig
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import render_template
-from deshi.reporting import cutoffs, examples, gaps, learning, popularity, provenance, slicing, summary, warnings
-from deshi.reporting.blocks import Section
-from deshi.reporting.context import Context, find_data
-from deshi.reporting.drawing import FigureBuilder
-from deshi.reporting.runs import ReportedRun, check_metric, reported_runs
+from deshi.reporting import (
+    _cutoffs,
+    _examples,
+    _gaps,
+    _learning,
+    _popularity,
+    _provenance,
+    _slicing,
+    _summary,
+    _warnings,
+)
+from deshi.reporting._blocks import Section
+from deshi.reporting._context import Context, find_data
+from deshi.reporting._drawing import FigureBuilder
+from deshi.reporting._runs import ReportedRun, check_metric, reported_runs
 from deshi.runs import find_evaluations
 
 
@@ -62,18 +72,18 @@ def collect(cfg: ReportConfig, runs: Sequence[ReportedRun], figures: Path) -> Co
     )  # fmt: skip
     protocol = protocol_sentence(runs[0])
     sections = [
-        summary.section(context, protocol),
-        learning.section(context),
-        cutoffs.section(context),
-        slicing.section(context),
-        gaps.section(context),
-        popularity.section(context),
-        examples.section(context),
-        provenance.section(context),
+        _summary.section(context, protocol),
+        _learning.section(context),
+        _cutoffs.section(context),
+        _slicing.section(context),
+        _gaps.section(context),
+        _popularity.section(context),
+        _examples.section(context),
+        _provenance.section(context),
     ]
     title = f"Recommenders on {runs[0].record['data']}"
     subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {cfg.part}, {metric_title(cfg.metric)}. {protocol}"
-    return Content(title, subtitle, _legend(runs), warnings.warnings_of(context), sections)
+    return Content(title, subtitle, _legend(runs), _warnings.warnings_of(context), sections)
 
 
 def _legend(runs: Sequence[ReportedRun]) -> list[tuple[str, int, list[str]]]:

@@ -14,9 +14,9 @@ from deshi.configuration.schemas import ReportConfig
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.rendering import Cell, Row
-from deshi.reporting.blocks import Missing
-from deshi.reporting.drawing import FigureBuilder, LineStyle, baseline_style, model_style
-from deshi.reporting.runs import ReportedRun, baseline_names
+from deshi.reporting._blocks import Missing
+from deshi.reporting._drawing import FigureBuilder, LineStyle, baseline_style, model_style
+from deshi.reporting._runs import ReportedRun, baseline_names
 from deshi.runs import read_part
 from deshi.types import DeshiError
 
