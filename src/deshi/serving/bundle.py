@@ -117,7 +117,7 @@ class ServingBundle:
 
     @property
     def precisions(self) -> list[str]:
-        """Those of the graphs that the bundle holds: ``fp32``, and ``int8`` if it was exported."""
+        """Precisions of the bundle's graphs: ``fp32``, and ``int8`` if it was exported."""
         return [name for name, file in GRAPHS.items() if file in self.manifest["files"]]
 
     @property
@@ -206,9 +206,9 @@ def is_bundle(path: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
-def damaged(path: Path, what: str) -> BundleError:
+def damaged(path: Path, damage: str) -> BundleError:
     """The error of a bundle that isn't what its manifest says."""
-    return BundleError(f"The serving bundle in {path} is damaged: {what}. Copy it again, or run deshi export again.")
+    return BundleError(f"The serving bundle in {path} is damaged: {damage}. Copy it again, or run deshi export again.")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -314,8 +314,8 @@ class Engine:
             chosen = self.mask(candidates)
             allowed = chosen if allowed is None else allowed & chosen
         if len(exclude):
-            others = ~self.mask(exclude)
-            allowed = others if allowed is None else allowed & others
+            unexcluded = ~self.mask(exclude)
+            allowed = unexcluded if allowed is None else allowed & unexcluded
         return allowed
 
     def _checked(self, indices: Sequence[int] | Sequence[str] | Ints) -> Ints:

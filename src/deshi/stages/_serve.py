@@ -21,7 +21,7 @@ from deshi.serving.http.comparison import label_of
 from deshi.serving.http.logs import FIELDS, json_logs
 from deshi.types import DeshiError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("deshi.serving.http")  # whose log is JSON
 
 NEEDED = "deshi serve needs FastAPI and uvicorn: pip install 'deshi[serve]'"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
