@@ -445,7 +445,8 @@ def test_the_page_lists_every_finding_of_files() -> None:
     page = (root / "docs" / "audit-files.md").read_text(encoding="utf-8").partition("## Findings")[2]
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.M))
     sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src/deshi/auditing").glob("_pair*.py"))
-    sources = sources.replace("{kind}s-permuted", '"items-permuted" "users-permuted"')
+    for name in ("permuted", "shifted"):
+        sources = sources.replace(f"{{kind}}s-{name}", f'"items-{name}" "users-{name}"')
     reported = {name for name in CHECKS if f'"{name}"' in sources}
     assert listed == reported
     claimed = {"ties-counted-as-hits", "averaged-by-batch", "claim-not-reproduced", "malformed-rows"}

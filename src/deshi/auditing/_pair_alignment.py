@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -72,53 +73,57 @@ def _mapped(order: Ints, labels: Ints, size: int) -> Ints:
 
 def _items(pair: Pair) -> Iterator[Finding]:
     names = pair.bundle.vocabulary[ITEM].to_list()
-    ranks = {by: _of_items(pair, _shifted(names, by)) for by in SHIFTS}
-    best = max(ranks, key=lambda by: float((1 / ranks[by]).mean()))
-    if _fits_targets(pair, ranks[best], pair.ranks):
-        sign = "plus" if best > 0 else "minus"
-        yield finding(
-            "items-shifted",
-            f"The predicted item ids are {abs(best)} too {'high' if best > 0 else 'low'}: the target's id {sign} "
-            f"{abs(best)} is hit far more often than the target.",
-            pair.targets_at(np.flatnonzero(ranks[best] <= pair.head)),
-            _by_shift(pair, ranks),
-            "Look for an embedding row or index that is reserved for padding, and add or subtract it once.",
-        )
-        return
-    mappings = _reorderings(names, pair.n_known_items)
-    yield from _permuted(pair, "item", {name: _of_items(pair, meant) for name, meant in mappings.items()}, pair.ranks)
+    yield from _renamed(pair, "item", names, pair.n_known_items, partial(_of_items, pair), pair.ranks)
 
 
 def _users(pair: Pair) -> Iterator[Finding]:
     names = pair.bundle.users[USER].to_list()
-    ranks = {by: _of_users(pair, _shifted(names, by)) for by in SHIFTS}
-    best = max(ranks, key=lambda by: float((1 / ranks[by]).mean()))
     # the targets' ranks in the lists of users far away: what anybody's list hits, as it holds popular items
     far, users = np.arange(len(names)), pair.examples.users
     far[users] = np.roll(users, len(users) // 2)
     strangers = _of_users(pair, far)
-    if _fits_targets(pair, ranks[best], pair.ranks) and far_higher(ranks[best], strangers):
-        yield finding(
-            "users-shifted",
-            f"The lists are stored under user ids that are {abs(best)} too {'high' if best > 0 else 'low'}.",
-            pair.targets_at(np.flatnonzero(ranks[best] <= pair.head)),
-            _by_shift(pair, ranks),
+    yield from _renamed(pair, "user", names, pair.n_known_users, partial(_of_users, pair), strangers)
+
+
+def _renamed(
+    pair: Pair, kind: str, names: list[str], n_known: int, ranks_of: Callable[[Ints], Floats], strangers: Floats
+) -> Iterator[Finding]:
+    """Ids that mean their neighbours by number, or those in their place in another order of the vocabulary.
+
+    Args:
+        pair: the files.
+        kind: ``item`` or ``user``.
+        names: the ids of that kind.
+        n_known: how many of them the interactions hold.
+        ranks_of: the targets' ranks if every id means another one.
+        strangers: the targets' ranks that any renaming must beat.
+    """
+    by_shift = {by: ranks_of(_shifted(names, by)) for by in SHIFTS}
+    shift, ranks = max(by_shift.items(), key=lambda item: float((1 / item[1]).mean()))
+    high, sign = ("high", "plus") if shift > 0 else ("low", "minus")
+    what, fix = {
+        "item": (
+            f"The predicted item ids are {abs(shift)} too {high}: the target's id {sign} {abs(shift)} is hit far more "
+            "often than the target.",
+            "Look for an embedding row or index that is reserved for padding, and add or subtract it once.",
+        ),
+        "user": (
+            f"The lists are stored under user ids that are {abs(shift)} too {high}.",
             "Look for a user index that starts at 0 in one place and at 1 in another, or for rows that moved by one.",
-        )
+        ),
+    }[kind]
+    if _fits_targets(pair, ranks, pair.ranks) and far_higher(ranks, strangers):
+        where = pair.targets_at(np.flatnonzero(ranks <= pair.head))
+        yield finding(f"{kind}s-shifted", what, where, _by_shift(pair, by_shift), fix)
         return
-    mappings = _reorderings(names, pair.n_known_users)
-    yield from _permuted(pair, "user", {name: _of_users(pair, meant) for name, meant in mappings.items()}, strangers)
-
-
-def _permuted(pair: Pair, kind: str, ranks: dict[str, Floats], strangers: Floats) -> Iterator[Finding]:
-    """Ids that mean others because one order of the vocabulary was taken for another."""
-    best = max(ranks, key=lambda name: float((1 / ranks[name]).mean()))
-    if _fits_targets(pair, ranks[best], pair.ranks) and far_higher(ranks[best], strangers):
+    by_order = {name: ranks_of(meant) for name, meant in _reorderings(names, n_known).items()}
+    order, ranks = max(by_order.items(), key=lambda item: float((1 / item[1]).mean()))
+    if _fits_targets(pair, ranks, pair.ranks) and far_higher(ranks, strangers):
         yield finding(
             f"{kind}s-permuted",
-            f"The {kind} ids of the predictions stand for others: {best}.",
-            pair.targets_at(np.flatnonzero(ranks[best] <= pair.head)),
-            f"{pair.figure(pair.ranks)} as written, {pair.figure(ranks[best])} when they are put right.",
+            f"The {kind} ids of the predictions stand for others: {order}.",
+            pair.targets_at(np.flatnonzero(ranks <= pair.head)),
+            f"{pair.figure(pair.ranks)} as written, {pair.figure(ranks)} when they are put right.",
             "Export the original ids through the vocabulary that the model was trained with.",
         )
 

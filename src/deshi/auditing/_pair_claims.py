@@ -14,12 +14,11 @@ from deshi.auditing._pair_candidates import without_seen
 from deshi.auditing._pair_data import Pair
 from deshi.auditing._pair_lists import BATCHES
 from deshi.auditing.finding import Finding, Severity, finding
-from deshi.configuration.targets import suggestion
-from deshi.metrics.ranking import METRICS, example_ranks
+from deshi.metrics.ranking import METRICS, example_ranks, read_metric
 from deshi.types import DeshiError
 
 OTHER_KS = (1, 3, 5, 10, 20, 50, 100)
-NAMES = {"hit": "hr", "hits": "hr", "hitrate": "hr", "hit_rate": "hr", "hitratio": "hr", "map": "map"}
+NAMES = {"hit": "hr", "hits": "hr", "hitrate": "hr", "hit_rate": "hr", "hitratio": "hr"}
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,13 @@ def read_claims(text: str) -> list[Claim]:
     claims = []
     for part in filter(None, (piece.strip() for piece in re.split(r"[,;]\s*|\s+", text))):
         match = re.fullmatch(r"([A-Za-z_]+)@(\d+)[=:]([0-9]*\.?[0-9]+)", part)
-        if match is None or int(match[2]) < 1:
+        if match is None:
             raise DeshiError(f"claimed={text!r}: {part!r} is no METRIC@K=VALUE such as ndcg@10=0.117.")
-        name = NAMES.get(match[1].lower(), match[1].lower())
-        if name not in METRICS:
-            raise DeshiError(f"claimed={text!r}: there is no metric {match[1]!r}. {suggestion(name, METRICS)}")
-        digits = len(match[3].partition(".")[2])
-        if float(match[3]) > 1:
+        name, k, value = match[1].lower(), match[2], float(match[3])
+        metric = read_metric(f"{NAMES.get(name, name)}@{k}", f"claimed={text!r}: the metric is")
+        if value > 1:
             raise DeshiError(f"claimed={text!r}: {part!r} is above 1; give a share, e.g. 0.117 for 11.7 %.")
-        claims.append(Claim(name, int(match[2]), float(match[3]), 0.5 * 10.0**-digits))
+        claims.append(Claim(*metric, value, 0.5 * 10.0 ** -len(match[3].partition(".")[2])))
     if not claims:
         raise DeshiError("claimed is empty, expected figures such as claimed='ndcg@10=0.117'.")
     return claims

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any, Literal, get_args
 
 from deshi.types import DeshiError
@@ -12,7 +13,7 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """From the worst to the mildest. An error makes a figure wrong, a warning doubtful; a note explains one."""
 
-EXAMPLES = 5
+LOCATIONS = 5
 """The most locations that a finding names."""
 
 
@@ -170,8 +171,6 @@ class Finding:
     fix: str
 
     def __post_init__(self) -> None:
-        if self.name not in CHECKS:
-            raise DeshiError(f"There is no check {self.name!r}. Register it in deshi.auditing.finding first.")
         if self.severity not in SEVERITIES:
             raise DeshiError(f"severity is {self.severity!r}, expected one of {', '.join(SEVERITIES)}.")
 
@@ -196,10 +195,10 @@ def finding(
     name: str, what: str, where: Iterable[str], effect: str, fix: str, severity: Severity | None = None
 ) -> Finding:
     """A finding of a check, of its severity unless ``severity`` is set, with the first few locations of ``where``."""
-    if name not in CHECKS:
+    check = CHECKS.get(name)
+    if check is None:
         raise DeshiError(f"There is no check {name!r}. Register it in deshi.auditing.finding first.")
-    examples = tuple(text for text, _ in zip(where, range(EXAMPLES), strict=False))
-    return Finding(name, severity or CHECKS[name].severity, what, examples, effect, fix)
+    return Finding(name, severity or check.severity, what, tuple(islice(where, LOCATIONS)), effect, fix)
 
 
 def location(**parts: object) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from deshi.arrays import Array
 from deshi.auditing.bundle import Flat
 from deshi.auditing.finding import Finding, count, finding
-from deshi.auditing.probe import AT, gain, markov, ndcg_per_example, sample_examples, with_ends
+from deshi.auditing.probe import AT, gain, markov_ndcg, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Examples, Split
 
@@ -65,11 +66,11 @@ def audit_training_ranges(
 def _leak(
     flat: Flat, split: Split, part: str, leaked: Array, ranges: tuple[Array, Array], filter_seen: bool
 ) -> Finding:
-    """Targets of a part that are trained on; its effect is what a Markov ranker gains by it on those examples."""
+    """Targets of a part that are trained on; its effect is what a Markov baseline gains by it on those examples."""
     bundle, examples = flat.bundle, split.examples(flat.bundle, part)
     sample = sample_examples(examples, only=leaked)
-    without_fault, with_fault = (
-        float(ndcg_per_example(markov(bundle, *pair), bundle, sample, filter_seen).mean())
+    figures = (
+        markov_ndcg(bundle, pair, sample, filter_seen)
         for pair in ((bundle.offsets[:-1], np.minimum(split.train_end, ranges[1])), ranges)
     )
     what = (
@@ -81,22 +82,22 @@ def _leak(
     else:
         fix = "End the training ranges before the test part (Split.train_ranges does), and train again."
     where = flat.locations(examples.target_rows[examples.target_offsets[:-1][leaked]])
-    effect = gain(f"A Markov ranker on these {part} targets", without_fault, with_fault)
+    effect = gain(f"A Markov baseline on these {part} targets", *figures)
     return finding(f"{part}-target-trained-on", what, where, effect, fix)
 
 
 def _short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
-    """Training that stops before its range ends, and what a Markov ranker loses by it on the test examples."""
+    """Training that stops before its range ends, and what a Markov baseline loses by it on the test examples."""
     bundle = flat.bundle
     examples = split.examples(bundle, "test")
     effect = f"{int(short.sum()):,} training targets are lost."
     if len(examples):
         sample = sample_examples(examples)
-        without_fault, with_fault = (
-            float(ndcg_per_example(markov(bundle, bundle.offsets[:-1], end), bundle, sample, filter_seen).mean())
+        figures = (
+            markov_ndcg(bundle, (bundle.offsets[:-1], end), sample, filter_seen)
             for end in (split.train_end, np.where(short, np.minimum(ranges[1], split.train_end - 1), split.train_end))
         )
-        effect += " " + gain("A Markov ranker on test", without_fault, with_fault)
+        effect += " " + gain("A Markov baseline on test", *figures)
     trainable = int((split.train_end - bundle.offsets[:-1] >= 2).sum())
     what = f"The last training target of {count(int(short.sum()), trainable, 'users')} is never trained on: the newest "
     what += "transition that training may see, and the one most like the test's."
@@ -106,28 +107,23 @@ def _short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Ar
 
 def _wrong_ends(flat: Flat, split: Split, part: str, examples: Examples, filter_seen: bool) -> list[Finding]:
     """Histories that do not end right before the example's first target."""
-    ends = examples.ends
+    ends, ranges = examples.ends, (flat.bundle.offsets[:-1], split.train_end)
     first = np.minimum.reduceat(examples.target_rows, examples.target_offsets[:-1])
+    used = np.maximum(ends, examples.starts + 1)  # an empty history has no next item
     findings = []
     for name, wrong, what, fix in (
-        (
-            "target-in-history",
-            ends > first,
-            "hold their own target in the history",
-            "End each history before its target.",
-        ),
+        ("target-in-history", ends > first, "hold their own target in the history",
+         "End each history before its target."),
         ("history-short", ends < first, "do not get the event right before their target", "Feed the whole history."),
-    ):
+    ):  # fmt: skip
         if wrong.any():
-            ranker = markov(flat.bundle, flat.bundle.offsets[:-1], split.train_end)
-            used = np.maximum(ends, examples.starts + 1)  # an empty history has no next item
             figures = [
-                float(ndcg_per_example(ranker, flat.bundle, sample_examples(sample, only=wrong), filter_seen).mean())
-                for sample in (with_ends(examples, first), with_ends(examples, used))
+                markov_ndcg(flat.bundle, ranges, sample_examples(replace(examples, ends=end), only=wrong), filter_seen)
+                for end in (first, used)
             ]
             share = count(int(wrong.sum()), len(examples), f"{part} examples")
             where = flat.locations(first[wrong], history_ends_at=ends[wrong] - examples.starts[wrong])
-            effect = gain(f"A Markov ranker on these {part} examples", *figures)
+            effect = gain(f"A Markov baseline on these {part} examples", *figures)
             findings.append(finding(name, f"{share} {what}.", where, effect, fix))
     return findings
 
@@ -145,15 +141,15 @@ def _duplicates(flat: Flat, split: Split, part: str, examples: Examples, filter_
         return []
     owner = examples.owners
     affected = np.bincount(owner[twice], minlength=len(examples)) > 0
-    ranker = markov(flat.bundle, flat.bundle.offsets[:-1], split.train_end)
+    ranges = (flat.bundle.offsets[:-1], split.train_end)
     figures = [
-        float(ndcg_per_example(ranker, flat.bundle, sample_examples(examples, only=which), filter_seen).mean())
-        for which in (~affected, affected)
-        if which.any()
+        markov_ndcg(flat.bundle, ranges, sample_examples(examples, only=mask), filter_seen)
+        for mask in (~affected, affected)
+        if mask.any()
     ]
     what = f"{count(int(affected.sum()), len(examples), f'{part} examples')} have a target that the history holds "
     what += "already: same item, same time."
-    effect = f"A Markov ranker has NDCG@{AT} " + ", ".join(
+    effect = f"A Markov baseline has NDCG@{AT} " + ", ".join(
         f"{figure:.4f} on examples {name}" for name, figure in zip(("without", "with"), figures[-2:], strict=False)
     )
     coarse = bool((flat.times % DAY == 0).all())
