@@ -87,6 +87,15 @@ def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
     assert popularity["test/popularity_lift@1"] > 1 and popularity["test/novelty@1"] < both.metrics["test/novelty@1"]
 
 
+def test_the_frame_holds_every_figure(both: EvaluateResult) -> None:
+    """Someone who joins metrics with other tables needs rows, not nested dictionaries."""
+    frame = both.frame()
+    assert frame.columns == ["model", "part", "metric", "value"]
+    assert set(frame["model"]) == {both.ranker, *both.baselines} and set(frame["part"]) == {"validation", "test"}
+    row = frame.filter(model=both.ranker, part="test", metric="ndcg@10")
+    assert row["value"].to_list() == [both.metrics["test/ndcg@10"]]
+
+
 def test_slices_of_every_ranker_are_kept(both: EvaluateResult) -> None:
     """The same examples for all, each once in a slice of its kind, and their mean is the figure of the whole."""
     slices = pl.read_parquet(both.folder / "slices.parquet")

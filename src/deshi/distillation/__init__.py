@@ -19,28 +19,7 @@ from deshi.distillation.term import Context, HiddenTerm, ScoreTerm, Term
 from deshi.distillation.unkd import UnKD
 
 __all__ = [
-    "CD",
-    "DE",
-    "DRO",
-    "RD",
-    "RRD",
-    "Context",
-    "DLLM2Rec",
-    "DLLM2RecReleased",
-    "Distillation",
-    "EmbeddingMatch",
-    "HiddenTerm",
-    "InitialisedItemTable",
-    "ItemTableAdapter",
-    "ListwiseKL",
-    "MarginMSE",
-    "Objective",
-    "ScoreChunk",
-    "ScoreTerm",
-    "SelectionInputs",
-    "SelectionStrategy",
-    "SoftLabelBatch",
-    "SoftLabelLists",
-    "Term",
-    "UnKD",
-]
+    "CD", "DE", "DRO", "RD", "RRD", "Context", "DLLM2Rec", "DLLM2RecReleased", "Distillation", "EmbeddingMatch",
+    "HiddenTerm", "InitialisedItemTable", "ItemTableAdapter", "ListwiseKL", "MarginMSE", "Objective", "ScoreChunk",
+    "ScoreTerm", "SelectionInputs", "SelectionStrategy", "SoftLabelBatch", "SoftLabelLists", "Term", "UnKD",
+]  # fmt: skip

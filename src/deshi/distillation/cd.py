@@ -31,8 +31,7 @@ class CD(ScoreTerm):
         labels: ``scores``, or ``ranks``: ``q_r = exp(-(r - 1) / decay)`` by the teacher's ranking.
         temperature: of soft labels from scores.
         offset: of soft labels from scores; None takes each list's mean score away.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(

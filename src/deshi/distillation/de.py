@@ -27,8 +27,7 @@ class DE(HiddenTerm):
         experts: number of experts; 1 is a plain two-layer projection.
         temperature: of the selection.
         top_k: items of each list that are taken; None takes what the store has.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     vectors: Tensor

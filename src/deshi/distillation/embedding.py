@@ -31,8 +31,7 @@ class EmbeddingMatch(HiddenTerm):
         top_k: items of each list that are taken; None takes what the store has.
         temperature: of ``infonce``.
         contrast: size of the groups of ``infonce``.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     vectors: Tensor

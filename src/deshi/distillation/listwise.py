@@ -32,8 +32,7 @@ class ListwiseKL(ScoreTerm):
         other_share: the teacher's probability of all other items together, for ``bucket``.
         target: ``scores``, or ``ranks``: the teacher's probabilities fall with ``exp(-rank / decay)``, rank from 0.
         decay: of ``ranks``.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(

@@ -21,8 +21,7 @@ class MarginMSE(ScoreTerm):
     Args:
         top_k: length of the teacher's list; None takes what the store has.
         scale: factor of the teacher's scores.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     needs_calibrated_scores = True

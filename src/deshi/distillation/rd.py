@@ -25,8 +25,7 @@ class RD(ScoreTerm):
         decay: the paper's lambda.
         mu: sharpness of the ranking discrepancy; None weighs by position alone.
         samples: items drawn to estimate the student's ranks.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(

@@ -30,8 +30,7 @@ class RRD(ScoreTerm):
         interesting: number of items drawn from the list; None takes the whole list.
         uninteresting: number of items drawn from outside of it.
         decay: of the probability by rank.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(

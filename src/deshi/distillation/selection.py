@@ -121,33 +121,13 @@ class Confidence(Ranked):
         return inputs.confidence if self.measure == "probability" else -inputs.teacher_entropy
 
 
-class Disagreement(Ranked):
-    """Where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
+class RankedByStudent(Ranked):
+    """The rows of the highest values of a plain student.
 
     Args:
         share: see :class:`SelectionStrategy`.
         student: a finished run of the plain student.
-        lowest: where they agree best.
-    """
-
-    needs = frozenset({"student", "teacher"})
-
-    def __init__(self, share: float, student: str, lowest: bool = False) -> None:
-        super().__init__(share, lowest)
-        self.student = student
-
-    def values(self, inputs: SelectionInputs) -> Float32s:
-        """See :meth:`Ranked.values`."""
-        return inputs.divergence
-
-
-class GroundTruthError(Ranked):
-    """Where a plain student is most wrong: its loss of the item that really came next.
-
-    Args:
-        share: see :class:`SelectionStrategy`.
-        student: a finished run of the plain student.
-        lowest: where it is right.
+        lowest: take the lowest instead.
     """
 
     needs = frozenset({"student"})
@@ -156,12 +136,32 @@ class GroundTruthError(Ranked):
         super().__init__(share, lowest)
         self.student = student
 
+
+class Disagreement(RankedByStudent):
+    """Where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
+
+    Args: see :class:`RankedByStudent`; ``lowest`` takes the rows where they agree best.
+    """
+
+    needs = frozenset({"student", "teacher"})
+
+    def values(self, inputs: SelectionInputs) -> Float32s:
+        """See :meth:`Ranked.values`."""
+        return inputs.divergence
+
+
+class GroundTruthError(RankedByStudent):
+    """Where a plain student is most wrong: its loss of the item that really came next.
+
+    Args: see :class:`RankedByStudent`; ``lowest`` takes the rows where it is right.
+    """
+
     def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
         return inputs.student_stats.loss
 
 
-class Uncertainty(Ranked):
+class Uncertainty(RankedByStudent):
     """Where a plain student is least sure, whatever came next.
 
     Uncertainty sampling (Lewis & Gale, SIGIR 1994, arXiv cmp-lg/9407020); margins as Scheffer et al. (2001) have them.
@@ -173,13 +173,10 @@ class Uncertainty(Ranked):
         lowest: where it is surest.
     """
 
-    needs = frozenset({"student"})
-
     def __init__(
         self, share: float, student: str, measure: Literal["entropy", "margin"] = "entropy", lowest: bool = False
     ) -> None:
-        super().__init__(share, lowest)
-        self.student = student
+        super().__init__(share, student, lowest)
         self.measure = measure
 
     def values(self, inputs: SelectionInputs) -> Float32s:

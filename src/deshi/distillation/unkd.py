@@ -30,8 +30,7 @@ class UnKD(ScoreTerm):
         groups: number of groups.
         pairs: number of pairs drawn at a position.
         decay: of the probability by rank, in places.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     group: Tensor

@@ -59,6 +59,14 @@ class EvaluateResult(Result):
     notes: Sequence[str] = ()
     protocol: str = "exact full ranking"
 
+    def frame(self) -> pl.DataFrame:
+        """The metrics as a table: ``model``, ``part``, ``metric`` and ``value``, a row for each figure."""
+        models = {self.ranker: self.metrics, **self.baselines}
+        pairs = [(model, name, value) for model, metrics in models.items() for name, value in metrics.items()]
+        rows = [(model, *name.split("/", 1), value) for model, name, value in pairs]
+        schema = {"model": pl.String, "part": pl.String, "metric": pl.String, "value": pl.Float64}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
     def blocks(self) -> list[Block]:
         """Figures of each part, warnings and notes."""
         blocks: list[Block] = []

@@ -12,21 +12,7 @@ from deshi.models.sasrec import SASRec
 from deshi.models.scorers import RecommenderScorer, Scorer, SequentialScorer, scorer_of
 
 __all__ = [
-    "HSTU",
-    "BlockRecommender",
-    "Caser",
-    "Dropout",
-    "GRU4Rec",
-    "HistoryError",
-    "ItemEmbedding",
-    "ItemTable",
-    "LiGR",
-    "Recommender",
-    "RecommenderScorer",
-    "SASRec",
-    "Scorer",
-    "SequenceBlock",
-    "SequentialRecommender",
-    "SequentialScorer",
-    "scorer_of",
-]
+    "HSTU", "BlockRecommender", "Caser", "Dropout", "GRU4Rec", "HistoryError", "ItemEmbedding", "ItemTable", "LiGR",
+    "Recommender", "RecommenderScorer", "SASRec", "Scorer", "SequenceBlock", "SequentialRecommender",
+    "SequentialScorer", "scorer_of",
+]  # fmt: skip

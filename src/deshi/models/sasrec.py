@@ -88,9 +88,9 @@ class Block(SequenceBlock):
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`SequenceBlock.last`."""
         normed = self.attention_norm(x)
-        query = at_last(normed, lengths)
+        query, latest = at_last(normed, lengths), at_last(x, lengths)
         attended = self.attention.last(query, x if self.original else normed, lengths)
-        return self._join(at_last(x, lengths), query, attended)
+        return self._join(latest, query, attended)
 
     def _join(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
         """The residual sum: the attention's output, then the feed-forward's."""

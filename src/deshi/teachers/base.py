@@ -1,4 +1,4 @@
-"""What a teacher is built from, and what every teacher can do."""
+"""Resources that a teacher is built from, and the base class of teachers that aren't trained by gradients."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def no_runs(name: str, device: torch.device | str) -> tuple[Scorer, dict[str, An
     Raises:
         DeshiError: always.
     """
-    raise DeshiError(f"The run {name!r} was asked for where no runs are at hand.")
+    raise DeshiError(f"The run {name!r} can't be loaded: this teacher was built without access to runs.")
 
 
 @dataclass(frozen=True, eq=False)
 class Resources:
-    """What a teacher may draw on when it is built.
+    """Data and finished runs that a teacher may use when it is built.
 
     Attributes:
         bundle: the data: item texts, ids, fingerprint.

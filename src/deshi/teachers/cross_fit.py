@@ -1,4 +1,4 @@
-"""Cross-fitting: each user is answered by a teacher that was trained on other users' histories only."""
+"""Cross-fitting: each user is scored by a teacher that was trained on other users' histories only."""
 
 from __future__ import annotations
 

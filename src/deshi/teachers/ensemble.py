@@ -1,4 +1,4 @@
-"""An ensemble: the weighted sum of what several scorers say, each first brought to one scale."""
+"""The ensemble: a weighted sum of several scorers' scores, each normalised first."""
 
 from __future__ import annotations
 
@@ -111,10 +111,12 @@ class Ensemble(FittedTeacher):
             examples.append(numbers[:, None].expand_as(targets)[real])
             # One tensor a batch is kept, not one a vector: each small one that outlives the matrices made around it
             # would keep the allocator from using their memory again.
-            ranks.append(torch.stack([rank_rows(combined(parts, one), targets, seen)[0][real] for one in vectors]))
+            ranks.append(
+                torch.stack([rank_rows(combined(parts, vector), targets, seen)[0][real] for vector in vectors])
+            )
         owners = torch.cat(examples)
-        values = [metrics_from_ranks(one, ks=(10,), examples=owners)["ndcg@10"] for one in torch.cat(ranks, dim=1)]
-        best = max(range(len(vectors)), key=lambda place: values[place])
+        values = [metrics_from_ranks(row, ks=(10,), examples=owners)["ndcg@10"] for row in torch.cat(ranks, dim=1)]
+        best = max(range(len(vectors)), key=lambda number: values[number])
         log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
         tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]
         return {"members": self.members, "weights": vectors[best], "tried": tried}
@@ -137,10 +139,10 @@ def normalised(scores: Tensor, scale: Scale) -> Tensor:
     standard deviation 1 over the catalogue. ``reciprocal_rank``: 1 / (60 + rank), the reciprocal rank fusion of
     Cormack et al. (SIGIR 2009).
 
-    Minus infinity stands for no answer: such an item counts as the row's worst answered one, a row without any answer
-    as one that likes all items alike.
+    Minus infinity stands for no score: such an item counts as the row's worst scored one, and in a row without any
+    score all items tie.
     """
-    scores = _answered(scores.float())
+    scores = _finite(scores.float())
     if scale == "softmax":
         return scores.softmax(1)
     if scale == "log_softmax":
@@ -150,11 +152,11 @@ def normalised(scores: Tensor, scale: Scale) -> Tensor:
         spread: Tensor = centred.pow(2).mean(1, keepdim=True).sqrt()
         return centred / spread.clamp(min=torch.finfo(torch.float32).tiny)
     order = scores.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32)
-    return torch.empty_like(scores).scatter_(1, order, (1 / (60 + places)).expand_as(scores))
+    ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32)
+    return torch.empty_like(scores).scatter_(1, order, (1 / (60 + ranks)).expand_as(scores))
 
 
-def _answered(scores: Tensor) -> Tensor:
+def _finite(scores: Tensor) -> Tensor:
     missing = scores == -torch.inf
     worst = scores.masked_fill(missing, torch.inf).amin(1, keepdim=True)
     return torch.where(missing, torch.where(worst == torch.inf, 0.0, worst), scores)

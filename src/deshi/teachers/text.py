@@ -1,4 +1,4 @@
-"""The text teacher: a sequence model that knows items by their texts, alone or with an ID table beside them."""
+"""The text teacher: a sequence model over the items' texts, alone or with an ID table added."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Text(SASRec):
         self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of it."""
+        """The encoder, for the run's record."""
         return {"encoder": self.described}
 
 
@@ -75,7 +75,7 @@ class TextTable(ItemTable):
 
     Args:
         vectors: ``(n_items, D)`` the frozen embeddings; scaled to mean 0 and mean square 1 over all numbers' columns.
-        dim: width of what comes out.
+        dim: width of the output.
         hidden: width between the layers.
         dropout: rate between the layers.
         offsets: whether a trained offset for each item is added.
@@ -98,9 +98,8 @@ class TextTable(ItemTable):
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
-        found = self._adapt(self.vectors[items.clamp(min=0)])
-        found = found.masked_fill((items < 0)[..., None], 0.0)
-        return found if self.offset is None else found + self.offset(items)
+        adapted = self._adapt(self.vectors[items.clamp(min=0)]).masked_fill((items < 0)[..., None], 0.0)
+        return adapted if self.offset is None else adapted + self.offset(items)
 
     def table(self) -> Tensor:
         """``(n_items, dim)``."""

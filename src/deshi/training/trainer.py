@@ -1,4 +1,4 @@
-"""One training, step by step: batches, trainer, selection on validation, refit, what it leaves in its folder."""
+"""The training of one network: batches, trainer, selection on validation, refit, files of the run."""
 
 from __future__ import annotations
 
@@ -148,17 +148,13 @@ class Training:
         self, phase: str, starts: Ints, ends: Ints, examples: Examples | None, epochs: int, best: KeepBest | None
     ) -> tuple[LearningCurve, L.Trainer]:
         """Train a fresh student, or go on from the phase's last checkpoint."""
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no hardware lists, no advertisements
         module, data = self._module(starts, ends, examples)
         curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
-        trainer = self._trainer(
-            phase, epochs, [curve, *self._selection(best)], len(data.epoch(0)), examples is not None
-        )
+        callbacks = [curve, *self._selection(best)]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
-        with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
-                warnings.filterwarnings("ignore", message=message)
+        with quiet_lightning():
+            trainer = self._trainer(phase, epochs, callbacks, len(data.epoch(0)), examples is not None)
             with self._interrupts(trainer):
                 trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
         return curve, trainer
@@ -269,6 +265,21 @@ class Training:
             "threads": self.threads,
             "seed": cfg.seed,
         }
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning without lists of hardware, advertisements, and warnings about what deshi does on purpose."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def data_module(
