@@ -7,8 +7,8 @@ WORKDIR /opt/deshi
 COPY constraints.txt ./
 # What deshi serve imports; tests/serve/test_deploy.py keeps the list complete.
 RUN pip install -c constraints.txt \
-    faiss-cpu fastapi httptools hydra-core numpy omegaconf onnxruntime polars prometheus-client pydantic pyyaml rich \
-    safetensors uvicorn uvloop
+    faiss-cpu fastapi httptools hydra-core jinja2 numpy omegaconf onnxruntime polars prometheus-client pydantic pyyaml \
+    rich safetensors uvicorn uvloop
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip install --no-deps . && useradd --uid 10001 --no-create-home deshi

@@ -9,7 +9,8 @@ import time
 
 import torch
 
-from deshi.losses.softmax import chunk_for, fused_softmax
+from deshi.losses.fused_pass import chunk_for
+from deshi.losses.softmax import fused_softmax
 
 SIZES = ((2000, 64, 12101), (3200, 128, 3416), (3200, 128, 1349))
 CHUNKS = (32, 64, 128, 256, 512, 1024)

@@ -22,13 +22,13 @@ import torch
 import yaml
 
 from deshi.configuration.targets import build
-from deshi.distillation.objective import Distillation
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.objective import Distillation, Objective
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, Term
 from deshi.losses.softmax import Softmax
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
-from deshi.types import Batch
+from deshi.types import Batch, ScoreKind
 
 POSITIONS, LENGTH, WIDTH = 3200, 200, 384
 
@@ -56,20 +56,20 @@ def main() -> None:
 def cost(n_items: int, dim: int, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of the fastest round, of the plain loss (``plain``) and of each choice."""
     torch.manual_seed(0)
-    student: Student = SASRec(n_items, dim, LENGTH) if options.step else Given(n_items, dim)
+    student: SequentialRecommender = SASRec(n_items, dim, LENGTH) if options.step else Given(n_items, dim)
     batch, lists = work(n_items, options.k)
-    arms: dict[str, torch.nn.Module] = {"plain": Softmax()}
+    arms: dict[str, Objective] = {"plain": Objective(Softmax())}
     for name, terms in choices(options.choices).items():
         for term in terms.values():
             term.prepare(context(n_items, dim, options.k))
         arms[name] = Distillation(Softmax(), terms, lists)  # type: ignore[arg-type]
     best = dict.fromkeys(arms, math.inf)
-    for _, (name, loss) in itertools.product(range(options.rounds + 1), arms.items()):  # the first warms up
-        best[name] = min(best[name], seconds(lambda loss=loss: step(student, batch, loss)))  # type: ignore[misc]
+    for _, (name, objective) in itertools.product(range(options.rounds + 1), arms.items()):  # the first warms up
+        best[name] = min(best[name], seconds(lambda objective=objective: step(student, batch, objective)))  # type: ignore[misc]
     return best
 
 
-class Given(Student):
+class Given(SequentialRecommender):
     """Hidden states that cost nothing, so that the pass alone is measured."""
 
     def __init__(self, n_items: int, dim: int) -> None:
@@ -84,11 +84,11 @@ class Given(Student):
 class GivenLists:
     """The same lists at every call, in the place of a store that is read."""
 
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, signal: SoftLabelBatch) -> None:
         self.signal = signal
         self.covered = np.ones(POSITIONS, dtype=np.bool_)
 
-    def at(self, rows: torch.Tensor) -> Signal:
+    def at(self, rows: torch.Tensor) -> SoftLabelBatch:
         """The lists themselves."""
         return self.signal
 
@@ -102,7 +102,7 @@ def work(n_items: int, k: int) -> tuple[Batch, GivenLists]:
     )
     listed = torch.stack([torch.randperm(n_items)[:k] for _ in range(POSITIONS)])
     scores = torch.randn(POSITIONS, listed.shape[1]).sort(descending=True).values
-    return batch, GivenLists(Signal(listed, scores))
+    return batch, GivenLists(SoftLabelBatch(listed, scores))
 
 
 def choices(wanted: list[str] | None) -> dict[str, dict[str, Term]]:
@@ -115,16 +115,13 @@ def choices(wanted: list[str] | None) -> dict[str, dict[str, Term]]:
 
 def context(n_items: int, dim: int, k: int) -> Context:
     counts = (1e4 / torch.arange(1, n_items + 1)).long() + 1
-    return Context(n_items, dim, "logit", k, counts, torch.randn(n_items, WIDTH))
+    return Context(n_items, dim, ScoreKind.LOGIT, k, counts, torch.randn(n_items, WIDTH))
 
 
-def step(student: Student, batch: Batch, loss: torch.nn.Module) -> None:
+def step(student: SequentialRecommender, batch: Batch, objective: Objective) -> None:
     """One pass forward and backward."""
     student.zero_grad(set_to_none=True)
-    if isinstance(loss, Distillation):
-        loss.training_loss(student, batch).backward()
-        return
-    student.training_loss(batch, loss).backward()
+    objective(student, batch)[0].backward()
 
 
 def seconds(call: Callable[[], None]) -> float:

@@ -27,7 +27,7 @@ from typing import Any
 from quality import common_parser, data_words, deshi, merged, newest, preset, root_of, trained
 from teachers import OTHER, SHOWN, cell, compare, id_words, tested, text_words
 
-BOTH = ("distill=listwise", "distill.table={_target_:deshi.distillation.item_tables.Added}")
+BOTH = ("distill=listwise", "distill.item_table={_target_:deshi.distillation.item_tables.ItemTableAdapter}")
 RECIPES: dict[str, tuple[str, ...]] = {
     "kl": BOTH[:1],
     "table": ("distill=table",),

@@ -18,7 +18,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.soft_labels.inspection import sharpness
 from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import truths
+from deshi.soft_labels.targets import row_targets
 from deshi.types import PAD
 
 TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
@@ -35,7 +35,7 @@ def main() -> None:
     kind = soft_labels.manifest["score_kind"]
     if kind != "logit":
         parser.error(f"{arguments.store} has scores of the kind {kind!r}, expected 'logit'.")
-    found = truths(soft_labels.histories(bundle), bundle, LeaveOneOut()(bundle))
+    found = row_targets(soft_labels.histories(bundle), bundle, LeaveOneOut()(bundle))
     print(f"| rows | listed | | {' | '.join(map(str, TEMPERATURES))} |\n{'| --- ' * (len(TEMPERATURES) + 3)}|")
     for one in (one for one in found if one.name in ("train", "validation")):
         items, scores = soft_labels.rows(one.rows)

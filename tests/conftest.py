@@ -11,6 +11,7 @@ import pytest
 import deshi
 from tiny import SMALL, write_tiny_movielens
 
+pytest.register_assert_rewrite("deshi.testing")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # only ranx uses it, on lists so short that compiling takes a minute

@@ -12,13 +12,13 @@ from torch import Tensor
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.types import PAD, Batch
 
 META = {"name": "tester", "run": "none"}
 
 
-class Hashed:
+class Hashed(Scorer):
     """A scorer whose scores depend on the whole history and have no ties; asked history by history only.
 
     Attributes:
@@ -43,14 +43,14 @@ class Hashed:
         return torch.from_numpy(np.stack(rows))
 
 
-def sasrec(n_items: int, max_length: int, seed: int = 0) -> StudentScorer:
+def sasrec(n_items: int, max_length: int, seed: int = 0) -> SequentialScorer:
     """An untrained SASRec with weights large enough to tell histories apart."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = SASRec(n_items, 8, max_length, blocks=1, heads=1, dropout=0.0)
         with torch.no_grad():
             student.items.weight[1:] *= 20
-    return StudentScorer(student)
+    return SequentialScorer(student)
 
 
 def shop(folder: Path, users: int = 12, items: int = 30, longest: int = 14, seed: int = 0) -> Bundle:

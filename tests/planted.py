@@ -35,9 +35,9 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
 from deshi.evaluation.ranking import evaluate_ranks, summarise
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import SequentialScorer
 from deshi.types import PAD, Batch
 
 USERS, ITEMS, LENGTH = 90, 40, 9
@@ -46,7 +46,7 @@ NEVER_SOLD = ITEMS - 1
 """An item that nobody has in the clean shop."""
 
 
-class Walker(Student):
+class Walker(SequentialRecommender):
     """Knows that item ``i + 1`` follows item ``i``; nothing is learned, so a test can wait for nothing."""
 
     def __init__(self, n_items: int) -> None:
@@ -71,7 +71,7 @@ class Shop:
     times: list[list[int]]
     bundle: Bundle
     split: Split
-    student: Student
+    student: SequentialRecommender
 
     @property
     def examples(self) -> Examples:
@@ -91,16 +91,16 @@ class Shop:
 
     def ranks(self) -> pl.DataFrame:
         """Of the student on test."""
-        return evaluate_ranks(StudentScorer(self.student), self.bundle, self.examples).ranks
+        return evaluate_ranks(SequentialScorer(self.student), self.bundle, self.examples).ranks
 
-    def honest(self) -> pl.DataFrame:
+    def recomputed(self) -> pl.DataFrame:
         """The same, as the audit computes them again."""
-        return recompute(StudentScorer(self.student), self.bundle, self.examples)
+        return recompute(SequentialScorer(self.student), self.bundle, self.examples)
 
     def ndcg(self) -> float:
         """Of the student on validation."""
-        found = evaluate_ranks(StudentScorer(self.student), self.bundle, self.validation)
-        return float(summarise(found.ranks, found.top_items, [10], ITEMS)["ndcg@10"])
+        ranking = evaluate_ranks(SequentialScorer(self.student), self.bundle, self.validation)
+        return float(summarise(ranking.ranks, ranking.top_items, [10], ITEMS)["ndcg@10"])
 
     def rewritten(self, name: str, sequences: Any = None, times: Any = None) -> Shop:
         """The same shop with other events, prepared as a whole."""
@@ -365,7 +365,7 @@ def _(shop: Shop) -> Planted:
 # ---- the student
 
 
-def probed(shop: Shop, student: Student) -> list[Finding]:
+def probed(shop: Shop, student: SequentialRecommender) -> list[Finding]:
     """The audit of a student."""
     return audit_student(student, shop.bundle, shop.examples)
 
@@ -461,7 +461,7 @@ def _(shop: Shop) -> Planted:
 def renamed(shop: Shop, read: np.ndarray, write: np.ndarray) -> list[Finding]:
     """The audit of a table whose row ``r`` holds item ``read[r]`` in the input and ``write[r]`` in the scores."""
     back = [torch.from_numpy(np.argsort(order)) for order in (read, write)]
-    wrong = Renamed(StudentScorer(shop.student), torch.from_numpy(read), back[1])
+    wrong = Renamed(SequentialScorer(shop.student), torch.from_numpy(read), back[1])
     return audit_table(wrong, shop.bundle, shop.validation, recorded=shop.ndcg())
 
 
@@ -474,7 +474,7 @@ def _(shop: Shop) -> Planted:
 @fault("item-table-shifted", "scores off by one against the vocabulary, in training too")
 def _(shop: Shop) -> Planted:
     order = torch.from_numpy(np.roll(np.arange(ITEMS), 1))
-    wrong = Renamed(StudentScorer(shop.student), torch.arange(ITEMS), order)
+    wrong = Renamed(SequentialScorer(shop.student), torch.arange(ITEMS), order)
     return audit_table(wrong, shop.bundle, shop.validation), None
 
 
@@ -491,7 +491,7 @@ def _(shop: Shop) -> Planted:
 
 @fault("metrics-not-reproduced", "weights of another epoch than the figure's")
 def _(shop: Shop) -> Planted:
-    return audit_table(StudentScorer(shop.student), shop.bundle, shop.validation, recorded=0.5 * shop.ndcg()), None
+    return audit_table(SequentialScorer(shop.student), shop.bundle, shop.validation, recorded=0.5 * shop.ndcg()), None
 
 
 # ---- ranks
@@ -499,7 +499,7 @@ def _(shop: Shop) -> Planted:
 
 def ranked(shop: Shop, ranks: pl.DataFrame, measured: bool = True) -> list[Finding]:
     """The audit of stored ranks, with the model at hand or without."""
-    return audit_ranks(ranks, shop.bundle, shop.split, "test", honest=shop.honest() if measured else None)
+    return audit_ranks(ranks, shop.bundle, shop.split, "test", recomputed=shop.recomputed() if measured else None)
 
 
 @fault("user-evaluated-twice", "ranks gathered from two processes that share users")
@@ -514,8 +514,8 @@ def _(shop: Shop) -> Planted:
 
 @fault("wrong-target", "ranks of the validation targets, sold as test")
 def _(shop: Shop) -> Planted:
-    found = evaluate_ranks(StudentScorer(shop.student), shop.bundle, shop.validation)
-    return ranked(shop, found.ranks), None
+    ranking = evaluate_ranks(SequentialScorer(shop.student), shop.bundle, shop.validation)
+    return ranked(shop, ranking.ranks), None
 
 
 @fault("target-filtered-out", "a seen-item filter that does not spare repeated targets")
@@ -540,7 +540,7 @@ def _(shop: Shop) -> Planted:
     with torch.no_grad():
         student.items.weight.round_()
     other = replace(shop, student=student)
-    lucky = other.ranks().with_columns(other.honest()["optimistic"].alias("rank"))
+    lucky = other.ranks().with_columns(other.recomputed()["optimistic"].alias("rank"))
     return ranked(other, lucky), None
 
 
@@ -576,7 +576,7 @@ def candidate_sets(shop: Shop) -> pl.DataFrame:
     """Sets of 10 with the target first."""
     random, ranks = np.random.default_rng(0), shop.ranks()
     others = [[f"i{n}" for n in random.permutation(ITEMS) if n != target][:9] for target in ranks["target"]]
-    sets = [[item, *rest] for item, rest in zip(ranks["item_id"], others, strict=True)]
+    sets = [[item, *negatives] for item, negatives in zip(ranks["item_id"], others, strict=True)]
     return ranks.select("example", "user_id", "item_id", pl.Series("candidates", sets))
 
 
@@ -675,14 +675,14 @@ def _(shop: Shop) -> Planted:
 
 @fault("made-on-another-bundle", "a checkpoint of another catalogue")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "weights of a training that diverged")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "a teacher's scores with NaN")
@@ -700,5 +700,5 @@ def _(shop: Shop) -> Planted:
     return store(other, item_embeddings=np.roll(vectors, -1, axis=0)), None
 
 
-NAMES = [f"{one.finding}: {one.name}" for one in FAULTS]
+NAMES = [f"{fault.finding}: {fault.name}" for fault in FAULTS]
 assert len(set(NAMES)) == len(NAMES), [name for name, group in itertools.groupby(sorted(NAMES)) if len(list(group)) > 1]

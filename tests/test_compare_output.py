@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.output import write_comparison
-from deshi.comparison.result import CompareResult
-from deshi.comparison.tables import blocks_of, figures_table, p_text, pairs_table, shown_tests, tables_of
+from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
+from deshi.comparison._output import write_comparison
+from deshi.comparison._result import CompareResult
+from deshi.comparison._tables import blocks_of, figures_table, p_text, pairs_table, shown_tests, tables_of
 from deshi.rendering import html_page, latex, markdown
 
 NASTY = ["a_b & 50% #1 {x} $y^2~", r"<b>|[red]\end{table}", "*plain*"]

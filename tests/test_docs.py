@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-import deshi
-from deshi import stages
+from deshi import _functions, stages
 from deshi.cli import WRONG_USE, main
 from deshi.configuration.overrides import from_python
 from doc_services import Services
@@ -118,7 +117,7 @@ def workplace(prepared: Path, tmp_path: Path, tiny_movielens: Path, monkeypatch:
             return stages.compose(stage, words[1:-1], {}, config_dir)
         return stages.run_stage(*words, config_dir=config_dir)
 
-    monkeypatch.setattr(deshi, "_run", run)
+    monkeypatch.setattr(_functions, "_run", run)
     return folder
 
 
@@ -186,9 +185,17 @@ def test_the_python_examples_of_a_page_run(page: Path, workplace: Path) -> None:
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """A page that was renamed leaves dead links behind."""
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    """A page or a heading that was renamed leaves dead links behind."""
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+    targets = [(page.parent / link if link else page, anchor) for link, anchor in links]
+    assert [str(target) for target, _ in targets if not target.exists()] == []
+    assert [f"{target}#{anchor}" for target, anchor in targets if anchor and anchor not in anchors(target)] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_page_is_in_the_index() -> None:

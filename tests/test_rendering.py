@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from deshi.rendering import Block, Cell, Paragraph, Result, Table, html, latex, markdown
-from deshi.rendering.documents import escape_latex
+from deshi.rendering._documents import escape_latex
 
 TABLE = Table(
     "Figures of a_b", ["Model", "A&B", "Note"],

@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deshi.reporting.drawing import COLORS, INK, Studio, baseline_pen, inline, model_pen, shortened
-from deshi.reporting.examples import draw
-from deshi.reporting.figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
-from deshi.reporting.provenance import flat, hide_passwords
+from deshi.reporting._drawing import COLORS, INK, FigureBuilder, baseline_style, inline, model_style, shortened
+from deshi.reporting._examples import draw
+from deshi.reporting._figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
+from deshi.reporting._provenance import hide_passwords, settings
 
 
 @pytest.mark.parametrize(
@@ -35,35 +35,37 @@ def test_examples_depend_on_the_seed_alone() -> None:
 
 def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
     """Values at the edge (one point, NaN, no bar) must not stop a report."""
-    pens = model_pen("run", 0), baseline_pen("popularity", 1)
+    styles = model_style("run", 0), baseline_style("popularity", 1)
     draws = [
-        curves([Curve(pens[0], [1], [0.5], 0), Curve(pens[1], [1], [float("nan")])], "epoch", "loss"),
-        curves([Curve(pens[0], [1, 10], [0.1, 0.2])], "K", "NDCG@K", [1, 10]),
-        spans([Span(pens[0], 0.1, 0.05, 0.2, [0.09, 0.11])], "NDCG@10"),
-        spans([Span(pens[0], -0.1, float("nan"), float("nan"))], "difference", zero_line=True),
-        grouped_bars(["head", "tail"], [(pens[0], np.array([0.1, np.nan])), (pens[1], np.zeros(2))], "NDCG", 1),
-        grouped_bars(["head"], [(pens[1], np.zeros(1))], "NDCG", 0),
+        curves([Curve(styles[0], [1], [0.5], 0), Curve(styles[1], [1], [float("nan")])], "epoch", "loss"),
+        curves([Curve(styles[0], [1, 10], [0.1, 0.2])], "K", "NDCG@K", [1, 10]),
+        spans([Span(styles[0], 0.1, 0.05, 0.2, [0.09, 0.11])], "NDCG@10"),
+        spans([Span(styles[0], -0.1, float("nan"), float("nan"))], "difference", zero_line=True),
+        grouped_bars(["head", "tail"], [(styles[0], np.array([0.1, np.nan])), (styles[1], np.zeros(2))], "NDCG", 1),
+        grouped_bars(["head"], [(styles[1], np.zeros(1))], "NDCG", 0),
         stacked_shares(["truth"], [("head", COLORS[0]), ("tail", COLORS[1])], np.array([[0.95, 0.05]])),
-        against_diagonal([Curve(pens[0], [0.0, 0.5], [0.0, 0.1])], "confidence", "accuracy"),
+        against_diagonal([Curve(styles[0], [0.0, 0.5], [0.0, 0.1])], "confidence", "accuracy"),
     ]
     before = dict(matplotlib.rcParams)
     for number, function in enumerate(draws):
-        picture = Studio(tmp_path).picture(f"figure-{number}", "A $title", "What it is.", function)
+        picture = FigureBuilder(tmp_path).picture(f"figure-{number}", "A $title", "What it is.", function)
         assert "<svg" in picture.svg and (tmp_path / f"figure-{number}.png").stat().st_size > 1000
     assert dict(matplotlib.rcParams) == before, "a notebook's own style must survive"
 
 
 def test_an_inline_figure_follows_the_page(tmp_path: Path) -> None:
     """Ids must not clash, colours and font are the page's, and names of runs are text."""
-    pen = model_pen("a<b>$x$", 0)
-    picture = Studio(tmp_path).picture("one", "T<i>", "D&d", curves([Curve(pen, [1, 2], [0, 1])], "epoch", "loss"))
+    style = model_style("a<b>$x$", 0)
+    picture = FigureBuilder(tmp_path).picture(
+        "one", "T<i>", "D&d", curves([Curve(style, [1, 2], [0, 1])], "epoch", "loss")
+    )
     assert "T&lt;i&gt;" in picture.svg and "D&amp;d" in picture.svg and "a&lt;b&gt;$x$" in picture.svg
     assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]+)"', picture.svg))
     assert "var(--ink)" in picture.svg and "var(--run-0)" in picture.svg and INK not in picture.svg
     assert "http" not in picture.svg and "<style" not in picture.svg and "DejaVu" not in picture.svg
 
 
-def test_inline_leaves_no_dangling_baseline() -> None:
+def test_inline_leaves_no_dangling_reference() -> None:
     """Clip paths and markers are referred to by id."""
     svg = '<?xml?><svg viewBox="0 0 1 1"><g id="a"/><use xlink:href="#a" clip-path="url(#b)"/></svg>'
     assert 'href="#n-a" clip-path="url(#n-b)"' in inline(svg, "n", "t", "d")
@@ -71,10 +73,11 @@ def test_inline_leaves_no_dangling_baseline() -> None:
 
 def test_runs_are_told_apart_without_colour() -> None:
     """Models differ in colour and marker, seeds of a model in dash."""
-    models = [model_pen("m", number) for number in range(6)]
-    assert len({pen.color for pen in models}) == len({pen.marker for pen in models}) == 6
-    assert model_pen("m", 0, 1).color == model_pen("m", 0).color and model_pen("m", 0, 1).dash != "-"
-    assert model_pen("m", 6).color == model_pen("m", 0).color and model_pen("m", 6).marker != model_pen("m", 0).marker
+    styles = [model_style("m", number) for number in range(7)]
+    assert len({style.color for style in styles[:6]}) == len({style.marker for style in styles[:6]}) == 6
+    seed = model_style("m", 0, 1)
+    assert seed.color == styles[0].color and seed.dash != "-"
+    assert styles[6].color == styles[0].color and styles[6].marker != styles[0].marker
 
 
 def test_long_labels_keep_their_ends() -> None:
@@ -85,6 +88,6 @@ def test_long_labels_keep_their_ends() -> None:
 
 def test_configurations_are_flattened_and_passwords_hidden() -> None:
     """Differences are shown by dotted key."""
-    found = dict(flat({"a": {"b": None, "c": [1]}, "d": {}, "dsn": "postgresql://u:p@h/db"}))
-    assert found == {"a.b": "null", "a.c": "[1]", "d": "{}", "dsn": "postgresql://u:***@h/db"}
+    config = {"a": {"b": None, "c": [1]}, "d": {}, "dsn": "postgresql://u:p@h/db"}
+    assert settings(config) == {"a.b": "null", "a.c": "[1]", "d": "{}", "dsn": "postgresql://u:***@h/db"}
     assert hide_passwords("x\ny: z") == "x\ny: z"

@@ -9,9 +9,9 @@ import lightning as L
 from arm import Stopwatch, arguments, report, settings_of, step_timer
 
 from deshi.artifacts import new_run_folder
-from deshi.configuration.saved import validate
 from deshi.configuration.schemas import FitConfig, PrepareConfig
 from deshi.configuration.targets import build
+from deshi.configuration.validation import validate
 from deshi.data.prepare import run as prepare
 from deshi.training.trainer import Training
 from deshi.types import PAD
@@ -64,7 +64,7 @@ def main() -> None:
     args.batch = cfg.train.batch_positions
     settings = settings_of(args, precision=str(trainer.precision), batch_unit="positions")
     report(
-        "deshi", clock, settings, trainer.lightning_module.student, ["deshi", "torch", "lightning", "polars", "numpy"]
+        "deshi", clock, settings, trainer.lightning_module.network, ["deshi", "torch", "lightning", "polars", "numpy"]
     )
 
 

@@ -1,4 +1,4 @@
-"""Choices that the machine decides: thread count and number format, by a short measurement."""
+"""Settings by hardware: thread count, number format of products, memory of the heap and of kernels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def set_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
-def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The number format of the matrix products.
 
     ``auto`` asks :func:`bf16_is_faster` about a product of the size of a loss chunk.
     """
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     return "bf16" if bf16_is_faster(device, 512, 128, 4096) else "fp32"
 
 

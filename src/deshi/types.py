@@ -6,10 +6,13 @@ a number that no index can be, so that padding and an item can never collide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # so that `deshi --help` and the configuration answer without loading PyTorch
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -22,6 +25,24 @@ TIMESTAMP = "timestamp"
 RATING = "rating"
 TITLE = "title"
 TEXT = "text"
+
+
+class ScoreKind(str, Enum):
+    """The meaning of a model's scores; every kind is higher for better items."""
+
+    LOGIT = "logit"
+    LOG_PROBABILITY = "log_probability"
+    PROBABILITY = "probability"
+    RANK = "reciprocal_rank"
+    SCORE = "score"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether differences of scores (of probabilities: of their logarithms) have a meaning, not only the order."""
+        return self in (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY, ScoreKind.PROBABILITY)
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 class DeshiError(Exception):
@@ -47,12 +68,12 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> N
     free: dict[str, int] = {}
     good = tensor.dim() == len(expected)
     if good:
-        for size, want in zip(tensor.shape, expected, strict=True):
-            good &= size == (free.setdefault(want, size) if isinstance(want, str) else want)
+        for size, dimension in zip(tensor.shape, expected, strict=True):
+            good &= size == (free.setdefault(dimension, size) if isinstance(dimension, str) else dimension)
     if not good:
-        wanted = ", ".join(str(dimension) for dimension in expected)
+        shape = ", ".join(str(dimension) for dimension in expected)
         raise ShapeError(
-            f"{name} has shape {tuple(tensor.shape)}, expected ({wanted}). "
+            f"{name} has shape {tuple(tensor.shape)}, expected ({shape}). "
             f"Reshape it before the call (a trailing dimension of 1 is a common cause: use squeeze(-1))."
         )
 
@@ -84,14 +105,16 @@ class Batch:
         for name, tensor in (("users", self.users), ("lengths", self.lengths)):
             check_shape(f"Batch.{name}", tensor, (size,))
 
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*(change(getattr(self, field.name)) for field in fields(self)))
+
     def select(self, rows: Tensor) -> Batch:
         """The histories ``rows`` ``(R,)`` of the batch, as wide as they were."""
-        names = ("users", "items", "lengths", "targets", "rows")
-        return Batch(**{name: getattr(self, name)[rows] for name in names})
+        return self._map(lambda tensor: tensor[rows])
 
     def without_targets(self) -> Batch:
         """The same histories with nothing to predict."""
-        return Batch(self.users, self.items, self.lengths, self.targets.new_full(self.targets.shape, PAD), self.rows)
+        return replace(self, targets=self.targets.new_full(self.targets.shape, PAD))
 
     def join(self, other: Batch) -> Batch:
         """The histories of both, as wide as the wider one."""
@@ -99,18 +122,13 @@ class Batch:
         from torch.nn.functional import pad
 
         width = max(self.items.shape[1], other.items.shape[1])
-        values = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in ("users", "lengths")}
-        for name in ("items", "targets", "rows"):
-            both = [getattr(batch, name) for batch in (self, other)]
-            values[name] = torch.cat([pad(one, (0, width - one.shape[1]), value=PAD) for one in both])
-        return Batch(**values)
+
+        def widened(tensor: Tensor) -> Tensor:
+            return tensor if tensor.dim() == 1 else pad(tensor, (0, width - tensor.shape[1]), value=PAD)
+
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return Batch(*(torch.cat([widened(left), widened(right)]) for left, right in pairs))
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
-        return Batch(
-            users=self.users.to(device),
-            items=self.items.to(device),
-            lengths=self.lengths.to(device),
-            targets=self.targets.to(device),
-            rows=self.rows.to(device),
-        )
+        return self._map(lambda tensor: tensor.to(device))

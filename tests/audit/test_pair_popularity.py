@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deshi.auditing.pair_alignment import popularity_ranks
-
-
-class _Ids(list[str]):
-    known = 12
+from deshi.auditing._pair_alignment import popularity_ranks
 
 
 def test_every_target_of_a_user_has_its_own_rank() -> None:
@@ -21,12 +17,11 @@ def test_every_target_of_a_user_has_its_own_rank() -> None:
     user, item = np.repeat(np.arange(6), 8), random.integers(0, 11, 48)
     targets, owners = np.array([11, 3, 7, 2]), np.array([0, 0, 0, 5])
     pair: Any = SimpleNamespace(
-        history=SimpleNamespace(user=user, item=item), items=_Ids("abcdefghijkl"), users=_Ids("uvwxyz"),
-        target=targets, target_user=owners,
-    )  # fmt: skip
+        history=(user, item), bundle=SimpleNamespace(n_items=12), n_known_items=12, targets=targets, target_users=owners
+    )
     times = np.bincount(item, minlength=12)
-    for place, found in enumerate(popularity_ranks(pair)):
-        own, had = times[targets[place]], set(item[user == owners[place]].tolist())
-        above = sum(times[other] > own for other in range(12) if other not in had)
-        equal = sum(times[other] == own for other in range(12)) - 1
-        assert found == pytest.approx(1 + above + equal / 2)
+    for number, rank in enumerate(popularity_ranks(pair)):
+        of_target, had = times[targets[number]], set(item[user == owners[number]].tolist())
+        above = sum(times[other] > of_target for other in range(12) if other not in had)
+        equal = sum(times[other] == of_target for other in range(12)) - 1
+        assert rank == pytest.approx(1 + above + equal / 2)

@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
-from teaching import ITEMS, chunk_of, context, lists, prepared, seeded
 from torch import Tensor
 
 from deshi.distillation.dllm2rec import DLLM2Rec, DLLM2RecReleased, distance_from_truth
 from deshi.distillation.dro import DRO
 from deshi.distillation.list_losses import draw_outside
-from deshi.distillation.soft_label_batches import Signal
-from deshi.types import PAD, DeshiError
+from deshi.distillation.soft_label_batches import SoftLabelBatch
+from deshi.testing.terms import ITEMS, chunk_of, context, lists, prepared, seeded
+from deshi.types import PAD, DeshiError, ScoreKind
 
 K = 4
 SCORES = torch.randn(6, ITEMS, generator=seeded(1))
@@ -72,7 +72,9 @@ def _program(scores: Tensor, items: Tensor, distances: Tensor, negatives: Tensor
 def test_released_program(alpha: float, beta: float) -> None:
     """The name must mean the program's numbers, quirks included, to five digits."""
     signal = lists([K] * 6, K, kind="score")
-    signal = Signal(signal.items, signal.scores - signal.scores.max() - 0.1, "score")  # minus distances
+    signal = SoftLabelBatch(
+        signal.items, signal.scores - signal.scores.max() - 0.1, ScoreKind("score")
+    )  # minus distances
     term = prepared(DLLM2RecReleased(top_k=K, alpha=alpha, beta=beta), kind="score")
     found = term(chunk_of(SCORES, signal, TARGETS, seed=9)).mean()
     negatives = draw_outside(chunk_of(SCORES, signal, seed=9), TARGETS[:, None], 1).squeeze(1)
@@ -83,17 +85,19 @@ def test_released_program(alpha: float, beta: float) -> None:
 def test_released_distances() -> None:
     """Logits have no distances: how far below the best takes their place; huge ones don't overflow."""
     signal = lists([K] * 6, K)
-    distances = Signal(signal.items, signal.scores - signal.scores[:, :1], "score")
+    distances = SoftLabelBatch(signal.items, signal.scores - signal.scores[:, :1], ScoreKind("score"))
     first, second = (
-        prepared(DLLM2RecReleased(top_k=K), kind=given.kind)(chunk_of(SCORES, given, TARGETS))
+        prepared(DLLM2RecReleased(top_k=K), kind=given.score_kind)(chunk_of(SCORES, given, TARGETS))
         for given in (signal, distances)
     )
     torch.testing.assert_close(first, second)
-    far = Signal(signal.items, signal.scores + 1000, "score")
+    far = SoftLabelBatch(signal.items, signal.scores + 1000, ScoreKind("score"))
     assert DLLM2RecReleased(top_k=K)(chunk_of(SCORES, far, TARGETS)).isfinite().all()
 
 
-def _paper(row: int, signal: Signal, negatives: Tensor, gammas: tuple[float, float, float], decay: float) -> float:
+def _paper(
+    row: int, signal: SoftLabelBatch, negatives: Tensor, gammas: tuple[float, float, float], decay: float
+) -> float:
     """The paper's value at one position, with the confidence that DLLM2Rec's docstring defines."""
     listed = [item for item in signal.items[row].tolist()[:K] if item != PAD]
     scores = SCORES[row].tolist()
@@ -130,8 +134,14 @@ def test_distance_from_truth() -> None:
     items = torch.tensor([[3, 1, 2], [3, 1, 2], [3, 1, PAD], [3, 1, 2], [3, 1, 2]])
     scores = torch.tensor([[4.0, 3.0, 1.0]]).repeat(5, 1)
     targets = torch.tensor([3, 2, 7, 7, PAD])
-    assert distance_from_truth(Signal(items, scores), targets).tolist() == [0.0, 3.0, 1.0, 3.0, 0.0]
-    assert distance_from_truth(Signal(items, scores, "score"), targets).tolist() == [0.0, 2.0, 2.0, 3.0, 0.0]
+    assert distance_from_truth(SoftLabelBatch(items, scores), targets).tolist() == [0.0, 3.0, 1.0, 3.0, 0.0]
+    assert distance_from_truth(SoftLabelBatch(items, scores, ScoreKind("score")), targets).tolist() == [
+        0.0,
+        2.0,
+        2.0,
+        3.0,
+        0.0,
+    ]
 
 
 def test_robust_loss() -> None:

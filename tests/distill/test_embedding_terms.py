@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from teaching import DIM, ITEMS, WIDTH, context, lists, prepared, seeded
 from torch.nn import functional as F
 
 from deshi.distillation.de import DE
 from deshi.distillation.embedding import EmbeddingMatch
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, HiddenTerm
+from deshi.testing.terms import DIM, ITEMS, WIDTH, context, lists, prepared, seeded
 from deshi.types import PAD, DeshiError
 
 TERMS: dict[str, Callable[[], HiddenTerm]] = {
@@ -49,9 +49,9 @@ def test_teaches_the_student_through_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", TERMS)
 def test_padding_changes_nothing(name: str) -> None:
-    """Lists of a wider store end later, and say the same."""
+    """SoftLabelLists of a wider store end later, and say the same."""
     signal = lists(LENGTHS, 8)
-    wide = Signal(F.pad(signal.items, (0, 3), value=PAD), F.pad(signal.scores, (0, 3)))
+    wide = SoftLabelBatch(F.pad(signal.items, (0, 3), value=PAD), F.pad(signal.scores, (0, 3)))
     values = [prepared(TERMS[name]())(HIDDEN, TABLE, given) for given in (signal, wide)]
     torch.testing.assert_close(*values)
     table = TABLE.clone().requires_grad_()
@@ -112,7 +112,7 @@ def test_experts_noise_follows_its_seed() -> None:
     term, signal = prepared(DE()), lists(LENGTHS, 8)
     values = []
     for seed in ([1], [1], [2]):
-        term.noise.reseed(seed)
+        term.random.reseed(seed)
         torch.manual_seed(len(values))
         values.append(term(HIDDEN, TABLE, signal))
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
@@ -140,7 +140,7 @@ def test_vectors_are_needed(term: type) -> None:
     """Without vectors there is nothing to learn: said before training, with what to do."""
     known = context()
     with pytest.raises(DeshiError, match="holds item_embeddings"):
-        term().prepare(Context(known.n_items, DIM, known.kind, known.k, known.counts))
+        term().prepare(Context(known.n_items, DIM, known.score_kind, known.k, known.counts))
     with pytest.raises(DeshiError, match="top_k=0"):
         term(top_k=0)
     assert prepared(term()).vectors.shape == (ITEMS, WIDTH)

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deshi.distillation.listwise import ListwiseKL
-from deshi.distillation.objective import Distillation
-from deshi.distillation.soft_label_batches import Lists, Signal
+from deshi.distillation.objective import Distillation, Objective
+from deshi.distillation.soft_label_batches import SoftLabelBatch, SoftLabelLists
 from deshi.distillation.term import Context, HiddenTerm, Term
+from deshi.losses.base import Loss
 from deshi.losses.bce import BCE
 from deshi.losses.gbce import GBCE
 from deshi.losses.softmax import Softmax
 from deshi.models.sasrec import SASRec
 from deshi.soft_labels.store import SoftLabels
-from deshi.types import PAD, Batch, DeshiError
+from deshi.types import PAD, Batch, DeshiError, ScoreKind
 
 N, ROWS, K = 20, 60, 4
 
@@ -27,7 +28,7 @@ N, ROWS, K = 20, 60, 4
 class Pull(HiddenTerm):
     """Draws hidden states to the origin: the simplest term over them."""
 
-    def forward(self, hidden: Tensor, table: Tensor, signal: Signal) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor, signal: SoftLabelBatch) -> Tensor:
         return hidden.pow(2).sum(1)
 
 
@@ -43,8 +44,8 @@ def store(covered: np.ndarray, augmented: bool = False, k: int = K, kind: str = 
     return SoftLabels(Path("none"), manifest, items, scores)
 
 
-def lists(covered: np.ndarray | None = None) -> Lists:
-    return Lists(ROWS, [store(np.ones(ROWS, dtype=bool) if covered is None else covered)])
+def lists(covered: np.ndarray | None = None) -> SoftLabelLists:
+    return SoftLabelLists(ROWS, [store(np.ones(ROWS, dtype=bool) if covered is None else covered)])
 
 
 def student() -> SASRec:
@@ -79,7 +80,9 @@ def assert_same(network: nn.Module, left: Tensor, right: Tensor) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def plainly(network: SASRec, asked: Batch, taught: Tensor, signal: Signal, base: float, weight: float) -> Tensor:
+def plainly(
+    network: SASRec, asked: Batch, taught: Tensor, signal: SoftLabelBatch, base: float, weight: float
+) -> Tensor:
     """Cross-entropy and listwise KL at temperature 2, by autograd over the whole score matrix."""
     hidden, table = network(asked.items, asked.lengths), network.item_table()
     told = asked.targets != PAD
@@ -95,8 +98,8 @@ def test_without_terms_it_is_the_students_own_loss() -> None:
     network, asked = student(), batch()
     assert_same(
         network,
-        Distillation(Softmax(chunk=7), {}, lists()).training_loss(network, asked),
-        network.training_loss(asked, Softmax(chunk=7)),
+        Distillation(Softmax(chunk=7), {}, lists())(network, asked)[0],
+        Objective(Softmax(chunk=7))(network, asked)[0],
     )
 
 
@@ -109,39 +112,37 @@ def test_one_pass_gives_what_autograd_gives(share: float, base: float, weight: f
     given = lists(covered)
     taught = torch.from_numpy(covered)[asked.rows.clamp(min=0)] & (asked.rows != PAD)
     found = Distillation(Softmax(chunk=5), {"kl": ListwiseKL(temperature=2, weight=weight)}, given, base)
-    value = found.training_loss(network, asked)
+    value, logs = found(network, asked)
     expected = plainly(network, asked, taught, given.at(asked.rows[taught]), base, weight if share else 0.0)
     assert_same(network, value, expected.nan_to_num() if share else base * network.training_loss(asked, Softmax()))
 
 
 @pytest.mark.parametrize("loss", [BCE(negatives=3), GBCE(negatives=3)])
-def test_any_loss_is_distilled(loss: nn.Module) -> None:
+def test_any_loss_is_distilled(loss: Loss) -> None:
     """A sampled loss is computed apart, with the negatives it would draw alone, and the terms are added to it."""
     network, asked = student(), batch()
     hidden, table = network(asked.items, asked.lengths), network.item_table()
     found = Distillation(loss, {"kl": ListwiseKL(weight=0.5), "pull": Pull(weight=0.1)}, lists(), hard_loss_weight=2.0)
-    found.reseed([3])
-    value = found.training_loss(network, asked)
+    found.start_epoch([3], 0.0)
+    value, logs = found(network, asked)
     both = asked.rows != PAD
     told = asked.targets[both] != PAD
     loss.reseed([3, 1])
     own = loss(hidden[both][told], table, asked.targets[both][told])
-    kl = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.5)}, lists(), hard_loss_weight=0.0).training_loss(
-        network, asked
-    )
+    kl = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.5)}, lists(), hard_loss_weight=0.0)(network, asked)[0]
     pull = hidden[both].pow(2).sum(1).mean()
     assert_same(network, value, 2 * own + kl + 0.1 * pull)
-    assert found.values["loss"] == pytest.approx(float(own.detach()), rel=1e-5)
-    assert found.values["pull"] == pytest.approx(float(pull.detach()), rel=1e-5)
+    assert logs["loss"] == pytest.approx(float(own.detach()), rel=1e-5)
+    assert logs["pull"] == pytest.approx(float(pull.detach()), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [Softmax(), BCE()])
-def test_a_batch_without_anything_to_learn_has_a_zero_loss_that_can_be_differentiated(loss: nn.Module) -> None:
+def test_a_batch_without_anything_to_learn_has_a_zero_loss_that_can_be_differentiated(loss: Loss) -> None:
     """With hard_loss_weight=0 and few covered rows such batches come; the optimizer's step must not fail on them."""
     network = student()
     given = lists(np.zeros(ROWS, dtype=bool))
     found = Distillation(loss, {"pull": Pull()}, given, hard_loss_weight=0.0)
-    value = found.training_loss(network, batch())
+    value, _ = found(network, batch())
     value.backward()
     assert float(value.detach()) == 0
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
@@ -153,10 +154,11 @@ def test_weights_move_over_the_training_and_the_values_are_logged_without_them()
     found = Distillation(Softmax(), {"kl": ListwiseKL(weight=0.0, final_weight=2.0)}, lists(), hard_loss_weight=0.5)
     totals = []
     for progress, weight in ((0.0, 0.0), (0.5, 1.0), (1.0, 2.0)):
-        found.progress = progress
-        value = float(found.training_loss(network, asked).detach())
-        assert value == pytest.approx(0.5 * found.values["loss"] + weight * found.values["kl"], rel=1e-5)
-        totals.append(found.values["kl"])
+        found.start_epoch([0], progress)
+        total, logs = found(network, asked)
+        value = float(total.detach())
+        assert value == pytest.approx(0.5 * logs["loss"] + weight * logs["kl"], rel=1e-5)
+        totals.append(logs["kl"])
     assert totals[0] > 0 and totals == pytest.approx([totals[0]] * 3), "the value itself doesn't move"
     with pytest.raises(DeshiError, match="final_weight=-1"):
         ListwiseKL(final_weight=-1.0)
@@ -167,15 +169,13 @@ def test_values_name_only_what_the_batch_had() -> None:
     network, asked = student(), batch()
     covered = np.arange(ROWS) < 10
     found = Distillation(BCE(), {"kl": ListwiseKL(), "pull": Pull()}, lists(covered))
-    found.training_loss(network, asked)
-    assert set(found.values) == {"loss", "kl", "pull"}
-    found.training_loss(network, asked.select(torch.arange(1, 6)))
-    assert set(found.values) == {"loss"}
+    assert set(found(network, asked)[1]) == {"loss", "kl", "pull"}
+    assert set(found(network, asked.select(torch.arange(1, 6)))[1]) == {"loss"}
 
 
 def test_what_is_no_term_or_no_weight_is_refused() -> None:
     """Both can come from a configuration, whose types alone don't tell."""
-    with pytest.raises(DeshiError, match="no terms"):
+    with pytest.raises(DeshiError, match="expected subclasses of"):
         Distillation(Softmax(), {"kl": nn.Linear(1, 1)}, lists())  # type: ignore[dict-item]
     with pytest.raises(DeshiError, match="expected 0 or more"):
         Distillation(Softmax(), {}, lists(), hard_loss_weight=-1.0)
@@ -183,14 +183,16 @@ def test_what_is_no_term_or_no_weight_is_refused() -> None:
 
 def test_a_term_refuses_scores_that_it_cannot_read() -> None:
     """Before training, and with the way out."""
-    context = Context(N, 8, "score", K, torch.ones(N, dtype=torch.int64))
+    context = Context(N, 8, ScoreKind.SCORE, K, torch.ones(N, dtype=torch.int64))
     with pytest.raises(DeshiError, match="only their order has a meaning"):
         ListwiseKL().prepare(context)
 
     class Margins(Pull):
-        kinds = ("logit",)
+        needs_calibrated_scores = True
 
-    with pytest.raises(DeshiError, match="can't read scores of the kind 'score', expected logit"):
+    with pytest.raises(
+        DeshiError, match="can't read scores of the kind 'score', expected logit or log_probability or probability"
+    ):
         Margins().prepare(context)
     with pytest.raises(DeshiError, match="no soft-label store here holds item_embeddings"):
         context.needed_embeddings("hint")
@@ -200,18 +202,18 @@ def test_lists_of_several_stores_lie_behind_one_row_number() -> None:
     """The bundle's rows come first, each augmented store's follow in the order given; shorter lists end in padding."""
     own = store(np.arange(ROWS) % 2 == 0)
     first, second = store(np.ones(7, dtype=bool), True, 2, seed=1), store(np.arange(9) > 3, True, seed=2)
-    joined = Lists(ROWS, [first, own, second])
+    joined = SoftLabelLists(ROWS, [first, own, second])
     assert joined.n_rows == ROWS + 16 and joined.k == K
     assert joined.covered.tolist() == [*own.covered, *first.covered, *second.covered]
     asked = joined.at(torch.tensor([0, 1, ROWS, ROWS + 6, ROWS + 7, ROWS + 15, PAD]))
-    assert asked.covered.tolist() == [True, False, True, True, False, True, False]
+    assert (asked.items[:, 0] != PAD).tolist() == [True, False, True, True, False, True, False]
     assert asked.items[0].tolist() == own.items[0].tolist()
     assert asked.items[2].tolist() == [*first.items[0].tolist(), PAD, PAD]
     assert asked.items[5].tolist() == second.items[8].tolist()
     assert not asked.scores[[1, 4, 6]].any()
     chosen = np.zeros(joined.n_rows, dtype=bool)
     chosen[[0, ROWS + 1]] = True
-    some = Lists(ROWS, [first, own, second], k=1, chosen=chosen)
+    some = SoftLabelLists(ROWS, [first, own, second], k=1, chosen=chosen)
     assert np.flatnonzero(some.covered).tolist() == [0, ROWS + 1]
     assert some.at(torch.tensor([0, 2, ROWS, ROWS + 1])).items[:, 0].tolist() == [
         own.items[0, 0], PAD, PAD, first.items[1, 0],
@@ -229,7 +231,7 @@ def test_lists_of_several_stores_lie_behind_one_row_number() -> None:
 def test_stores_that_do_not_go_together_are_refused(stores: list[SoftLabels], message: str) -> None:
     """Two lists at one row, or logits beside ranks, would be learnt as if they were one teacher's."""
     with pytest.raises(DeshiError, match=message):
-        Lists(ROWS, stores)
+        SoftLabelLists(ROWS, stores)
 
 
 def test_a_schedule_is_part_of_every_term() -> None:

@@ -19,12 +19,13 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.distillation import selection
 from deshi.distillation.selection import SelectionStrategy, k_center
-from deshi.distillation.selection_inputs import Evidence, windows
+from deshi.distillation.selection_inputs import SelectionInputs, windows
+from deshi.runs import Run
 from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_lists, write_soft_labels
-from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from knowing import META, sasrec, shop
 from tiny import SMALL
@@ -50,12 +51,14 @@ class Scene:
         self.bundle = shop(folder, users=14, items=N, longest=3 * LENGTH)
         self.histories = Histories.of(self.bundle)
         self.rows = choose_rows("train", self.bundle, LeaveOneOut()(self.bundle))
-        self.student = sasrec(N, LENGTH).student
+        self.student = sasrec(N, LENGTH).network
         teacher = sasrec(N, LENGTH, seed=1)
-        self.store = write_soft_labels(teacher, self.bundle, self.rows, folder / "store", k=K, meta=META)
+        self.store = write_soft_labels(
+            Labeller(teacher, Histories.of(self.bundle), K), self.rows, folder / "store", teacher=META
+        )
 
-    def evidence(self, store: SoftLabels | None = None) -> Evidence:
-        return Evidence(self.histories, self.rows, self.student, store or self.store)
+    def evidence(self, store: SoftLabels | None = None) -> SelectionInputs:
+        return SelectionInputs(self.histories, self.rows, self.student, store or self.store)
 
     def logits(self, row: int, start: int) -> torch.Tensor:
         items = torch.from_numpy(np.asarray(self.bundle.items[start : row + 1]).astype(np.int64))[None]
@@ -101,7 +104,7 @@ def test_the_students_evidence_is_that_of_each_history_asked_alone(scene: Scene)
         items, scores = scene.store.rows([row])
         aim, own = torch.from_numpy(scores[0]).softmax(0), logs[items[0]].log_softmax(0)
         expected = [-logs[nexts[place]], -(logs.exp() * logs).sum(), best[0] - best[1], (aim * (aim.log() - own)).sum()]
-        got = [found.judged.loss, found.judged.entropy, found.judged.margin, found.divergence]
+        got = [found.student_stats.loss, found.student_stats.entropy, found.student_stats.margin, found.divergence]
         assert [one[place] for one in got] == pytest.approx([float(one) for one in expected], rel=1e-4, abs=1e-5)
         again = torch.from_numpy(found.hidden[place]) @ scene.student.item_table().T
         torch.testing.assert_close(again.detach().log_softmax(0), logs, rtol=1e-4, atol=1e-4)
@@ -110,8 +113,10 @@ def test_the_students_evidence_is_that_of_each_history_asked_alone(scene: Scene)
 def test_a_student_agrees_with_its_own_lists(scene: Scene, tmp_path: Path) -> None:
     """The divergence from oneself is 0: teacher and student are compared over the same items after the same events."""
     early = scene.rows[scene.rows + 1 - scene.histories.offsets[scene.histories.owners(scene.rows)] <= LENGTH]
-    own = write_soft_labels(sasrec(N, LENGTH), scene.bundle, early, tmp_path / "own", k=K, meta=META)
-    found = Evidence(scene.histories, early, scene.student, own).divergence
+    own = write_soft_labels(
+        Labeller(sasrec(N, LENGTH), Histories.of(scene.bundle), K), early, tmp_path / "own", teacher=META
+    )
+    found = SelectionInputs(scene.histories, early, scene.student, own).divergence
     assert found == pytest.approx(0, abs=1e-5) and scene.evidence().divergence.mean() > 0.01
 
 
@@ -125,8 +130,8 @@ def test_confidence_is_over_the_list_whatever_the_kind_of_scores(
     """What a list leaves to other items differs between kinds, its shape doesn't; a short list ends in padding."""
     lists = np.tile(np.array([3, 2, 1, -1], dtype=np.int32), (len(scene.rows), 1))
     values = np.tile(np.array([*scores, 0.0], dtype=np.float32), (len(scene.rows), 1))
-    given: Any = {"meta": META, "score_kind": kind}
-    store = write_lists(scene.rows, lists, values, scene.bundle, tmp_path / "store", **given)
+    given: Any = {"teacher": META, "score_kind": kind}
+    store = write_lists(scene.rows, lists, values, Histories.of(scene.bundle), tmp_path / "store", **given)
     shares = np.exp([2.0, 1.0, -3.0]) / np.exp([2.0, 1.0, -3.0]).sum()
     found = scene.evidence(store)
     assert found.confidence == pytest.approx(shares[0], rel=1e-5)
@@ -149,10 +154,10 @@ def test_ranked_strategies_take_the_extreme_rows(scene: Scene) -> None:
     """By the values that their names promise, from either end."""
     found = scene.evidence()
     for strategy, values in (
-        (selection.GroundTruthError(0.2, "x"), found.judged.loss),
-        (selection.GroundTruthError(0.2, "x", lowest=True), -found.judged.loss),
-        (selection.Uncertainty(0.2, "x"), found.judged.entropy),
-        (selection.Uncertainty(0.2, "x", "margin"), -found.judged.margin),
+        (selection.GroundTruthError(0.2, "x"), found.student_stats.loss),
+        (selection.GroundTruthError(0.2, "x", lowest=True), -found.student_stats.loss),
+        (selection.Uncertainty(0.2, "x"), found.student_stats.entropy),
+        (selection.Uncertainty(0.2, "x", "margin"), -found.student_stats.margin),
         (selection.Confidence(0.2), found.confidence),
         (selection.Confidence(0.2, "entropy"), -found.teacher_entropy),
         (selection.Disagreement(0.2, "x"), found.divergence),
@@ -165,7 +170,7 @@ def test_equal_values_are_chosen_at_random(scene: Scene) -> None:
     """The first rows belong to the first users: a tie that went by row number would choose users, not positions."""
 
     class Same(selection.Ranked):
-        def values(self, evidence: Evidence) -> NDArray[np.float32]:
+        def values(self, evidence: SelectionInputs) -> NDArray[np.float32]:
             return np.zeros(len(evidence), dtype=np.float32)
 
     first, second = (Same(0.3).choose(scene.evidence(), generator(seed)) for seed in (0, 1))
@@ -207,16 +212,20 @@ def test_what_cannot_be_chosen_from_is_refused(scene: Scene, tmp_path: Path) -> 
     """Rows without a next event, rows that the store hasn't, scores without a scale, and nothing to look at."""
     last = np.array([scene.bundle.offsets[1] - 1])
     with pytest.raises(DeshiError, match="1 have no next event"):
-        Evidence(scene.histories, last)
+        SelectionInputs(scene.histories, last)
     for rows in (scene.rows[:0], scene.rows[::-1], scene.rows + scene.bundle.n_interactions):
         with pytest.raises(DeshiError, match="ascending positions"):
-            Evidence(scene.histories, rows)
-    few = write_soft_labels(sasrec(N, LENGTH), scene.bundle, scene.rows[:3], tmp_path / "few", k=K, meta=META)
+            SelectionInputs(scene.histories, rows)
+    few = write_soft_labels(
+        Labeller(sasrec(N, LENGTH), Histories.of(scene.bundle), K), scene.rows[:3], tmp_path / "few", teacher=META
+    )
     with pytest.raises(DeshiError, match=f"{len(scene.rows) - 3} no list in the store"):
         scene.evidence(few)
     items, scores = scene.store.rows(scene.rows)
-    order = write_lists(scene.rows, items.astype(np.int32), scores, scene.bundle, tmp_path / "order", meta=META)
-    bare = Evidence(scene.histories, scene.rows)
+    order = write_lists(
+        scene.rows, items.astype(np.int32), scores, Histories.of(scene.bundle), tmp_path / "order", teacher=META
+    )
+    bare = SelectionInputs(scene.histories, scene.rows)
     for found, strategy, message in (
         (scene.evidence(order), selection.Disagreement(0.1, "x"), "kind 'score', whose order alone"),
         (bare, selection.Confidence(0.1), "no.* answers yet|there are none yet"),
@@ -294,8 +303,8 @@ def test_a_strategy_buys_only_the_rows_that_it_chose(root: Path) -> None:
     assert covered[train].sum() == 66 and covered.sum() == 66 + 120
     positions = result.soft_labels.manifest["positions"]
     assert "GroundTruthError" in positions and "share=0.1" in positions and "_tiny_seed1" in positions
-    student = load_student(next((root / "runs" / "fit").glob("*_tiny_seed1")))[0]
-    loss = Evidence(Histories.of(bundle), train, student).judged.loss
+    student = Run(next((root / "runs" / "fit").glob("*_tiny_seed1"))).student()
+    loss = SelectionInputs(Histories.of(bundle), train, student).student_stats.loss
     assert loss[covered[train]].min() >= loss[~covered[train]].max()
     augmented = deshi.label(*words, "augment.item_drop=0.3", "positions=train", run="tiny_seed0", store="drop")
     assert augmented.soft_labels.augmented and 0 < augmented.soft_labels.covered.sum() < 66

@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
-from teaching import ITEMS, chunk_of, context, lists, prepared, seeded
 
 from deshi.distillation.cd import CD
 from deshi.distillation.list_losses import draw_outside
 from deshi.distillation.margin_mse import MarginMSE
 from deshi.distillation.rd import RD
 from deshi.distillation.rrd import RRD
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Term
 from deshi.distillation.unkd import UnKD, pairs_of_groups, popularity_groups
-from deshi.types import PAD, DeshiError
+from deshi.testing.terms import ITEMS, chunk_of, context, lists, prepared, seeded
+from deshi.types import PAD, DeshiError, ScoreKind
 
 SCORES = torch.randn(4, ITEMS, generator=seeded(1))
 LENGTHS = [5, 3, 1, 4]
@@ -26,7 +26,7 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def _rows(signal: Signal) -> list[list[int]]:
+def _rows(signal: SoftLabelBatch) -> list[list[int]]:
     return [[item for item in row if item != PAD] for row in signal.items.tolist()]
 
 
@@ -51,9 +51,9 @@ def test_rd_leaves_alone_what_the_student_ranks_well() -> None:
     """That is what the discrepancy is for: no weight on an item that stands where the teacher has it, or higher."""
     scores = torch.zeros(1, ITEMS)
     scores[0, 3] = 9.0
-    signal = Signal(torch.tensor([[3, 4]]), torch.tensor([[2.0, 1.0]]))
+    signal = SoftLabelBatch(torch.tensor([[3, 4]]), torch.tensor([[2.0, 1.0]]))
     chunk = chunk_of(scores, signal)
-    slope = chunk.slope(RD()(chunk).sum())
+    slope = chunk.gradient_in_place(RD()(chunk).sum())
     assert slope[0, 3] == 0 and slope[0, 4] == 0, "no drawn item is above one of equal score"
     assert (RD(mu=None)(chunk_of(scores, signal)) > 0).all()
 
@@ -82,7 +82,7 @@ def test_cd(guide: str, labels: str) -> None:
 def test_cd_does_not_depend_on_the_scores_level() -> None:
     """A softmax's scores have no level; without an offset none is assumed."""
     signal = lists(LENGTHS, 5)
-    moved = Signal(signal.items, signal.scores + 7, signal.kind)
+    moved = SoftLabelBatch(signal.items, signal.scores + 7, signal.score_kind)
     torch.testing.assert_close(CD()(chunk_of(SCORES, signal)), CD()(chunk_of(SCORES, moved)))
 
 
@@ -130,7 +130,9 @@ def test_margin_mse() -> None:
 def test_probabilities_are_read_as_logarithms() -> None:
     """A difference of probabilities is no difference of scores."""
     shares = lists(LENGTHS, 5, kind="probability")
-    logs = Signal(shares.items, shares.scores.log().masked_fill(shares.items == PAD, 0.0), "log_probability")
+    logs = SoftLabelBatch(
+        shares.items, shares.scores.log().masked_fill(shares.items == PAD, 0.0), ScoreKind.LOG_PROBABILITY
+    )
     for term in (MarginMSE(), CD()):
         torch.testing.assert_close(term(chunk_of(SCORES, shares)), term(chunk_of(SCORES, logs)))
 
@@ -160,7 +162,7 @@ def test_unkd_compares_inside_groups_only() -> None:
     term = prepared(UnKD(groups=3, pairs=12))
     signal = lists([8, 8, 6, 3], 8)
     chunk = chunk_of(SCORES, signal)
-    slope = chunk.slope(term(chunk).sum())
+    slope = chunk.gradient_in_place(term(chunk).sum())
     for number in range(3):
         torch.testing.assert_close(slope[:, term.group == number].sum(1), torch.zeros(4), atol=1e-6, rtol=0)
     assert slope.abs().sum() > 0
@@ -169,7 +171,9 @@ def test_unkd_compares_inside_groups_only() -> None:
 def test_unkd_pair() -> None:
     """With two items of one group on the list there is one pair to draw, and the teacher's first is the better."""
     term = prepared(UnKD(groups=1, pairs=50))
-    signal = Signal(torch.tensor([[4, 9, PAD], [7, PAD, PAD]]), torch.tensor([[2.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
+    signal = SoftLabelBatch(
+        torch.tensor([[4, 9, PAD], [7, PAD, PAD]]), torch.tensor([[2.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    )
     found = term(chunk_of(SCORES[:2], signal)).detach()
     assert float(found[0]) == pytest.approx(-math.log(_sigmoid(float(SCORES[0, 4] - SCORES[0, 9]))), rel=1e-5)
     assert float(found[1]) == 0.0, "one item makes no pair"
@@ -178,7 +182,7 @@ def test_unkd_pair() -> None:
 def test_drawn_from_outside() -> None:
     """Negatives that are positives would undo the term; all others must have the same chance."""
     excluded = torch.tensor([[0, 1, 2, PAD]]).expand(4000, -1)
-    signal = Signal(excluded, torch.zeros(4000, 4))
+    signal = SoftLabelBatch(excluded, torch.zeros(4000, 4))
     drawn = draw_outside(chunk_of(torch.zeros(4000, 6), signal), excluded, 2)
     times = drawn[drawn != PAD].bincount(minlength=6)
     assert times[:3].sum() == 0 and (times[3:] - 8000 / 3).abs().max() < 5 * (8000 * 2 / 9) ** 0.5

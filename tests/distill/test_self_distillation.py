@@ -9,7 +9,10 @@ import torch
 
 from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.objective import Distillation
-from deshi.distillation.soft_label_batches import Lists
+from deshi.distillation.soft_label_batches import SoftLabelLists
+from deshi.losses.softmax import Softmax
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_soft_labels
 from deshi.types import PAD, Batch
@@ -19,21 +22,28 @@ from knowing import META, sasrec, shop
 def test_a_student_learns_from_its_like(tmp_path: Path) -> None:
     """No term is made for self-distillation: store and listwise term must carry it from one student to the next."""
     bundle = shop(tmp_path / "shop", users=8, items=20, longest=10)
-    teacher, student = sasrec(20, 10, seed=1), sasrec(20, 10, seed=2).student
+    teacher, student = sasrec(20, 10, seed=1), sasrec(20, 10, seed=2).network
     rows = np.arange(len(bundle.items))
-    write_soft_labels(teacher, bundle, rows, tmp_path / "store", k=20, meta=META, positions="all", filter_seen=False)
+    write_soft_labels(
+        Labeller(teacher, Histories.of(bundle), 20, filter_seen=False),
+        rows,
+        tmp_path / "store",
+        teacher=META,
+        positions="all",
+    )
     store = SoftLabels.load(tmp_path / "store", bundle)
-    loss = Distillation(torch.nn.Identity(), {"kl": ListwiseKL()}, Lists(len(rows), [store]), hard_loss_weight=0.0)
+    loss = Distillation(Softmax(), {"kl": ListwiseKL()}, SoftLabelLists(len(rows), [store]), hard_loss_weight=0.0)
     batch = whole_histories(bundle.items, bundle.offsets)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.02)
     values = []
     for _ in range(60):
         optimizer.zero_grad()
-        loss.training_loss(student, batch).backward()
+        total, logs = loss(student, batch)
+        total.backward()
         optimizer.step()
-        values.append(loss.values["kl"])
+        values.append(logs["kl"])
     assert values[-1] < 0.05 * values[0]
-    told = teacher.student.next_scores(batch.items, batch.lengths).argmax(1)
+    told = teacher.network.next_scores(batch.items, batch.lengths).argmax(1)
     learnt = student.next_scores(batch.items, batch.lengths).argmax(1)
     assert (told == learnt).float().mean() > 0.8
 

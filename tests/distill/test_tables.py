@@ -7,21 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from deshi.configuration.targets import build, check_node
-from deshi.distillation.item_tables import Added, Initialised
+from deshi.distillation.item_tables import InitialisedItemTable, ItemTableAdapter
 from deshi.losses.softmax import Softmax
 from deshi.models.gru4rec import GRU4Rec
-from deshi.models.layers import ItemEmbedding, reseed_dropout
+from deshi.models.item_table import ItemEmbedding
+from deshi.models.layers import reseed_dropout
 from deshi.models.sasrec import SASRec
 from deshi.teachers.whitening import pca
 from deshi.types import PAD, Batch, DeshiError
 
 N, DIM, WIDTH = 30, 8, 12
-ADDED = "deshi.distillation.item_tables.Added"
+ADDED = "deshi.distillation.item_tables.ItemTableAdapter"
 NODES = [
     {"_target_": ADDED, "hidden": 16, "dropout": 0.3},
     {"_target_": ADDED, "hidden": None, "dropout": 0.3, "offset": 0.0},
-    {"_target_": "deshi.distillation.item_tables.Initialised"},
-    {"_target_": "deshi.distillation.item_tables.Initialised", "method": "whiten"},
+    {"_target_": "deshi.distillation.item_tables.InitialisedItemTable"},
+    {"_target_": "deshi.distillation.item_tables.InitialisedItemTable", "method": "whiten"},
 ]
 
 
@@ -66,21 +67,21 @@ def test_merged_scores_to_the_bit(node: dict[str, object]) -> None:
 
 def test_starts_where_it_says() -> None:
     """Learning rates assume numbers of a table's usual size; an offset of 0 leaves the teacher's part alone."""
-    added = Added(N, DIM, _vectors(), scale=0.03, offset=0.0)
+    added = ItemTableAdapter(N, DIM, _vectors(), scale=0.03, offset=0.0)
     assert added.table().std().item() == pytest.approx(0.03, rel=1e-4)
     assert not added.offset.table().any()
     torch.testing.assert_close(added.vectors.mean(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
     for method in ("pca", "whiten"):
-        table = Initialised(N, DIM, _vectors(), method=method, scale=0.05).table()
+        table = InitialisedItemTable(N, DIM, _vectors(), method=method, scale=0.05).table()
         assert table.pow(2).mean().sqrt().item() == pytest.approx(0.05, rel=1e-4)
 
 
 def test_initialised_rows_are_the_components() -> None:
     """PCA keeps the teacher's geometry up to one factor; vectors narrower than the table leave random columns."""
-    table = Initialised(N, DIM, _vectors()).table()
+    table = InitialisedItemTable(N, DIM, _vectors()).table()
     expected = pca(_vectors(), DIM)
     torch.testing.assert_close(table / table[0, 0], expected / expected[0, 0])
-    narrow = Initialised(N, DIM, _vectors(5)).table()
+    narrow = InitialisedItemTable(N, DIM, _vectors(5)).table()
     torch.testing.assert_close(narrow[:, :5] / narrow[0, 0], pca(_vectors(5)) / pca(_vectors(5))[0, 0])
     assert 0.01 < narrow[:, 5:].std() < 0.03
 
@@ -95,7 +96,7 @@ def test_dropout_and_start_follow_the_seed() -> None:
     assert not torch.equal(first.eval().table(), other.eval().table())
 
 
-@pytest.mark.parametrize("table", [Added, Initialised])
+@pytest.mark.parametrize("table", [ItemTableAdapter, InitialisedItemTable])
 def test_refusals(table: type) -> None:
     """Vectors of other data, broken ones and all-equal ones would train silently to nothing."""
     with pytest.raises(DeshiError, match=r"expected \(30, D\)"):

@@ -12,14 +12,15 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.sasrec import SASRec
 from deshi.serving.graph import merged, traceable, write_graph
 from deshi.serving.onnx_network import OnnxNetwork, pad
 from deshi.serving.quantization import write_int8
+from deshi.testing.students import DIM, MAX_LENGTH, N_ITEMS, histories, seeded
 from deshi.types import DeshiError
-from test_students_contract import DIM, MAX_LENGTH, N_ITEMS, STUDENTS, histories, seeded
+from test_students_contract import STUDENTS
 
 QUICK = ("sasrec_rotary", "gru4rec_projected")
 """Tracing takes seconds: the other students are traced by the slow tests."""
@@ -29,13 +30,13 @@ EXAMPLES = [
 ]
 
 
-def exported(student: Student, folder: Path) -> OnnxNetwork:
+def exported(student: SequentialRecommender, folder: Path) -> OnnxNetwork:
     write_graph(student, folder / "model.onnx")
     return OnnxNetwork(folder / "model.onnx")
 
 
 @pytest.mark.parametrize("build", EXAMPLES)
-def test_a_graph_answers_as_its_student(build: Callable[..., Student], tmp_path: Path) -> None:
+def test_a_graph_answers_as_its_student(build: Callable[..., SequentialRecommender], tmp_path: Path) -> None:
     """Batches of one, histories of one item and of the greatest length must not be fixed by the tracing's example."""
     student = seeded(build, dropout=0.5).eval()
     network = exported(student, tmp_path)

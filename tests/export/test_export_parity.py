@@ -11,13 +11,14 @@ from torch import Tensor
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, LeaveOneOut
+from deshi.models.scorers import Scorer
 from deshi.serving.parity import Parity, compare_scorers
 from deshi.types import Batch, DeshiError
 
 N_ITEMS, TOLERANCE = 30, 1e-3
 
 
-class Fixed:
+class Fixed(Scorer):
     """Scores by a table with a row for each user."""
 
     def __init__(self, table: Tensor) -> None:

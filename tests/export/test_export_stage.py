@@ -19,7 +19,7 @@ from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.evaluation.ranking import evaluate_ranks
-from deshi.models.scorers import StudentScorer
+from deshi.models.scorers import SequentialScorer
 from deshi.serving.bundle import GRAPHS, REQUIRED, BundleError, ServingBundle, find_bundle
 from deshi.serving.onnx_network import OnnxNetwork
 from deshi.serving.parity import OnnxScorer
@@ -70,7 +70,7 @@ def test_the_weights_build_the_student_again(serving: Path, bundle: ServingBundl
     items, lengths = torch.tensor([[3, 4, 5], [6, -1, -1]]), torch.tensor([3, 1])
     with torch.no_grad():
         expected = student.eval().last_hidden(items, lengths)
-        np.testing.assert_array_equal(StudentScorer(student).item_vectors(), bundle.item_table)
+        np.testing.assert_array_equal(SequentialScorer(student).item_vectors(), bundle.item_table)
     found = OnnxNetwork(bundle.graph()).hidden(items.numpy(), lengths.numpy())
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
 

@@ -14,6 +14,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.soft_labels.augmented import augment_histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_soft_labels
@@ -75,7 +76,7 @@ def test_a_store_of_augmented_histories_holds_their_lists(tmp_path: Path) -> Non
     split = LeaveOneOut()(bundle)
     augmented = augment_histories(bundle, split, Augmentation(item_drop=0.3, reorder=0.5), 2)
     rows, scorer = choose_rows("all", bundle, split, augmented), Hashed(bundle.n_items)
-    write_soft_labels(scorer, augmented, rows, tmp_path / "store", k=4, meta=META, batch=6, shard_rows=9)
+    write_soft_labels(Labeller(scorer, augmented, 4, batch=6), rows, tmp_path / "store", teacher=META, shard_rows=9)
     assert set(scorer.asked) == {PAD}, "a row of the bundle would be that of another history"
     store = SoftLabels.load(tmp_path / "store", bundle, check=True)
     assert store.augmented and store.n_rows == augmented.n_interactions
@@ -99,7 +100,7 @@ def test_the_users_of_augmented_histories_are_the_bundles(tmp_path: Path) -> Non
 
     scorer.position_scores = watched  # type: ignore[method-assign]
     augmented = augment_histories(bundle, LeaveOneOut()(bundle), Augmentation(crop=1.0), 3)
-    write_soft_labels(scorer, augmented, np.arange(augmented.n_interactions), tmp_path / "s", k=2, meta=META)
+    write_soft_labels(Labeller(scorer, augmented, 2), np.arange(augmented.n_interactions), tmp_path / "s", teacher=META)
     assert sorted(asked) == [0, 0, 0, 1, 1, 1]
 
 
@@ -109,7 +110,7 @@ def test_damaged_sequences_are_named(tmp_path: Path, name: str, message: str) ->
     bundle: Bundle = shop(tmp_path)
     augmented = augment_histories(bundle, LeaveOneOut()(bundle), Augmentation(crop=1.0))
     store = write_soft_labels(
-        Hashed(30), augmented, np.arange(augmented.n_interactions), tmp_path / "s", k=2, meta=META
+        Labeller(Hashed(30), augmented, 2), np.arange(augmented.n_interactions), tmp_path / "s", teacher=META
     )
     file = store.path / "sequences" / f"{name}.npy"
     np.save(file, np.load(file)[:-1])

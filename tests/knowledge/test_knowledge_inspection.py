@@ -21,11 +21,12 @@ from deshi.soft_labels.augmented import augment_histories
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.inspection import inspect_soft_labels, sharpness
 from deshi.soft_labels.inspection_result import Inspection
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.positions import choose_rows
 from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import truths
+from deshi.soft_labels.targets import row_targets
 from deshi.soft_labels.writer import write_soft_labels
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 from knowing import META, Hashed, shop
 
 USERS, ITEMS = 60, 40
@@ -60,7 +61,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def written(bundle: Bundle, folder: Path, scorer: Hashed, positions: str = "train+held_out", k: int = 12) -> SoftLabels:
     rows = choose_rows(positions, bundle, LeaveOneOut()(bundle))
-    return write_soft_labels(scorer, bundle, rows, folder / "store", k=k, meta=META, positions=positions)
+    return write_soft_labels(
+        Labeller(scorer, Histories.of(bundle), k), rows, folder / "store", teacher=META, positions=positions
+    )
 
 
 def inspected(bundle: Bundle, store: SoftLabels, **options: object) -> Inspection:
@@ -111,13 +114,13 @@ def test_the_gap_needs_rows_of_both_kinds(
 def test_what_came_next_is_read_from_the_right_events(tmp_path: Path) -> None:
     """Off by one here, and every figure would be about another item."""
     bundle = tiny_bundle(tmp_path, [[4, 3, 2, 1, 0], [1, 2]])
-    found = {each.name: each for each in truths(Histories.of(bundle), bundle, LeaveOneOut()(bundle))}
+    found = {each.name: each for each in row_targets(Histories.of(bundle), bundle, LeaveOneOut()(bundle))}
     told = {name: list(zip(each.rows.tolist(), each.items.tolist(), strict=True)) for name, each in found.items()}
     assert told == {
         "train": [(0, 3), (1, 2), (5, 2)], "train-last": [(1, 2), (5, 2)], "validation": [(2, 1)], "test": [(3, 0)],
     }  # fmt: skip
     split = Ratio(0.2, 0.4, "all")(bundle)
-    test = truths(Histories.of(bundle), bundle, split)[-1]
+    test = row_targets(Histories.of(bundle), bundle, split)[-1]
     assert (test.rows.tolist(), test.items.tolist()) == ([2], [1])
 
 
@@ -134,7 +137,7 @@ def test_coverage_and_figures_agree_with_a_count_by_hand(bundle: Bundle, tmp_pat
     events = np.bincount(
         np.concatenate([bundle.items[s:e] for s, e in zip(*split.train_ranges(bundle), strict=True)]), minlength=ITEMS
     )
-    assert part.true_events == pytest.approx(np.mean([events[bundle.items[row + 1]] for row in rows]))
+    assert part.target_events == pytest.approx(np.mean([events[bundle.items[row + 1]] for row in rows]))
     assert part.listed_events == pytest.approx(np.mean([events[store.items[row]].mean() for row in rows]))
     assert result.part("validation").rows == 0 and result.covered == store.covered.sum()
 
@@ -157,7 +160,7 @@ def test_augmented_histories_are_inspected_too(bundle: Bundle, tmp_path: Path) -
     augmented = augment_histories(bundle, split, Augmentation(item_drop=0.6), copies=2)
     rows = choose_rows("train+held_out", bundle, split, augmented)
     scorer = Memoriser(bundle, split.train_end)
-    store = write_soft_labels(scorer, augmented, rows, tmp_path / "store", k=12, meta=META)
+    store = write_soft_labels(Labeller(scorer, augmented, 12), rows, tmp_path / "store", teacher=META)
     result = inspected(bundle, store)
     held = result.part("validation")
     assert held.rows == held.positions == len(augmented.users) and result.part("train").rows == len(rows) - held.rows
@@ -200,7 +203,7 @@ def test_foreign_and_empty_stores_are_refused(bundle: Bundle, tmp_path: Path) ->
         inspected(shop(tmp_path, items=ITEMS), store)
     full = tiny_bundle(tmp_path / "full", [[0, 1]])
     rows = np.array([1])
-    nothing = write_soft_labels(Hashed(2), full, rows, tmp_path / "nothing", k=1, meta=META)
+    nothing = write_soft_labels(Labeller(Hashed(2), Histories.of(full), 1), rows, tmp_path / "nothing", teacher=META)
     with pytest.raises(DeshiError, match="covers no row"):
         inspected(full, nothing)
 
@@ -214,10 +217,10 @@ def test_sharpness_of_each_kind_of_score() -> None:
     for kind, values in rows.items():
         scores = np.zeros((2, 4), dtype=np.float32)
         scores[0, :3] = values
-        entropy, mass = sharpness(items, scores, kind)
+        entropy, mass = sharpness(items, scores, ScoreKind(kind))
         assert entropy[0] == pytest.approx(expected, rel=1e-5) and math.isnan(entropy[1])
         assert math.isnan(mass[0]) if kind == "logit" else mass[0] == pytest.approx(0.875, rel=1e-5)
-    assert np.isnan(sharpness(items, np.zeros((2, 4), dtype=np.float32), "reciprocal_rank")).all()
+    assert np.isnan(sharpness(items, np.zeros((2, 4), dtype=np.float32), ScoreKind.RANK)).all()
 
 
 def test_agreement_by_hand() -> None:

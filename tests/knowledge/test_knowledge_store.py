@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.checks import inspect_rows
+from deshi.soft_labels.checks import check_lists
+from deshi.soft_labels.histories import Histories
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_soft_labels
 from deshi.types import PAD, DeshiError
@@ -30,7 +32,9 @@ def bundle(tmp_path: Path) -> Bundle:
 def store(tmp_path: Path, bundle: Bundle) -> SoftLabels:
     """A store of every other row."""
     rows = np.arange(0, bundle.n_interactions, 2)
-    return write_soft_labels(Hashed(bundle.n_items), bundle, rows, tmp_path / "store", k=4, meta=META)
+    return write_soft_labels(
+        Labeller(Hashed(bundle.n_items), Histories.of(bundle), 4), rows, tmp_path / "store", teacher=META
+    )
 
 
 def edit(store: SoftLabels, **changes: Any) -> None:
@@ -47,7 +51,7 @@ def test_rows_are_the_lists_of_their_events(store: SoftLabels, bundle: Bundle) -
     assert (items[:, 2] == PAD).all() and (scores[:, 2] == 0).all()
     assert (items[1, 1] == PAD).all(), "row 1 isn't covered"
     assert (items.dtype, scores.dtype) == (np.int64, np.float32)
-    with pytest.raises(DeshiError, match=f"Row {bundle.n_interactions} was asked for"):
+    with pytest.raises(DeshiError, match=f"Got row {bundle.n_interactions}, expected"):
         store.rows([0, bundle.n_interactions])
     assert store.covered.tolist() == [row % 2 == 0 for row in range(bundle.n_interactions)]
     assert (store.teacher, store.k, store.augmented) == ("tester", 4, False)
@@ -158,9 +162,9 @@ def test_each_fault_is_counted_with_its_rows(
     """One planted fault a kind: a check that misses it, or names other rows, is worth nothing."""
     items, scores = np.array(store.items), np.array(store.scores)
     (spoil or _seen(bundle))(items, scores)
-    had = store.histories(bundle).first_seen().had
-    report = inspect_rows(items, scores, bundle.n_items, had)
-    found = {fault.kind: fault for fault in report.faults}
+    seen = store.histories(bundle).first_events().seen
+    report = check_lists(items, scores, bundle.n_items, seen)
+    found = {problem.kind: problem for problem in report.problems}
     assert found[kind].examples == rows and found[kind].count == len(rows)
     assert set(found) - {kind, "outside", "padded_score"} == set(), "one fault must not be taken for another"
     with pytest.raises(DeshiError, match=f"{len(rows):,} of"):
@@ -169,7 +173,7 @@ def test_each_fault_is_counted_with_its_rows(
 
 def test_a_changed_file_and_a_wrong_coverage_are_found(store: SoftLabels, bundle: Bundle) -> None:
     """Lists that were edited after they were written are somebody's, but not this teacher's."""
-    assert store.check(bundle).sound
+    assert not store.check(bundle).problems
     items = np.array(store.items)
     items[0] = PAD
     scores = np.array(store.scores)
@@ -177,7 +181,7 @@ def test_a_changed_file_and_a_wrong_coverage_are_found(store: SoftLabels, bundle
     np.save(store.path / "topk_items.npy", items)
     np.save(store.path / "topk_scores.npy", scores)
     report = SoftLabels.load(store.path, bundle).check(bundle)
-    assert [fault.kind for fault in report.faults] == ["files", "coverage"]
+    assert [problem.kind for problem in report.problems] == ["files", "coverage"]
     with pytest.raises(DeshiError, match=r"2 of 2 files.*topk_items\.npy[\s\S]*rows hold a list, the manifest says"):
         SoftLabels.load(store.path, bundle, check=True)
 
@@ -200,6 +204,8 @@ def test_item_embeddings_must_fit_the_catalogue(store: SoftLabels) -> None:
 def test_a_row_without_candidates_is_not_covered(tmp_path: Path) -> None:
     """Who has seen everything gets no list; that isn't an error of the store."""
     bundle = tiny_bundle(tmp_path, [[0, 1], [1, 0]])
-    store = write_soft_labels(Hashed(2), bundle, np.arange(4), tmp_path / "store", k=2, meta=META)
-    assert store.covered.tolist() == [True, False, True, False] and store.check(bundle).sound
-    assert store.manifest["coverage"] == {"rows": 2, "asked": 4, "full_lists": 0, "of": 4}
+    store = write_soft_labels(
+        Labeller(Hashed(2), Histories.of(bundle), 2), np.arange(4), tmp_path / "store", teacher=META
+    )
+    assert store.covered.tolist() == [True, False, True, False] and not store.check(bundle).problems
+    assert store.manifest["coverage"] == {"rows": 2, "requested": 4, "full_lists": 0, "of": 4}

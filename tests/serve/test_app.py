@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from asking import KEY, LONGEST, client_on, renamed
 from deshi.serving.bundle import ServingBundle
-from deshi.serving.engine import Answer, Engine
+from deshi.serving.engine import Engine, Recommendation
 from deshi.serving.http import schemas
 
 ERROR = {"error", "message", "problems", "request_id"}
@@ -26,10 +26,15 @@ def client(serving: Path) -> Iterator[TestClient]:
         yield client
 
 
-def as_json(answer: Answer) -> dict[str, Any]:
+def as_json(answer: Recommendation) -> dict[str, Any]:
     """What the service makes of an engine's answer."""
     items = [{"item_id": one.item_id, "title": one.title, "score": one.score} for one in answer.items]
-    return {"items": items, "known": answer.known, "unknown": answer.unknown, "fallback": answer.fallback}
+    return {
+        "items": items,
+        "known_events": answer.known_events,
+        "unknown_events": answer.unknown_events,
+        "fallback": answer.fallback,
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_ids_are_any_text(serving: Path, tmp_path: Path) -> None:
     with client_on(renamed(serving, tmp_path / "renamed", IDS)) as client:
         for item_id in IDS.values():
             answered = client.post("/recommend", json={"history": [item_id], "k": 40, "filter_seen": False}).json()
-            assert answered["known"] == 1 and item_id in [one["item_id"] for one in answered["items"]]
+            assert answered["known_events"] == 1 and item_id in [one["item_id"] for one in answered["items"]]
             if item_id != ".." and item_id.isprintable():  # clients resolve the first; a path has one line
                 found = client.get(f"/items/{quote(item_id, safe='')}/similar")
                 assert found.status_code == 200, item_id
@@ -123,7 +128,7 @@ def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, body: Any, wh
     answered = client.post("/recommend", content=json.dumps(body), headers={"content-type": "application/json"})
     assert answered.status_code == 422 and set(answered.json()) == ERROR
     problem = answered.json()["problems"][0]
-    assert problem["where"] == where and problem["got"].startswith(got) and problem["expected"]
+    assert problem["location"] == where and problem["got"].startswith(got) and problem["expected"]
     assert len(answered.content) < 4000
 
 

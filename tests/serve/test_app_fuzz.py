@@ -77,7 +77,7 @@ def test_any_history(client: TestClient, history: list[str], k: int, exclude: li
     check(answered, (200,))
     found = answered.json()
     ids = [one["item_id"] for one in found["items"]]
-    assert found["known"] + found["unknown"] == len(history)
+    assert found["known_events"] + found["unknown_events"] == len(history)
     assert len(ids) == len(set(ids)) <= k and not set(ids) & {*history, *exclude}
 
 

@@ -52,7 +52,7 @@ def test_a_new_bundle_answers_after_a_reload(place: Path, other: Path) -> None:
         after = client.post("/recommend", json={"history": ["NEW"]}).json()
         again = client.post("/reload").json()
         text = client.get("/metrics").text
-    assert (before["version"], before["known"], after["version"], after["known"]) == (old, 0, new, 1)
+    assert (before["version"], before["known_events"], after["version"], after["known_events"]) == (old, 0, new, 1)
     assert (answered["reloaded"], answered["previous"], answered["version"]) == (True, old, new)
     assert (again["reloaded"], again["previous"], again["version"]) == (False, new, new)
     assert 'deshi_reloads_total{result="swapped"} 1.0' in text and f'version="{new}"}} 1.0' in text
@@ -73,7 +73,7 @@ def test_a_bad_bundle_leaves_the_old_one_answering(place: Path, other: Path, har
         else:
             (place / "manifest.json").write_bytes(b"\xff{")
         answered = client.post("/reload")
-        assert answered.status_code == 503 and "The old bundle goes on" in answered.json()["message"]
+        assert answered.status_code == 503 and "The old bundle keeps answering" in answered.json()["message"]
         assert client.post("/recommend", json={"history": ["1"]}).json() == before
         assert client.get("/ready").status_code == 200
         assert 'deshi_reloads_total{result="failed"} 1.0' in client.get("/metrics").text
@@ -127,10 +127,10 @@ def test_no_request_is_lost_while_bundles_change(place: Path, serving: Path, oth
     async def ask(client: httpx.AsyncClient, done: asyncio.Event) -> None:
         while not done.is_set():
             one = (await client.post("/recommend", json={"history": ["NEW", "7"], "k": 5})).raise_for_status().json()
-            assert one["known"] == 1 + versions[one["version"]]
+            assert one["known_events"] == 1 + versions[one["version"]]
             both = await client.post("/recommend/batch", json={"histories": [["NEW"], ["7"]]})
             found = both.raise_for_status().json()
-            assert found["answers"][0]["known"] == versions[found["version"]]
+            assert found["answers"][0]["known_events"] == versions[found["version"]]
             (await client.get("/items/7/similar")).raise_for_status()
             counts[one["version"]] += 1
             await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from deshi.configuration.schemas import ServeConfig
 from deshi.serving import approximate_search
 from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import TABLE, ServingBundle
-from deshi.serving.engine import Answer, Engine
+from deshi.serving.engine import Engine, Recommendation
 from deshi.stages._serve import _start
 from deshi.types import DeshiError
 from exports import with_index
@@ -41,7 +41,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approximate_search, "FACTOR", 2)
 
 
-def indices(answer: Answer) -> list[int]:
+def indices(answer: Recommendation) -> list[int]:
     return [item.index for item in answer.items]
 
 
@@ -135,8 +135,8 @@ def test_the_settings_reach_the_engine(indexed: Path, tmp_path: Path, monkeypatc
     with pytest.raises(DeshiError, match="search is 'approx', expected one of auto, exact"):
         deshi.load(indexed, search="approx")
     bundle = ServingBundle.load(indexed)
-    assert _start(ServeConfig(bundle="x"), bundle)._near is not None
-    assert _start(ServeConfig(bundle="x", search="exact"), bundle)._near is None
+    assert _start(ServeConfig(bundle="x"), bundle)._item_index is not None
+    assert _start(ServeConfig(bundle="x", search="exact"), bundle)._item_index is None
     pl.DataFrame({"user_id": ["a"], "item_id": bundle.items["item_id"][:1]}).write_csv(tmp_path / "events.csv")
     asked: list[int] = []
     find = ItemIndex.find

@@ -48,7 +48,7 @@ def test_the_list_is_the_exact_one_without_seen_items(engine: Engine, bundle: Se
     np.testing.assert_allclose([item.score for item in answer.items], scores[indices(answer)], rtol=1e-5)
     ids, titles = bundle.items["item_id"], bundle.items["title"]
     assert [(item.item_id, item.title) for item in answer.items] == [(ids[i], titles[i]) for i in indices(answer)]
-    assert (answer.known, answer.unknown, answer.fallback) == (13, 0, None)
+    assert (answer.known_events, answer.unknown_events, answer.fallback) == (13, 0, None)
 
 
 def test_rules_narrow_the_list_together(engine: Engine, bundle: ServingBundle) -> None:
@@ -82,15 +82,15 @@ def test_unknown_ids_are_left_out_and_counted(engine: Engine, bundle: ServingBun
     """New items come every day; an answer must neither fail for them nor hide that it ignored them."""
     ids = bundle.items["item_id"].gather([3, 1]).to_list()
     answer = engine.recommend(["new", ids[0], "", ids[1], "new"], 5)
-    assert answer.items == engine.recommend([3, 1], 5).items and (answer.known, answer.unknown) == (2, 3)
+    assert answer.items == engine.recommend([3, 1], 5).items and (answer.known_events, answer.unknown_events) == (2, 3)
 
 
-@pytest.mark.parametrize("history", [[], ["unknown"], np.zeros(0, dtype=np.int64)])
+@pytest.mark.parametrize("history", [[], ["unknown_events"], np.zeros(0, dtype=np.int64)])
 def test_without_a_known_item_popularity_answers(engine: Engine, bundle: ServingBundle, history: list[str]) -> None:
     """A new visitor gets something sensible, and the caller can tell."""
     counts = bundle.items["count"].to_numpy()
     answer = engine.recommend(history, 6, exclude=[int(counts.argmax())])
-    assert answer.fallback == "popularity" and answer.known == 0 and answer.unknown == len(history)
+    assert answer.fallback == "popularity" and answer.known_events == 0 and answer.unknown_events == len(history)
     assert indices(answer) == ranked(counts, set(range(40)) - {int(counts.argmax())}, 6)
 
 
@@ -205,7 +205,7 @@ def test_int8_answers_nearly_the_same(bundle: ServingBundle, engine: Engine) -> 
 
 def test_loading_says_what_is_wrong(serving: Path, tmp_path: Path) -> None:
     """`deshi.load` is where a deployment fails first."""
-    assert deshi.load(serving, threads=1).recommend([1], 3).known == 1
+    assert deshi.load(serving, threads=1).recommend([1], 3).known_events == 1
     with pytest.raises(DeshiError, match="deshi export RUN"):
         deshi.load(tmp_path)
     with pytest.raises(DeshiError, match="batch_size is 0"):

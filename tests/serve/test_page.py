@@ -17,9 +17,10 @@ from bundles import random_sequences, tiny_bundle
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.app import create_app
-from deshi.serving.http.comparison import Listed, compared, place, reasons
+from deshi.serving.http.comparison import ModelList, compared, rank_of, reasons
 from deshi.serving.http.demo import Demo, DemoUser, write_demo
 from deshi.serving.http.page import PAGE, page, policy
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.writer import write_lists
 from deshi.types import DeshiError
 from html_checks import Page
@@ -110,16 +111,16 @@ def test_an_augmented_history_has_no_truth_and_no_stored_list(client: TestClient
 def test_the_reasons_are_counted(engine: Engine) -> None:
     """Overlap, popularity and the truth in words; a list that is empty is no reason."""
     lists = [
-        Listed("one", ["1", "2", "3"], 1.0, 2, 40),
-        Listed("two", ["3", "4", "5"], 1.0, None, 40),
-        Listed("none", [], None, None, 0),
+        ModelList("one", ["1", "2", "3"], 1.0, 2, 40),
+        ModelList("two", ["3", "4", "5"], 1.0, None, 40),
+        ModelList("none", [], None, None, 0),
     ]
     said = reasons(engine, lists, "2")
     assert said[0] == "one and two share 1 of 3 items." and said[-1].endswith("in the list of one: place 2.")
     assert not any("none" in sentence for sentence in said)
     assert reasons(engine, lists[1:], "2") == ["No model has what came next in its list."]
     assert reasons(engine, lists[2:], None) == [] and compared(engine, lists[2:], None)["models"][0]["events"] == 0
-    assert (place(None, ["1"]), place("2", ["1"]), place("1", ["1"])) == (None, None, 1)
+    assert (rank_of(None, ["1"]), rank_of("2", ["1"]), rank_of("1", ["1"])) == (None, None, 1)
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_users_are_drawn_with_their_truth_and_the_teachers_list(data: Any, tmp_p
     rows = np.array([data.offsets[user + 1] - 2 for user in covered])
     lists = np.array([[20, 21, 22], [23, 24, -1]])
     scores = np.array([[3.0, 2.0, 1.0], [2.0, 1.0, 0.0]], dtype=np.float32)
-    write_lists(rows, lists, scores, data, tmp_path / "store", meta={"name": "llm", "run": "none"})
+    write_lists(rows, lists, scores, Histories.of(data), tmp_path / "store", teacher={"name": "llm", "run": "none"})
     found = Demo.load(write_demo(tmp_path / "demo.json", data.path, tmp_path / "store", users=6, k=2))
     assert (found.data, found.teacher, len(found.users)) == ("tiny", "llm", 6)
     assert {one.user_id for one in found.users[:2]} == {"u3", "u7"}

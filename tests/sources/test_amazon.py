@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from contract import DAY, SourceContract
 
 from deshi.data.raw import BadRows
 from deshi.data.sources.amazon import RELEASES, Amazon
+from deshi.testing.sources import DAY, SourceContract
 from deshi.types import DeshiError
 
 ROWS = [("A2", "B01", 16_000 * DAY, 5.0), ("A1", "B02", 15_000 * DAY, 4.0), ("A2", "B02", 16_000 * DAY, 1.0)]

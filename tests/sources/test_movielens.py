@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from contract import SourceContract
 
 from deshi.data.raw import BadRows
 from deshi.data.sources.movielens import RELEASES, MovieLens
+from deshi.testing.sources import SourceContract
 from deshi.types import DeshiError
 
 SECOND = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from contract import SourceContract
 
 from deshi.data.sources.recbole import RecBole
+from deshi.testing.sources import SourceContract
 from deshi.types import DeshiError
 
 ROWS = [("u1", "i1", 1_000_500, 2.0), ("u2", "i1", 3_000_000, None), ("u1", "i2", 1_000_500, 4.5)]

@@ -6,10 +6,10 @@ import gzip
 from pathlib import Path
 
 import pytest
-from contract import DAY, SourceContract
 
 from deshi.data.sources.records import parse_record
 from deshi.data.sources.steam import Steam
+from deshi.testing.sources import DAY, SourceContract
 
 ROWS = [("Chaos Syren", "725280", 17_517 * DAY, None), ("nan", "328100", 17_518 * DAY, None)]
 LINES = [

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from contract import SourceContract
 
 from deshi.data.raw import BadRows
 from deshi.data.sources.tabular import Tabular
 from deshi.data.sources.times import detect_unit, to_timestamps
+from deshi.testing.sources import SourceContract
 from deshi.types import DeshiError
 
 MOMENT = 1_577_934_245_000  # 2020-01-02 03:04:05 UTC

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from bundles import tiny_bundle
 from deshi.models.base import HistoryError
+from deshi.runs import load_weights, save_weights
 from deshi.teachers.base import Resources
-from deshi.teachers.bigrec import BigRec
+from deshi.teachers.bigrec import BigRec, Lora
 from deshi.teachers.grounding import embed_texts, l2_distances, quoted
 from deshi.teachers.llm import LLM
-from deshi.training.checkpoint import load_weights, save_weights
 from deshi.types import PAD, Batch, DeshiError
 
 TITLES = ["Heat", "Alien", "Solaris", "Alien", "Ran", "Brazil"]
@@ -43,7 +43,7 @@ def resources(tmp_path: Path) -> Resources:
 
 
 def teacher(resources: Resources, llm: ByteLLM | None = None, seed: int = 0, **options: Any) -> BigRec:
-    given = {"rank": 4, "history": 2, "max_new_tokens": 14, "max_length": 5, "targets": ("q_proj", "v_proj")} | options
+    given = {"lora": Lora(4), "history": 2, "max_new_tokens": 14, "max_length": 5} | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BigRec(6, resources, llm or ByteLLM(), **given)
@@ -159,16 +159,12 @@ class TestLoss:
         assert len(adapters) == 8 and moved == adapters | {"popularity"}
 
 
-WIDE = {
-    "rank": 16,
-    "alpha": 32.0,
-    "targets": ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
-}
+WIDE = Lora(16, 32.0, ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"))
 
 
 @pytest.fixture(scope="module")
 def _learned(tmp_path_factory: pytest.TempPathFactory) -> BigRec:
-    model = teacher(make_resources(tmp_path_factory.mktemp("learned")), ByteLLM(width=64), **WIDE)
+    model = teacher(make_resources(tmp_path_factory.mktemp("learned")), ByteLLM(width=64), lora=WIDE)
     return learn_by_heart(model, batch([0, 2], [4, 5], [5, 0]), steps=150, rate=1e-2)
 
 
@@ -248,7 +244,7 @@ class TestSaving:
         names = set(learned.state_dict())
         assert names == {name for name, p in learned.named_parameters() if p.requires_grad} | {"popularity"}
         save_weights(learned, tmp_path / "teacher.safetensors")
-        other = teacher(resources, ByteLLM(width=64), seed=5, **WIDE)
+        other = teacher(resources, ByteLLM(width=64), seed=5, lora=WIDE)
         load_weights(other, tmp_path / "teacher.safetensors")
         assert torch.equal(other.eval().next_scores(*histories([0], [1])), learned.next_scores(*histories([0], [1])))
 
@@ -269,13 +265,16 @@ class TestSaving:
         with pytest.raises(RuntimeError, match="Unexpected key"):
             model.load_state_dict(state | {"stranger": torch.zeros(1)})
         with pytest.raises(RuntimeError, match="size mismatch"):
-            teacher(resources, rank=2).load_state_dict(state)
+            teacher(resources, lora=Lora(2)).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"targets": ("attention",)}, "targets=attention don't fit the LLM, whose linear layers are down_proj, gate"),
+        (
+            {"lora": Lora(targets=("attention",))},
+            "targets=attention don't fit the LLM, whose linear layers are down_proj, gate",
+        ),
         ({"history": 0}, "history is 0, expected at least 1"),
         ({"max_length": 1}, "max_length is 1, expected at least 2"),
         ({"max_new_tokens": 4}, "max_new_tokens is 4"),

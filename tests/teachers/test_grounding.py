@@ -44,7 +44,7 @@ class TestTitles:
         with caplog.at_level(logging.WARNING, logger="deshi"):
             titles = item_titles(items, byte_tokenizer(), 20)
         assert [titles[item] for item in range(4)] == ["genres: Drama", "item i1", "item i2", "Heat"]
-        assert titles.untitled == 3 and "3 of 4 items have no title" in caplog.text
+        assert "1 of 4 items have no title but a text, 2 go by their id" in caplog.text
 
     def test_long_titles_are_cut(self, caplog: pytest.LogCaptureFixture) -> None:
         """What can't be generated in the tokens allowed must not be what generated text is compared with."""

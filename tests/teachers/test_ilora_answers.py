@@ -77,7 +77,7 @@ def test_likelihood_equals_one_prompt_for_each_candidate(item: str, gate: str, m
             width = prompted.layout.tokens.shape[1]
             states = network.states(prompted.embedded, prompted.mixtures(slice(None), width))
             told = network.vocabulary_logits(states[:, :-1]).log_softmax(-1)
-            answer = prompted.layout.places[:, 1:] == prompted.layout.places.max()
+            answer = prompted.layout.segments[:, 1:] == prompted.layout.segments.max()
             expected = told.gather(-1, prompted.layout.tokens[:, 1:, None])[..., 0][answer].sum()
             torch.testing.assert_close(found[row, place], expected, atol=1e-3, rtol=1e-4)
 

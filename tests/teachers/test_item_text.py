@@ -7,7 +7,7 @@ import logging
 import polars as pl
 import pytest
 
-from deshi.teachers.item_text import FALLBACK, Template, item_texts
+from deshi.teachers.item_text import FALLBACK, Template, item_names, item_texts
 from deshi.types import DeshiError
 
 A, B, C = "Heat", "Crime", "1995"
@@ -86,3 +86,12 @@ def test_permuted_texts_are_the_same_texts_elsewhere() -> None:
     plain, dealt = item_texts(table).texts, item_texts(table, permute=1).texts
     assert sorted(dealt) == sorted(plain) and sum(a == b for a, b in zip(plain, dealt, strict=True)) < 5
     assert dealt == item_texts(table, permute=1).texts != item_texts(table, permute=2).texts
+
+
+def test_items_without_a_title_have_a_name_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """An item without text is no reason to fail, but nobody should have to find out from the results."""
+    table = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["Heat", None, "  "], "text": [None, "a  film", None]})
+    with caplog.at_level(logging.WARNING):
+        assert item_names(table) == ["Heat", "a film", "item c"]
+    assert "1 of 3 items have no title but a text, 1 go by their id" in caplog.text
+    assert item_names(table.select("item_id")) == ["item a", "item b", "item c"]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
-import polars as pl
 import pytest
 import torch
 from tiny_llm import tiny_tokenizer
 
-from deshi.teachers.prompts import ItemTokens, Prompt, item_titles
+from deshi.teachers.prompts import ItemTokens, Prompt
 from deshi.types import PAD, DeshiError
 
 TITLES = ["Heat", "Up", "Alien"]
@@ -23,10 +20,10 @@ def written(tokens: ItemTokens, segments: list[list[int]]) -> list[str]:
     """The prompts as text: ``#2`` where item 2's embedding stands."""
     layout = tokens.lay_out(torch.tensor(segments))
     texts = []
-    for ids, items, places in zip(layout.tokens, layout.embedded, layout.places, strict=True):
+    for ids, items, segments in zip(layout.tokens, layout.embedded, layout.segments, strict=True):
         parts = [
             f"#{int(item)}" if item >= 0 else tiny_tokenizer().decode([int(token)])
-            for token, item, place in zip(ids, items, places, strict=True)
+            for token, item, place in zip(ids, items, segments, strict=True)
             if place >= 0
         ]
         texts.append("".join(parts))
@@ -67,7 +64,7 @@ def test_ends_are_the_last_tokens_of_their_items(item: str) -> None:
     layout = tokens.lay_out(tokens.histories(torch.tensor([[0, 2, 1], [1, PAD, PAD]])))
     for row, count in ((0, 4), (1, 2)):
         for place in range(count):
-            columns = (layout.places[row] == place).nonzero().flatten()
+            columns = (layout.segments[row] == place).nonzero().flatten()
             assert int(layout.ends[row, place]) == int(columns[-1])
     assert layout.ends[1, 2:].tolist() == [int(layout.ends[1, 1])] * 2
     if item != "title":
@@ -85,15 +82,6 @@ def test_permuted_titles_are_the_same_titles_elsewhere() -> None:
     assert sorted(tokens.titles) == sorted(TITLES)
     assert tokens.titles != TITLES
     assert pieces(permute_titles=True).titles == tokens.titles
-
-
-def test_items_without_a_title_have_a_name_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """An item without text is no reason to fail, but nobody should have to find out from the results."""
-    table = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["Heat", None, "  "], "text": [None, "a  film", None]})
-    with caplog.at_level(logging.WARNING):
-        assert item_titles(table) == ["Heat", "a film", "item c"]
-    assert "of 3 items, 1 have no title but a text, 1 go by their id" in caplog.text
-    assert item_titles(table.select("item_id")) == ["item a", "item b", "item c"]
 
 
 @pytest.mark.parametrize("options", [{"title_tokens": 0}, {"candidates": 1}])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
 from deshi.losses.softmax import Softmax
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.teachers.base import Resources
 from deshi.teachers.text import Text
 from deshi.types import PAD, Batch, DeshiError
@@ -39,7 +39,7 @@ class Vectors:
 def make(tmp_path: Path) -> Callable[..., Text]:
     bundle = tiny_bundle(tmp_path, random_sequences(5, N_ITEMS, 4, 8), n_items=N_ITEMS)
 
-    def no_student(name: str) -> tuple[Student, dict[str, Any]]:
+    def no_student(name: str) -> tuple[SequentialRecommender, dict[str, Any]]:
         raise AssertionError("a text teacher needs no student")
 
     def build(rows: int = N_ITEMS, offsets: bool = False) -> Text:

@@ -13,7 +13,7 @@ import torch
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora import ILoRA
@@ -76,7 +76,7 @@ class TinyLLM:
         return LoadedLLM(model, tiny_tokenizer(), "tiny", "the test", None, {})
 
 
-def tiny_sasrec(max_length: int = MAX_LENGTH) -> Student:
+def tiny_sasrec(max_length: int = MAX_LENGTH) -> SequentialRecommender:
     """A student whose states differ clearly from user to user."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -1,16 +1,17 @@
-"""Is the bundle what its source said? Times, order, owners, indices, names and files."""
+"""Checks of a bundle: files, indices, order and units of times, owners of events, names of items."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
 from deshi.arrays import Array
 from deshi.artifacts import file_sha256
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.units import mixed_units
 from deshi.data.bundle import Bundle
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX
@@ -21,33 +22,35 @@ AGAIN = "Run deshi prepare with force=true, and train and evaluate again."
 
 @dataclass(frozen=True, eq=False)
 class Flat:
-    """A bundle's events as flat arrays of one length, with what the table of interactions says of each.
-
-    Attributes:
-        users: ``(E,)`` the user whose range holds the event.
-        items: ``(E,)`` item indices.
-        times: ``(E,)`` timestamps.
-        table: the rows of ``interactions.parquet``.
-    """
+    """A bundle's events as flat arrays of one length."""
 
     bundle: Bundle
-    users: Array
-    items: Array
-    times: Array
-    table: pl.DataFrame
 
-    @classmethod
-    def of(cls, bundle: Bundle) -> Flat:
-        """Read the arrays and the table."""
-        users = np.repeat(np.arange(bundle.n_users), np.diff(bundle.offsets))
-        table = pl.read_parquet(bundle.path / "interactions.parquet")
-        return cls(bundle, users, np.asarray(bundle.items), np.asarray(bundle.timestamps), table)
+    @cached_property
+    def users(self) -> Array:
+        """``(E,)`` the user whose range holds the event."""
+        return np.repeat(np.arange(self.bundle.n_users), np.diff(self.bundle.offsets))
 
-    def places(self, rows: Array, **further: Array) -> Iterable[str]:
-        """Examples: the events at flat positions ``rows``, with further values of each."""
+    @cached_property
+    def items(self) -> Array:
+        """``(E,)`` item indices."""
+        return np.asarray(self.bundle.items)
+
+    @cached_property
+    def times(self) -> Array:
+        """``(E,)`` timestamps."""
+        return np.asarray(self.bundle.timestamps)
+
+    @cached_property
+    def table(self) -> pl.DataFrame:
+        """The rows of ``interactions.parquet``."""
+        return pl.read_parquet(self.bundle.path / "interactions.parquet")
+
+    def locations(self, rows: Array, **further: Array) -> Iterable[str]:
+        """The events at flat positions ``rows``, as a finding names them, with further values of each."""
         for number, row in enumerate(rows.tolist()):
             values = {name: column[number] for name, column in further.items()}
-            yield place(user=self.user_id(row), position=self.position(row), item=self.item_id(row), **values)
+            yield location(user=self.user_id(row), position=self.position(row), item=self.item_id(row), **values)
 
     def user_id(self, row: int) -> str:
         """The id of the user whose range holds the event."""
@@ -60,7 +63,7 @@ class Flat:
         return str(self.bundle.vocabulary[ITEM][index]) if inside else f"index {index}"
 
     def position(self, row: int) -> int:
-        """The event's place in its history, from 0."""
+        """The event's position in its history, from 0."""
         return int(row - self.bundle.offsets[self.users[row]])
 
 
@@ -70,9 +73,9 @@ def audit_bundle(bundle: Bundle) -> list[Finding]:
     Args:
         bundle: as opened by :meth:`Bundle.load`; it is read whole.
     """
-    flat = Flat.of(bundle)
+    flat = Flat(bundle)
     checks = (_changed, _indices, _order, _units, _owners, _agrees_with_table, _names, _item_table)
-    return [found for check in checks for found in check(flat)]
+    return [problem for check in checks for problem in check(flat)]
 
 
 def _changed(flat: Flat) -> list[Finding]:
@@ -88,7 +91,7 @@ def _changed(flat: Flat) -> list[Finding]:
 def _indices(flat: Flat) -> list[Finding]:
     padding = np.flatnonzero(flat.items == PAD)
     outside = np.flatnonzero((flat.items < PAD) | (flat.items >= flat.bundle.n_items))
-    found = []
+    findings = []
     for name, rows, reason in (
         ("item-collides-with-padding", padding, f"hold {PAD}, the number of padding"),
         ("item-out-of-range", outside, f"hold an index outside of 0 .. {flat.bundle.n_items - 1}"),
@@ -98,8 +101,8 @@ def _indices(flat: Flat) -> list[Finding]:
             users = len(np.unique(flat.users[rows]))
             effect = f"{share} of {users:,} users are ignored or read as other items in training and in ranking."
             fix = "Number items from 0 without gaps (deshi prepare does) and keep padding out of that range. " + AGAIN
-            found.append(finding(name, f"{share} {reason}.", flat.places(rows), effect, fix))
-    return found
+            findings.append(finding(name, f"{share} {reason}.", flat.locations(rows), effect, fix))
+    return findings
 
 
 def _order(flat: Flat) -> list[Finding]:
@@ -116,7 +119,7 @@ def _order(flat: Flat) -> list[Finding]:
     )
     effect += "events that are trained on."
     fix = "Sort each user's events by time before they are numbered. " + AGAIN
-    where = flat.places(back, time=flat.times[back], after=flat.times[back - 1])
+    where = flat.locations(back, time=flat.times[back], after=flat.times[back - 1])
     return [finding("history-unsorted", what, where, effect, fix)]
 
 
@@ -134,7 +137,7 @@ def _units(flat: Flat) -> list[Finding]:
     effect = f"A split by time puts {len(mixed.rows):,} events on the wrong side of its boundaries; "
     effect += f"{count(disordered, flat.bundle.n_users, 'histories')} are in a wrong order."
     fix = "Convert each source to milliseconds before they are joined. " + AGAIN
-    where = flat.places(mixed.rows, time=flat.times[mixed.rows])
+    where = flat.locations(mixed.rows, time=flat.times[mixed.rows])
     return [finding("timestamps-mixed-units", what, where, effect, fix)]
 
 
@@ -149,7 +152,7 @@ def _owners(flat: Flat) -> list[Finding]:
     effect = f"{count(users, flat.bundle.n_users, 'users')} are trained and tested on what others did."
     fix = "The offsets do not belong to the items: count each user's events after sorting. " + AGAIN
     true = flat.table[USER].gather(rows[:100]).to_numpy()
-    return [finding("history-of-another-user", what, flat.places(rows[:100], belongs_to=true), effect, fix)]
+    return [finding("history-of-another-user", what, flat.locations(rows[:100], belongs_to=true), effect, fix)]
 
 
 def _agrees_with_table(flat: Flat) -> list[Finding]:
@@ -169,7 +172,7 @@ def _agrees_with_table(flat: Flat) -> list[Finding]:
     effect = f"{count(int(differ[last].sum()), bundle.n_users, 'last events')} are not those of the table: test "
     effect += "targets and everything learned from the order are wrong for them."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
-    where = flat.places(rows[:100], table_says=true)
+    where = flat.locations(rows[:100], table_says=true)
     return [
         finding("history-shuffled", what, where, effect, "Write histories and table from one sorted frame. " + AGAIN)
     ]
@@ -180,15 +183,15 @@ def _renamed(flat: Flat) -> tuple[Array, int | None] | None:
     if flat.table.height != len(flat.items) or flat.items.min() < 0 or flat.items.max() >= flat.bundle.n_items:
         return None
     names = flat.bundle.vocabulary[ITEM]
-    said, named = flat.table[ITEM], names.gather(flat.items)
-    rows = np.flatnonzero((said != named).to_numpy())
+    listed, named = flat.table[ITEM], names.gather(flat.items)
+    rows = np.flatnonzero((listed != named).to_numpy())
     if not len(rows):
         return None
     for shift in (-1, 1):
-        if (said == names.gather((flat.items + shift) % flat.bundle.n_items)).to_numpy().mean() > 0.99:
+        if (listed == names.gather((flat.items + shift) % flat.bundle.n_items)).to_numpy().mean() > 0.99:
             return rows, shift
-    pairs = pl.DataFrame({"said": said, "named": named}).unique()
-    renaming = pairs["said"].n_unique() == pairs["named"].n_unique() == pairs.height
+    pairs = pl.DataFrame({"listed": listed, "named": named}).unique()
+    renaming = pairs["listed"].n_unique() == pairs["named"].n_unique() == pairs.height
     return (rows, None) if renaming else None
 
 
@@ -207,7 +210,7 @@ def _names(flat: Flat) -> list[Finding]:
     effect += "recommendation carry a wrong id, title and text; text embeddings belong to other items."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
     fix = "Number items once and write indices and vocabulary from that one table (padding is no row of it). " + AGAIN
-    return [finding(name, what, flat.places(rows[:100], table_says=true), effect, fix)]
+    return [finding(name, what, flat.locations(rows[:100], table_says=true), effect, fix)]
 
 
 def _item_table(flat: Flat) -> list[Finding]:
@@ -222,6 +225,6 @@ def _item_table(flat: Flat) -> list[Finding]:
         rows = np.flatnonzero((table[ITEM] != names[ITEM]).to_numpy())
         wrong = len(rows)
         what = f"{count(wrong, names.height, 'rows')} of items.parquet are of other items than the vocabulary's."
-    where = (place(file="items.parquet", row=row) for row in rows.tolist())
+    where = (location(file="items.parquet", row=row) for row in rows.tolist())
     effect = f"{wrong:,} items get the title and text of another, and so does every text embedding made from them."
     return [finding("item-table-misaligned", what, where, effect, "Join titles by item id, not by row. " + AGAIN)]

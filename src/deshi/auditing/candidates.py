@@ -1,10 +1,10 @@
-"""Candidate sets: each must hold its target once, and nothing twice."""
+"""Checks of candidate sets: each must hold its target once, and nothing twice."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.probe import ndcg_of
 from deshi.types import ITEM, USER
 
@@ -25,7 +25,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
     )
     without = rows.filter(~pl.col("has_target"))
     double = rows.filter(pl.col("distinct") < pl.col("size"))
-    found = []
+    findings = []
     if without.height:
         what = f"{count(without.height, rows.height, 'candidate sets')} do not hold their target."
         effect = f"Nobody can hit there: the hit rate is at most {1 - without.height / rows.height:.4f}" + _on(
@@ -33,10 +33,10 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         )
         fix = "Put the target into the set, then draw the others from the rest of the catalogue."
         where = (
-            place(example=row["example"], user=row[USER], item=row[ITEM])
+            location(example=row["example"], user=row[USER], item=row[ITEM])
             for row in without.head(5).iter_rows(named=True)
         )
-        found.append(finding("candidates-without-target", what, where, effect, fix))
+        findings.append(finding("candidates-without-target", what, where, effect, fix))
     if double.height:
         target = int((double["times"] > 1).sum())
         what = f"{count(double.height, rows.height, 'candidate sets')} hold an item more than once, {target:,} of them "
@@ -48,11 +48,11 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
         effect += _on(ranks, double)
         fix = "Draw without replacement, from the catalogue without the target and what the user has seen."
         where = (
-            place(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
+            location(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
             for row in double.head(5).iter_rows(named=True)
         )
-        found.append(finding("candidates-with-duplicates", what, where, effect, fix))
-    return found
+        findings.append(finding("candidates-with-duplicates", what, where, effect, fix))
+    return findings
 
 
 def _times(candidates: pl.DataFrame) -> pl.Series:

@@ -1,9 +1,10 @@
-"""What an audit says: findings, and the registry of everything that it can find."""
+"""Findings of an audit, and the registry of all checks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any, Literal, get_args
 
 from deshi.types import DeshiError
@@ -12,8 +13,8 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """From the worst to the mildest. An error makes a figure wrong, a warning doubtful; a note explains one."""
 
-EXAMPLES = 5
-"""At most so many places are named in a finding."""
+LOCATIONS = 5
+"""The most locations that a finding names."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Check:
     """A thing that the audit looks for.
 
     Attributes:
-        name: kebab-example, unique.
+        name: in kebab-case, unique.
         severity: of its findings, unless the evidence on a subject is weaker (then it is lower).
         meaning: one line.
     """
@@ -56,9 +57,9 @@ _ALL = (
         validation_target_trained_on="what the model is selected on is among its training targets",
         test_target_trained_on="what the model is tested on is among its training targets",
         training_range_short="the last training target of each history is never trained on",
-        target_in_history="the history of a question holds its answer",
+        target_in_history="the history of an example holds its target",
         history_short="the newest event before a target is withheld from the model",
-        duplicate_across_parts="the same event (user, item, time) is trained on and asked for",
+        duplicate_across_parts="the same event (user, item, time) is trained on and a target",
     ),
     *_checks(
         "note",
@@ -78,7 +79,7 @@ _ALL = (
     ),
     *_checks(
         "warning",
-        not_deterministic="the same question gets different answers",
+        not_deterministic="the same history gets different answers",
         depends_on_batch="outputs depend on the other users of the batch",
     ),
     # the ranks and the figures
@@ -151,13 +152,13 @@ CHECKS: dict[str, Check] = {check.name: check for check in _ALL}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """One problem, or a fact that explains a figure.
 
     Attributes:
         name: of a check in :data:`CHECKS`.
         severity: ``error``, ``warning`` or ``note``.
         what: one sentence with counts.
-        where: up to five examples: user id, position, item; or row, line, file.
+        where: up to five locations: user id, position, item; or row, line, file.
         effect: how much it distorts the figures, measured on this subject where that is possible.
         fix: what to do.
     """
@@ -170,8 +171,6 @@ class Finding:
     fix: str
 
     def __post_init__(self) -> None:
-        if self.name not in CHECKS:
-            raise DeshiError(f"There is no check {self.name!r}. Register it in deshi.auditing.finding first.")
         if self.severity not in SEVERITIES:
             raise DeshiError(f"severity is {self.severity!r}, expected one of {', '.join(SEVERITIES)}.")
 
@@ -195,15 +194,15 @@ class Finding:
 def finding(
     name: str, what: str, where: Iterable[str], effect: str, fix: str, severity: Severity | None = None
 ) -> Finding:
-    """A finding with the severity of its check, unless another is given, and the first few examples of ``where``."""
-    if name not in CHECKS:
+    """A finding of a check, of its severity unless ``severity`` is set, with the first few locations of ``where``."""
+    check = CHECKS.get(name)
+    if check is None:
         raise DeshiError(f"There is no check {name!r}. Register it in deshi.auditing.finding first.")
-    examples = tuple(text for text, _ in zip(where, range(EXAMPLES), strict=False))
-    return Finding(name, severity or CHECKS[name].severity, what, examples, effect, fix)
+    return Finding(name, severity or check.severity, what, tuple(islice(where, LOCATIONS)), effect, fix)
 
 
-def place(**parts: object) -> str:
-    """An example such as ``user 17, position 3, item 50``: the given parts in order, without those that are None."""
+def location(**parts: object) -> str:
+    """A location such as ``user 17, position 3, item 50``: the parts in order, without those that are None."""
     return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
 
 
@@ -215,10 +214,10 @@ def count(number: int, total: int, noun: str) -> str:
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """The worst first, then in the registry's order."""
-    places = {name: number for number, name in enumerate(CHECKS)}
-    return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), places[one.name]))
+    position = {name: number for number, name in enumerate(CHECKS)}
+    return sorted(findings, key=lambda problem: (SEVERITIES.index(problem.severity), position[problem.name]))
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
     """1 if one of the findings is an error, else 0."""
-    return int(any(one.severity == "error" for one in findings))
+    return int(any(problem.severity == "error" for problem in findings))

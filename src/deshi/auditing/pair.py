@@ -1,4 +1,4 @@
-"""The audit of an outsider's pair of files: interactions and predictions from any tool, no deshi run needed."""
+"""The audit of a pair of files from any tool, interactions and predictions, without a run of deshi."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from deshi.auditing._pair_alignment import check_alignment
+from deshi.auditing._pair_building import build_pair
+from deshi.auditing._pair_candidates import check_candidates
+from deshi.auditing._pair_claims import check_claims, read_claims
+from deshi.auditing._pair_data import Pair
+from deshi.auditing._pair_events import check_events
+from deshi.auditing._pair_files import Names, check_named, read_events, read_predictions
+from deshi.auditing._pair_ids import malformed_rows, same_ids, same_units
+from deshi.auditing._pair_lists import check_lists
 from deshi.auditing.finding import Finding, in_order
-from deshi.auditing.pair_alignment import check_alignment
-from deshi.auditing.pair_building import Files, build, malformed, same_ids, same_units
-from deshi.auditing.pair_candidates import check_candidates
-from deshi.auditing.pair_claims import check_claims, read_claims
-from deshi.auditing.pair_data import Pair
-from deshi.auditing.pair_events import check_events
-from deshi.auditing.pair_lists import check_lists
-from deshi.auditing.pair_reading import Names, Table, check_named, read_events, read_predictions
 from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.types import DeshiError
@@ -69,58 +70,53 @@ def audit_pair(
         raise DeshiError(f"ks is {list(ks)}, expected numbers from 1.")
     claims = read_claims(claimed) if claimed is not None else []
     columns = names or Names()
-    given = {"interactions": interactions, "predictions": predictions, "test": test, "train": train}
-    check_named({key: path for key, path in given.items() if path is not None}, columns)
-    files = Files(
-        read_events(interactions, "interactions", columns, max_bad_rows),
-        read_predictions(predictions, columns, max_bad_rows),
-        None if test is None else read_events(test, "test", columns, max_bad_rows),
-        None if train is None else read_events(train, "train", columns, max_bad_rows),
-    )
-    frames, ids = same_ids({key: table.frame for key, table in files.tables.items()})
+    paths = {"interactions": interactions, "predictions": predictions, "test": test, "train": train}
+    files = {key: path for key, path in paths.items() if path is not None}
+    check_named(files, columns)
+    tables = {
+        key: read_predictions(path, columns, max_bad_rows)
+        if key == "predictions"
+        else read_events(path, key, columns, max_bad_rows)
+        for key, path in files.items()
+    }
+    frames, ids = same_ids({key: table.frame for key, table in tables.items()})
     frames, units = same_units(frames)
-    pair = build(files, frames, columns.higher_is_better, tuple(sorted(set(ks))))
+    pair = build_pair(tables, frames, columns.higher_is_better, tuple(sorted(set(ks))))
     aligned = list(check_alignment(pair))
-    findings = [*malformed(files), *ids, *units, *check_events(pair), *check_lists(pair), *aligned]
+    findings = [*malformed_rows(tables), *ids, *units, *check_events(pair), *check_lists(pair), *aligned]
     findings += check_candidates(pair, aligned=not aligned)
     findings += check_claims(pair, claims)
-    return PairAudit(tuple(in_order(findings)), recomputed(pair), tuple(_notes(files, pair, columns)))
+    return PairAudit(tuple(in_order(findings)), _metrics(pair), tuple(_notes(pair, columns)))
 
 
-def recomputed(pair: Pair) -> dict[str, Interval]:
+def _metrics(pair: Pair) -> dict[str, Interval]:
     """Every metric at every K over all examples, with its bootstrap interval."""
-    grouped = example_ranks(pair.ranks, pair.example, len(pair.example_user))
+    grouped = example_ranks(pair.ranks, pair.examples.owners, len(pair.examples))
     values = metrics_per_example(grouped, pair.ks)
-    several = len(pair.example) > len(pair.example_user)
-    wanted = [f"{name}@{k}" for name in (REPORTED if several else REPORTED[:3]) for k in pair.ks]
-    table = np.stack([values[name] for name in wanted], axis=1)
-    low, high = percentile_bounds(bootstrap_means(table))
-    means = table.mean(axis=0)
-    return {
-        name: Interval(float(means[place]), float(low[place]), float(high[place])) for place, name in enumerate(wanted)
-    }
+    several = len(pair.targets) > len(pair.examples)
+    names = [f"{name}@{k}" for name in (REPORTED if several else REPORTED[:3]) for k in pair.ks]
+    table = np.stack([values[name] for name in names], axis=1)
+    figures = np.stack([table.mean(axis=0), *percentile_bounds(bootstrap_means(table))], axis=1)
+    return {name: Interval(*row) for name, row in zip(names, figures.tolist(), strict=True)}
 
 
-def _notes(files: Files, pair: Pair, names: Names) -> list[str]:
+def _notes(pair: Pair, names: Names) -> list[str]:
     """What was assumed."""
-    lengths = pair.lists.lengths[pair.example_user]
-    order = "timestamps, equal ones in the order of the lines" if pair.events.time is not None else "order of the lines"
+    lengths = pair.lists.lengths[pair.examples.users]
+    order = "timestamps, equal ones in the order of the lines" if pair.timed else "order of the lines"
     target = (
-        f"the targets are those of {_name(files.test)}; a history is all else in {_name(files.interactions)}"
+        f"the targets are those of {pair.tables['test'].path.name}; a history is all else in "
+        f"{pair.tables['interactions'].path.name}"
         if pair.held_out
         else f"leave-one-out is assumed: the target is each user's last event by the {order}, the one before it is "
         "validation"
     )
     by = "score, higher is better" if names.higher_is_better else "score, lower is better"
     return [
-        f"{len(pair.events.user):,} interactions of {pair.users.known:,} users with {pair.items.known:,} items; "
-        f"{len(pair.predicted.line):,} predictions of {int((pair.lists.lengths > 0).sum()):,} users, "
+        f"{pair.interactions.height:,} interactions of {pair.n_known_users:,} users with {pair.n_known_items:,} items; "
+        f"{pair.predictions.height:,} predictions of {int((pair.lists.lengths > 0).sum()):,} users, "
         f"{int(lengths.min()):,} to {int(lengths.max()):,} items a list.",
-        f"Protocol: {target}. {len(pair.example_user):,} users with {len(pair.target):,} targets.",
-        f"Ranked by {by if pair.predicted.scored else 'rank'}; ties take their mean rank; a target that is not in the "
+        f"Protocol: {target}. {len(pair.examples):,} users with {len(pair.targets):,} targets.",
+        f"Ranked by {by if pair.scored else 'rank'}; ties take their mean rank; a target that is not in the "
         "user's list is a miss; intervals are 95 % by bootstrap over users.",
     ]
-
-
-def _name(table: Table | None) -> str:
-    return table.path.name if table is not None else ""

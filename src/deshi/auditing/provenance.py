@@ -1,4 +1,4 @@
-"""Do run, checkpoint, knowledge and embeddings belong to this bundle?"""
+"""Checks that run, weights, soft labels and item embeddings belong to a bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from deshi.arrays import Array
 from deshi.artifacts import read_json
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.data.bundle import Bundle
 from deshi.types import ITEM, DeshiError
 
@@ -31,35 +31,37 @@ def audit_record(record: Mapping[str, Any], bundle: Bundle, file: Path) -> list[
         bundle: the data at hand.
         file: where the record stands.
     """
-    theirs, size = record.get("data_fingerprint"), record.get("n_items", bundle.n_items)
-    if theirs in (None, bundle.fingerprint) and size == bundle.n_items:
+    data, size = record.get("data_fingerprint"), record.get("n_items", bundle.n_items)
+    if data in (None, bundle.fingerprint) and size == bundle.n_items:
         return []
-    what = f"{file.name} was made on data {str(theirs)[:12]} with {size:,} items; {bundle.name} is "
+    what = f"{file.name} was made on data {str(data)[:12]} with {size:,} items; {bundle.name} is "
     what += f"{bundle.fingerprint[:12]} with {bundle.n_items:,}."
-    effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to something else."
+    effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to others."
     fix = "Prepare the data as they were for it, or make it again on this bundle."
-    return [finding("made-on-another-bundle", what, [place(file=file)], effect, fix)]
+    return [finding("made-on-another-bundle", what, [location(file=file)], effect, fix)]
 
 
 def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
     """A student's weights: finite, and with a row for every item of the bundle and one for padding."""
     if not file.is_file():
         return []
-    found = []
+    findings = []
     for name, tensor in _tensors(file).items():
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
             what = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
             effect = f"{bad:,} weights make every score that they touch NaN."
             fix = "The training diverged: lower train.learning_rate, keep train.gradient_clip, or use fp32."
-            found.append(finding("not-finite", what, [place(file=file.name, tensor=name)], effect, fix))
+            findings.append(finding("not-finite", what, [location(file=file.name, tensor=name)], effect, fix))
         if name == "items.weight" and tensor.shape[0] != bundle.n_items + 1:
             what = f"{file.name} has {tensor.shape[0] - 1:,} item rows (and one of padding); {bundle.name} has "
             what += f"{bundle.n_items:,} items."
             effect = f"{abs(tensor.shape[0] - 1 - bundle.n_items):,} items have no row of their own, or rows no item."
             fix = "Load the weights with the bundle that they were trained on."
-            found.append(finding("made-on-another-bundle", what, [place(file=file.name, tensor=name)], effect, fix))
-    return found
+            findings.append(
+                finding("made-on-another-bundle", what, [location(file=file.name, tensor=name)], effect, fix)
+            )
+    return findings
 
 
 def _tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -81,17 +83,17 @@ def audit_soft_labels(folder: Path, bundle: Bundle) -> list[Finding]:
         DeshiError: if there is no manifest, or a file can't be read.
     """
     manifest = read_json(folder / "manifest.json")
-    found = audit_record(manifest, bundle, folder / "manifest.json")
+    findings = audit_record(manifest, bundle, folder / "manifest.json")
     if (folder / TOPK).is_file():
         augmented = isinstance(manifest, dict) and manifest.get("sequences") == "augmented"
         rows = int(manifest["n_rows"]) if augmented else bundle.n_interactions
-        found += _lists(_array(folder / TOPK), bundle, rows)
+        findings += _lists(_array(folder / TOPK), bundle, rows)
     if (folder / SCORES).is_file():
-        found += _finite(_array(folder / SCORES), SCORES)
+        findings += _finite(_array(folder / SCORES), SCORES)
     if (folder / EMBEDDINGS).is_file():
         for name, tensor in _tensors(folder / EMBEDDINGS).items():
-            found += audit_embeddings(tensor.float().numpy(), bundle, f"{EMBEDDINGS}, {name}")
-    return found
+            findings += audit_embeddings(tensor.float().numpy(), bundle, f"{EMBEDDINGS}, {name}")
+    return findings
 
 
 def _array(file: Path) -> Array:
@@ -106,13 +108,13 @@ def _lists(items: Array, bundle: Bundle, n_rows: int) -> list[Finding]:
         what = f"{TOPK} has shape {items.shape}; a row an event makes {n_rows:,} rows."
         effect = f"{abs(items.shape[0] - n_rows):,} rows are missing or belong to no event."
         fix = "Export the teacher's lists again, on this bundle."
-        return [finding("made-on-another-bundle", what, [place(file=TOPK)], effect, fix)]
+        return [finding("made-on-another-bundle", what, [location(file=TOPK)], effect, fix)]
     rows, columns = np.nonzero((items < -1) | (items >= bundle.n_items))
     if not len(rows):
         return []
     what = f"{count(len(rows), items.size, 'listed items')} are no item of {bundle.name} (0 .. {bundle.n_items - 1})."
     effect = f"{len(np.unique(rows)):,} lists teach items that do not exist; the others may mean other items too."
-    where = (place(file=TOPK, row=r, column=c, item=int(items[r, c])) for r, c in zip(rows, columns, strict=True))
+    where = (location(file=TOPK, row=r, column=c, item=int(items[r, c])) for r, c in zip(rows, columns, strict=True))
     return [finding("made-on-another-bundle", what, where, effect, "Export the lists again, on this bundle.")]
 
 
@@ -122,7 +124,7 @@ def _finite(values: Array, name: str) -> list[Finding]:
         return []
     what = f"{count(len(bad), len(values), f'rows of {name}')} hold NaN or infinity."
     effect = f"{len(bad):,} rows make every loss and score that they touch NaN."
-    where = (place(file=name, row=row) for row in bad.tolist())
+    where = (location(file=name, row=row) for row in bad.tolist())
     return [finding("not-finite", what, where, effect, "Make these rows again, or leave their items out.")]
 
 
@@ -145,7 +147,7 @@ def audit_embeddings(embeddings: Array, bundle: Bundle, name: str = "embeddings"
             f"{abs(off):,} rows too {'many' if off > 0 else 'few'}; from the first of them on, rows belong to others."
         )
         fix = "Write one row an item, in the order of vocabulary.parquet, without padding."
-        return [finding("made-on-another-bundle", what, [place(file=name)], effect, fix)]
+        return [finding("made-on-another-bundle", what, [location(file=name)], effect, fix)]
     return _finite(embeddings, name) or _shifted(embeddings, bundle, name)
 
 
@@ -170,7 +172,7 @@ def _shifted(embeddings: Array, bundle: Bundle, name: str) -> list[Finding]:
     effect += f"the rows stand, and {likeness[best].mean():+.4f} with the rows put back ({len(first):,} pairs)."
     fix = "Write one row an item in the order of vocabulary.parquet; padding has no row. Train the student again."
     where = [
-        place(item=bundle.vocabulary[ITEM][item], index=item, stands_in_row=(item + best) % bundle.n_items)
+        location(item=bundle.vocabulary[ITEM][item], index=item, stands_in_row=(item + best) % bundle.n_items)
         for item in range(min(5, bundle.n_items))
     ]
     return [finding("embeddings-shifted", what, where, effect, fix)]

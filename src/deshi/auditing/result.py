@@ -50,7 +50,7 @@ class AuditResult(Result):
     @property
     def verdict(self) -> str:
         """One sentence."""
-        counts = Counter(one.severity for one in self.findings)
+        counts = Counter(problem.severity for problem in self.findings)
         if not self.findings:
             return f"{self.subject}: nothing found."
         parts = [f"{counts[name]} {name}{'s' if counts[name] > 1 else ''}" for name in SEVERITIES if counts[name]]

@@ -1,4 +1,4 @@
-"""Was the model chosen by what it is judged by? The run's record, its learning curve, its recorded figure."""
+"""Checks of model selection by the run's record, its learning curve and its recorded figure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Floats
-from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT
 from deshi.auditing.table import tolerance
-from deshi.evaluation.stored import CURVE_FILE
+from deshi.configuration.run_folders import CURVE_FILE
 
 
 def audit_selection(
@@ -32,28 +32,27 @@ def audit_selection(
     by_record = str(record.get("selected_on", "validation")).partition("/")[0]
     if by_record != "validation":
         what = f"The run's record says that its {record.get('selected_epoch')} epochs were selected on {by_record}."
-        where = [place(file="run.json", selected_on=record["selected_on"])]
+        where = [location(file="run.json", selected_on=record["selected_on"])]
         return [_on_test(what, where, curve, record)]
     if recorded is not None and figures is not None:
-        found = _by_figure(recorded, figures)
-        if found:
-            return found
+        findings = _by_figure(recorded, figures)
+        if findings:
+            return findings
     return _by_curve(curve, record) if curve is not None and curve.height else []
 
 
 def _by_figure(recorded: float, figures: Mapping[str, Floats]) -> list[Finding]:
-    """What is called validation is the test part's figure."""
-    own, other = (float(figures[part].mean()) for part in ("validation", "test"))
-    close = min(tolerance(recorded, figures["test"]), 0.2 * abs(own - other))
-    if abs(recorded - other) > close or abs(recorded - own) < tolerance(recorded, figures["validation"]):
+    """A figure of the test part that is recorded as validation's."""
+    validation, test = (float(figures[part].mean()) for part in ("validation", "test"))
+    close = min(tolerance(recorded, figures["test"]), 0.2 * abs(validation - test))
+    if abs(recorded - test) > close or abs(recorded - validation) < tolerance(recorded, figures["validation"]):
         return []
     what = f"The figure that selected the model, recorded as validation ({recorded:.4f}), is the test part's."
-    effect = (
-        f"NDCG@{AT} of the selected weights is {own:.4f} on {len(figures['validation']):,} validation examples and "
-    )
-    effect += f"{other:.4f} on {len(figures['test']):,} test examples: the test figure is the best of many, not a test."
+    effect = f"NDCG@{AT} of the selected weights is {validation:.4f} on {len(figures['validation']):,} validation "
+    effect += "examples and "
+    effect += f"{test:.4f} on {len(figures['test']):,} test examples: the test figure is the best of many, not a test."
     fix = "Select on the validation part; look at test once, at the end."
-    return [finding("selected-on-test", what, [place(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)]
+    return [finding("selected-on-test", what, [location(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)]
 
 
 def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
@@ -62,7 +61,7 @@ def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
     test = _best_epoch(curve, "test/ndcg@10")
     if chosen is None or validation is None or chosen == validation:
         return []
-    where = [place(file=CURVE_FILE, epoch=chosen), place(file=CURVE_FILE, epoch=validation)]
+    where = [location(file=CURVE_FILE, epoch=chosen), location(file=CURVE_FILE, epoch=validation)]
     if chosen == test:
         what = (
             f"Epoch {chosen} was selected: the best of {curve.height} on test; on validation it is epoch {validation}."
@@ -89,10 +88,10 @@ def _on_test(what: str, where: list[str], curve: pl.DataFrame | None, record: Ma
     effect = "Not measured: the learning curve has no test column; the more epochs were tried, the more it flatters."
     if curve is not None and "test/ndcg@10" in curve.columns:
         values = dict(zip(curve["epoch"].to_list(), curve["test/ndcg@10"].to_list(), strict=True))
-        honest = _best_epoch(curve, "validation/ndcg@10")
-        flattered = values.get(record.get("selected_epoch"), np.nan)
-        fair = values.get(honest, np.nan)
-        effect = f"Test NDCG@{AT} is {flattered:.4f} for the selected epoch and {fair:.4f} for validation's best."
+        best = _best_epoch(curve, "validation/ndcg@10")
+        selected = values.get(record.get("selected_epoch"), np.nan)
+        unbiased = values.get(best, np.nan)
+        effect = f"Test NDCG@{AT} is {selected:.4f} for the selected epoch and {unbiased:.4f} for validation's best."
     elif curve is not None:
         effect = f"The best of {curve.height} epochs was picked by what should judge it. " + effect
     fix = "Select on the validation part; look at test once, at the end."

@@ -1,4 +1,4 @@
-"""Black-box probes of a student: does it see the future, read padding, answer twice alike, know every item?"""
+"""Black-box probes of a student: later items, padding, other rows of the batch, repetition, constant scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Array
-from deshi.auditing.finding import Finding, count, finding, place
+from deshi.auditing.finding import Finding, count, finding, location
 from deshi.auditing.probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import Examples
 from deshi.metrics.ranks import exact_ranks
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.types import ITEM, PAD, USER
 
 HISTORIES = 128
@@ -26,8 +26,8 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """Real histories that the probes ask about.
+class Probe:
+    """Real histories that a student is probed with.
 
     Attributes:
         student: in evaluation mode.
@@ -38,7 +38,7 @@ class Asked:
         targets: ``(B,)`` what really came next.
     """
 
-    student: Student
+    student: SequentialRecommender
     bundle: Bundle
     users: Array
     items: Tensor
@@ -46,7 +46,7 @@ class Asked:
     targets: Tensor
 
     @classmethod
-    def of(cls, student: Student, bundle: Bundle, examples: Examples) -> Asked:
+    def of(cls, student: SequentialRecommender, bundle: Bundle, examples: Examples) -> Probe:
         """Evenly spaced examples, long histories first to have a future to change."""
         chosen = np.unique(np.linspace(0, len(examples) - 1, min(HISTORIES, len(examples))).astype(np.int64))
         longest = min(LONGEST, student.max_length)
@@ -64,9 +64,10 @@ class Asked:
             states: Tensor = self.student(items, self.lengths)
         return states
 
-    def last(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """``(B, D)``, one row at a time if there is only one."""
+    def answers(self, items: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """``(B, D)`` the last states after these histories, or after others."""
         with torch.no_grad():
+            items, lengths = self.items if items is None else items, self.lengths if lengths is None else lengths
             return self.student.last_hidden(items, lengths)
 
     def scores(self, states: Tensor) -> Tensor:
@@ -78,13 +79,13 @@ class Asked:
         """Mean NDCG of the states' rankings, seen items left in."""
         return float(ndcg_of(exact_ranks(self.scores(states), targets).numpy()).mean())
 
-    def where(self, rows: Sequence[int], position: int | None = None) -> list[str]:
-        """Examples by user."""
-        return [place(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
+    def locations(self, rows: Sequence[int], position: int | None = None) -> list[str]:
+        """Users, as a finding names them."""
+        return [location(user=self.bundle.users[USER][int(self.users[row])], position=position) for row in rows]
 
 
-def audit_student(student: Student, bundle: Bundle, examples: Examples) -> list[Finding]:
-    """Ask a student about real histories and about augmented ones.
+def audit_student(student: SequentialRecommender, bundle: Bundle, examples: Examples) -> list[Finding]:
+    """Probe a student with real histories and with changed ones.
 
     Args:
         student: any; it is switched to evaluation mode.
@@ -93,12 +94,12 @@ def audit_student(student: Student, bundle: Bundle, examples: Examples) -> list[
     """
     if not len(examples):
         return []
-    asked = Asked.of(student, bundle, examples)
-    broken = _not_a_number(asked)
+    probe = Probe.of(student, bundle, examples)
+    broken = _not_a_number(probe)
     if broken:
         return broken
     checks = (_future, _padding, _neighbours, _twice, _constant, _items_like_padding)
-    return [found for check in checks for found in check(asked)]
+    return [problem for check in checks for problem in check(probe)]
 
 
 def _differ(first: Tensor, second: Tensor) -> Tensor:
@@ -107,141 +108,139 @@ def _differ(first: Tensor, second: Tensor) -> Tensor:
     return ((first - second).abs().flatten(1).amax(1) / spread) > TOLERANCE
 
 
-def _not_a_number(asked: Asked) -> list[Finding]:
-    scores = asked.scores(asked.last(asked.items, asked.lengths))
+def _not_a_number(probe: Probe) -> list[Finding]:
+    scores = probe.scores(probe.answers())
     wrong = scores.isnan()
     if not wrong.any():
         return []
     rows = wrong.any(1).nonzero().squeeze(1).tolist()
     items = wrong.all(0).nonzero().squeeze(1).tolist()
-    own = scores.gather(1, asked.targets[:, None])
-    naive = ndcg_of(1.0 + (scores > own).sum(1).double().numpy())
+    target_scores = scores.gather(1, probe.targets[:, None])
+    naive = ndcg_of(1.0 + (scores > target_scores).sum(1).double().numpy())
     what = (
-        f"{count(int(wrong.sum()), wrong.numel(), 'scores')} are NaN, in {count(len(rows), len(wrong), 'questions')}."
+        f"{count(int(wrong.sum()), wrong.numel(), 'scores')} are NaN, in {count(len(rows), len(wrong), 'histories')}."
     )
-    where = [place(item=asked.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + asked.where(rows)
+    where = [location(item=probe.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + probe.locations(
+        rows
+    )
     effect = f"A NaN is never smaller than anything: counting higher scores gives NDCG@{AT} {naive.mean():.4f} here, "
     effect += "where nothing can be ranked."
     fix = "Find where the training diverged (train.gradient_clip, a lower learning rate) or the scorer divides by 0."
     return [finding("nan-scores", what, where, effect, fix)]
 
 
-def _future(asked: Asked) -> list[Finding]:
+def _future(probe: Probe) -> list[Finding]:
     """Change everything from a position on: earlier states must stay as they are."""
-    length = asked.items.shape[1]
+    length = probe.items.shape[1]
     if length < 2:
         return []
-    before = asked.states(asked.items)
+    before = probe.states(probe.items)
     moved: dict[int, int] = {}
     for position in sorted({1, length // 2, length - 1}):
-        changed = asked.items.clone()
+        changed = probe.items.clone()
         later = changed[:, position:]
-        changed[:, position:] = torch.where(later == PAD, PAD, (later + 1 + position) % asked.bundle.n_items)
-        long = asked.lengths > position
-        differs = _differ(before[:, :position], asked.states(changed)[:, :position]) & long
+        changed[:, position:] = torch.where(later == PAD, PAD, (later + 1 + position) % probe.bundle.n_items)
+        long = probe.lengths > position
+        differs = _differ(before[:, :position], probe.states(changed)[:, :position]) & long
         for row in differs.nonzero().squeeze(1).tolist():
             moved.setdefault(row, position)
     if not moved:
         return []
-    what = f"The states of {count(len(moved), len(asked.users), 'histories')} change when only later items change."
-    where = [text for row, position in moved.items() for text in asked.where([row], position - 1)]
+    what = f"The states of {count(len(moved), len(probe.users), 'histories')} change when only later items change."
+    where = [text for row, position in moved.items() for text in probe.locations([row], position - 1)]
     fix = "Mask the attention (is_causal=True) or pad convolutions on the left only; bidirectional layers cannot be "
     fix += "trained at every position."
-    return [finding("sees-the-future", what, where, _worth_of_the_future(asked), fix)]
+    return [finding("sees-the-future", what, where, _effect_of_the_future(probe), fix)]
 
 
-def _worth_of_the_future(asked: Asked) -> str:
+def _effect_of_the_future(probe: Probe) -> str:
     """NDCG in the middle of histories: with what comes later in the input, and cut off before it."""
-    long = asked.lengths >= 2
-    items, middle = asked.items[long], asked.lengths[long] // 2
+    long = probe.lengths >= 2
+    items, middle = probe.items[long], probe.lengths[long] // 2
     with torch.no_grad():
-        seeing = asked.student(items, asked.lengths[long])[torch.arange(len(items)), middle - 1]
+        seeing = probe.student(items, probe.lengths[long])[torch.arange(len(items)), middle - 1]
         cut = torch.where(torch.arange(items.shape[1]) < middle[:, None], items, PAD)
-        blind = asked.student.last_hidden(cut, middle)
+        blind = probe.student.last_hidden(cut, middle)
     targets = items[torch.arange(len(items)), middle]
     return (
         f"In the middle of {len(items)} histories it predicts the next item with NDCG@{AT} "
-        f"{asked.ndcg(seeing, targets):.4f} while that item stands in its input, and {asked.ndcg(blind, targets):.4f} "
+        f"{probe.ndcg(seeing, targets):.4f} while that item stands in its input, and {probe.ndcg(blind, targets):.4f} "
         "when the history ends there, as it does in use."
     )
 
 
-def _padding(asked: Asked) -> list[Finding]:
+def _padding(probe: Probe) -> list[Finding]:
     """The same history in a wider batch must get the same answer."""
-    plain = asked.last(asked.items, asked.lengths)
-    wider = torch.nn.functional.pad(asked.items, (0, 7), value=PAD)
-    padded = asked.last(wider, asked.lengths)
-    rows = _differ(plain, padded).nonzero().squeeze(1).tolist()
-    if not rows:
-        return []
-    figures = [asked.ndcg(states, asked.targets) for states in (plain, padded)]
-    what = f"{count(len(rows), len(asked.users), 'histories')} get another answer with seven more columns of padding."
-    effect = f"NDCG@{AT} on them is {figures[0]:.4f} without and {figures[1]:.4f} with the padding."
+    wider = torch.nn.functional.pad(probe.items, (0, 7), value=PAD)
+    answers = {"without": probe.answers(), "with the padding": probe.answers(wider)}
     fix = "Mask padded positions in attention, pooling and recurrence; read the state at lengths - 1, not the last one."
-    return [finding("reads-padding", what, asked.where(rows), effect, fix)]
+    return _differing_answers(probe, "reads-padding", "with seven more columns of padding", answers, fix)
 
 
-def _neighbours(asked: Asked) -> list[Finding]:
+def _neighbours(probe: Probe) -> list[Finding]:
     """The same row, alone in its batch, must get the same answer."""
-    few = range(min(16, len(asked.users)))
-    together = asked.last(asked.items, asked.lengths)[: len(few)]
-    alone = torch.cat([asked.last(asked.items[row : row + 1], asked.lengths[row : row + 1]) for row in few])
-    rows = _differ(together, alone).nonzero().squeeze(1).tolist()
-    if not rows or _differ(asked.last(asked.items, asked.lengths)[: len(few)], together).any():
+    few = range(min(16, len(probe.users)))
+    together, again = (probe.answers()[: len(few)] for _ in range(2))
+    if _differ(together, again).any():  # then it is chance, not the batch
         return []
-    targets = asked.targets[: len(few)]
-    what = f"{count(len(rows), len(few), 'histories')} get another answer when they are alone in their batch."
-    effect = (
-        f"NDCG@{AT} on them is {asked.ndcg(together, targets):.4f} together, {asked.ndcg(alone, targets):.4f} alone."
-    )
+    items, lengths = probe.items, probe.lengths
+    alone = torch.cat([probe.answers(items[row : row + 1], lengths[row : row + 1]) for row in few])
     fix = "Leave out what mixes rows: batch normalisation in training mode, statistics over a batch."
-    return [finding("depends-on-batch", what, asked.where(rows), effect, fix)]
+    answers = {"together": together, "alone": alone}
+    return _differing_answers(probe, "depends-on-batch", "when they are alone in their batch", answers, fix)
 
 
-def _twice(asked: Asked) -> list[Finding]:
-    first, second = (asked.last(asked.items, asked.lengths) for _ in range(2))
+def _twice(probe: Probe) -> list[Finding]:
+    answers = {"the first": probe.answers(), "the second time": probe.answers()}
+    fix = "Switch dropout and sampling off in evaluation mode (module.eval())."
+    return _differing_answers(probe, "not-deterministic", "when they are asked again", answers, fix)
+
+
+def _differing_answers(probe: Probe, name: str, condition: str, answers: dict[str, Tensor], fix: str) -> list[Finding]:
+    """A finding where two answers ``(B, D)`` to the same histories differ, with the figures of both."""
+    first, second = answers.values()
     rows = _differ(first, second).nonzero().squeeze(1).tolist()
     if not rows:
         return []
-    what = f"{count(len(rows), len(asked.users), 'histories')} get another answer when they are asked again."
-    figures = [asked.ndcg(states, asked.targets) for states in (first, second)]
-    effect = f"NDCG@{AT} on them is {figures[0]:.4f} the first and {figures[1]:.4f} the second time."
-    fix = "Switch dropout and sampling off in evaluation mode (module.eval())."
-    return [finding("not-deterministic", what, asked.where(rows), effect, fix)]
+    targets = probe.targets[: len(first)]
+    figures = [f"{probe.ndcg(states, targets):.4f} {when}" for when, states in answers.items()]
+    what = f"{count(len(rows), len(first), 'histories')} get another answer {condition}."
+    effect = f"NDCG@{AT} on them is {' and '.join(figures)}."
+    return [finding(name, what, probe.locations(rows), effect, fix)]
 
 
-def _constant(asked: Asked) -> list[Finding]:
-    scores = asked.scores(asked.last(asked.items, asked.lengths))
+def _constant(probe: Probe) -> list[Finding]:
+    scores = probe.scores(probe.answers())
     span = scores.amax(1) - scores.amin(1)
     rows = (span <= 1e-6 * scores.abs().amax(1)).nonzero().squeeze(1).tolist()
     if not rows:
         return []
-    own = scores.gather(1, asked.targets[:, None])
-    lucky = ndcg_of(1.0 + (scores > own).sum(1).double().numpy())
-    fair = ndcg_of(exact_ranks(scores, asked.targets).numpy())
-    what = f"{count(len(rows), len(asked.users), 'histories')} get one score for all {scores.shape[1]:,} items."
+    target_scores = scores.gather(1, probe.targets[:, None])
+    lucky = ndcg_of(1.0 + (scores > target_scores).sum(1).double().numpy())
+    fair = ndcg_of(exact_ranks(scores, probe.targets).numpy())
+    what = f"{count(len(rows), len(probe.users), 'histories')} get one score for all {scores.shape[1]:,} items."
     effect = f"NDCG@{AT} is {fair.mean():.4f} by mean rank, and {lucky.mean():.4f} where ties count for the target."
     fix = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
-    return [finding("constant-scores", what, asked.where(rows), effect, fix)]
+    return [finding("constant-scores", what, probe.locations(rows), effect, fix)]
 
 
-def _items_like_padding(asked: Asked) -> list[Finding]:
+def _items_like_padding(probe: Probe) -> list[Finding]:
     """Items whose vector is zero, as padding's is: in the input or in the scores."""
-    everything = torch.arange(asked.bundle.n_items)
+    everything = torch.arange(probe.bundle.n_items)
     with torch.no_grad():
-        read = (asked.student.items(everything) == 0).all(1)
-        scored = (asked.student.item_table() == 0).all(1)
+        read = (probe.student.items(everything) == 0).all(1)
+        scored = (probe.student.item_table() == 0).all(1)
     wrong = read | scored
     if not wrong.any() or wrong.all():
         return []
     items = wrong.nonzero().squeeze(1).numpy()
-    names, counts = asked.bundle.vocabulary[ITEM], np.bincount(asked.bundle.items, minlength=len(everything))
+    names, counts = probe.bundle.vocabulary[ITEM], np.bincount(probe.bundle.items, minlength=len(everything))
     what = f"{count(len(items), len(everything), 'items')} have the zero vector of padding, "
     what += f"{int(read.sum())} of them as input, {int(scored.sum())} as a candidate."
     effect = f"{count(int(counts[items].sum()), int(counts.sum()), 'events')} are read as nothing, and those items are "
     effect += (
-        f"ranked by chance: {count(int(np.isin(asked.targets.numpy(), items).sum()), len(asked.users), 'targets')}."
+        f"ranked by chance: {count(int(np.isin(probe.targets.numpy(), items).sum()), len(probe.users), 'targets')}."
     )
     fix = "Give padding a row of its own in the embedding (deshi: row 0, item i in row i + 1)."
-    where = [place(item=names[item], index=item) for item in items.tolist()]
+    where = [location(item=names[item], index=item) for item in items.tolist()]
     return [finding("item-collides-with-padding", what, where, effect, fix)]

@@ -1,4 +1,4 @@
-"""Does the model's item table fit the vocabulary? Its recorded figure must come back, else renamings are tried."""
+"""Checks of a model's item table against the vocabulary, by its recorded figure and by usual renamings of items."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Floats
-from deshi.auditing.finding import Finding, finding, place
+from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT, ndcg_per_example, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
@@ -20,8 +20,8 @@ SEARCHED = 500
 """Examples that an explanation is tried on."""
 
 
-class Renamed:
-    """A scorer whose items are called otherwise: item ``i`` is read as ``read[i]`` and scored as ``write[i]``."""
+class Renamed(Scorer):
+    """A scorer of renamed items: item ``i`` is read as ``read[i]`` and scored as ``write[i]``."""
 
     def __init__(self, scorer: Scorer, read: Tensor, write: Tensor) -> None:
         self.scorer, self.read, self.write = scorer, read, write
@@ -55,7 +55,7 @@ def audit_table(
 ) -> list[Finding]:
     """Compare a scorer's validation NDCG with the recorded one, and look for a renaming of items that explains it.
 
-    Without a recorded figure, only a shift by one that makes the scorer several times better is reported.
+    Without a recorded figure, only a shift by one that makes the scorer three times better is reported.
 
     Args:
         scorer: as it stands.
@@ -67,29 +67,35 @@ def audit_table(
     """
     if values is None:
         values = ndcg_per_example(scorer, bundle, examples, filter_seen)
-    asked = sample_examples(examples, SEARCHED)
-    honest = ndcg_per_example(scorer, bundle, asked, filter_seen)
+    sample = sample_examples(examples, SEARCHED)
+    unchanged = ndcg_per_example(scorer, bundle, sample, filter_seen)
     lost = recorded is not None and not reproduced(recorded, values)
     best: tuple[str, str, Floats, Tensor] | None = None
     for name, text, read, write in _renamings(bundle, everything=lost):
-        found = ndcg_per_example(Renamed(scorer, read, write), bundle, asked, filter_seen)
-        if _explains(honest, found, recorded if lost else None) and (best is None or found.mean() > best[2].mean()):
-            best = (name, text, found, write)
+        renamed = ndcg_per_example(Renamed(scorer, read, write), bundle, sample, filter_seen)
+        if _explains(unchanged, renamed, recorded if lost else None) and (
+            best is None or renamed.mean() > best[2].mean()
+        ):
+            best = (name, text, renamed, write)
     if best is not None:
-        return [_named(bundle, best, honest, recorded)]
+        return [_named(bundle, best, unchanged, recorded)]
     return [_unexplained(bundle, values, recorded)] if lost and recorded is not None else []
 
 
-def _explains(honest: Floats, found: Floats, recorded: float | None) -> bool:
+def _explains(unchanged: Floats, renamed: Floats, recorded: float | None) -> bool:
     """Whether a renaming makes the scorer better beyond doubt, by six standard errors.
 
     It must bring the recorded figure back; where there is none that was lost, it must triple the figure.
     """
-    difference = found - honest
+    difference = renamed - unchanged
     error = float(difference.std()) / max(1, len(difference)) ** 0.5
-    enough = recorded - tolerance(recorded, found) - float(found.std()) / max(1, len(found)) ** 0.5 if recorded else 0.0
-    worth = found.mean() > enough if recorded else found.mean() > 3 * honest.mean()
-    return bool(len(honest) >= 20 and worth and difference.mean() > 6 * error)
+    enough = (
+        recorded - tolerance(recorded, renamed) - float(renamed.std()) / max(1, len(renamed)) ** 0.5
+        if recorded
+        else 0.0
+    )
+    worth = renamed.mean() > enough if recorded else renamed.mean() > 3 * unchanged.mean()
+    return bool(len(unchanged) >= 20 and worth and difference.mean() > 6 * error)
 
 
 def _renamings(bundle: Bundle, everything: bool) -> Iterator[tuple[str, str, Tensor, Tensor]]:
@@ -98,9 +104,9 @@ def _renamings(bundle: Bundle, everything: bool) -> Iterator[tuple[str, str, Ten
     orders = {f"shifted by {shift:+d}": (same + shift) % bundle.n_items for shift in (-1, 1)}
     named = dict.fromkeys(orders, "item-table-shifted")
     if everything:
-        others = _orders(bundle)
-        orders |= others
-        named |= dict.fromkeys(others, "item-table-permuted")
+        usual = _orders(bundle)
+        orders |= usual
+        named |= dict.fromkeys(usual, "item-table-permuted")
     for text, order in orders.items():
         yield named[text], f"{text}, in input and scores", order, order
         yield named[text], f"{text}, in the scores only", same, order
@@ -122,12 +128,12 @@ def _orders(bundle: Bundle) -> dict[str, Tensor]:
     }
     if all(text.isdecimal() for text in ids):
         keys["in the order of the ids as numbers"] = np.argsort([int(text) for text in ids], kind="stable")
-    places = {}
+    rows_by_order = {}
     for name, order in keys.items():
         rows = np.empty(bundle.n_items, dtype=np.int64)
         rows[order] = np.arange(bundle.n_items)
-        places[name] = torch.from_numpy(rows)
-    return places
+        rows_by_order[name] = torch.from_numpy(rows)
+    return rows_by_order
 
 
 def _chance(n_items: int) -> float:
@@ -138,17 +144,19 @@ def _chance(n_items: int) -> float:
 def _examples(bundle: Bundle, rows: Tensor) -> list[str]:
     moved = (rows != torch.arange(len(rows))).nonzero().squeeze(1).tolist()
     names = bundle.vocabulary[ITEM]
-    return [place(item=names[item], index=item, stands_in_row=int(rows[item])) for item in moved[:5]]
+    return [location(item=names[item], index=item, stands_in_row=int(rows[item])) for item in moved[:5]]
 
 
-def _named(bundle: Bundle, best: tuple[str, str, Floats, Tensor], honest: Floats, recorded: float | None) -> Finding:
-    name, text, found, rows = best
+def _named(bundle: Bundle, best: tuple[str, str, Floats, Tensor], unchanged: Floats, recorded: float | None) -> Finding:
+    name, text, renamed, rows = best
     what = f"The model's {bundle.n_items:,} item rows are {text}, against the vocabulary of {bundle.name}."
-    effect = f"Validation NDCG@{AT} is {honest.mean():.4f} as it stands and {found.mean():.4f} with the rows put back"
+    effect = (
+        f"Validation NDCG@{AT} is {unchanged.mean():.4f} as it stands and {renamed.mean():.4f} with the rows put back"
+    )
     effect += (
-        f" ({len(found):,} examples; recorded: {recorded:.4f})."
+        f" ({len(renamed):,} examples; recorded: {recorded:.4f})."
         if recorded is not None
-        else f" ({len(found):,} examples)."
+        else f" ({len(renamed):,} examples)."
     )
     fix = "Save and load the table by item id, not by row; the row of padding is not an item's."
     return finding(name, what, _examples(bundle, rows), effect, fix)
@@ -159,7 +167,7 @@ def _unexplained(bundle: Bundle, values: Floats, recorded: float) -> Finding:
     error = float(values.std()) / len(values) ** 0.5
     chance = min(1.0, _chance(bundle.n_items))
     effect = f"Validation NDCG@{AT} is {values.mean():.4f}, recorded {recorded:.4f} ({len(values):,} examples)."
-    where = [place(file="student.safetensors"), place(file="metrics.json")]
+    where = [location(file="model.safetensors"), location(file="metrics.json")]
     if values.mean() < chance + 2 * error and recorded > chance + 6 * error:
         what = f"The run's weights rank {len(values):,} validation targets by chance ({chance:.4f}), though more was "
         what += f"recorded: the {bundle.n_items:,} item rows are in another order than the vocabulary, or not trained."

@@ -18,7 +18,7 @@ class Mixed:
     """Timestamps of two units.
 
     Attributes:
-        rows: places of those in the rarer unit.
+        rows: of those in the rarer unit.
         unit: the rarer unit.
         main: the other.
         corrected: all timestamps in the main unit.
@@ -40,19 +40,19 @@ def mixed_units(times: NDArray[Any]) -> Mixed | None:
     sizes = np.abs(np.asarray(times, dtype=np.float64))
     with np.errstate(divide="ignore"):
         unit = np.floor(np.log10(sizes / SMALLEST) / 3)
-    known = np.isfinite(unit) & (unit >= 0) & (unit < len(UNITS))
-    units, counts = np.unique(unit[known], return_counts=True)
+    readable = np.isfinite(unit) & (unit >= 0) & (unit < len(UNITS))
+    units, counts = np.unique(unit[readable], return_counts=True)
     if len(units) < 2:
         return None
     main = units[counts.argmax()]
-    seconds = sizes / 1000.0 ** np.where(known, unit, 0)
-    years = seconds[known & (unit == main)]
+    seconds = sizes / 1000.0 ** np.where(readable, unit, 0)
+    years = seconds[readable & (unit == main)]
     room = (years.max() - years.min()) / 2 + 366 * 86_400
     inside = (seconds >= years.min() - room) & (seconds <= years.max() + room)
     for rare in units[counts.argsort()[::-1]]:
-        rows = np.flatnonzero(known & (unit == rare) & inside)
+        rows = np.flatnonzero(readable & (unit == rare) & inside)
         if rare != main and len(rows):
-            corrected = np.asarray(times, dtype=np.float64)
+            corrected = np.array(times, dtype=np.float64)
             corrected[rows] *= 1000.0 ** (main - rare)
             return Mixed(rows, UNITS[int(rare)], UNITS[int(main)], corrected)
     return None

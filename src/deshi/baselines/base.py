@@ -1,8 +1,8 @@
-"""What every baseline is: fitted on training events alone, then a scorer of histories."""
+"""The base class of baselines: fitted on training events alone, then a scorer."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from torch import Tensor
 from deshi.arrays import Ints
 from deshi.baselines.events import Events, training_events
 from deshi.data.bundle import Bundle
+from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError
 
 
-class Baseline(ABC):
-    """A simple ranker that a student must beat. It computes on the CPU and is deterministic.
+class Baseline(Scorer):
+    """A scorer without learnt weights. It computes on the CPU and is deterministic.
 
     Attributes:
         n_items: size of the catalogue, 0 before :meth:`fit`.
@@ -26,7 +27,7 @@ class Baseline(ABC):
         """Learn from the events at the flat positions ``[starts[u], ends[u])`` of every user ``u``, no others.
 
         Raises:
-            DeshiError: if there are none, or the catalogue is too large for the ranker.
+            DeshiError: if there are none, or the catalogue is too large for the baseline.
         """
         events = training_events(bundle, starts, ends)
         self._fit(events)

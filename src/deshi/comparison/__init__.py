@@ -1,13 +1,14 @@
 """Finished evaluations side by side: intervals over users, paired tests, tables."""
 
-from deshi.comparison.comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison.compute import compare_evaluations
-from deshi.comparison.models import Group, Member, group, named
-from deshi.comparison.output import figures_frame, tests_frame, write_comparison
-from deshi.comparison.pairing import check_measured_alike
-from deshi.comparison.result import CompareResult
-from deshi.comparison.settings import belongs_to, flatten, settings_of
-from deshi.comparison.tables import tables_of
+from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
+from deshi.comparison._compute import compare_evaluations
+from deshi.comparison._models import Group, Member, group, named
+from deshi.comparison._output import figures_frame, tests_frame, write_comparison
+from deshi.comparison._pairing import check_measured_alike
+from deshi.comparison._result import CompareResult
+from deshi.comparison._settings import belongs_to, flatten, settings_of
+from deshi.comparison._tables import tables_of
+from deshi.comparison._warnings import evaluation_warnings, not_beating
 
 __all__ = [
     "CompareResult",
@@ -20,10 +21,12 @@ __all__ = [
     "belongs_to",
     "check_measured_alike",
     "compare_evaluations",
+    "evaluation_warnings",
     "figures_frame",
     "flatten",
     "group",
     "named",
+    "not_beating",
     "settings_of",
     "tables_of",
     "tests_frame",

@@ -18,7 +18,7 @@ from deshi.configuration.targets import TARGET, ConfigError, check_node, complet
 RUNTIME: dict[str, tuple[str, ...]] = {
     "student": ("n_items",),
     "term": (),
-    "table": ("n_items", "dim", "embeddings"),
+    "item_table": ("n_items", "dim", "embeddings"),
     "selection": (),
     "teacher": ("n_items", "resources"),
     "loss": (),
@@ -51,7 +51,7 @@ SplitNode = Annotated[dict[str, Any], _node("split")]
 StudentNode = Annotated[dict[str, Any], _node("student")]
 TeacherNode = Annotated[dict[str, Any], _node("teacher")]
 TermNode = Annotated[dict[str, Any], _node("term")]
-TableNode = Annotated[dict[str, Any], _node("table")]
+TableNode = Annotated[dict[str, Any], _node("item_table")]
 SelectionNode = Annotated[dict[str, Any], _node("selection")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
@@ -175,8 +175,8 @@ class EvalConfig(Closed):
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill")
-    """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
+    data_of_run: ClassVar[bool] = False
+    """Whether ``data`` and ``split`` are those of ``run`` unless they are given."""
     resumed_with: ClassVar[tuple[str, ...]] = ()
     """Keys that may be given anew when a run is resumed."""
 
@@ -233,7 +233,6 @@ class TeachConfig(TrainingConfig):
     """Configuration of ``deshi teach``."""
 
     stage: ClassVar[str] = "teach"
-    run_stages: ClassVar[tuple[str, ...]] = ("teach",)
 
     teacher: TeacherNode
     cross_fit: Folds = Field(
@@ -246,8 +245,8 @@ class DistillGroup(Closed):
 
     terms: dict[str, TermNode] = Field(default_factory=dict, description="by name: what is added to the loss")
     hard_loss_weight: float = Field(1.0, ge=0, description="weight of the student's own loss on what really came next")
-    table: TableNode | None = Field(
-        None, description="what the item table is made of in training; null: plain numbers from nothing"
+    item_table: TableNode | None = Field(
+        None, description="item table made of the teacher's item vectors; null: plain numbers that start at random"
     )
     selection: SelectionNode | None = Field(None, description="which covered positions are distilled; null: all")
     k: int | None = Field(None, ge=1, description="longest list that is read; null: as long as they are")
@@ -260,7 +259,6 @@ class DistillConfig(FitConfig):
     """Configuration of ``deshi distill``."""
 
     stage: ClassVar[str] = "distill"
-    run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
     soft_labels: list[str] = Field(
         min_length=1, description="stores of soft labels that deshi label wrote: folders or names"
@@ -328,6 +326,8 @@ class LabelImportConfig(StageConfig):
 
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
+
+    data_of_run: ClassVar[bool] = True
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
     baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
@@ -422,8 +422,6 @@ class ColumnsConfig(Closed):
 class AuditConfig(StageConfig):
     """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill", "evaluate")
-
     run: str | None = Field(None, description="a trained or evaluated run: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
@@ -447,6 +445,8 @@ class AuditConfig(StageConfig):
             raise ValueError(
                 f"{got}: give a run (deshi audit latest), data=NAME, or interactions=FILE predictions=FILE"
             )
+        if self.run is not None and self.split is not None:
+            raise ValueError("the audit of a run uses the run's own split: leave split out, or the run")
         if self.interactions is None and (self.test or self.trained_on or self.claimed):
             raise ValueError("test, trained_on and claimed belong to interactions=FILE predictions=FILE")
         if self.interactions is not None and self.soft_labels is not None:

@@ -64,6 +64,16 @@ class Bundle:
             bundle._check_content()
         return bundle
 
+    @classmethod
+    def in_memory(cls, name: str, events: Events, time_unit: str = "ms") -> Bundle:
+        """A bundle without a folder, of sorted events; users may be without events. It has no fingerprint."""
+        arrays = _arrays(events)
+        counts = {"users": events.user_ids.len(), "items": events.item_ids.len(), "interactions": len(arrays["items"])}
+        bundle = cls(Path(), name, {"name": name, "time_unit": time_unit, "counts": counts}, **arrays)
+        # what would be read from the folder
+        bundle.__dict__.update(users=_numbered(USER, events.user_ids), vocabulary=_numbered(ITEM, events.item_ids))
+        return bundle
+
     @property
     def fingerprint(self) -> str:
         """The sha256 over the encoded content: sequences, times and ids."""
@@ -180,11 +190,9 @@ def fill_bundle(
     counts = np.bincount(users, minlength=events.user_ids.len())
     if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
-    offsets = offsets_of(counts)
-    items_array = events.frame[ITEM_INDEX].to_numpy().astype(np.int32)
-    arrays: tuple[np.ndarray, ...] = (offsets, items_array, events.frame[TIMESTAMP].to_numpy().astype(np.int64))
+    arrays = _arrays(events)
     (folder / "sequences").mkdir()
-    for array, label in zip(arrays, ARRAYS, strict=True):
+    for label, array in arrays.items():
         np.save(folder / "sequences" / f"{label}.npy", array, allow_pickle=False)
     _write_tables(folder, events, items)
     manifest = dict(provenance or {})
@@ -195,10 +203,17 @@ def fill_bundle(
         "tie_rule": TIE_RULE,
         "item_order": ITEM_ORDER,
         "counts": {"users": len(counts), "items": events.item_ids.len(), "interactions": len(users)},
-        "fingerprint": _content(arrays, events.user_ids, events.item_ids, time_unit),
+        "fingerprint": _content(tuple(arrays.values()), events.user_ids, events.item_ids, time_unit),
         "files": {name: file_sha256(folder / name) for name in _data_files()},
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def _arrays(events: Events) -> dict[str, np.ndarray]:
+    """The arrays of ``sequences/``."""
+    counts = np.bincount(events.frame[USER_INDEX].to_numpy(), minlength=events.user_ids.len())
+    columns = {"offsets": offsets_of(counts), "items": events.frame[ITEM_INDEX], "timestamps": events.frame[TIMESTAMP]}
+    return {name: np.asarray(columns[name]).astype(dtype, copy=False) for name, dtype in ARRAYS.items()}
 
 
 def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> None:

@@ -1,4 +1,4 @@
-"""Training batches of a bundle joined with those of augmented histories."""
+"""Training batches of a bundle, joined with those of further histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From flat histories to padded batches: training windows, history augmentation, length buckets."""
+"""Padded batches of flat histories: training windows, augmentation, buckets of similar length."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def make_windows(
         room = np.maximum(last - first - max_length - 1, 0)
         begin = first + generator.integers(0, room + 1)
         return Windows(users, begin, np.minimum(begin + max_length + 1, last))
+    # A window has at most max_length targets, counted from the user's end, and one event more as the first input.
     counts = -(-(last - first - 1) // max_length)
     number = range_rows(np.zeros_like(counts), counts)
     stop = np.repeat(last, counts) - number * max_length
@@ -110,10 +111,13 @@ class Augmentation:
         if self.reorder > 0:
             rows = _reorder(rows, lengths, self.reorder, generator)
         if self.item_drop > 0:
+            # The last two events stay, so that every window keeps an input and its target.
             last_two = columns >= lengths[:, None] - 2
             inside &= (generator.random(rows.shape, dtype=np.float32) >= self.item_drop) | last_two
+            # Counted from the end, only the latest `limit` of the events that are left stay.
             inside &= inside[:, ::-1].cumsum(1)[:, ::-1] <= limit
             lengths = inside.sum(1)
+        # The events that are left move to the left; both masks list them row by row in the same order.
         packed = np.full((len(rows), int(lengths.max())), PAD, dtype=np.int64)
         packed[columns[: packed.shape[1]] < lengths[:, None]] = rows[inside]
         return packed, lengths
@@ -134,6 +138,7 @@ def _reorder(rows: Ints, lengths: Ints, probability: float, generator: np.random
     begin = generator.integers(0, lengths - size + 1)
     columns = np.arange(rows.shape[1])
     shuffled = (columns >= begin[:, None]) & (columns < (begin + size)[:, None]) & chosen[:, None]
+    # Inside the stretch each event gets a random sort key between the stretch's ends, elsewhere its own position.
     noise = begin[:, None] + generator.random(rows.shape) * size[:, None] * 0.999
     order = np.argsort(np.where(shuffled, noise, columns.astype(np.float64)), axis=1, kind="stable")
     return cast(Ints, np.take_along_axis(rows, order, axis=1))
@@ -149,16 +154,18 @@ def gather_batch(items: NDArray[np.int32], rows: Ints, counts: Ints, users: Ints
         users: ``(B,)`` user indices.
     """
     values = np.where(rows >= 0, items[rows], PAD)
-    inputs = values[:, :-1].copy()
-    inputs[np.arange(len(rows)), np.minimum(counts - 1, inputs.shape[1] - 1)] = np.where(
-        counts - 1 < inputs.shape[1], PAD, inputs[:, -1]
-    )
+    # Position t is the input whose target is position t + 1: targets are the events shifted by one.
+    inputs, targets = values[:, :-1].copy(), values[:, 1:].copy()
+    # A window's last event is only a target. In a shorter row it still stands among the inputs, at position
+    # counts - 1, and is blanked there; in the longest rows the shift has cut it off already.
+    shorter = np.flatnonzero(counts - 1 < inputs.shape[1])
+    inputs[shorter, counts[shorter] - 1] = PAD
     sources = np.where(inputs == PAD, PAD, rows[:, :-1])
     return Batch(
         users=torch.from_numpy(users.copy()),
         items=torch.from_numpy(inputs),
         lengths=torch.from_numpy(counts - 1),
-        targets=torch.from_numpy(values[:, 1:].copy()),
+        targets=torch.from_numpy(targets),
         rows=torch.from_numpy(sources),
     )
 

@@ -123,7 +123,7 @@ class Split:
         return bundle.offsets[:-1], self.valid_end
 
     def examples(self, bundle: Bundle, part: str) -> Examples:
-        """The questions of one part; users without an event in it, or without a history before it, have none.
+        """The examples of one part; users without an event in it, or without a history before it, have none.
 
         Args:
             bundle: the bundle that the split was made from.

@@ -1,4 +1,4 @@
-"""From id strings to indices: which event belongs to which user and item, and in which order."""
+"""Indices of users and items for their ids, and the order of events."""
 
 from __future__ import annotations
 
@@ -48,15 +48,21 @@ def encode_events(interactions: pl.DataFrame) -> Events:
     _check_timestamps(interactions)
     frame, ids = interactions, {}
     for column, index in ((USER, USER_INDEX), (ITEM, ITEM_INDEX)):
-        ids[column] = interactions[column].unique(maintain_order=True)
+        ids[column], codes = number_ids(interactions[column])
         _check_ids(column, ids[column])
-        codes = pl.int_range(ids[column].len(), dtype=pl.Int32, eager=True)
-        table = pl.DataFrame([ids[column], codes.alias(index)])
-        frame = frame.join(table, on=column, how="left", maintain_order="left").drop(column)
+        frame = frame.drop(column).with_columns(codes.alias(index))
     columns = [USER_INDEX, ITEM_INDEX, TIMESTAMP] + [RATING] * (RATING in frame.columns)
     frame = frame.select(columns)
     frame = frame[_time_order(frame[USER_INDEX].to_numpy(), frame[TIMESTAMP].to_numpy())]
     return Events(ids[USER], ids[ITEM], frame)
+
+
+def number_ids(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The different ids in order of first appearance, and for every row the Int32 index of its id among them."""
+    names = ids.unique(maintain_order=True)
+    table = pl.DataFrame({"id": names, "index": pl.int_range(len(names), dtype=pl.Int32, eager=True)})
+    rows = pl.DataFrame({"id": ids})
+    return names, rows.join(table, on="id", how="left", maintain_order="left")["index"]
 
 
 def compact(events: Events) -> Events:
@@ -78,10 +84,11 @@ def id_hash(item_id: str) -> bytes:
 
 def _renumber(codes: pl.Series, ids: pl.Series, by_hash: bool) -> tuple[pl.Series, pl.Series]:
     old = codes.to_numpy()
-    used = np.flatnonzero(np.bincount(old, minlength=ids.len()))
+    used = np.flatnonzero(np.bincount(old, minlength=ids.len()))  # the old codes with events, in the new order
     if by_hash:
         names = ids.gather(used).to_list()
         used = used[sorted(range(len(names)), key=lambda number: (id_hash(names[number]), names[number]))]
+    # Inverse permutation: the new code at each old one; old codes without events are never read.
     new = np.empty(ids.len(), dtype=np.int32)
     new[used] = np.arange(len(used), dtype=np.int32)
     return ids.gather(used), pl.Series(new[old])
@@ -92,6 +99,7 @@ def _time_order(users: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
     if not len(users):
         return np.arange(0)
     first, span = int(timestamps.min()), int(timestamps.max()) - int(timestamps.min()) + 1
+    # key = user * span + (time - first): a later user outweighs any time; a key above 63 bits would overflow.
     if (int(users.max()) + 1) * span >= 2**63:
         return np.lexsort((timestamps, users))
     return np.argsort(users.astype(np.int64) * span + (timestamps - first), kind="stable")

@@ -1,15 +1,15 @@
-"""Distillation experts: each item's knowledge through experts that are chosen for it."""
+"""Distillation experts: the teacher's item vectors through a mixture of experts for each item."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from deshi.distillation.embedding import listed_items, standardised
-from deshi.distillation.list_losses import check_positive, listed_mean, top
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.embedding import distinct_items, standardised
+from deshi.distillation.list_losses import check_positive, listed_mean
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, HiddenTerm
-from deshi.losses.negatives import RandomStream
+from deshi.losses.random_stream import RandomStream
 
 
 class DE(HiddenTerm):
@@ -27,24 +27,23 @@ class DE(HiddenTerm):
         experts: number of experts; 1 is a plain two-layer projection.
         temperature: of the selection.
         top_k: items of each list that are taken; None takes what the store has.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     vectors: Tensor
 
     def __init__(
-        self,
-        experts: int = 5,
-        temperature: float = 1.0,
-        top_k: int | None = 10,
-        weight: float = 1.0,
+        self, experts: int = 5, temperature: float = 1.0, top_k: int | None = 10, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("DE", experts=experts, temperature=temperature, top_k=top_k)
         self.experts, self.temperature, self.top_k = experts, temperature, top_k
-        self.noise = RandomStream()
+        self.random = RandomStream()
+
+    def reseed(self, seed: list[int]) -> None:
+        """See :meth:`~deshi.distillation.term.Term.reseed`."""
+        self.random.reseed(seed)
 
     def prepare(self, context: Context) -> None:
         """Take the teacher's vectors and create the experts and the selection."""
@@ -60,18 +59,19 @@ class DE(HiddenTerm):
         with torch.no_grad():
             self.outside.weight.mul_(self.experts**0.5)  # the spread that experts of their own width would have
 
-    def forward(self, hidden: Tensor, table: Tensor, signal: Signal) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor, soft_labels: SoftLabelBatch) -> Tensor:
         """See :class:`~deshi.distillation.term.HiddenTerm`."""
-        items, listed = top(signal, self.top_k)
-        known, places = listed_items(items)
-        aims = self.vectors[known]
-        chosen = self._selection(aims)
-        inside = torch.relu(self.inside(table[known])).unflatten(1, (self.experts, -1)) * chosen[:, :, None]
-        found = self.outside(inside.flatten(1)) + chosen @ self.bias
-        return listed_mean((found - aims).square().mean(1)[places], listed)
+        labels = soft_labels.top(self.top_k)
+        items, inverse = distinct_items(labels.items)
+        targets = self.vectors[items]
+        shares = self._selection(targets)
+        # every expert's first layer, weighted by the item's share of that expert, through all second layers at once
+        inside = torch.relu(self.inside(table[items])).unflatten(1, (self.experts, -1)) * shares[:, :, None]
+        outputs = self.outside(inside.flatten(1)) + shares @ self.bias
+        return listed_mean((outputs - targets).square().mean(1)[inverse], labels.listed)
 
-    def _selection(self, aims: Tensor) -> Tensor:
-        """The experts' shares ``(U, experts)`` for items whose vectors are ``aims`` ``(U, D)``."""
-        logits = self.select(aims).log_softmax(1)
-        waiting = torch.empty_like(logits).exponential_(generator=self.noise.generator(logits.device))
-        return ((logits - waiting.clamp(min=1e-12).log()) / self.temperature).softmax(1)  # -log Exp(1) is Gumbel
+    def _selection(self, targets: Tensor) -> Tensor:
+        """The experts' shares ``(U, experts)`` for items whose vectors are ``targets`` ``(U, D)``."""
+        logits = self.select(targets).log_softmax(1)
+        exponential = torch.empty_like(logits).exponential_(generator=self.random.generator(logits.device))
+        return ((logits - exponential.clamp(min=1e-12).log()) / self.temperature).softmax(1)  # -log Exp(1) is Gumbel

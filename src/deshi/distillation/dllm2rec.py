@@ -6,38 +6,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deshi.distillation.chunk import Chunk
 from deshi.distillation.dro import propensities, robust_losses
-from deshi.distillation.list_losses import SCALED, check_positive, draw_outside, log_scores, place_weights, top
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.list_losses import check_positive, draw_outside, rank_weights
+from deshi.distillation.score_chunk import ScoreChunk
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, ScoreTerm
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 
 class _Importance(ScoreTerm):
-    """What both versions have in common: arguments, propensities, and the student's own list."""
+    """The common part of both versions: arguments, propensities, agreement with the student's list."""
 
     propensity: Tensor
 
     def __init__(
-        self,
-        top_k: int = 10,
-        decay: float = 1.0,
-        gamma_position: float = 0.3,
-        gamma_confidence: float = 0.5,
-        gamma_consistency: float = 0.1,
-        alpha: float = 0.0,
-        beta: float = 1.0,
-        power: float = 0.05,
-        weight: float = 1.0,
-        final_weight: float | None = None,
-    ) -> None:
+        self, top_k: int = 10, decay: float = 1.0, gamma_position: float = 0.3, gamma_confidence: float = 0.5,
+        gamma_consistency: float = 0.1, alpha: float = 0.0, beta: float = 1.0, power: float = 0.05,
+        weight: float = 1.0, final_weight: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
-        who, gammas = type(self).__name__, (gamma_position, gamma_confidence, gamma_consistency)
-        check_positive(who, top_k=top_k, decay=decay, beta=beta)
+        name, gammas = type(self).__name__, (gamma_position, gamma_confidence, gamma_consistency)
+        check_positive(name, top_k=top_k, decay=decay, beta=beta)
         if min(gammas) < 0 or not any(gammas) or alpha < 0:
             raise DeshiError(
-                f"{who} got the gammas {gammas} and alpha={alpha}, expected 0 or more and one gamma above 0."
+                f"{name} got the gammas {gammas} and alpha={alpha}, expected 0 or more and one gamma above 0."
             )
         self.top_k, self.decay, self.gammas = top_k, decay, gammas
         self.alpha, self.beta, self.power = alpha, beta, power
@@ -47,7 +39,7 @@ class _Importance(ScoreTerm):
         super().prepare(context)
         self.register_buffer("propensity", propensities(context.counts, self.power), persistent=False)
 
-    def agreed(self, chunk: Chunk, scores: Tensor, listed: Tensor) -> Tensor:
+    def agreed(self, chunk: ScoreChunk, scores: Tensor, listed: Tensor) -> Tensor:
         """Which of the teacher's items ``(C, K)`` are among the student's ``top_k`` best of the catalogue."""
         last = chunk.scores.topk(min(self.top_k, chunk.n_items), sorted=False).values.amin(1, keepdim=True)
         return (scores.detach() >= last) & listed
@@ -86,27 +78,29 @@ class DLLM2Rec(_Importance):
         final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
-        items, listed = top(chunk.signal, self.top_k)
+        labels = chunk.soft_labels.top(self.top_k)
+        items, listed = labels.items, labels.listed
         excluded = torch.cat([items, chunk.targets[:, None]], 1)
         negatives = draw_outside(chunk, excluded, items.shape[1])
-        scores, others = chunk.at(items), chunk.at(negatives)
-        losses = F.softplus(-scores) + F.softplus(others).masked_fill(negatives == PAD, 0.0)
+        scores, negative_scores = chunk.scores_of(items), chunk.scores_of(negatives)
+        losses = F.softplus(-scores) + F.softplus(negative_scores).masked_fill(negatives == PAD, 0.0)
         if self.alpha:
             losses = losses + self.alpha * robust_losses(chunk, items, self.propensity, self.beta)
         return (self.weights(chunk, scores, listed) * losses.masked_fill(~listed, 0.0)).sum(1)
 
-    def weights(self, chunk: Chunk, scores: Tensor, listed: Tensor) -> Tensor:
+    def weights(self, chunk: ScoreChunk, scores: Tensor, listed: Tensor) -> Tensor:
         """The weights ``(C, K)`` of items with the student's ``scores``, without gradients."""
         position, confidence, consistency = self.gammas
-        share = listed / listed.sum(1, keepdim=True).clamp(min=1)
-        weights = position * place_weights(listed, self.decay)
-        if confidence:
-            distance = distance_from_truth(chunk.signal.top(self.top_k), chunk.targets)
-            weights = weights + confidence * (-distance / self.decay).exp()[:, None] * share
-        if consistency:
-            weights = weights + consistency * self.agreed(chunk, scores, listed) * share
+        uniform = listed / listed.sum(1, keepdim=True).clamp(min=1)
+        # position: falls with the teacher's rank
+        weights = position * rank_weights(listed, self.decay)
+        if confidence:  # one factor a position, by how far the teacher was from the truth
+            distance = distance_from_truth(chunk.soft_labels.top(self.top_k), chunk.targets)
+            weights = weights + confidence * (-distance / self.decay).exp()[:, None] * uniform
+        if consistency:  # items that the student ranks high, too
+            weights = weights + consistency * self.agreed(chunk, scores, listed) * uniform
         return weights
 
 
@@ -137,12 +131,13 @@ class DLLM2RecReleased(_Importance):
         final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
-        items, listed = top(chunk.signal, self.top_k)
+        labels = chunk.soft_labels.top(self.top_k)
+        items, listed = labels.items, labels.listed
         negatives = draw_outside(chunk, chunk.targets[:, None], 1)
-        scores, others = chunk.at(items), chunk.at(negatives)
-        losses = F.softplus(-scores) + F.softplus(others - 1).masked_fill(negatives == PAD, 0.0)
+        scores, negative_scores = chunk.scores_of(items), chunk.scores_of(negatives)
+        losses = F.softplus(-scores) + F.softplus(negative_scores - 1).masked_fill(negatives == PAD, 0.0)
         weights = self.weights(chunk, scores, listed)
         value = (weights * losses).sum(1)
         if self.alpha:
@@ -150,32 +145,33 @@ class DLLM2RecReleased(_Importance):
             value = value + self.alpha * (weights.mean(0) * robust).sum(1)
         return value
 
-    def weights(self, chunk: Chunk, scores: Tensor, listed: Tensor) -> Tensor:
+    def weights(self, chunk: ScoreChunk, scores: Tensor, listed: Tensor) -> Tensor:
         """The weights ``(C, K)`` of items with the student's ``scores``, without gradients, summing to 1."""
         position, confidence, consistency = self.gammas
-        weights = position * place_weights(listed, self.decay)
-        if confidence:
-            near = ((-distances(chunk.signal.top(self.top_k))).clamp(max=80.0).exp() + 1e-8) * listed
+        weights = position * rank_weights(listed, self.decay)
+        if confidence:  # a factor of each item, by its distance from what the teacher generated
+            near = ((-distances(chunk.soft_labels.top(self.top_k))).clamp(max=80.0).exp() + 1e-8) * listed
             weights = weights + confidence * near / near.sum(1, keepdim=True)
-        if consistency:
+        if consistency:  # 1 where the student agrees, almost 0 elsewhere
             weights = weights + consistency * (self.agreed(chunk, scores, listed) + 1e-8) * listed
         return weights / weights.sum(1, keepdim=True)
 
 
-def distances(signal: Signal) -> Tensor:
-    """How far each listed item is from what the teacher generated ``(P, K)``, see :class:`DLLM2RecReleased`."""
-    scores = log_scores(signal)
-    return -scores if signal.kind == "score" else scores[:, :1] - scores
+def distances(soft_labels: SoftLabelBatch) -> Tensor:
+    """Distance of each listed item from what the teacher generated ``(P, K)``, see :class:`DLLM2RecReleased`."""
+    scores = soft_labels.log_scores
+    return -scores if soft_labels.score_kind is ScoreKind.SCORE else scores[:, :1] - scores
 
 
-def distance_from_truth(signal: Signal, targets: Tensor) -> Tensor:
-    """How far the teacher was from the true items ``targets`` ``(P,)``: ``(P,)``, 0 or more; see :class:`DLLM2Rec`."""
-    hit = (signal.items == targets[:, None]) & (signal.items != PAD)
-    last = (signal.items != PAD).sum(1) - 1
-    if signal.kind in SCALED:
-        place = torch.where(hit.any(1), hit.int().argmax(1), last.clamp(min=0))
-        scores = log_scores(signal)
-        found = scores[:, 0] - scores.gather(1, place[:, None]).squeeze(1)
-    else:
-        found = torch.where(hit.any(1), hit.int().argmax(1), last + 1).float()
-    return found.masked_fill(targets == PAD, 0.0)
+def distance_from_truth(soft_labels: SoftLabelBatch, targets: Tensor) -> Tensor:
+    """Distance of the teacher from the true items ``targets`` ``(P,)``: ``(P,)``, 0 or more; see :class:`DLLM2Rec`."""
+    listed = soft_labels.listed
+    hits = (soft_labels.items == targets[:, None]) & listed
+    has_hit, rank, last = hits.any(1), hits.int().argmax(1), listed.sum(1) - 1
+    if soft_labels.score_kind.is_calibrated:  # score of the best item minus the true item's, or the last one's
+        rank = torch.where(has_hit, rank, last.clamp(min=0))
+        scores = soft_labels.log_scores
+        distance = scores[:, 0] - scores.gather(1, rank[:, None]).squeeze(1)
+    else:  # number of items above the true one, or all that are listed
+        distance = torch.where(has_hit, rank, last + 1).float()
+    return distance.masked_fill(targets == PAD, 0.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.distillation.chunk import Chunk
 from deshi.distillation.list_losses import check_positive
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import Context, ScoreTerm
 from deshi.types import PAD
 
@@ -40,7 +40,7 @@ class DRO(ScoreTerm):
         super().prepare(context)
         self.register_buffer("propensity", propensities(context.counts, self.power), persistent=False)
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
         values = robust_losses(chunk, chunk.targets[:, None], self.propensity, self.beta).squeeze(1)
         return values.masked_fill(chunk.targets == PAD, 0.0)
@@ -48,11 +48,11 @@ class DRO(ScoreTerm):
 
 def propensities(counts: Tensor, power: float) -> Tensor:
     """``((count + 1) / sum(count + 1)) ** power`` for each item: ``(N,)`` fp32."""
-    more = counts.double() + 1
-    return ((more / more.sum()) ** power).float()
+    smoothed = counts.double() + 1
+    return ((smoothed / smoothed.sum()) ** power).float()
 
 
-def robust_losses(chunk: Chunk, items: Tensor, propensity: Tensor, beta: float) -> Tensor:
+def robust_losses(chunk: ScoreChunk, items: Tensor, propensity: Tensor, beta: float) -> Tensor:
     """``log(sum_{n != i} exp(p_n s_n^2 / beta) + exp(p_i (s_i - 1)^2 / beta))`` for each of some items ``i``.
 
     Args:
@@ -65,7 +65,7 @@ def robust_losses(chunk: Chunk, items: Tensor, propensity: Tensor, beta: float) 
         ``(C, M)``.
     """
     total = (chunk.whole().square() * (propensity / beta)).logsumexp(1, keepdim=True)
-    scores, factor = chunk.at(items), propensity[items.clamp(min=0)] / beta
+    scores, factor = chunk.scores_of(items), propensity[items.clamp(min=0)] / beta
     # the sum without item i, relative to the whole; bounded where i is nearly all of it and digits are lost
-    rest = (-torch.expm1(scores.square() * factor - total)).clamp(min=1e-7)
-    return total + torch.logaddexp(rest.log(), (scores - 1).square() * factor - total)
+    without_item = (-torch.expm1(scores.square() * factor - total)).clamp(min=1e-7)
+    return total + torch.logaddexp(without_item.log(), (scores - 1).square() * factor - total)

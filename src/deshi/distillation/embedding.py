@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.distillation.list_losses import check_positive, listed_mean, top
-from deshi.distillation.soft_label_batches import Signal
+from deshi.distillation.list_losses import check_positive, listed_mean
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, HiddenTerm
 
 
@@ -23,7 +23,7 @@ class EmbeddingMatch(HiddenTerm):
     student to the teacher, as FitNets' does, and isn't kept after training.
 
     InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748) asks a projected vector to be nearer, by
-    cosine, to its own aim than to those of others in the batch, which are compared in groups of at most ``contrast``.
+    cosine, to its own target than to other targets of the batch, which are compared in groups of at most ``contrast``.
 
     Args:
         loss: ``mse`` (mean over the dimensions), ``cosine`` (1 minus the cosine) or ``infonce``.
@@ -31,22 +31,16 @@ class EmbeddingMatch(HiddenTerm):
         top_k: items of each list that are taken; None takes what the store has.
         temperature: of ``infonce``.
         contrast: size of the groups of ``infonce``.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     vectors: Tensor
 
     def __init__(
-        self,
-        loss: Literal["mse", "cosine", "infonce"] = "mse",
-        of: Literal["items", "hidden"] = "items",
-        top_k: int | None = 10,
-        temperature: float = 0.1,
-        contrast: int = 512,
-        weight: float = 1.0,
+        self, loss: Literal["mse", "cosine", "infonce"] = "mse", of: Literal["items", "hidden"] = "items",
+        top_k: int | None = 10, temperature: float = 0.1, contrast: int = 512, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("EmbeddingMatch", top_k=top_k, temperature=temperature, contrast=contrast)
         self.loss, self.of, self.top_k = loss, of, top_k
@@ -59,29 +53,30 @@ class EmbeddingMatch(HiddenTerm):
         self.register_buffer("vectors", vectors, persistent=False)
         self.projection = nn.Linear(context.dim, vectors.shape[1])
 
-    def forward(self, hidden: Tensor, table: Tensor, signal: Signal) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor, soft_labels: SoftLabelBatch) -> Tensor:
         """See :class:`~deshi.distillation.term.HiddenTerm`."""
-        items, listed = top(signal, self.top_k)
+        labels = soft_labels.top(self.top_k)
+        items, listed = labels.items, labels.listed
         if self.of == "hidden":
             weights = listed / listed.sum(1, keepdim=True).clamp(min=1)
-            aims = F.embedding_bag(items.clamp(min=0), self.vectors, per_sample_weights=weights, mode="sum")
-            return self._losses(self.projection(hidden), aims)
-        known, places = listed_items(items)
-        return listed_mean(self._losses(self.projection(table[known]), self.vectors[known])[places], listed)
+            targets = F.embedding_bag(items.clamp(min=0), self.vectors, per_sample_weights=weights, mode="sum")
+            return self._losses(self.projection(hidden), targets)
+        items, inverse = distinct_items(items)
+        return listed_mean(self._losses(self.projection(table[items]), self.vectors[items])[inverse], listed)
 
-    def _losses(self, found: Tensor, aims: Tensor) -> Tensor:
-        """The loss ``(M,)`` of each projected vector ``(M, D)`` against its aim ``(M, D)``."""
+    def _losses(self, projected: Tensor, targets: Tensor) -> Tensor:
+        """The loss ``(M,)`` of each projected vector ``(M, D)`` against its target ``(M, D)``."""
         if self.loss == "mse":
-            return (found - aims).square().mean(1)
-        found, aims = F.normalize(found.float(), dim=1), F.normalize(aims.float(), dim=1)
+            return (projected - targets).square().mean(1)
+        projected, targets = F.normalize(projected.float(), dim=1), F.normalize(targets.float(), dim=1)
         if self.loss == "cosine":
-            return 1 - (found * aims).sum(1)
-        losses, groups = found.new_zeros(len(found)), -(-len(found) // self.contrast)
+            return 1 - (projected * targets).sum(1)
+        losses, groups = projected.new_zeros(len(projected)), -(-len(projected) // self.contrast)
         for first in range(groups):  # every groups-th, since neighbours may be alike
             part = slice(first, None, groups)
-            logits = found[part] @ aims[part].T / self.temperature
-            own = torch.arange(len(logits), device=logits.device)
-            losses[part] = F.cross_entropy(logits, own, reduction="none")
+            logits = projected[part] @ targets[part].T / self.temperature
+            positives = torch.arange(len(logits), device=logits.device)
+            losses[part] = F.cross_entropy(logits, positives, reduction="none")
         return losses
 
 
@@ -91,10 +86,10 @@ def standardised(vectors: Tensor) -> Tensor:
     return centred / centred.square().mean().sqrt().clamp(min=1e-12)
 
 
-def listed_items(items: Tensor) -> tuple[Tensor, Tensor]:
-    """The items ``(U,)`` that occur in lists ``(P, K)``, each once, and where each stands among them ``(P, K)``.
+def distinct_items(items: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct items ``(U,)`` of lists ``(P, K)``, and the index of each list entry among them ``(P, K)``.
 
-    ``PAD`` stands for item 0: its values mean nothing.
+    ``PAD`` becomes item 0: its values mean nothing.
     """
-    known, places = items.clamp(min=0).unique(return_inverse=True)
-    return known, places
+    distinct, inverse = items.clamp(min=0).unique(return_inverse=True)
+    return distinct, inverse

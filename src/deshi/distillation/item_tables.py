@@ -1,7 +1,8 @@
-"""Item tables that know the teacher's item vectors, in the place of a student's own; a student scores as before.
+"""Item tables made of the teacher's item vectors.
 
-Built as ``build(node, n_items=..., dim=..., embeddings=...)`` and put where :attr:`deshi.models.base.Student.items`
-is. Either kind ends as a plain :class:`~deshi.models.layers.ItemEmbedding`, so that inference needs no teacher.
+Built as ``build(node, n_items=..., dim=..., embeddings=...)`` and assigned to
+:attr:`deshi.models.base.SequentialRecommender.items`. Either kind ends as a plain
+:class:`~deshi.models.item_table.ItemEmbedding`, so that inference needs no teacher.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.models.layers import Dropout, ItemEmbedding
+from deshi.models.item_table import ItemEmbedding, ItemTable
+from deshi.models.layers import Dropout
 from deshi.teachers.whitening import pca, whiten
 from deshi.types import PAD, DeshiError
 
 
-def Initialised(  # noqa: N802 - a config's _target_ names it as it names a class
+def InitialisedItemTable(  # noqa: N802 - a config's _target_ names it as it names a class
     n_items: int,
     dim: int,
     embeddings: Tensor,
@@ -44,17 +46,17 @@ def Initialised(  # noqa: N802 - a config's _target_ names it as it names a clas
     """
     vectors = _checked(embeddings, n_items)
     if not scale > 0:
-        raise DeshiError(f"distill.table got scale={scale}, expected a positive standard deviation.")
+        raise DeshiError(f"distill.item_table got scale={scale}, expected a positive standard deviation.")
     width = min(dim, vectors.shape[1])
-    found = (whiten if method == "whiten" else pca)(vectors, width)
+    components = (whiten if method == "whiten" else pca)(vectors, width)
     items = ItemEmbedding(n_items, dim)
     with torch.no_grad():
         items.weight.mul_(scale / 0.02)
-        items.weight[1:, :width] = found * (scale / found.pow(2).mean().sqrt())
+        items.weight[1:, :width] = components * (scale / components.pow(2).mean().sqrt())
     return items
 
 
-class Added(nn.Module):
+class ItemTableAdapter(ItemTable):
     """The sum of an adapter of the teacher's frozen vectors and a trainable offset for each item.
 
     Collaborative embedding distillation of DLLM2Rec (Cui et al., RecSys 2024, https://arxiv.org/abs/2405.00338): an
@@ -79,20 +81,14 @@ class Added(nn.Module):
     vectors: Tensor
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int,
-        embeddings: Tensor,
-        hidden: int | None = 256,
-        dropout: float = 0.0,
-        scale: float = 0.02,
-        offset: float = 0.02,
-    ) -> None:
+        self, n_items: int, dim: int, embeddings: Tensor, hidden: int | None = 256, dropout: float = 0.0,
+        scale: float = 0.02, offset: float = 0.02,
+    ) -> None:  # fmt: skip
         super().__init__()
         vectors = _checked(embeddings, n_items)
         if (hidden is not None and hidden < 1) or not scale > 0 or not offset >= 0:
             raise DeshiError(
-                f"distill.table got hidden={hidden}, scale={scale}, offset={offset}, expected a positive width or "
+                f"distill.item_table got hidden={hidden}, scale={scale}, offset={offset}, expected a positive width or "
                 "null, a positive standard deviation, and one of 0 or more."
             )
         centred = vectors - vectors.mean(0)
@@ -110,15 +106,17 @@ class Added(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
-        known, places = items.clamp(min=0).unique(
-            return_inverse=True
-        )  # an item is adapted once, however often it comes
-        found = F.embedding(places, self.adapter(self.vectors[known]))
-        return found.masked_fill((items == PAD)[..., None], 0.0) + self.offset(items)
+        distinct, inverse = items.clamp(min=0).unique(return_inverse=True)  # each item is adapted once
+        adapted = F.embedding(inverse, self.adapter(self.vectors[distinct]))
+        return adapted.masked_fill((items == PAD)[..., None], 0.0) + self.offset(items)
 
     def table(self) -> Tensor:
         """``(n_items, dim)``."""
         return cast(Tensor, self.adapter(self.vectors)) + self.offset.table()
+
+    def text_vectors(self) -> Tensor:
+        """``(n_items, D)`` the teacher's vectors, centred and scaled."""
+        return self.vectors
 
     def merged(self) -> ItemEmbedding:
         """An ordinary item table with the numbers that :meth:`table` has in evaluation."""
@@ -135,14 +133,14 @@ def _checked(embeddings: Tensor, n_items: int) -> Tensor:
     """The vectors in fp32, if there is one for every item and they differ."""
     if embeddings.dim() != 2 or len(embeddings) != n_items:
         raise DeshiError(
-            f"distill.table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row for "
-            "each item. Write the soft labels from a teacher on the same bundle."
+            f"distill.item_table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row "
+            "for each item. Write the soft labels from a teacher on the same bundle."
         )
     vectors = embeddings.detach().float()
     bad = int((~vectors.isfinite()).any(1).sum())
     if bad or not bool((vectors != vectors[:1]).any()):
         raise DeshiError(
-            f"distill.table got item vectors of which {bad} of {n_items} aren't finite"
+            f"distill.item_table got item vectors of which {bad} of {n_items} aren't finite"
             f"{'' if bad else ' and all are the same'}, expected numbers that tell items apart. Check the teacher."
         )
     return vectors

@@ -1,4 +1,4 @@
-"""Listwise distillation: the student's distribution over the teacher's list drawn to the teacher's."""
+"""Listwise distillation: divergence of the student's distribution from the teacher's over the teacher's list."""
 
 from __future__ import annotations
 
@@ -7,111 +7,102 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deshi.distillation.chunk import Chunk
+from deshi.distillation.list_losses import list_divergence
+from deshi.distillation.score_chunk import ScoreChunk
+from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.distillation.term import Context, ScoreTerm
-from deshi.types import PAD, DeshiError
+from deshi.types import DeshiError, ScoreKind
 
 
 class ListwiseKL(ScoreTerm):
     """Kullback-Leibler divergence of the student from the teacher over the teacher's K best items.
 
-    The plain baseline that every other term must beat: Hinton et al. (2015, arXiv 1503.02531) on a list. With
-    ``rest="renormalised"`` both distributions are over the list alone, ``KL(softmax(t / T) || softmax(s / T)) * T^2``.
-    With ``rest="bucket"`` all other items count as one more, whose share the student takes from the whole catalogue;
-    the teacher's share of it is what its log-probabilities leave, or ``rest_share`` where the scores don't say.
+    The baseline of every other term: Hinton et al. (2015, arXiv 1503.02531) on a list. With
+    ``other_items="renormalised"`` both distributions are over the list alone,
+    ``KL(softmax(t / T) || softmax(s / T)) * T^2``. With ``other_items="bucket"`` all other items count as one more,
+    whose share the student takes from the whole catalogue; the teacher's share of it is what its log-probabilities
+    leave, or ``other_share`` where the scores don't say.
 
     Args:
         temperature: divides both models' scores; the value is multiplied by its square, so that gradients keep their
             size.
         teacher_temperature: divides the teacher's instead; needed for scores whose scale means nothing.
         top_k: length of the list; None takes what the store has.
-        rest: what becomes of the other items.
-        rest_share: the teacher's probability of all other items together, for ``bucket``.
+        other_items: treatment of the items that aren't on the list.
+        other_share: the teacher's probability of all other items together, for ``bucket``.
         target: ``scores``, or ``ranks``: the teacher's probabilities fall with ``exp(-rank / decay)``, rank from 0.
         decay: of ``ranks``.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(
-        self,
-        temperature: float = 1.0,
-        teacher_temperature: float | None = None,
-        top_k: int | None = None,
-        rest: Literal["renormalised", "bucket"] = "renormalised",
-        rest_share: float | None = None,
-        target: Literal["scores", "ranks"] = "scores",
-        decay: float = 10.0,
-        weight: float = 1.0,
+        self, temperature: float = 1.0, teacher_temperature: float | None = None, top_k: int | None = None,
+        other_items: Literal["renormalised", "bucket"] = "renormalised", other_share: float | None = None,
+        target: Literal["scores", "ranks"] = "scores", decay: float = 10.0, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         for name, value in (("temperature", temperature), ("teacher_temperature", teacher_temperature or 1.0),
                             ("top_k", top_k or 1), ("decay", decay)):  # fmt: skip
             if not value > 0:
                 raise DeshiError(f"ListwiseKL got {name}={value}, expected a positive number.")
-        if rest_share is not None and not 0 <= rest_share < 1:
-            raise DeshiError(f"ListwiseKL got rest_share={rest_share}, expected a probability in [0, 1).")
+        if other_share is not None and not 0 <= other_share < 1:
+            raise DeshiError(f"ListwiseKL got other_share={other_share}, expected a probability in [0, 1).")
         self.temperature = temperature
         self.teacher_temperature = teacher_temperature
         self.top_k = top_k
-        self.rest = rest
-        self.rest_share = rest_share
+        self.other_items = other_items
+        self.other_share = other_share
         self.target = target
         self.decay = decay
 
     def prepare(self, context: Context) -> None:
         """Refuse scores that give no distribution."""
-        if self.target == "scores" and context.kind in ("score", "reciprocal_rank") and not self.teacher_temperature:
+        if self.target == "scores" and not context.score_kind.is_calibrated and not self.teacher_temperature:
             raise DeshiError(
-                f"The teacher's scores are of the kind {context.kind!r}: only their order has a meaning, so that there "
-                "is no distribution to learn. Set target=ranks, or teacher_temperature to a value that you have chosen "
-                "on validation; or write the soft labels from an ensemble with teacher.scale=log_softmax."
+                f"The teacher's scores are of the kind {context.score_kind.value!r}: only their order has a meaning, "
+                "so that there is no distribution to learn. Set target=ranks, or teacher_temperature to a value "
+                "chosen on validation; or write the soft labels from an ensemble with teacher.scale=log_softmax."
             )
-        if self.rest == "bucket" and self.target == "scores" and self.rest_share is None:
+        if self.other_items == "bucket" and self.target == "scores" and self.other_share is None:
             tempered = (self.teacher_temperature or self.temperature) != 1.0
-            if context.kind not in ("log_probability", "probability") or tempered:
+            if context.score_kind not in (ScoreKind.LOG_PROBABILITY, ScoreKind.PROBABILITY) or tempered:
                 raise DeshiError(
-                    "rest=bucket needs to know what the teacher leaves to all other items: write the soft labels with "
-                    "normalise=true and keep the temperature 1, or set rest_share, or rest=renormalised."
+                    "other_items=bucket needs to know what the teacher leaves to all other items: write the "
+                    "soft labels with normalise=true and keep the temperature 1, or set other_share, or "
+                    "other_items=renormalised."
                 )
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
-        signal = chunk.signal if self.top_k is None else chunk.signal.top(self.top_k)
-        listed = signal.items != PAD
-        aim = self._teacher(signal.scores, listed, signal.kind)
-        scores = chunk.at(signal.items) / self.temperature
-        hidden = torch.full_like(scores, -torch.inf)
-        inside = torch.where(listed, scores, hidden).logsumexp(1)
+        labels = chunk.soft_labels.top(self.top_k)
+        listed, teacher = labels.listed, self._teacher(labels)
+        scores = chunk.scores_of(labels.items) / self.temperature
+        list_logsumexp = torch.where(listed, scores, torch.full_like(scores, -torch.inf)).logsumexp(1)
         scale = self.temperature**2
-        if self.rest == "renormalised":
-            return _divergence(aim, scores - inside[:, None], listed) * scale
-        share = self._rest(signal.scores, listed, signal.kind)
-        everything = chunk.logsumexp(self.temperature)
-        listed_part = _divergence(aim * (1 - share)[:, None], scores - everything[:, None], listed)
+        if self.other_items == "renormalised":
+            return list_divergence(teacher, scores - list_logsumexp[:, None], listed) * scale
+        # KL over the list's items and one bucket for all others: both distributions are over the whole catalogue
+        teacher_bucket = self._bucket(labels)
+        logsumexp = chunk.logsumexp(self.temperature)
+        list_part = list_divergence(teacher * (1 - teacher_bucket)[:, None], scores - logsumexp[:, None], listed)
         # log(1 - exp(x)) loses its digits near 0, where the list holds nearly everything: bounded there
-        left = torch.log1p(-(inside - everything).exp().clamp(max=1 - 1e-6))
-        return (listed_part + torch.xlogy(share, share) - share * left) * scale
+        log_bucket = torch.log1p(-(list_logsumexp - logsumexp).exp().clamp(max=1 - 1e-6))
+        return (list_part + torch.xlogy(teacher_bucket, teacher_bucket) - teacher_bucket * log_bucket) * scale
 
-    def _teacher(self, scores: Tensor, listed: Tensor, kind: str) -> Tensor:
+    def _teacher(self, labels: SoftLabelBatch) -> Tensor:
         """The teacher's distribution over its list: ``(C, K)``, 0 where there is no item."""
         if self.target == "ranks":
-            places = torch.arange(scores.shape[1], device=scores.device, dtype=scores.dtype)
-            logits = (-places / self.decay).expand_as(scores)
+            ranks = torch.arange(labels.items.shape[1], device=labels.items.device, dtype=labels.scores.dtype)
+            logits = (-ranks / self.decay).expand_as(labels.scores)
         else:
-            logits = scores.clamp(min=1e-12).log() if kind == "probability" else scores
-            logits = logits / (self.teacher_temperature or self.temperature)
-        return logits.masked_fill(~listed, -torch.inf).softmax(1)
+            logits = labels.log_scores / (self.teacher_temperature or self.temperature)
+        return logits.masked_fill(~labels.listed, -torch.inf).softmax(1)
 
-    def _rest(self, scores: Tensor, listed: Tensor, kind: str) -> Tensor:
+    def _bucket(self, labels: SoftLabelBatch) -> Tensor:
         """The teacher's probability ``(C,)`` of all items that aren't on its list."""
-        if self.rest_share is not None or self.target == "ranks":
-            return scores.new_full((len(scores),), self.rest_share or 0.0)
-        known = scores if kind == "probability" else scores.exp()
-        return (1 - known.masked_fill(~listed, 0.0).sum(1)).clamp(0.0, 1.0)
-
-
-def _divergence(aim: Tensor, found: Tensor, listed: Tensor) -> Tensor:
-    """``sum_k aim * (log aim - found)`` over the listed items: ``(C, K)`` -> ``(C,)``."""
-    return (torch.xlogy(aim, aim) - aim * found.masked_fill(~listed, 0.0)).sum(1)
+        if self.other_share is not None or self.target == "ranks":
+            return labels.scores.new_full((len(labels),), self.other_share or 0.0)
+        is_probability = labels.score_kind is ScoreKind.PROBABILITY
+        probabilities = labels.scores if is_probability else labels.scores.exp()
+        return (1 - probabilities.masked_fill(~labels.listed, 0.0).sum(1)).clamp(0.0, 1.0)

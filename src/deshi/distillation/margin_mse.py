@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from deshi.distillation.chunk import Chunk
-from deshi.distillation.list_losses import SCALED, check_positive, listed_mean, log_scores, top
+from deshi.distillation.list_losses import check_positive, listed_mean
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import ScoreTerm
 
 
@@ -21,11 +21,10 @@ class MarginMSE(ScoreTerm):
     Args:
         top_k: length of the teacher's list; None takes what the store has.
         scale: factor of the teacher's scores.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
-    kinds = SCALED
+    needs_calibrated_scores = True
 
     def __init__(
         self,
@@ -38,10 +37,11 @@ class MarginMSE(ScoreTerm):
         check_positive("MarginMSE", top_k=top_k, scale=scale)
         self.top_k, self.scale = top_k, scale
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
-        items, listed = top(chunk.signal, self.top_k)
-        gap = chunk.at(items) - self.scale * log_scores(chunk.signal)[:, : items.shape[1]]
+        labels = chunk.soft_labels.top(self.top_k)
+        items, listed = labels.items, labels.listed
+        difference = chunk.scores_of(items) - self.scale * labels.log_scores
         count = listed.sum(1)
-        spread = listed_mean((gap - listed_mean(gap, listed)[:, None]).square(), listed)
-        return 2 * spread * count / (count - 1).clamp(min=1)
+        variance = listed_mean((difference - listed_mean(difference, listed)[:, None]).square(), listed)
+        return 2 * variance * count / (count - 1).clamp(min=1)

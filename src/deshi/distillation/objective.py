@@ -1,125 +1,139 @@
-"""What a distilled student is trained on: its own loss on what really came next, and terms on what the teacher says."""
+"""The objective of a training: the loss on the true next items, alone or with distillation terms on soft labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from deshi.distillation.fused import Pass, fused_pass
-from deshi.distillation.soft_label_batches import Lists, Signal
+from deshi.distillation.score_terms import SoftmaxWithTerms
+from deshi.distillation.soft_label_batches import SoftLabelBatch, SoftLabelLists
 from deshi.distillation.term import HiddenTerm, ScoreTerm, Term
-from deshi.losses.negatives import RandomStream
-from deshi.losses.softmax import Softmax, chunk_for
-from deshi.models.base import Student
+from deshi.losses.base import Loss
+from deshi.losses.fused_pass import chunk_for, fused_pass, product_dtype
+from deshi.losses.random_stream import RandomStream
+from deshi.models.base import Recommender, SequentialRecommender
 from deshi.types import PAD, Batch, DeshiError
 
 
-class Distillation(RandomStream):
-    """A student's loss with distillation terms, a named and weighted list.
-
-    The full softmax and all terms over scores share one pass over the catalogue; another loss is computed apart.
-    A row of the teacher that is missing is not distilled, whatever its position's target.
+class Objective(nn.Module):
+    """What a network is trained on: ``loss, logs = objective(network, batch)``.
 
     Args:
-        loss: the student's own, called as ``loss(hidden (P, D), table (N, D), targets (P,))``.
-        terms: by name, each prepared.
-        lists: what the teacher says.
-        hard_loss_weight: weight of ``loss``.
+        loss: the hard loss, on the true next items.
 
-    Attributes:
-        values: the latest batch's mean of the loss (``loss``) and of each term, before their weights, as far as the
-            batch had something for them.
+    Raises:
+        DeshiError: for something else than a :class:`~deshi.losses.base.Loss`.
     """
 
-    def __init__(self, loss: nn.Module, terms: Mapping[str, Term], lists: Lists, hard_loss_weight: float = 1.0) -> None:
+    def __init__(self, loss: Loss) -> None:
         super().__init__()
-        if not hard_loss_weight >= 0:
-            raise DeshiError(f"The weight of the student's own loss is {hard_loss_weight}, expected 0 or more.")
-        wrong = {name: type(term).__name__ for name, term in terms.items() if not isinstance(term, Term)}
-        if wrong:
-            raise DeshiError(f"The distillation's terms {wrong} are no terms, see deshi.distillation.term.")
+        if not isinstance(loss, Loss):
+            raise DeshiError(f"The loss is a {type(loss).__name__}, expected a subclass of deshi.losses.Loss.")
         self.loss = loss
-        self.terms = nn.ModuleDict(terms)
-        self.hard_loss_weight = hard_loss_weight
-        self.lists = lists
-        self.progress = 0.0
-        self.values: dict[str, float] = {}
-        self._covered = torch.from_numpy(lists.covered)
-        self._on_scores = {name: term for name, term in terms.items() if isinstance(term, ScoreTerm)}
-        self._on_hidden = {name: term for name, term in terms.items() if isinstance(term, HiddenTerm)}
-
-    def reseed(self, seed: list[int]) -> None:
-        """Start all random numbers anew; called before every epoch."""
-        super().reseed(seed)
-        inner = getattr(getattr(self, "loss", None), "reseed", None)
-        if callable(inner):
-            inner([*seed, 1])
-        for number, term in enumerate(getattr(self, "terms", {}).values()):
-            for module in term.modules():
-                if isinstance(module, RandomStream):
-                    module.reseed([*seed, 2, number])
 
     def set_counts(self, counts: Tensor) -> None:
-        """Pass the training counts on to a loss that samples by them."""
-        take = getattr(self.loss, "set_counts", None)
-        if callable(take):
-            take(counts)
+        """Receive ``counts`` ``(N,)``, how often each item is a training target, before training."""
+        self.loss.set_counts(counts)
 
-    def training_loss(self, student: Student, batch: Batch) -> Tensor:
-        """The weighted sum over a batch, a scalar.
+    def start_epoch(self, seed: list[int], progress: float) -> None:
+        """Restart all random draws from ``seed`` after a share ``progress`` of the training, from 0 to 1."""
+        self.loss.reseed(seed)
 
-        Args:
-            student: what is trained.
-            batch: histories; ``rows`` say which lists belong to their positions.
+    def forward(self, network: Recommender, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch, a scalar, and its parts by name (none but the loss itself here)."""
+        return network.training_loss(batch, self.loss), {}
+
+
+class Distillation(Objective):
+    """The hard loss with distillation terms, a named and weighted list.
+
+    The full softmax and all terms over scores share one pass over the catalogue; another loss is computed apart.
+    A position whose row has no soft label isn't distilled, whether it has a target or not.
+
+    Args:
+        loss: the hard loss.
+        terms: by name, each prepared.
+        soft_labels: the teacher's lists.
+        hard_loss_weight: weight of ``loss``.
+    """
+
+    def __init__(
+        self, loss: Loss, terms: Mapping[str, Term], soft_labels: SoftLabelLists, hard_loss_weight: float = 1.0
+    ) -> None:
+        super().__init__(loss)
+        if not hard_loss_weight >= 0:
+            raise DeshiError(f"distill.hard_loss_weight is {hard_loss_weight}, expected 0 or more.")
+        wrong = {name: type(term).__name__ for name, term in terms.items() if not isinstance(term, Term)}
+        if wrong:
+            raise DeshiError(f"distill.terms has {wrong}, expected subclasses of deshi.distillation.term.Term.")
+        self.terms = nn.ModuleDict(terms)
+        self.hard_loss_weight = hard_loss_weight
+        self.soft_labels = soft_labels
+        self.random = RandomStream()
+        self._progress = 0.0
+        self._covered = torch.from_numpy(soft_labels.covered)
+        self._score_terms = {name: term for name, term in terms.items() if isinstance(term, ScoreTerm)}
+        self._hidden_terms = {name: term for name, term in terms.items() if isinstance(term, HiddenTerm)}
+
+    def start_epoch(self, seed: list[int], progress: float) -> None:
+        """See :meth:`Objective.start_epoch`; the terms' weights follow ``progress``."""
+        self._progress = progress
+        self.random.reseed(seed)
+        self.loss.reseed([*seed, 1])
+        for number, term in enumerate(self.terms.values()):
+            cast(Term, term).reseed([*seed, 2, number])
+
+    def forward(self, network: Recommender, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum over a batch, a scalar, and the means of the loss and of each term before their weights.
+
+        A part that the batch has no positions for isn't among the means.
         """
-        hidden, table = student(batch.items, batch.lengths), student.item_table()
-        taught = self._taught(batch.rows)
-        told = (batch.targets != PAD) & ~taught
-        states = torch.cat([hidden[taught], hidden[told]])  # distilled positions first
-        targets = torch.cat([batch.targets[taught], batch.targets[told]])
-        signal = self.lists.at(batch.rows[taught])
-        total = states[:0].float().sum()  # 0 with gradients, should there be nothing to learn
-        fused = isinstance(self.loss, Softmax)
-        self.values = {}
-        if len(states) and (fused or self._on_scores):
-            work = self._pass(states, targets, signal, fused, len(table))
-            value, means = fused_pass(states, table, work)
-            total = total + value
-            names = ["loss", *(self._on_scores if len(signal.items) else ())]
-            found = zip(names, means.tolist(), strict=False)
-            self.values = {name: mean for name, mean in found if name != "loss" or work.weights[0]}
-        if not fused:
-            total = total + self._apart(states, table, targets)
-        for name, term in self._on_hidden.items() if len(signal.items) else ():
-            mean = term(states[: len(signal.items)], table, signal).mean()
-            self.values[name] = float(mean.detach())
-            total = total + term.weight_at(self.progress) * mean
-        return total
+        assert isinstance(network, SequentialRecommender)
+        hidden, table = network(batch.items, batch.lengths), network.item_table()
+        has_soft_label = self._has_soft_label(batch.rows)
+        has_target_only = (batch.targets != PAD) & ~has_soft_label
+        states = torch.cat([hidden[has_soft_label], hidden[has_target_only]])  # distilled positions first
+        targets = torch.cat([batch.targets[has_soft_label], batch.targets[has_target_only]])
+        labels = self.soft_labels.at(batch.rows[has_soft_label])
+        total, logs = states[:0].float().sum(), dict[str, float]()  # 0 with gradients, should a batch have no position
+        if len(states) and (self.loss.is_full_softmax or self._score_terms):
+            total = total + self._fused(states, table, targets, labels, logs)
+        if not self.loss.is_full_softmax:
+            total = total + self._separate_loss(states, table, targets, logs)
+        for name, term in self._hidden_terms.items() if len(labels) else ():
+            mean = term(states[: len(labels)], table, labels).mean()
+            logs[name] = float(mean.detach())
+            total = total + term.weight_at(self._progress) * mean
+        return total, logs
 
-    def _taught(self, rows: Tensor) -> Tensor:
+    def _has_soft_label(self, rows: Tensor) -> Tensor:
         """``(B, L)`` whether the position has a list to learn."""
         if self._covered.device != rows.device:
             self._covered = self._covered.to(rows.device)
         return self._covered[rows.clamp(min=0)] & (rows != PAD)
 
-    def _pass(self, states: Tensor, targets: Tensor, signal: Signal, fused: bool, n_items: int) -> Pass:
-        fast = torch.is_autocast_enabled(states.device.type)
-        dtype = torch.get_autocast_dtype(states.device.type) if fast else torch.float32
-        weights = [
-            self.hard_loss_weight if fused else 0.0,
-            *(t.weight_at(self.progress) for t in self._on_scores.values()),
-        ]
-        chunk = getattr(self.loss, "chunk", None) or chunk_for(n_items)
-        terms = list(self._on_scores.values())
-        return Pass(targets, signal, terms, weights, chunk, dtype, self.generator(states.device))
+    def _fused(
+        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, logs: dict[str, float]
+    ) -> Tensor:
+        """The full softmax, if that is the loss, and the terms over scores."""
+        hard = self.hard_loss_weight if self.loss.is_full_softmax else 0.0
+        weights = [hard, *(term.weight_at(self._progress) for term in self._score_terms.values())]
+        chunk, generator = self.loss.chunk or chunk_for(len(table)), self.random.generator(states.device)
+        loss = SoftmaxWithTerms(targets, labels, list(self._score_terms.values()), weights, chunk, generator)
+        total, sums = fused_pass(states, table, loss, product_dtype(states.device))
+        means = dict(zip(["loss", *self._score_terms], loss.means(sums), strict=True))
+        computed = [*(["loss"] if hard else []), *(self._score_terms if len(labels) else [])]
+        logs.update({name: means[name] for name in computed})
+        return total
 
-    def _apart(self, states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def _separate_loss(self, states: Tensor, table: Tensor, targets: Tensor, logs: dict[str, float]) -> Tensor:
         """A loss that isn't the full softmax, over the positions that have a target."""
-        real = targets != PAD
-        if not self.hard_loss_weight or not bool(real.any()):
+        has_target = targets != PAD
+        if not self.hard_loss_weight or not bool(has_target.any()):
             return states.new_zeros((), dtype=torch.float32)
-        value: Tensor = self.loss(states[real], table, targets[real])
-        self.values["loss"] = float(value.detach())
+        value: Tensor = self.loss(states[has_target], table, targets[has_target])
+        logs["loss"] = float(value.detach())
         return value * self.hard_loss_weight

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deshi.distillation.chunk import Chunk
-from deshi.distillation.list_losses import check_positive, place_weights, top
+from deshi.distillation.list_losses import check_positive, rank_weights
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import ScoreTerm
 
 
@@ -25,34 +25,29 @@ class RD(ScoreTerm):
         decay: the paper's lambda.
         mu: sharpness of the ranking discrepancy; None weighs by position alone.
         samples: items drawn to estimate the student's ranks.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(
-        self,
-        top_k: int = 10,
-        decay: float = 1.0,
-        mu: float | None = 0.1,
-        samples: int = 100,
-        weight: float = 1.0,
+        self, top_k: int = 10, decay: float = 1.0, mu: float | None = 0.1, samples: int = 100, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("RD", top_k=top_k, decay=decay, mu=mu, samples=samples)
         self.top_k, self.decay, self.mu, self.samples = top_k, decay, mu, samples
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
-        items, listed = top(chunk.signal, self.top_k)
-        scores = chunk.at(items)
-        weights = place_weights(listed, self.decay)
+        labels = chunk.soft_labels.top(self.top_k)
+        items, listed = labels.items, labels.listed
+        scores = chunk.scores_of(items)
+        weights = rank_weights(listed, self.decay)
         if self.mu is not None:
-            places = torch.arange(1, items.shape[1] + 1, device=items.device)
-            weights = weights * torch.tanh((self.mu * (self._ranks(chunk, scores.detach()) - places)).clamp(min=0.0))
+            ranks = torch.arange(1, items.shape[1] + 1, device=items.device)
+            weights = weights * torch.tanh((self.mu * (self._ranks(chunk, scores.detach()) - ranks)).clamp(min=0.0))
         return (weights * F.softplus(-scores)).sum(1)
 
-    def _ranks(self, chunk: Chunk, scores: Tensor) -> Tensor:
+    def _ranks(self, chunk: ScoreChunk, scores: Tensor) -> Tensor:
         """The student's estimated ranks ``(C, K)``, 1 for the best, of items with ``scores`` ``(C, K)``."""
         shape, device = (len(chunk), self.samples), scores.device
         drawn = torch.randint(chunk.n_items, shape, generator=chunk.generator, device=device)

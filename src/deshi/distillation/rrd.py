@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.distillation.chunk import Chunk
-from deshi.distillation.list_losses import check_positive, draw_outside, listed_mean, top
+from deshi.distillation.list_losses import check_positive, draw_outside, listed_mean
+from deshi.distillation.score_chunk import ScoreChunk
 from deshi.distillation.term import ScoreTerm
 from deshi.types import PAD
 
@@ -29,48 +29,43 @@ class RRD(ScoreTerm):
         top_k: length of the list that is drawn from; None takes what the store has.
         interesting: number of items drawn from the list; None takes the whole list.
         uninteresting: number of items drawn from outside of it.
-        decay: of the probability by rank, in places.
-        weight: see :class:`deshi.distillation.term.Term`.
-        final_weight: see :class:`deshi.distillation.term.Term`.
+        decay: of the probability by rank.
+        weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
     def __init__(
-        self,
-        top_k: int | None = None,
-        interesting: int | None = 40,
-        uninteresting: int = 40,
-        decay: float = 10.0,
-        weight: float = 1.0,
-        final_weight: float | None = None,
-    ) -> None:
+        self, top_k: int | None = None, interesting: int | None = 40, uninteresting: int = 40, decay: float = 10.0,
+        weight: float = 1.0, final_weight: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("RRD", top_k=top_k, interesting=interesting, uninteresting=uninteresting, decay=decay)
         self.top_k, self.interesting, self.uninteresting, self.decay = top_k, interesting, uninteresting, decay
 
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """See :class:`~deshi.distillation.term.ScoreTerm`."""
-        items, _ = top(chunk.signal, self.top_k)
-        others = draw_outside(chunk, items, self.uninteresting)
+        items = chunk.soft_labels.top(self.top_k).items
+        outside = draw_outside(chunk, items, self.uninteresting)
         items = self._drawn(chunk, items)
-        listed = items != PAD
-        scores = chunk.at(torch.cat([items, others], 1))
+        listed, width = items != PAD, items.shape[1]
+        scores = chunk.scores_of(torch.cat([items, outside], 1))
         # in double precision, so that sums over the list's end don't vanish beside its beginning
-        known = torch.cat([listed, others != PAD], 1)
-        shifted = scores.double().masked_fill(~known, -torch.inf)
+        present = torch.cat([listed, outside != PAD], 1)
+        shifted = scores.double().masked_fill(~present, -torch.inf)
         shifted = shifted - shifted.detach().amax(1, keepdim=True)
         powers = shifted.exp()
-        rest = powers[:, items.shape[1] :].sum(1, keepdim=True)
-        below = powers[:, : items.shape[1]].flip(1).cumsum(1).flip(1) + rest
-        losses = below.clamp(min=1e-300).log() - shifted[:, : items.shape[1]].masked_fill(~listed, 0.0)
+        # denominators of the Plackett-Luce model: all listed items from k on, and all items from outside
+        outside_sum = powers[:, width:].sum(1, keepdim=True)
+        denominators = powers[:, :width].flip(1).cumsum(1).flip(1) + outside_sum
+        losses = denominators.clamp(min=1e-300).log() - shifted[:, :width].masked_fill(~listed, 0.0)
         return listed_mean(losses, listed).float()
 
-    def _drawn(self, chunk: Chunk, items: Tensor) -> Tensor:
+    def _drawn(self, chunk: ScoreChunk, items: Tensor) -> Tensor:
         """The interesting items, best first, ``PAD`` at the end."""
         if self.interesting is None or self.interesting >= items.shape[1]:
             return items
         noise = torch.empty(items.shape, device=items.device).exponential_(generator=chunk.generator)
-        places = torch.arange(items.shape[1], device=items.device)
+        ranks = torch.arange(items.shape[1], device=items.device)
         # the largest of p / Exp(1) are a draw without replacement (Efraimidis & Spirakis 2006)
-        keys = (-places / self.decay - noise.log()).masked_fill(items == PAD, -torch.inf)
+        keys = (-ranks / self.decay - noise.log()).masked_fill(items == PAD, -torch.inf)
         chosen = keys.topk(self.interesting, sorted=False).indices.sort(1).values
         return items.gather(1, chosen)

@@ -1,8 +1,7 @@
-"""Selection strategies: which positions are distilled, chosen before training by what a teacher's answer may be worth.
+"""Selection strategies: the choice of the positions that are distilled, made once before training.
 
-A strategy is static: it looks at the rows once and marks those within its budget, a share of them. Strategies that look
-at the data or at a plain student can choose which answers to ask a teacher for; those that look at the teacher's
-answers choose among answers that are there.
+A strategy marks a share of the rows, its budget. Strategies that read the data or a plain student can choose the rows
+that a teacher labels; those that read soft labels choose among existing ones.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.arrays import Float32s
-from deshi.distillation.selection_inputs import Evidence
+from deshi.distillation.selection_inputs import SelectionInputs
 from deshi.types import DeshiError
 
 
@@ -22,14 +21,14 @@ class SelectionStrategy(ABC):
     """Chooses rows within a budget.
 
     Args:
-        share: the budget, a share above 0 and up to 1 of the rows that there are to choose from.
+        share: the budget, a share above 0 and up to 1 of the rows to choose from.
 
     Attributes:
         student: the finished run whose student is looked at; None for strategies that need none.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What the strategy looks at besides the data: ``student``, ``teacher``."""
+    """Inputs besides the data: ``student``, ``teacher``."""
 
     def __init__(self, share: float) -> None:
         if not 0 < share <= 1:
@@ -37,17 +36,17 @@ class SelectionStrategy(ABC):
         self.share = share
         self.student: str | None = None
 
-    def budget(self, evidence: Evidence) -> int:
+    def budget(self, inputs: SelectionInputs) -> int:
         """The number of rows that may be chosen, at least 1."""
-        return max(1, round(self.share * len(evidence)))
+        return max(1, round(self.share * len(inputs)))
 
     @abstractmethod
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """``(R,)`` over all events of the histories: true at the chosen ones of ``evidence.rows``.
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
+        """``(R,)`` over all events of the histories: true at the chosen ones of ``inputs.rows``.
 
         Args:
-            evidence: the rows, and what is known of them.
-            generator: for everything that is drawn.
+            inputs: the rows with their statistics.
+            generator: source of all draws.
         """
 
 
@@ -57,21 +56,21 @@ class All(SelectionStrategy):
     def __init__(self) -> None:
         super().__init__(1.0)
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        return evidence.mark(np.arange(len(evidence)))
+        return inputs.mark(np.arange(len(inputs)))
 
 
 class Random(SelectionStrategy):
-    """Rows drawn at random: what every other strategy must beat.
+    """Rows drawn at random: the baseline of every other strategy.
 
     Args:
         share: see :class:`SelectionStrategy`.
     """
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        return evidence.mark(generator.choice(len(evidence), self.budget(evidence), replace=False))
+        return inputs.mark(generator.choice(len(inputs), self.budget(inputs), replace=False))
 
 
 class Ranked(SelectionStrategy):
@@ -87,14 +86,14 @@ class Ranked(SelectionStrategy):
         self.lowest = lowest
 
     @abstractmethod
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """``(M,)`` of the rows."""
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        values = self.values(evidence)
+        values = self.values(inputs)
         order = np.lexsort((generator.permutation(len(values)), values if self.lowest else -values))
-        return evidence.mark(order[: self.budget(evidence)])
+        return inputs.mark(order[: self.budget(inputs)])
 
 
 class Confidence(Ranked):
@@ -117,38 +116,18 @@ class Confidence(Ranked):
         super().__init__(share, lowest)
         self.measure = measure
 
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.confidence if self.measure == "probability" else -evidence.teacher_entropy
+        return inputs.confidence if self.measure == "probability" else -inputs.teacher_entropy
 
 
-class Disagreement(Ranked):
-    """Where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
+class RankedByStudent(Ranked):
+    """The rows of the highest values of a plain student.
 
     Args:
         share: see :class:`SelectionStrategy`.
         student: a finished run of the plain student.
-        lowest: where they agree best.
-    """
-
-    needs = frozenset({"student", "teacher"})
-
-    def __init__(self, share: float, student: str, lowest: bool = False) -> None:
-        super().__init__(share, lowest)
-        self.student = student
-
-    def values(self, evidence: Evidence) -> Float32s:
-        """See :meth:`Ranked.values`."""
-        return evidence.divergence
-
-
-class GroundTruthError(Ranked):
-    """Where a plain student is most wrong: its loss of the item that really came next.
-
-    Args:
-        share: see :class:`SelectionStrategy`.
-        student: a finished run of the plain student.
-        lowest: where it is right.
+        lowest: take the lowest instead.
     """
 
     needs = frozenset({"student"})
@@ -157,12 +136,32 @@ class GroundTruthError(Ranked):
         super().__init__(share, lowest)
         self.student = student
 
-    def values(self, evidence: Evidence) -> Float32s:
+
+class Disagreement(RankedByStudent):
+    """Where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
+
+    Args: see :class:`RankedByStudent`; ``lowest`` takes the rows where they agree best.
+    """
+
+    needs = frozenset({"student", "teacher"})
+
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.judged.loss
+        return inputs.divergence
 
 
-class Uncertainty(Ranked):
+class GroundTruthError(RankedByStudent):
+    """Where a plain student is most wrong: its loss of the item that really came next.
+
+    Args: see :class:`RankedByStudent`; ``lowest`` takes the rows where it is right.
+    """
+
+    def values(self, inputs: SelectionInputs) -> Float32s:
+        """See :meth:`Ranked.values`."""
+        return inputs.student_stats.loss
+
+
+class Uncertainty(RankedByStudent):
     """Where a plain student is least sure, whatever came next.
 
     Uncertainty sampling (Lewis & Gale, SIGIR 1994, arXiv cmp-lg/9407020); margins as Scheffer et al. (2001) have them.
@@ -174,18 +173,15 @@ class Uncertainty(Ranked):
         lowest: where it is surest.
     """
 
-    needs = frozenset({"student"})
-
     def __init__(
         self, share: float, student: str, measure: Literal["entropy", "margin"] = "entropy", lowest: bool = False
     ) -> None:
-        super().__init__(share, lowest)
-        self.student = student
+        super().__init__(share, student, lowest)
         self.measure = measure
 
-    def values(self, evidence: Evidence) -> Float32s:
+    def values(self, inputs: SelectionInputs) -> Float32s:
         """See :meth:`Ranked.values`."""
-        return evidence.judged.entropy if self.measure == "entropy" else -evidence.judged.margin
+        return inputs.student_stats.entropy if self.measure == "entropy" else -inputs.student_stats.margin
 
 
 class Coreset(SelectionStrategy):
@@ -211,16 +207,17 @@ class Coreset(SelectionStrategy):
         self.student = student
         self.part = part
 
-    def choose(self, evidence: Evidence, generator: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, inputs: SelectionInputs, generator: np.random.Generator) -> NDArray[np.bool_]:
         """See :meth:`SelectionStrategy.choose`."""
-        budget, total = self.budget(evidence), len(evidence)
+        budget, total = self.budget(inputs), len(inputs)
+        # parts of equal size in random order; cumulative rounding shares the budget among them exactly
         edges = np.linspace(0, total, -(-total // self.part) + 1).astype(np.int64)
         counts = np.diff(np.round(edges * (budget / total)).astype(np.int64))
-        dealt, chosen = generator.permutation(total), []
+        shuffled, chosen = generator.permutation(total), []
         for begin, end, count in zip(edges, edges[1:], counts, strict=False):
-            members = dealt[begin:end]
-            chosen.append(members[k_center(evidence.hidden[members], int(count), generator)])
-        return evidence.mark(np.concatenate(chosen))
+            members = shuffled[begin:end]
+            chosen.append(members[k_center(inputs.hidden[members], int(count), generator)])
+        return inputs.mark(np.concatenate(chosen))
 
 
 def k_center(points: Float32s, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -228,18 +225,19 @@ def k_center(points: Float32s, count: int, generator: np.random.Generator) -> ND
 
     Args:
         points: ``(M, D)``.
-        count: how many to choose, 0 to ``M``.
+        count: number of points to choose, 0 to ``M``.
         generator: draws the first.
 
     Returns:
-        ``(count,)`` places, in the order of choice, each once.
+        ``(count,)`` indices of points, in the order of choice, each once.
     """
     chosen = np.empty(count, dtype=np.int64)
     norms = np.einsum("md,md->m", points, points)
-    nearest = np.full(len(points), np.inf, dtype=np.float32)
+    nearest = np.full(len(points), np.inf, dtype=np.float32)  # squared distance of each point to the nearest center
     for number in range(count):
-        place = int(nearest.argmax()) if number else int(generator.integers(len(points)))
-        chosen[number] = place
-        np.minimum(nearest, norms - 2 * (points @ points[place]) + norms[place], out=nearest)
-        nearest[place] = -np.inf  # never again, not even where points coincide
+        center = int(nearest.argmax()) if number else int(generator.integers(len(points)))
+        chosen[number] = center
+        # ||x - c||^2 = ||x||^2 - 2 x.c + ||c||^2
+        np.minimum(nearest, norms - 2 * (points @ points[center]) + norms[center], out=nearest)
+        nearest[center] = -np.inf  # never again, not even where points coincide
     return chosen

@@ -1,4 +1,4 @@
-"""What a teacher says at the positions of a batch, taken from soft-label stores."""
+"""A teacher's soft labels at the positions of a batch, read from one or several stores."""
 
 from __future__ import annotations
 
@@ -11,42 +11,50 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.soft_labels.store import SoftLabels
-from deshi.types import PAD, DeshiError, check_shape
+from deshi.types import PAD, DeshiError, ScoreKind, check_shape
 
 
 @dataclass(frozen=True)
-class Signal:
+class SoftLabelBatch:
     """A teacher's lists at positions.
 
     Attributes:
         items: ``(P, K)`` int64, best first, ``PAD`` where a list ends; a row of ``PAD`` is not distilled.
         scores: ``(P, K)`` float32, falling along a row, 0 where the item is ``PAD``.
-        kind: what the scores are, one of :data:`deshi.soft_labels.manifest.SCORE_KINDS`.
+        score_kind: meaning of the scores.
     """
 
     items: Tensor
     scores: Tensor
-    kind: str = "logit"
+    score_kind: ScoreKind = ScoreKind.LOGIT
 
     def __post_init__(self) -> None:
-        check_shape("Signal.items", self.items, ("P", "K"))
-        check_shape("Signal.scores", self.scores, tuple(self.items.shape))
+        check_shape("SoftLabelBatch.items", self.items, ("P", "K"))
+        check_shape("SoftLabelBatch.scores", self.scores, tuple(self.items.shape))
 
-    def part(self, rows: slice | Tensor) -> Signal:
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, rows: slice | Tensor) -> SoftLabelBatch:
         """The lists of some positions."""
-        return Signal(self.items[rows], self.scores[rows], self.kind)
+        return SoftLabelBatch(self.items[rows], self.scores[rows], self.score_kind)
 
-    def top(self, k: int) -> Signal:
-        """The first ``k`` of every list."""
-        return Signal(self.items[:, :k], self.scores[:, :k], self.kind)
+    def top(self, k: int | None) -> SoftLabelBatch:
+        """The first ``k`` of every list, or whole lists for None."""
+        return SoftLabelBatch(self.items[:, :k], self.scores[:, :k], self.score_kind)
 
     @property
-    def covered(self) -> Tensor:
-        """``(P,)`` bool, whether the teacher said anything there."""
-        return self.items[:, 0] != PAD
+    def listed(self) -> Tensor:
+        """``(P, K)`` bool, False after a list's end."""
+        return self.items != PAD
+
+    @property
+    def log_scores(self) -> Tensor:
+        """The scores ``(P, K)``, probabilities as logarithms."""
+        return self.scores.clamp(min=1e-12).log() if self.score_kind is ScoreKind.PROBABILITY else self.scores
 
 
-class Lists:
+class SoftLabelLists:
     """The lists of one or several stores behind one row number.
 
     The first rows are the events of the bundle; the rows of each store of augmented histories follow in the order in
@@ -65,44 +73,43 @@ class Lists:
     def __init__(
         self, n_rows: int, stores: Sequence[SoftLabels], k: int | None = None, chosen: NDArray[np.bool_] | None = None
     ) -> None:
-        own = [store for store in stores if not store.augmented]
-        kinds = sorted({str(store.manifest["score_kind"]) for store in stores})
-        if not stores or len(own) > 1 or len(kinds) > 1:
+        plain = sum(not store.augmented for store in stores)
+        kinds = sorted({str(store.score_kind) for store in stores})
+        if not stores or plain > 1 or len(kinds) > 1:
             raise DeshiError(
-                f"Got {len(stores)} soft-label stores, {len(own)} of them about the data's own histories, with scores "
+                f"Got {len(stores)} soft-label stores, {plain} of them about the data's own histories, with scores "
                 f"of the kinds {kinds}. Expected one store on the data's histories at most, any number on augmented "
                 "ones, and one kind of scores. An ensemble (deshi teach teacher=ensemble) joins teachers in one store."
             )
-        self.kind = kinds[0]
-        self._stores = list(stores)
-        others = [store for store in stores if store.augmented]
-        self._starts = [0 if not store.augmented else -1 for store in stores]
-        begin = n_rows
-        for store in others:
-            self._starts[self._stores.index(store)] = begin
-            begin += store.n_rows
-        self.n_rows = begin
-        self.k = max(store.k for store in stores) if k is None else min(k, max(store.k for store in stores))
+        self.score_kind = ScoreKind(kinds[0])
+        self._stores: list[tuple[int, SoftLabels]] = []
+        self.n_rows = n_rows
+        for store in stores:
+            self._stores.append((self.n_rows if store.augmented else 0, store))
+            self.n_rows += store.n_rows if store.augmented else 0
+        self.k = min([max(store.k for store in stores), *([] if k is None else [k])])
         self._chosen = chosen
 
     @property
     def covered(self) -> NDArray[np.bool_]:
         """``(R,)`` which rows are distilled."""
-        found = np.zeros(self.n_rows, dtype=np.bool_)
-        for start, store in zip(self._starts, self._stores, strict=True):
-            found[start : start + store.n_rows] |= store.covered
-        return found if self._chosen is None else found & self._chosen
+        covered = np.zeros(self.n_rows, dtype=np.bool_)
+        for start, store in self._stores:
+            covered[start : start + store.n_rows] |= store.covered
+        return covered if self._chosen is None else covered & self._chosen
 
-    def at(self, rows: Tensor) -> Signal:
+    def at(self, rows: Tensor) -> SoftLabelBatch:
         """The lists after rows ``(P,)`` int64; ``PAD`` and rows that aren't distilled have empty ones."""
         numbers = rows.cpu().numpy()
         items = np.full((len(numbers), self.k), PAD, dtype=np.int64)
         scores = np.zeros((len(numbers), self.k), dtype=np.float32)
-        for start, store in zip(self._starts, self._stores, strict=True):
-            here = (numbers >= start) & (numbers < start + store.n_rows)
+        for start, store in self._stores:
+            inside = (numbers >= start) & (numbers < start + store.n_rows)
             if self._chosen is not None:
-                here[here] = self._chosen[numbers[here]]
+                inside[inside] = self._chosen[numbers[inside]]
             width = min(self.k, store.k)
-            items[here, :width] = store.items[numbers[here] - start, :width]
-            scores[here, :width] = store.scores[numbers[here] - start, :width]
-        return Signal(torch.from_numpy(items).to(rows.device), torch.from_numpy(scores).to(rows.device), self.kind)
+            items[inside, :width] = store.items[numbers[inside] - start, :width]
+            scores[inside, :width] = store.scores[numbers[inside] - start, :width]
+        return SoftLabelBatch(
+            torch.from_numpy(items).to(rows.device), torch.from_numpy(scores).to(rows.device), self.score_kind
+        )

@@ -1,4 +1,4 @@
-"""The protocol of a distillation term: what it is given, what it returns, how its weight moves."""
+"""The base classes of distillation terms: their inputs, their values, the course of their weights."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from deshi.distillation.chunk import Chunk
-from deshi.distillation.soft_label_batches import Signal
-from deshi.soft_labels.manifest import SCORE_KINDS
-from deshi.types import DeshiError
+from deshi.distillation.score_chunk import ScoreChunk
+from deshi.distillation.soft_label_batches import SoftLabelBatch
+from deshi.types import DeshiError, ScoreKind
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a term may need to know before training.
+    """Facts about data, student and teacher that a term may need before training.
 
     Attributes:
         n_items: number of items.
         dim: width of the student's hidden states.
-        kind: what the teacher's scores are, one of :data:`deshi.soft_labels.manifest.SCORE_KINDS`.
-        k: the longest list.
+        score_kind: meaning of the teacher's scores.
+        k: length of the longest list.
         counts: ``(n_items,)`` int64, how often each item is a training target.
         item_embeddings: ``(n_items, D)`` float32, the teacher's vectors of the items, or None if it left none.
     """
 
     n_items: int
     dim: int
-    kind: str
+    score_kind: ScoreKind
     k: int
     counts: Tensor
     item_embeddings: Tensor | None = None
 
-    def needed_embeddings(self, who: str) -> Tensor:
+    def needed_embeddings(self, term: str) -> Tensor:
         """The teacher's item vectors.
 
         Raises:
@@ -41,9 +40,9 @@ class Context:
         """
         if self.item_embeddings is None:
             raise DeshiError(
-                f"{who} needs the teacher's item vectors, but no soft-label store here holds item_embeddings. Export a "
-                "teacher that has some (teacher=text, ilora, bigrec), import a foreign one with its vectors, or leave "
-                f"{who} out."
+                f"{term} needs the teacher's item vectors, but no soft-label store here holds item_embeddings. Export "
+                "a teacher that has some (teacher=text, ilora, bigrec), import a foreign one with its vectors, "
+                f"or leave {term} out."
             )
         return self.item_embeddings
 
@@ -56,8 +55,8 @@ class Term(nn.Module, ABC):
         final_weight: factor at its end, reached linearly over the epochs; None keeps ``weight``.
     """
 
-    kinds: tuple[str, ...] = SCORE_KINDS
-    """Kinds of scores that the term can read; all by default, as ranks need no scale."""
+    needs_calibrated_scores: bool = False
+    """Whether the term compares scores and so refuses those whose order alone has a meaning."""
 
     def __init__(self, weight: float = 1.0, final_weight: float | None = None) -> None:
         super().__init__()
@@ -71,16 +70,20 @@ class Term(nn.Module, ABC):
         """The factor after a share ``progress`` of the training, from 0 to 1."""
         return self.weight + (self.final_weight - self.weight) * progress
 
+    def reseed(self, seed: list[int]) -> None:
+        """Restart the term's own random draws, if it has any beside those from ``chunk.generator``."""
+
     def prepare(self, context: Context) -> None:
-        """Look at what there is before training, and refuse it.
+        """Take what the term needs before training.
 
         Raises:
             DeshiError: if the teacher's scores are of a kind that the term can't read, or something is missing.
         """
-        if context.kind not in self.kinds:
+        if self.needs_calibrated_scores and not context.score_kind.is_calibrated:
+            expected = " or ".join(kind for kind in ScoreKind if kind.is_calibrated)
             raise DeshiError(
-                f"{type(self).__name__} can't read scores of the kind {context.kind!r}, expected "
-                f"{' or '.join(self.kinds)}. Take a term that reads ranks (distill=rrd), or write the soft labels from "
+                f"{type(self).__name__} can't read scores of the kind {context.score_kind.value!r}, expected "
+                f"{expected}. Take a term that reads ranks (distill=rrd), or write the soft labels from "
                 "a teacher with such scores (an ensemble with teacher.scale=log_softmax gives logits)."
             )
 
@@ -89,7 +92,7 @@ class ScoreTerm(Term):
     """A term over the student's scores of the catalogue, computed in the pass of the loss, chunk by chunk."""
 
     @abstractmethod
-    def forward(self, chunk: Chunk) -> Tensor:
+    def forward(self, chunk: ScoreChunk) -> Tensor:
         """The value ``(C,)`` at each position of a chunk; every position of it has a list of one item or more."""
 
 
@@ -97,11 +100,11 @@ class HiddenTerm(Term):
     """A term over hidden states and item vectors, computed once a batch; it may have parameters of its own."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, table: Tensor, signal: Signal) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor, soft_labels: SoftLabelBatch) -> Tensor:
         """The value ``(P,)`` at each distilled position.
 
         Args:
             hidden: ``(P, dim)`` the student's states at positions that have a list.
             table: ``(n_items, dim)`` the student's item table.
-            signal: the teacher's lists there.
+            soft_labels: the teacher's lists there.
         """

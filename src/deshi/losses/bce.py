@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from deshi.losses.negatives import RandomStream, grouped_negatives, grouped_scores
-from deshi.losses.softmax import check_loss_inputs
+from deshi.losses.base import Loss, check_loss_inputs
+from deshi.losses.negatives import grouped_negatives, grouped_scores
+from deshi.losses.random_stream import RandomStream
 from deshi.types import DeshiError, check_shape
 
 
@@ -30,9 +31,9 @@ def bce(positive: Tensor, negative: Tensor, kept: Tensor, beta: float = 1.0) -> 
     check_shape("positive", positive, ("P",))
     check_shape("negative", negative, (len(positive), "K"))
     check_shape("kept", kept, tuple(negative.shape))
-    pulled = beta * F.logsigmoid(positive).sum()
-    pushed = F.logsigmoid(-negative).masked_fill(~kept, 0.0).sum()
-    return -(pulled + pushed) / (negative.numel() + len(positive))
+    positives = beta * F.logsigmoid(positive).sum()
+    negatives = F.logsigmoid(-negative).masked_fill(~kept, 0.0).sum()
+    return -(positives + negatives) / (negative.numel() + len(positive))
 
 
 def bce_over(
@@ -43,7 +44,7 @@ def bce_over(
     ``negatives`` is ``(ceil(P / share), K)``, see :func:`deshi.losses.negatives.grouped_negatives`.
 
     Raises:
-        ShapeError, DeshiError: see :func:`deshi.losses.softmax.check_loss_inputs`.
+        ShapeError, DeshiError: see :func:`deshi.losses.base.check_loss_inputs`.
     """
     check_loss_inputs(hidden, table, targets)
     positive = (hidden * F.embedding(targets, table)).float().sum(1)
@@ -52,7 +53,7 @@ def bce_over(
     return bce(positive, negative, each != targets[:, None], beta)
 
 
-class BCE(RandomStream):
+class BCE(Loss):
     """BCE with uniform negatives, as SASRec was published (Kang & McAuley, ICDM 2018, arXiv 1808.09781).
 
     Deviations: a negative may be an item of the user's history (only the target itself is left out), and the
@@ -70,6 +71,11 @@ class BCE(RandomStream):
                 raise DeshiError(f"{type(self).__name__} got {name}={value}, expected a positive number.")
         self.negatives = negatives
         self.share = share
+        self.random = RandomStream()
+
+    def reseed(self, seed: list[int]) -> None:
+        """See :meth:`~deshi.losses.base.Loss.reseed`."""
+        self.random.reseed(seed)
 
     def beta(self, n_items: int) -> float:
         """The exponent on the target's probability; 1 for BCE."""
@@ -78,6 +84,6 @@ class BCE(RandomStream):
     def forward(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of ``hidden`` (P, D) against ``targets`` (P,) over ``table`` (N, D), in nats."""
         check_loss_inputs(hidden, table, targets)
-        generator = self.generator(hidden.device)
+        generator = self.random.generator(hidden.device)
         drawn = grouped_negatives(len(targets), len(table), self.negatives, self.share, generator)
         return bce_over(hidden, table, targets, drawn, self.share, self.beta(len(table)))

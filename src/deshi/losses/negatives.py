@@ -1,4 +1,4 @@
-"""Negatives for sampled losses: explicit random streams, shared samples with their probabilities, scores."""
+"""Negatives of sampled losses: shared samples with their probabilities, and scores of negatives by groups."""
 
 from __future__ import annotations
 
@@ -10,31 +10,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from deshi.losses.random_stream import RandomStream
 from deshi.types import DeshiError, check_shape
 
 
-class RandomStream(nn.Module):
-    """A loss's own source of random numbers, so that nothing depends on the global seed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reseed([0])
-
-    def reseed(self, seed: list[int]) -> None:
-        """Start anew from ``seed`` (numbers of 0 or more): the same seed gives the same negatives."""
-        self._seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
-        self._generator: torch.Generator | None = None
-
-    def generator(self, device: torch.device) -> torch.Generator:
-        """The stream's generator on ``device``; it goes on where the last draw there ended."""
-        if self._generator is None or self._generator.device != device:
-            self._generator = torch.Generator(device)
-            self._generator.manual_seed(self._seed)
-        return self._generator
-
-
-class SharedNegatives(RandomStream):
-    """Draws one set of negatives for all positions of a batch, with the numbers that a logQ correction needs.
+class SharedNegatives(nn.Module):
+    """One set of negatives for all positions of a batch, with the numbers that a logQ correction needs.
 
     Args:
         strategy: ``"uniform"`` over the catalogue; ``"popularity"``, by training count to the power of ``power``;
@@ -51,13 +32,14 @@ class SharedNegatives(RandomStream):
             raise DeshiError(f"Negatives got power={power} with strategy={strategy}: it belongs to popularity only.")
         self.strategy = strategy
         self.power = power
+        self.random = RandomStream()
         self.register_buffer("cumulative", None, persistent=False)
         self.register_buffer("log_probability", None, persistent=False)
         self.cumulative: Tensor | None
         self.log_probability: Tensor | None
 
     def set_counts(self, counts: Tensor) -> None:
-        """Take ``counts`` (N,), how often each item is a training target; items without any count as one."""
+        """Receive ``counts`` ``(N,)``, how often each item is a training target; items without any count as one."""
         check_shape("counts", counts, ("N",))
         weights = counts.double().clamp(min=1.0) ** self.power
         probability = weights / weights.sum()
@@ -81,7 +63,7 @@ class SharedNegatives(RandomStream):
         device = targets.device
         if size >= n_items and self.strategy != "batch":
             return torch.arange(n_items, device=device), torch.zeros(n_items, device=device)
-        log_size, generator = float(np.log(size)), self.generator(device)
+        log_size, generator = float(np.log(size)), self.random.generator(device)
         if self.strategy == "uniform":
             items = torch.randint(n_items, (size,), generator=generator, device=device)
             return items, torch.full((size,), log_size - float(np.log(n_items)), device=device)
@@ -161,8 +143,8 @@ class _GroupedScores(torch.autograd.Function):
         for part in _slices(negatives, table):
             rows = F.embedding(negatives[part], table.float())
             torch.bmm(grad[part], rows, out=grad_hidden[part])
-            slope = torch.bmm(grad[part].transpose(1, 2), hidden[part])
-            grad_table.index_add_(0, negatives[part].flatten(), slope.flatten(0, 1))
+            grad_rows = torch.bmm(grad[part].transpose(1, 2), hidden[part])
+            grad_table.index_add_(0, negatives[part].flatten(), grad_rows.flatten(0, 1))
         return grad_hidden, grad_table.to(table.dtype), None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from deshi.losses.base import Loss, check_loss_inputs
 from deshi.losses.negatives import SharedNegatives
-from deshi.losses.softmax import check_loss_inputs
 from deshi.types import DeshiError, check_shape
 
 _CHUNK = 512
@@ -37,23 +37,26 @@ def sampled_softmax(
         The mean loss in nats, a scalar in fp32.
 
     Raises:
-        ShapeError, DeshiError: see :func:`deshi.losses.softmax.check_loss_inputs`.
+        ShapeError, DeshiError: see :func:`deshi.losses.base.check_loss_inputs`.
     """
     check_loss_inputs(hidden, table, targets)
     check_shape("negatives", negatives, ("S",))
     check_shape("log_expected", log_expected, (len(negatives),))
     rows = F.embedding(torch.cat([targets, negatives]), table)
-    aimed = (hidden * rows[: len(targets)]).float().sum(1)
-    others = rows[len(targets) :].T
-    total = aimed.new_zeros(())
-    for states, aims, scores in zip(hidden.split(_CHUNK), targets.split(_CHUNK), aimed.split(_CHUNK), strict=True):
-        sampled = (states.to(table.dtype) @ others).float() - log_expected
-        sampled = sampled.masked_fill_(negatives == aims[:, None], torch.finfo(torch.float32).min)
-        total = total + (torch.logaddexp(scores, sampled.logsumexp(1)) - scores).sum()
+    target_logit = (hidden * rows[: len(targets)]).float().sum(1)
+    negative_rows = rows[len(targets) :].T
+    total = target_logit.new_zeros(())
+    chunks = zip(hidden.split(_CHUNK), targets.split(_CHUNK), target_logit.split(_CHUNK), strict=True)
+    for states, chunk_targets, positives in chunks:
+        # logQ correction: a negative that is drawn often counts less
+        scores = (states.to(table.dtype) @ negative_rows).float() - log_expected
+        # a negative that is the position's own target leaves the sum
+        scores = scores.masked_fill_(negatives == chunk_targets[:, None], torch.finfo(torch.float32).min)
+        total = total + (torch.logaddexp(positives, scores.logsumexp(1)) - positives).sum()
     return total / len(targets)
 
 
-class SampledSoftmax(nn.Module):
+class SampledSoftmax(Loss):
     """Sampled softmax loss; see :func:`sampled_softmax`.
 
     Args:
@@ -75,11 +78,11 @@ class SampledSoftmax(nn.Module):
         self.sampler = SharedNegatives(strategy, power)
 
     def reseed(self, seed: list[int]) -> None:
-        """Start the draws anew from ``seed``: the same seed gives the same negatives."""
-        self.sampler.reseed(seed)
+        """See :meth:`~deshi.losses.base.Loss.reseed`."""
+        self.sampler.random.reseed(seed)
 
     def set_counts(self, counts: Tensor) -> None:
-        """Take ``counts`` (N,), how often each item is a training target."""
+        """See :meth:`~deshi.losses.base.Loss.set_counts`."""
         self.sampler.set_counts(counts)
 
     def forward(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:

@@ -2,120 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from deshi.types import DeshiError, check_shape
-
-
-def check_loss_inputs(hidden: Tensor, table: Tensor, targets: Tensor) -> None:
-    """Refuse loss inputs of wrong shapes or with targets that are no item index.
-
-    Raises:
-        ShapeError: naming the shape that was got and the one expected.
-        DeshiError: for targets outside ``[0, N)``, padding among them.
-    """
-    check_shape("hidden", hidden, ("P", "D"))
-    check_shape("table", table, ("N", hidden.shape[1]))
-    check_shape("targets", targets, (hidden.shape[0],))
-    if not len(targets):
-        raise DeshiError("The loss got no target at all, expected at least one: leave such batches out.")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= len(table):
-        raise DeshiError(
-            f"targets holds {low if low < 0 else high}, expected item indices 0..{len(table) - 1}. "
-            "Leave padded positions out before the loss (hidden[targets != PAD])."
-        )
-
-
-NUMBERS = 2_000_000
-"""Scores of a chunk at most: 8 MB in fp32, so that they stay in a CPU's cache while they are worked on."""
-
-
-def chunk_for(n_items: int) -> int:
-    """How many positions to score at a time against a catalogue of ``n_items``: a power of 2 from 32 to 512."""
-    return max(32, min(512, 1 << max(1, NUMBERS // n_items).bit_length() - 1))
+from deshi.losses.base import Loss, check_loss_inputs
+from deshi.losses.fused_pass import ChunkLoss, chunk_for, fused_pass, product_dtype
+from deshi.types import DeshiError
 
 
 def fused_softmax(
     hidden: Tensor, table: Tensor, targets: Tensor, chunk: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Mean cross-entropy of ``softmax(hidden @ table.T)``, without ever holding that (P, N) matrix.
-
-    Loss and gradients are computed together, ``chunk`` positions at a time, in the forward pass (the idea of
-    "Cut Your Losses", Wijmans et al., arXiv 2411.09009). Products run in ``dtype``; the softmax, the loss and
-    the table's gradient are accumulated in fp32.
+    """Mean cross-entropy of ``softmax(hidden @ table.T)`` by :func:`~deshi.losses.fused_pass.fused_pass`.
 
     Args:
         hidden: ``(P, D)`` hidden states of positions that have a target.
         table: ``(N, D)`` item table.
         targets: ``(P,)`` int64 item indices.
-        chunk: positions at a time; None takes :func:`chunk_for`'s.
+        chunk: positions at a time; None takes :func:`~deshi.losses.fused_pass.chunk_for`'s.
         dtype: of the matrix products, fp32 or bf16.
 
     Returns:
         The mean loss in nats, a scalar in fp32.
 
     Raises:
-        ShapeError, DeshiError: see :func:`check_loss_inputs`.
+        ShapeError, DeshiError: see :func:`~deshi.losses.base.check_loss_inputs`.
     """
     check_loss_inputs(hidden, table, targets)
-    return cast(Tensor, _FusedSoftmax.apply(hidden, table, targets, chunk or chunk_for(len(table)), dtype))
+    return fused_pass(hidden, table, CrossEntropy(targets, chunk or chunk_for(len(table))), dtype)[0]
 
 
-class _FusedSoftmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return _FusedSoftmax._run(ctx, hidden, table, targets, chunk, dtype)
+class CrossEntropy(ChunkLoss):
+    """The cross-entropy of chunks of positions that all have a target, its gradient in closed form.
 
-    @staticmethod
-    def _run(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
-        states, weights = hidden.detach().to(dtype), table.detach().to(dtype)
-        wanted = any(ctx.needs_input_grad)
-        grad_hidden = torch.empty_like(states) if wanted else None
-        grad_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device) if wanted else None
-        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        for start in range(0, len(states), chunk):
-            part = slice(start, start + chunk)
-            logits = (states[part] @ weights.T).float()
-            aim = targets[part, None]
-            aimed = logits.gather(1, aim)
-            peak = logits.amax(1, keepdim=True)
-            logits.sub_(peak).exp_()
-            mass = logits.sum(1, keepdim=True)
-            total += (mass.log() + peak - aimed).sum()
-            if grad_hidden is None or grad_table is None:
-                continue
-            logits.div_(mass)
-            logits.scatter_add_(1, aim, torch.full_like(aimed, -1.0))
-            slope = logits.to(dtype)
-            torch.mm(slope, weights, out=grad_hidden[part])
-            if dtype == torch.float32:
-                grad_table.addmm_(slope.T, states[part])
-            else:
-                grad_table += slope.T @ states[part]
-        ctx.save_for_backward(grad_hidden, grad_table)
-        ctx.dtypes = hidden.dtype, table.dtype
-        ctx.count = len(states)
-        return (total / len(states)).float()
+    Args:
+        targets: ``(P,)`` int64 item indices.
+        chunk: positions at a time.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_table = ctx.saved_tensors
-        scale = grad / ctx.count
-        hidden_type, table_type = ctx.dtypes
-        return (grad_hidden * scale).to(hidden_type), (grad_table * scale).to(table_type), None, None, None
+    def __init__(self, targets: Tensor, chunk: int) -> None:
+        self.targets = targets
+        self.chunks = [slice(begin, begin + chunk) for begin in range(0, len(targets), chunk)]
+        self.weights = [1.0]
+        self.divisor = len(targets)
+
+    def sums_and_gradient(self, scores: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        """See :meth:`~deshi.losses.fused_pass.ChunkLoss.sums_and_gradient`."""
+        targets = self.targets[chunk, None]
+        target_logit = scores.gather(1, targets)
+        # -log softmax = log sumexp - target logit, with the row's maximum taken out of the exponentials
+        maximum = scores.amax(1, keepdim=True)
+        scores.sub_(maximum).exp_()
+        sumexp = scores.sum(1, keepdim=True)
+        loss = (sumexp.log() + maximum - target_logit).sum()
+        # gradient: softmax minus the one-hot target
+        grad = scores.div_(sumexp).scatter_add_(1, targets, torch.full_like(target_logit, -1.0))
+        return loss[None], grad
 
 
-class Softmax(nn.Module):
+class Softmax(Loss):
     """Full softmax loss; see :func:`fused_softmax`.
 
     Args:
         chunk: positions at a time; null takes as many as keep their scores in the cache of a small CPU.
     """
+
+    is_full_softmax = True
 
     def __init__(self, chunk: int | None = None) -> None:
         super().__init__()
@@ -125,6 +77,4 @@ class Softmax(nn.Module):
 
     def forward(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of ``hidden`` (P, D) against ``targets`` (P,) over ``table`` (N, D), in nats."""
-        fast = torch.is_autocast_enabled(hidden.device.type)
-        dtype = torch.get_autocast_dtype(hidden.device.type) if fast else torch.float32
-        return fused_softmax(hidden, table, targets, self.chunk, dtype)
+        return fused_softmax(hidden, table, targets, self.chunk, product_dtype(hidden.device))

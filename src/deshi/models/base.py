@@ -1,20 +1,21 @@
-"""The protocol that every student obeys, and the checks that guard it."""
+"""The base classes of networks, and the check of their inputs."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from deshi.models.layers import ItemEmbedding
+from deshi.losses.base import Loss
+from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.types import PAD, Batch, DeshiError, check_shape
 
 
 class HistoryError(DeshiError, ValueError):
-    """A history that a student can't read: empty, or with a number that is no item index."""
+    """A history that a network can't read: empty, or with a number that is no item index."""
 
 
 def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
@@ -38,7 +39,7 @@ def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
     if short < 1 or long > items.shape[1]:
         raise HistoryError(
             f"lengths holds {short if short < 1 else long}, expected 1..{items.shape[1]} (the width of items). "
-            "A student can't answer an empty history: use a popularity ranking there."
+            "A network can't answer an empty history: use a popularity ranking there."
         )
     inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
     wrong = ((items >= 0) != inside).any(1)
@@ -51,7 +52,7 @@ def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
 
 
 class Recommender(nn.Module, ABC):
-    """What deshi trains, student or teacher: it gives a training batch a loss and a history's next items scores.
+    """A network that is trained, a student or a teacher by its role.
 
     Attributes:
         n_items: number of items in the vocabulary.
@@ -62,12 +63,12 @@ class Recommender(nn.Module, ABC):
     max_length: int
 
     @abstractmethod
-    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The mean loss over the batch's targets, a scalar.
 
         Args:
             batch: histories of at most ``max_length`` items with their targets.
-            loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``.
+            loss: the hard loss.
         """
 
     @abstractmethod
@@ -79,9 +80,17 @@ class Recommender(nn.Module, ABC):
             lengths: ``(B,)`` int64, the real length of each row, at least 1.
         """
 
+    def describe(self) -> dict[str, Any]:
+        """Facts about the network for a run's record, JSON-able; none by default."""
+        return {}
 
-class Student(Recommender):
-    """A small sequential recommender.
+    def merged(self) -> Recommender:
+        """The network as it is kept and served, without parts that only training needs; itself by default."""
+        return self
+
+
+class SequentialRecommender(Recommender):
+    """A network with hidden states and an item table; every student of deshi is one.
 
     It reads histories and writes one hidden state per position; the score of an item after a position is the
     inner product of that hidden state with the item's row in :meth:`item_table`.
@@ -89,10 +98,10 @@ class Student(Recommender):
     Args:
         n_items: number of items in the vocabulary.
         dim: width of hidden states and of the item table.
-        max_length: number of latest items that the student looks at; longer histories lose their beginning.
+        max_length: number of latest items read; longer histories lose their beginning.
 
     Attributes:
-        items: the input embedding; row 0 of its weight is the padding's zero row, row ``i + 1`` item ``i``'s.
+        items: the item table, which is the input embedding, too.
     """
 
     def __init__(self, n_items: int, dim: int, max_length: int) -> None:
@@ -103,14 +112,14 @@ class Student(Recommender):
         self.n_items = n_items
         self.dim = dim
         self.max_length = max_length
-        self.items = ItemEmbedding(n_items, dim)
+        self.items: ItemTable = ItemEmbedding(n_items, dim)
 
     @abstractmethod
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Hidden states ``(B, L, dim)`` of checked histories ``(B, L)`` with ``L <= max_length``."""
 
     def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """The last position's hidden states ``(B, dim)``; a student that can spare work on the others overrides it."""
+        """The last position's hidden states ``(B, dim)``; override it to spare the work on earlier positions."""
         return at_last(self.encode(items, lengths), lengths)
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -138,11 +147,11 @@ class Student(Recommender):
         items, lengths = keep_latest(items, lengths, self.max_length)
         return self.encode_last(items, lengths)
 
-    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The mean loss over all positions that have a target."""
         hidden = self(batch.items, batch.lengths)
-        real = batch.targets != PAD
-        return cast(Tensor, loss(hidden[real], self.item_table(), batch.targets[real]))
+        has_target = batch.targets != PAD
+        return cast(Tensor, loss(hidden[has_target], self.item_table(), batch.targets[has_target]))
 
     def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Scores ``(B, n_items)``: the last hidden state times the item table, in fp32."""
@@ -154,18 +163,18 @@ class Student(Recommender):
         """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""
         return self.items.table()
 
+    def text_vectors(self) -> Tensor | None:
+        """``(n_items, D)`` the language model's vectors that the item table is made of, None if it isn't."""
+        return self.items.text_vectors()
 
-def merged(network: Recommender) -> Recommender:
-    """The network with its item table as plain numbers, where training made it from something else; or itself.
-
-    What a table was made from, such as a language model's vectors of the items, isn't needed any longer then.
-    """
-    fold = getattr(getattr(network, "items", None), "merged", None)
-    if fold is None:
-        return network
-    plain = copy.deepcopy(network)
-    plain.items = fold()
-    return plain
+    def merged(self) -> SequentialRecommender:
+        """The network with its item table as plain numbers; itself if the table is nothing else."""
+        items = self.items.merged()
+        if items is self.items:
+            return self
+        plain = copy.deepcopy(self)
+        plain.items = items
+        return plain
 
 
 def at_last(x: Tensor, lengths: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.layers import Dropout
 from deshi.types import DeshiError
 
 
-class Caser(Student):
+class Caser(SequentialRecommender):
     """Caser (Tang & Wang, WSDM 2018, arXiv 1809.07426), as a causal model that answers at every position.
 
     At each position, horizontal filters of every height slide over the latest ``window`` items and are max-pooled,
@@ -51,7 +51,7 @@ class Caser(Student):
         self.dropout = Dropout(dropout)
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode`."""
+        """See :meth:`SequentialRecommender.encode`."""
         x = self.dropout(self.items(items) * self.dim**0.5)
         x = F.pad(x.transpose(1, 2), (self.window - 1, 0))
         features = torch.cat([*self._horizontal(x), self._vertical(x)], dim=2)
@@ -61,8 +61,8 @@ class Caser(Student):
         """Max-pooled filters of each height: ``(B, dim, window - 1 + L)`` -> ``window`` times ``(B, L, filters)``."""
         pooled = []
         for height, convolution in enumerate(self.horizontal, start=1):
-            found = F.relu(convolution(x))
-            pooled.append(F.max_pool1d(found, self.window - height + 1, stride=1).transpose(1, 2))
+            features = F.relu(convolution(x))
+            pooled.append(F.max_pool1d(features, self.window - height + 1, stride=1).transpose(1, 2))
         return pooled
 
     def _vertical(self, x: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.layers import Dropout
 from deshi.types import DeshiError
 
 
-class GRU4Rec(Student):
+class GRU4Rec(SequentialRecommender):
     """GRU4Rec (Hidasi et al., ICLR 2016, arXiv 1511.06939).
 
     A GRU reads the history from its beginning. It is causal and padding comes last, so a padded batch needs no
@@ -45,7 +45,7 @@ class GRU4Rec(Student):
         self.norm = nn.LayerNorm(dim)
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode`."""
+        """See :meth:`SequentialRecommender.encode`."""
         x = self.dropout(self.items(items) * self.dim**0.5)
         for layer in self.layers:
             x = self.dropout(layer(x)[0])

@@ -1,4 +1,4 @@
-"""Layers that several students share."""
+"""Layers shared by several networks: dropout, attention, feed-forward."""
 
 from __future__ import annotations
 
@@ -12,29 +12,6 @@ from torch.nn import functional as F
 from deshi.types import DeshiError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-
-
-class ItemEmbedding(nn.Module):
-    """The item table: an embedding whose padding can't be mistaken for an item.
-
-    ``weight`` is ``(n_items + 1, dim)``; row 0 belongs to padding (index ``-1``) and stays zero, row ``i + 1`` to
-    item ``i``. Rows start normal with standard deviation 0.02.
-    """
-
-    def __init__(self, n_items: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_items + 1, dim))
-        nn.init.normal_(self.weight, std=0.02)
-        with torch.no_grad():
-            self.weight[0].zero_()
-
-    def forward(self, items: Tensor) -> Tensor:
-        """Rows for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
-        return F.embedding(items + 1, self.weight, padding_idx=0)
-
-    def table(self) -> Tensor:
-        """The items' rows without the padding's: ``(n_items, dim)``."""
-        return self.weight[1:]
 
 
 class Dropout(nn.Module):
@@ -57,11 +34,11 @@ class Dropout(nn.Module):
         self._generator = np.random.Generator(np.random.SFC64(0))
 
     def reseed(self, seed: list[int]) -> None:
-        """Start the masks anew from ``seed``: the same seed gives the same masks."""
+        """Restart the masks from ``seed``: the same seed gives the same masks."""
         self._generator = np.random.Generator(np.random.SFC64(seed))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` with elements zeroed and the rest scaled up, in training; ``x`` itself in evaluation."""
+        """``x`` with elements zeroed and all others scaled up, in training; ``x`` itself in evaluation."""
         if not self.training or self._threshold == 0:
             return x
         if x.device.type != "cpu":
@@ -106,54 +83,56 @@ class CausalSelfAttention(nn.Module):
         self.project_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, L, dim)`` -> ``(B, L, dim)``: queries from ``x``, the rest from ``context`` (``x``)."""
+        """``(B, L, dim)`` -> ``(B, L, dim)``: queries from ``x``, keys and values from ``context`` (``x``)."""
         batch, length, dim = x.shape
         if context is None:
-            mixed = self.project_in(x)
+            projected = self.project_in(x)
         else:
             weight, bias = self.project_in.weight, self.project_in.bias
             queries = F.linear(x, weight[:dim], bias[:dim])
-            mixed = torch.cat([queries, F.linear(context, weight[dim:], bias[dim:])], dim=-1)
-        split = mixed.view(batch, length, 3, self.heads, dim // self.heads)
+            projected = torch.cat([queries, F.linear(context, weight[dim:], bias[dim:])], dim=-1)
+        # (B, L, 3 * dim) -> queries, keys and values (B, heads, L, dim / heads)
+        split = projected.view(batch, length, 3, self.heads, dim // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         if self.rotary:
-            places = torch.arange(length, device=x.device)
-            query, key = rotate(query, places), rotate(key, places)
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return cast(Tensor, self.project_out(seen.transpose(1, 2).reshape(batch, length, dim)))
+            positions = torch.arange(length, device=x.device)
+            query, key = rotate(query, positions), rotate(key, positions)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return cast(Tensor, self.project_out(attended.transpose(1, 2).reshape(batch, length, dim)))
 
     def last(self, x: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
         """What :meth:`forward` gives at the last positions, for queries ``(B, dim)`` and context ``(B, L, dim)``."""
         batch, length, dim = context.shape
         weight, bias = self.project_in.weight, self.project_in.bias
         heads = (self.heads, dim // self.heads)
+        # the first third of the projection makes queries, here of the last positions alone
         query = F.linear(x, weight[:dim], bias[:dim]).view(batch, 1, *heads)
-        mixed = F.linear(context, weight[dim:], bias[dim:]).view(batch, length, 2, *heads)
-        key, value = mixed.permute(2, 0, 3, 1, 4)
-        places, query = torch.arange(length, device=x.device), query.transpose(1, 2)
+        projected = F.linear(context, weight[dim:], bias[dim:]).view(batch, length, 2, *heads)
+        key, value = projected.permute(2, 0, 3, 1, 4)
+        positions, query = torch.arange(length, device=x.device), query.transpose(1, 2)
         if self.rotary:
-            query, key = rotate(query, (lengths - 1)[:, None, None]), rotate(key, places)
-        inside = places < lengths[:, None]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=inside[:, None, None])
-        return cast(Tensor, self.project_out(seen.reshape(batch, dim)))
+            query, key = rotate(query, (lengths - 1)[:, None, None]), rotate(key, positions)
+        inside = positions < lengths[:, None]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=inside[:, None, None])
+        return cast(Tensor, self.project_out(attended.reshape(batch, dim)))
 
 
-def rotate(x: Tensor, places: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864): turn pairs of features by angles that grow with the place.
+def rotate(x: Tensor, positions: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): pairs of features turned by angles that grow with position.
 
-    The product of a turned query and a turned key depends on the distance of their places alone. Feature ``i`` is
-    paired with feature ``i + W / 2`` and turns by ``place * 10000 ** (-2 i / W)``.
+    The product of a turned query and a turned key depends on the distance of their positions alone. Feature ``i`` is
+    paired with feature ``i + W / 2`` and turns by ``position * 10000 ** (-2 i / W)``.
 
     Args:
         x: ``(B, heads, L, W)`` with an even ``W``.
-        places: ``(L,)``, or ``(B, 1, L)`` where rows differ.
+        positions: ``(L,)``, or ``(B, 1, L)`` where rows differ.
 
     Returns:
         The same shape.
     """
     half = x.shape[-1] // 2
     speed = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
-    angle = places[..., None] * speed
+    angle = positions[..., None] * speed
     cosine, sine = angle.cos(), angle.sin()
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1).to(x.dtype)

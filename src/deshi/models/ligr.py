@@ -14,7 +14,7 @@ from deshi.models.sasrec import Block, SASRec
 class LiGR(SASRec):
     """SASRec with LiGR blocks (Borisyuk et al. 2025, arXiv 2502.03417), as eSASRec has them (arXiv 2508.06450).
 
-    Both sub-layers read their input through a layer norm, and what they give is multiplied by a sigmoid gate of the
+    Both sub-layers read their input through a layer norm, and their output is multiplied by a sigmoid gate of the
     un-normalised input before it is added::
 
         x = x + sigmoid(G1 x) * attention(norm(x))
@@ -41,16 +41,9 @@ class LiGR(SASRec):
     """
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int = 128,
-        max_length: int = 200,
-        blocks: int = 2,
-        heads: int = 2,
-        feed_forward: float = 4.0,
-        dropout: float = 0.2,
-        positions: Literal["absolute", "rotary"] = "absolute",
-    ) -> None:
+        self, n_items: int, dim: int = 128, max_length: int = 200, blocks: int = 2, heads: int = 2,
+        feed_forward: float = 4.0, dropout: float = 0.2, positions: Literal["absolute", "rotary"] = "absolute",
+    ) -> None:  # fmt: skip
         super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
         hidden, rotary = round(dim * feed_forward), positions == "rotary"
         self.blocks = nn.ModuleList(GatedBlock(dim, heads, hidden, dropout, rotary) for _ in range(blocks))
@@ -65,8 +58,8 @@ class GatedBlock(Block):
         self.attention_gate = nn.Linear(dim, dim)
         self.feed_forward_gate = nn.Linear(dim, dim)
 
-    def _join(self, x: Tensor, normed: Tensor, seen: Tensor) -> Tensor:
-        """Add what the attention has seen, then the feed-forward, as much of each as its gate lets through."""
-        x = x + torch.sigmoid(self.attention_gate(x)) * self.dropout(seen)
-        found = self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        return cast(Tensor, x + torch.sigmoid(self.feed_forward_gate(x)) * found)
+    def _join(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        """The residual sum: the attention's output, then the feed-forward's, each times its gate."""
+        x = x + torch.sigmoid(self.attention_gate(x)) * self.dropout(attended)
+        update = self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return cast(Tensor, x + torch.sigmoid(self.feed_forward_gate(x)) * update)

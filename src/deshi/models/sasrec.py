@@ -7,12 +7,13 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from deshi.models.base import Student, at_last
+from deshi.models.base import at_last
+from deshi.models.blocks import BlockRecommender, SequenceBlock
 from deshi.models.layers import CausalSelfAttention, Dropout, FeedForward
 from deshi.types import DeshiError
 
 
-class SASRec(Student):
+class SASRec(BlockRecommender):
     """SASRec (Kang & McAuley, ICDM 2018, arXiv 1808.09781).
 
     The defaults follow later practice: layer norm before each sub-layer (Xiong et al., arXiv 2002.04745) with a
@@ -35,54 +36,29 @@ class SASRec(Student):
     """
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int = 128,
-        max_length: int = 200,
-        blocks: int = 2,
-        heads: int = 2,
-        feed_forward: float = 4.0,
-        dropout: float = 0.2,
-        activation: Literal["relu", "gelu", "silu"] = "gelu",
-        norm: Literal["pre", "original"] = "pre",
-        positions: Literal["absolute", "rotary"] = "absolute",
-    ) -> None:
+        self, n_items: int, dim: int = 128, max_length: int = 200, blocks: int = 2, heads: int = 2,
+        feed_forward: float = 4.0, dropout: float = 0.2, activation: Literal["relu", "gelu", "silu"] = "gelu",
+        norm: Literal["pre", "original"] = "pre", positions: Literal["absolute", "rotary"] = "absolute",
+    ) -> None:  # fmt: skip
         super().__init__(n_items, dim, max_length)
-        if blocks < 1:
-            raise DeshiError(f"{type(self).__name__} got blocks={blocks}, expected at least 1.")
         if positions not in ("absolute", "rotary"):
             raise DeshiError(f"{type(self).__name__} got positions={positions!r}, expected 'absolute' or 'rotary'.")
         rotary = positions == "rotary"
         self.positions = None if rotary else nn.Parameter(torch.empty(max_length, dim))
         if self.positions is not None:
             nn.init.normal_(self.positions, std=0.02)
-        self.dropout = Dropout(dropout)
         hidden = round(dim * feed_forward)
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout, activation, norm, rotary) for _ in range(blocks))
-        self.norm = nn.LayerNorm(dim)
+        self._stack(dropout, (Block(dim, heads, hidden, dropout, activation, norm, rotary) for _ in range(blocks)))
 
-    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode`."""
-        x = self._embed(items)
-        for block in self.blocks:
-            x = block(x)
-        return cast(Tensor, self.norm(x))
-
-    def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode_last`: the last block computes the last position alone."""
-        x = self._embed(items)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        return cast(Tensor, self.norm(cast(Block, self.blocks[-1]).last(x, lengths)))
-
-    def _embed(self, items: Tensor) -> Tensor:
+    def embed(self, items: Tensor) -> Tensor:
+        """See :meth:`BlockRecommender.embed`; with absolute positions if there are any."""
         x = self.items(items) * self.dim**0.5
         if self.positions is not None:
             x = x + self.positions[: items.shape[1]]
         return cast(Tensor, self.dropout(x))
 
 
-class Block(nn.Module):
+class Block(SequenceBlock):
     """One attention block, see :class:`SASRec`."""
 
     def __init__(
@@ -102,13 +78,14 @@ class Block(nn.Module):
         return self._join(x, normed, self.attention(normed, x if self.original else None))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What :meth:`forward` gives at each row's last position: ``(B, L, dim)`` -> ``(B, dim)``."""
+        """See :meth:`SequenceBlock.last`."""
         normed = self.attention_norm(x)
-        own = at_last(normed, lengths)
-        return self._join(at_last(x, lengths), own, self.attention.last(own, x if self.original else normed, lengths))
+        query, latest = at_last(normed, lengths), at_last(x, lengths)
+        attended = self.attention.last(query, x if self.original else normed, lengths)
+        return self._join(latest, query, attended)
 
-    def _join(self, x: Tensor, normed: Tensor, seen: Tensor) -> Tensor:
-        """Add what the attention has seen, then the feed-forward."""
-        x = (normed if self.original else x) + self.dropout(seen)
+    def _join(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        """The residual sum: the attention's output, then the feed-forward's."""
+        x = (normed if self.original else x) + self.dropout(attended)
         normed = self.feed_forward_norm(x)
         return cast(Tensor, (normed if self.original else x) + self.dropout(self.feed_forward(normed)))

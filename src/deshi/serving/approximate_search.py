@@ -1,4 +1,4 @@
-"""An index of the item table for approximate search: what it is made of, how it is asked, and what it misses.
+"""An index of the item table for approximate search: its making, its queries, and its recall.
 
 Scores are inner products, and an inner product is no metric; graphs of neighbours (HNSW, Malkov and Yashunin 2018) are
 made for one. In trained tables rare items are pushed down along a direction that all have in common, and their long
@@ -30,7 +30,7 @@ LEAST = 1024
 """So many items are looked up at least: the graph is searched as widely as that."""
 
 FACTOR = 4
-"""Items looked up for each one that is wanted, or left out."""
+"""Items looked up for each one that is needed, or left out."""
 
 SHARE = 200
 """From a two-hundredth of the catalogue on a search takes as long as scoring everything."""
@@ -51,10 +51,10 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Recall:
-    """What an index finds of the exact lists.
+    """The share of the exact lists that an index finds.
 
     Attributes:
-        histories: asked.
+        histories: number of lists compared.
         recall10: mean share of an exact top 10 that the index finds.
         recall100: the same of a top 100.
         faiss: the version that built it.
@@ -78,7 +78,7 @@ class Recall:
 
 
 class ItemIndex:
-    """An opened index. It is mapped into memory, and may be asked by several threads at a time.
+    """An opened index, mapped into memory; several threads may use it at a time.
 
     Args:
         path: the file that :func:`build_index` wrote.
@@ -98,23 +98,23 @@ class ItemIndex:
             raise DeshiError(f"{path} is no index of {len(table)} items of {table.shape[1]}. Run deshi export again.")
         self._table = table
 
-    def serves(self, wanted: int) -> bool:
-        """Whether a list of ``wanted`` items, those to be left out included, is better looked up than scored."""
-        return FACTOR * wanted <= max(LEAST, len(self._table) // SHARE)
+    def serves(self, depth: int) -> bool:
+        """Whether a list of ``depth`` items, those to be left out included, is better looked up than scored."""
+        return FACTOR * depth <= max(LEAST, len(self._table) // SHARE)
 
-    def find(self, hidden: NDArray[np.float32], wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Items with high scores, more than ``wanted`` if there are, in index order, and their exact scores.
+    def find(self, hidden: NDArray[np.float32], depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Items with high scores, more than ``depth`` if there are, in index order, and their exact scores.
 
         Args:
             hidden: ``(dim,)`` the state after a history.
-            wanted: items that are needed.
+            depth: number of items that are needed.
         """
-        count = min(max(LEAST, FACTOR * wanted), len(self._table))
+        count = min(max(LEAST, FACTOR * depth), len(self._table))
         width = self._faiss.SearchParametersHNSW(efSearch=count)
-        found = np.sort(self._index.search(hidden[None], count, params=width)[1][0])
-        found = found[np.searchsorted(found, 0) :]  # -1 where it has found no more
+        items = np.sort(self._index.search(hidden[None], count, params=width)[1][0])
+        items = items[np.searchsorted(items, 0) :]  # faiss fills a short list with -1, which sorts first
         # Unlike a matrix product, this gives equal vectors equal scores wherever they stand.
-        return found, np.einsum("nd,d->n", self._table[found], hidden)
+        return items, np.einsum("nd,d->n", self._table[items], hidden)
 
 
 def wants_index(index: str, n_items: int) -> bool:
@@ -123,10 +123,10 @@ def wants_index(index: str, n_items: int) -> bool:
     Raises:
         DeshiError: if it is and faiss isn't installed.
     """
-    wanted = index == "approximate" or (index == "auto" and n_items > MANY_ITEMS)
-    if wanted:
-        _faiss()
-    return wanted
+    is_indexed = index == "approximate" or (index == "auto" and n_items > MANY_ITEMS)
+    if is_indexed:
+        _faiss()  # refuses a machine without it
+    return is_indexed
 
 
 def build_index(table: NDArray[np.float32], path: Path) -> None:
@@ -147,14 +147,14 @@ def _graph(faiss: Any, table: NDArray[np.float32]) -> Any:
     index.hnsw.efConstruction = WIDTH
     index.is_trained = True  # nothing is learnt for these numbers
     mean = table.mean(0, dtype=np.float64).astype(np.float32)
-    begin = said = time.perf_counter()
+    begin = logged = time.perf_counter()
     for first in range(0, len(table), CHUNK):
         index.add(table[first : first + CHUNK] - mean)
         now, done = time.perf_counter(), index.ntotal
-        if now - said >= EVERY and done < len(table):
+        if now - logged >= EVERY and done < len(table):
             left = (now - begin) * (len(table) - done) / done
             log.info("%s of %s items are in the index, about %.0f s left", f"{done:,}", f"{len(table):,}", left)
-            said = now
+            logged = now
     return index
 
 
@@ -167,19 +167,19 @@ def measure_recall(index: ItemIndex, table: NDArray[np.float32], states: Iterabl
         states: blocks ``(B, dim)`` of states after histories.
     """
     shares = [
-        _found(index, state, scores) for block in states for state, scores in zip(block, block @ table.T, strict=True)
+        _shares(index, state, scores) for block in states for state, scores in zip(block, block @ table.T, strict=True)
     ]
     recall10, recall100 = np.mean(shares, axis=0).tolist()
     return Recall(len(shares), recall10, recall100, _faiss().__version__)
 
 
-def _found(index: ItemIndex, state: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:
+def _shares(index: ItemIndex, state: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:
     """The share of the exact lists of :data:`DEPTHS` that an index finds; equal scores may stand for each other."""
     shares = []
     for depth in (min(depth, len(scores)) for depth in DEPTHS):
         items = index.find(state, depth)[0]
-        least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-        shares.append(min(int((scores[items] >= least).sum()), depth) / depth)
+        threshold = np.partition(scores, len(scores) - depth)[len(scores) - depth]
+        shares.append(min(int((scores[items] >= threshold).sum()), depth) / depth)
     return shares
 
 

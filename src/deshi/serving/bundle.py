@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from deshi.artifacts import file_sha256, fingerprint, read_json, write_json
-from deshi.configuration.saved import find_trained
+from deshi.configuration.run_folders import TRAINING_STAGES, find_run
 from deshi.types import ITEM, TITLE, DeshiError
 
 FORMAT = 1
@@ -117,7 +117,7 @@ class ServingBundle:
 
     @property
     def precisions(self) -> list[str]:
-        """Those of the graphs that the bundle holds: ``fp32``, and ``int8`` if it was exported."""
+        """Precisions of the bundle's graphs: ``fp32``, and ``int8`` if it was exported."""
         return [name for name, file in GRAPHS.items() if file in self.manifest["files"]]
 
     @property
@@ -191,7 +191,7 @@ def find_bundle(runs: Path, text: str) -> Path:
     path = Path(text).expanduser()
     if (path / MANIFEST).is_file():
         return path
-    run = find_trained(runs, text)
+    run = find_run(runs, TRAINING_STAGES, text)
     if not (run / FOLDER / MANIFEST).is_file():
         raise BundleError(f"The run {run} was not exported to its own folder yet. Run: deshi export {run}")
     return run / FOLDER
@@ -206,9 +206,9 @@ def is_bundle(path: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
-def damaged(path: Path, what: str) -> BundleError:
+def damaged(path: Path, damage: str) -> BundleError:
     """The error of a bundle that isn't what its manifest says."""
-    return BundleError(f"The serving bundle in {path} is damaged: {what}. Copy it again, or run deshi export again.")
+    return BundleError(f"The serving bundle in {path} is damaged: {damage}. Copy it again, or run deshi export again.")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The engine: a serving bundle and a history in, a ranked list out. PyTorch isn't loaded.
+"""The engine: ranked lists after histories from a serving bundle, without PyTorch.
 
-Every score is exact. Which items are scored is all of them, unless the bundle has an index for approximate search.
+Scores are exact. All items are scored, unless the bundle has an index for approximate search.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ SEARCHES = ("auto", "exact")
 
 
 class RequestError(DeshiError, ValueError):
-    """A question that can't be answered as it was asked."""
+    """Arguments that can't be answered: an unknown item, a ``k`` below 1, a mask of another length."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """One item of an answer.
+class ScoredItem:
+    """An item of a list.
 
     Attributes:
-        item_id: the data's own name of it.
+        item_id: its id in the data.
         title: or None where the data had none.
-        score: higher is better; of what depends on the question.
+        score: higher is better; its meaning depends on the method that gives it.
         index: its number in the vocabulary.
     """
 
@@ -49,19 +49,19 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is recommended after one history.
+class Recommendation:
+    """The recommendations after one history.
 
     Attributes:
-        items: best first; fewer than were asked for where no more are allowed.
-        known: how many events of the history the vocabulary knows.
-        unknown: how many it doesn't; they were left out.
-        fallback: ``popularity`` where no known event was left, else None. Scores are training events then.
+        items: best first; fewer than ``k`` where no more are allowed.
+        known_events: number of the history's events whose item the vocabulary knows.
+        unknown_events: number of the others, which were left out.
+        fallback: ``popularity`` where the history has no known event, else None. Scores are training events then.
     """
 
-    items: tuple[Item, ...]
-    known: int
-    unknown: int = 0
+    items: tuple[ScoredItem, ...]
+    known_events: int
+    unknown_events: int = 0
     fallback: str | None = None
 
 
@@ -73,7 +73,7 @@ class Engine:
         threads: CPU threads of onnxruntime in one call.
         precision: ``fp32``, or ``int8`` if the bundle has it.
         batch_size: histories that go through the network at a time.
-        search: ``auto`` asks the bundle's index if it has one, ``exact`` scores every item.
+        search: ``auto`` uses the bundle's index if it has one, ``exact`` scores every item.
 
     Attributes:
         bundle: the loaded bundle.
@@ -105,7 +105,7 @@ class Engine:
         self._index = {item_id: index for index, item_id in enumerate(self._ids)}
         self._counts = bundle.items[COUNT].to_numpy().astype(np.float32)
         self._search = TitleIndex(bundle.items)
-        self._near = None if search == "exact" or bundle.index is None else ItemIndex(bundle.index, self._table)
+        self._item_index = None if search == "exact" or bundle.index is None else ItemIndex(bundle.index, self._table)
 
     @property
     def n_items(self) -> int:
@@ -120,7 +120,7 @@ class Engine:
         candidates: History | None = None,
         allowed: Bools | None = None,
         filter_seen: bool | None = None,
-    ) -> Answer:
+    ) -> Recommendation:
         """The ``k`` items that are most likely to come next.
 
         Args:
@@ -130,7 +130,7 @@ class Engine:
             candidates: the only items that may be answered; unknown ids are ignored. None is the whole catalogue.
             allowed: ``(n_items,)`` of :meth:`mask`, for a filter that is used again and again.
             filter_seen: whether items of the history are left out. None: as the bundle says for the whole catalogue,
-                and no for ``candidates``, who were chosen by the caller.
+                and no for ``candidates``, which the caller has chosen.
 
         Raises:
             RequestError: for a ``k`` below 1, indices outside of the vocabulary, or a mask of another length.
@@ -145,16 +145,16 @@ class Engine:
         candidates: History | None = None,
         allowed: Bools | None = None,
         filter_seen: bool | None = None,
-    ) -> list[Answer]:
+    ) -> list[Recommendation]:
         """The answer to each history, in their order; the other arguments as for :meth:`recommend`, for all of them."""
         encoded = [self.encode(history) for history in histories]
-        open_to = self._open_items(exclude, candidates, allowed)
+        allowed = self._allowed_items(exclude, candidates, allowed)
         if filter_seen is None:
             filter_seen = self.bundle.filter_seen and candidates is None
-        items, scores = self.top([known for known, _ in encoded], k, open_to, filter_seen)
+        items, scores = self.top([indices for indices, _ in encoded], k, allowed, filter_seen)
         return [
-            Answer(self._items(items[row], scores[row]), len(known), unknown, None if len(known) else POPULARITY)
-            for row, (known, unknown) in enumerate(encoded)
+            Recommendation(self._items(*row), len(indices), unknown_events, None if len(indices) else POPULARITY)
+            for row, (indices, unknown_events) in zip(zip(items, scores, strict=True), encoded, strict=True)
         ]
 
     def top(
@@ -177,17 +177,18 @@ class Engine:
         k = min(k, self.n_items)
         items = np.full((len(histories), k), PAD, dtype=np.int32)
         scores = np.full((len(histories), k), np.nan, dtype=np.float32)
-        rest: Ints = np.arange(len(histories))
-        if self._near is not None:
-            rest = self._look_up(self._near, histories, allowed, filter_seen, items, scores)
-        for rows, block in self._scores(histories, rest):
+        unanswered: Ints = np.arange(len(histories))
+        if self._item_index is not None:
+            unanswered = self._look_up(self._item_index, histories, allowed, filter_seen, items, scores)
+        for rows, block in self._scores(histories, unanswered):
+            # What may not be recommended gets minus infinity, which best_of leaves out.
             if allowed is not None:
                 block[:, ~allowed] = -np.inf
-            for row, own in zip(rows, block, strict=True):
+            for row, row_scores in zip(rows, block, strict=True):
                 if filter_seen:
-                    own[histories[row]] = -np.inf
-                found = best_of(own, k)
-                items[row, : len(found)], scores[row, : len(found)] = found, own[found]
+                    row_scores[histories[row]] = -np.inf
+                best = best_of(row_scores, k)
+                items[row, : len(best)], scores[row, : len(best)] = best, row_scores[best]
         return items, scores
 
     def encode(self, history: History) -> tuple[Ints, int]:
@@ -202,16 +203,16 @@ class Engine:
             )
         if isinstance(history, np.ndarray) or not all(isinstance(item, str) for item in history):
             return self._checked(history), 0
-        known = [self._index[item] for item in history if item in self._index]
-        return np.array(known, dtype=np.int64), len(history) - len(known)
+        indices = [self._index[item] for item in history if item in self._index]
+        return np.array(indices, dtype=np.int64), len(history) - len(indices)
 
     def mask(self, items: History) -> Bools:
         """``(n_items,)`` true for the given items: a filter to hand to ``allowed``. Unknown ids are ignored."""
-        found = np.zeros(self.n_items, dtype=bool)
-        found[self.encode(items)[0]] = True
-        return found
+        mask = np.zeros(self.n_items, dtype=bool)
+        mask[self.encode(items)[0]] = True
+        return mask
 
-    def similar_items(self, item: str | int, k: int = 10) -> tuple[Item, ...]:
+    def similar_items(self, item: str | int, k: int = 10) -> tuple[ScoredItem, ...]:
         """The items whose vectors have the greatest cosine with ``item``'s, without itself.
 
         Raises:
@@ -222,13 +223,13 @@ class Engine:
             raise RequestError(f"k is {k}, expected at least 1.")
         cosine = (self._table @ self._table[index]) / (self._norms * self._norms[index])
         cosine[index] = -np.inf
-        found = best_of(cosine, min(k, self.n_items))
-        return self._items(found, cosine[found])
+        best = best_of(cosine, min(k, self.n_items))
+        return self._items(best, cosine[best])
 
-    def search_items(self, text: str, limit: int = 20) -> tuple[Item, ...]:
+    def search_items(self, text: str, limit: int = 20) -> tuple[ScoredItem, ...]:
         """The items whose title holds every word of ``text``, or whose id is ``text``.
 
-        Example and accents don't count. The id and whole titles come first, then titles that begin with the text, then
+        Case and accents don't count. The id and whole titles come first, then titles that begin with the text, then
         those in which a word does; of equal ones the more popular. The score is the number of training events.
 
         Raises:
@@ -236,10 +237,10 @@ class Engine:
         """
         if limit < 1:
             raise RequestError(f"limit is {limit}, expected at least 1.")
-        found = self._search.find(text, limit)
-        return self._items(found, self._counts[found])
+        matches = self._search.find(text, limit)
+        return self._items(matches, self._counts[matches])
 
-    def item(self, item: str | int) -> Item:
+    def item(self, item: str | int) -> ScoredItem:
         """One item, with the number of its training events as score; errors as of :meth:`similar_items`."""
         index = self.index_of(item)
         return self._item(index, float(self._counts[index]))
@@ -258,34 +259,37 @@ class Engine:
 
     def _look_up(
         self,
-        near: ItemIndex,
+        index: ItemIndex,
         histories: Sequence[Ints],
         allowed: Bools | None,
         filter_seen: bool,
         items: NDArray[np.int32],
         scores: NDArray[np.float32],
     ) -> Ints:
-        """Fill in the rows that the index can answer, and give those that are left.
+        """Fill in the rows that the index can answer, and return the numbers of the others.
 
-        These are the rows without a history, those of which too much is left out, and those of which too little stays.
+        The others are histories without events, those of which more is left out than the index serves, and those of
+        which fewer than ``k`` items are left.
         """
-        k, closed = items.shape[1], 0 if allowed is None else int(np.count_nonzero(~allowed))
-        wanted = np.array([k + closed + (len(history) if filter_seen else 0) for history in histories], dtype=np.int64)
-        left = np.array([not len(h) or not near.serves(w) for h, w in zip(histories, wanted, strict=True)], dtype=bool)
-        for rows, hidden in self._hidden(histories, np.flatnonzero(~left)):
+        k, excluded = items.shape[1], 0 if allowed is None else int(np.count_nonzero(~allowed))
+        # So many neighbours hold k recommendable ones even if all that is excluded and seen lies among them.
+        depths = np.array([k + excluded + filter_seen * len(history) for history in histories], dtype=np.int64)
+        pairs = zip(histories, depths, strict=True)
+        answered = np.array([len(history) > 0 and index.serves(depth) for history, depth in pairs], dtype=bool)
+        for rows, hidden in self._hidden(histories, np.flatnonzero(answered)):
             for row, state in zip(rows, hidden, strict=True):
-                found, own = near.find(state, wanted[row])
+                neighbours, row_scores = index.find(state, depths[row])
                 if allowed is not None:
-                    own[~allowed[found]] = -np.inf
+                    row_scores[~allowed[neighbours]] = -np.inf
                 if filter_seen:
-                    own[np.isin(found, histories[row])] = -np.inf
-                best = best_of(own, min(k, len(own)))
-                left[row] = len(best) < k
-                items[row, : len(best)], scores[row, : len(best)] = found[best], own[best]
-        return np.flatnonzero(left)
+                    row_scores[np.isin(neighbours, histories[row])] = -np.inf
+                best = best_of(row_scores, min(k, len(row_scores)))
+                answered[row] = len(best) == k
+                items[row, : len(best)], scores[row, : len(best)] = neighbours[best], row_scores[best]
+        return np.flatnonzero(~answered)
 
     def _scores(self, histories: Sequence[Ints], rows: Ints) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
-        """Blocks of the rows with their scores ``(B, n_items)``, no row twice; without a history by popularity."""
+        """Blocks of rows with their scores ``(B, n_items)``, each row once; without events by popularity."""
         lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
         for block, hidden in self._hidden(histories, rows[lengths > 0]):
             yield block, hidden @ self._table.T
@@ -293,15 +297,15 @@ class Engine:
             yield np.array([row]), self._counts[None].copy()
 
     def _hidden(self, histories: Sequence[Ints], rows: Ints) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
-        """Blocks of the rows with the states after their histories ``(B, dim)``, similar lengths together."""
+        """Blocks of rows with the states after their histories ``(B, dim)``, similar lengths together."""
         lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
         order = rows[np.argsort(lengths, kind="stable")]
         for first in range(0, len(order), self._batch_size):
             block = order[first : first + self._batch_size]
             yield block, self._network.hidden(*pad([histories[row][-self.bundle.max_length :] for row in block]))
 
-    def _open_items(self, exclude: History, candidates: History | None, allowed: Bools | None) -> Bools | None:
-        """What may be answered, as one mask; None is everything."""
+    def _allowed_items(self, exclude: History, candidates: History | None, allowed: Bools | None) -> Bools | None:
+        """The items that may be recommended, as one mask; None is all."""
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (self.n_items,)):
             raise RequestError(
                 f"allowed is {allowed.dtype}{allowed.shape}, expected bool({self.n_items},): make it with Engine.mask."
@@ -310,28 +314,30 @@ class Engine:
             chosen = self.mask(candidates)
             allowed = chosen if allowed is None else allowed & chosen
         if len(exclude):
-            rest = ~self.mask(exclude)
-            allowed = rest if allowed is None else allowed & rest
+            unexcluded = ~self.mask(exclude)
+            allowed = unexcluded if allowed is None else allowed & unexcluded
         return allowed
 
     def _checked(self, indices: Sequence[int] | Sequence[str] | Ints) -> Ints:
-        found = np.asarray(indices)
-        if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
+        array = np.asarray(indices)
+        if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
             raise RequestError(
-                f"Got items of type {found.dtype} and shape {found.shape}, expected a list of item ids (texts) or one "
+                f"Got items of type {array.dtype} and shape {array.shape}, expected a list of item ids (texts) or one "
                 "of item indices (whole numbers), not mixed."
             )
-        wrong = found[(found < 0) | (found >= self.n_items)] if len(found) else found
+        wrong = array[(array < 0) | (array >= self.n_items)] if len(array) else array
         if len(wrong):
             raise RequestError(f"There is no item index {wrong[0]}, expected 0 to {self.n_items - 1}.")
-        return found.astype(np.int64)
+        return array.astype(np.int64)
 
-    def _items(self, indices: Sequence[int] | NDArray[np.integer], scores: NDArray[np.float32]) -> tuple[Item, ...]:
+    def _items(
+        self, indices: Sequence[int] | NDArray[np.integer], scores: NDArray[np.float32]
+    ) -> tuple[ScoredItem, ...]:
         pairs = zip(np.asarray(indices).tolist(), scores.tolist(), strict=True)
         return tuple(self._item(index, score) for index, score in pairs if index != PAD)
 
-    def _item(self, index: int, score: float) -> Item:
-        return Item(self._ids[index], self._titles[index], score, index)
+    def _item(self, index: int, score: float) -> ScoredItem:
+        return ScoredItem(self._ids[index], self._titles[index], score, index)
 
 
 def load(
@@ -350,7 +356,7 @@ def load(
         precision: ``fp32``, or ``int8`` if the bundle has it.
         batch_size: histories that go through the network at a time.
         check: hash every file and compare with the bundle's manifest.
-        search: ``auto`` asks the bundle's index if it has one, ``exact`` scores every item.
+        search: ``auto`` uses the bundle's index if it has one, ``exact`` scores every item.
 
     Raises:
         DeshiError: if the folder is no whole bundle of this version, or onnxruntime isn't installed, or faiss isn't

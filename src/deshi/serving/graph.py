@@ -1,4 +1,4 @@
-"""From a student to an ONNX graph with dynamic batch and length."""
+"""ONNX graphs of students, with dynamic batch and length."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.caser import Caser
-from deshi.models.layers import ItemEmbedding
+from deshi.models.item_table import ItemEmbedding
 from deshi.serving.onnx_network import INPUTS, OUTPUT
 from deshi.types import PAD, DeshiError
 
@@ -27,13 +27,13 @@ NEEDED = "Export needs onnx and onnxscript: pip install 'deshi[serve]'"
 
 
 class LastHidden(nn.Module):
-    """What the graph computes: the hidden state ``(B, dim)`` in fp32 after each history's last item.
+    """The computation of the graph: the hidden state ``(B, dim)`` in fp32 after each history's last item.
 
     Args:
         student: traceable, see :func:`traceable`.
     """
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: SequentialRecommender) -> None:
         super().__init__()
         self.student = student
 
@@ -42,7 +42,7 @@ class LastHidden(nn.Module):
         return self.student.encode_last(items, lengths).float()
 
 
-def write_graph(student: Student, path: Path) -> None:
+def write_graph(student: SequentialRecommender, path: Path) -> None:
     """Write the graph of ``student.encode_last``: inputs ``items`` and ``lengths``, output ``hidden``.
 
     It is traced by ``torch.export`` with dynamic batch and length, the latter up to the student's ``max_length``.
@@ -76,13 +76,13 @@ def write_graph(student: Student, path: Path) -> None:
 
 
 def _strip(model: Any) -> None:
-    """Take out the exporter's notes: source lines and paths of this machine, a quarter of a small graph's size."""
+    """Remove the exporter's notes: source lines and paths of this machine, a quarter of a small graph's size."""
     for part in (model, model.graph, *model.graph, *model.graph.initializers.values(), *model.functions.values()):
         part.metadata_props.clear()
         part.doc_string = None
 
 
-def traceable(student: Student) -> Student:
+def traceable(student: SequentialRecommender) -> SequentialRecommender:
     """A copy in evaluation whose item table is plain numbers and whose parts torch.export can follow.
 
     It computes the same. Recurrent layers become ONNX's own, since tracing would unroll them to a fixed length, and
@@ -96,20 +96,20 @@ def traceable(student: Student) -> Student:
         plain.__class__ = _TraceableCaser
     for name, module in list(plain.named_modules()):
         if isinstance(module, nn.GRU):
-            parent, _, own = name.rpartition(".")
-            setattr(plain.get_submodule(parent), own, _OnnxGRU(module))
+            parent, _, attribute = name.rpartition(".")
+            setattr(plain.get_submodule(parent), attribute, _OnnxGRU(module))
     return plain
 
 
-def merged(student: Student) -> Student:
+def merged(student: SequentialRecommender) -> SequentialRecommender:
     """A copy in evaluation whose input embedding is one table of numbers, whatever it was computed from."""
-    own = copy.deepcopy(student).cpu().float().eval()
+    plain = copy.deepcopy(student).cpu().float().eval()
     with torch.no_grad():
-        rows = own.items(torch.arange(-1, own.n_items))
-    items = ItemEmbedding(own.n_items, rows.shape[1])
+        rows = plain.items(torch.arange(PAD, plain.n_items))  # the padding's vector first, as an embedding holds it
+    items = ItemEmbedding(plain.n_items, rows.shape[1])
     items.weight = nn.Parameter(rows.clone(), requires_grad=False)
-    own.items = items
-    return own
+    plain.items = items
+    return plain
 
 
 class _OnnxGRU(nn.Module):
@@ -128,8 +128,9 @@ class _OnnxGRU(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         """``(B, L, width)`` -> ``(B, L, hidden)``, as the first of the layer's results."""
-        found = self._operator(x.transpose(0, 1), self.inputs, self.recurrent, self.bias, self.hidden)
-        return found.squeeze(1).transpose(0, 1), None
+        # ONNX's layer takes (L, B, width) and gives (L, directions, B, hidden).
+        states = self._operator(x.transpose(0, 1), self.inputs, self.recurrent, self.bias, self.hidden)
+        return states.squeeze(1).transpose(0, 1), None
 
 
 def _gru(x: Tensor, inputs: Tensor, recurrent: Tensor, bias: Tensor, hidden: int) -> Tensor:
@@ -151,8 +152,8 @@ class _TraceableCaser(Caser):
     def _horizontal(self, x: Tensor) -> list[Tensor]:
         pooled = []
         for height, convolution in enumerate(self.horizontal, start=1):
-            found = F.relu(convolution(x))[:, :, None]
-            best = F.max_pool2d(found, (1, self.window - height + 1), stride=1)
+            activations = F.relu(convolution(x))[:, :, None]  # a height of 1, for the pooling over two dimensions
+            best = F.max_pool2d(activations, (1, self.window - height + 1), stride=1)
             pooled.append(best[:, :, 0].transpose(1, 2))
         return pooled
 
@@ -169,7 +170,7 @@ def _check_packages() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about itself and about packages that nobody needs off the terminal."""
+    """No messages of the exporter about itself and about optional packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript")]
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     levels = [(logger, logger.level) for logger in (*loggers, registration)]

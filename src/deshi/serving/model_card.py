@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from deshi.data.bundle import Bundle
-from deshi.evaluation.stored import Evaluation
-from deshi.metrics.ranking import example_ranks, metrics_per_example
+from deshi.metrics.ranking import example_ranks, metric_title, metrics_per_example
 from deshi.metrics.significance import bootstrap_interval
+from deshi.rendering import Table, markdown_table
+from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
 from deshi.serving.parity import Parity
 from deshi.serving.result import sentences
@@ -92,30 +93,26 @@ def _measured(folder: Path, evaluation: Evaluation | None) -> list[str]:
         "users with its 95 % bootstrap interval over users (not over seeds or data).",
     ]
     for part in evaluation.parts:
-        lines += ["", *_table(evaluation, part)]
+        lines += ["", _table(evaluation, part)]
     warnings = evaluation.record.get("warnings") or []
     return [*lines, *([""] if warnings else []), *(f"- **WARNING** {sentence}" for sentence in warnings)]
 
 
-def _table(evaluation: Evaluation, part: str) -> list[str]:
+def _table(evaluation: Evaluation, part: str) -> str:
     ranks = evaluation.ranks(part)
     grouped = example_ranks(ranks["rank"].to_numpy(), ranks["example"].to_numpy())
     figures = metrics_per_example(grouped, KS)
-    names = sorted(evaluation.baselines)
-    head = [f"{part}, {len(grouped.sizes):,} users", "mean", "95 % interval", *names]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    baselines = [evaluation.baselines[name] for name in sorted(evaluation.baselines)]
+    rows = []
     for metric in SHOWN:
         values = figures[metric]
         interval = bootstrap_interval(values[~np.isnan(values)])
-        theirs = [evaluation.baselines[name].get(f"{part}/{metric}") for name in names]
-        shown = ["" if value is None else f"{value:.4f}" for value in theirs]
-        rows.append([_title(metric), f"{interval.mean:.4f}", f"{interval.low:.4f} to {interval.high:.4f}", *shown])
-    return ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _title(metric: str) -> str:
-    name, _, k = metric.partition("@")
-    return f"{name.capitalize() if name == 'recall' else name.upper()}@{k}"
+        others = [baseline.get(f"{part}/{metric}") for baseline in baselines]
+        texts = ["" if value is None else f"{value:.4f}" for value in others]
+        bounds = f"{interval.low:.4f} to {interval.high:.4f}"
+        rows.append([metric_title(metric), f"{interval.mean:.4f}", bounds, *texts])
+    head = f"{part}, {len(grouped.sizes):,} users"
+    return markdown_table(Table("", [head, "mean", "95 % interval", *sorted(evaluation.baselines)], rows))
 
 
 def _search(recall: Recall) -> list[str]:

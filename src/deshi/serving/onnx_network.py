@@ -50,8 +50,8 @@ class OnnxNetwork:
             items: ``(B, L)`` item indices, oldest first, ``-1`` on the right, ``L`` at most the network's longest.
             lengths: ``(B,)`` the real lengths, at least 1.
         """
-        found = self._session.run([OUTPUT], {"items": items, "lengths": lengths})
-        return cast("NDArray[np.float32]", found[0])
+        outputs = self._session.run([OUTPUT], {"items": items, "lengths": lengths})
+        return cast("NDArray[np.float32]", outputs[0])
 
 
 def runtime() -> Any:
@@ -76,7 +76,7 @@ def pad(histories: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _check_signature(path: Path, session: onnxruntime.InferenceSession) -> None:
-    inputs, outputs = (tuple(one.name for one in found) for found in (session.get_inputs(), session.get_outputs()))
+    inputs, outputs = (tuple(node.name for node in nodes) for nodes in (session.get_inputs(), session.get_outputs()))
     if inputs != INPUTS or outputs != (OUTPUT,):
         raise DeshiError(
             f"{path} has the inputs {', '.join(inputs)} and outputs {', '.join(outputs)}, expected "

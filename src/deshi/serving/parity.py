@@ -1,4 +1,4 @@
-"""Whether a graph answers as the PyTorch model does: all test ranks, all top-10 lists, the scores themselves."""
+"""Comparison of a graph with its PyTorch model: all test ranks, all top-10 lists, the scores themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import candidate_scores, rank_rows
@@ -25,7 +25,7 @@ LIST = 10
 """Length of the lists that are compared."""
 
 
-class OnnxScorer:
+class OnnxScorer(Scorer):
     """A bundle's graph and item table as a :class:`~deshi.models.scorers.Scorer`, computing as the engine does.
 
     Args:
@@ -50,10 +50,10 @@ class OnnxScorer:
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison of two scorers found; targets are counted, where an example may have several.
+    """Differences between two scorers; targets are counted, where an example may have several.
 
     Attributes:
-        examples: users asked, each on the whole catalogue.
+        examples: compared, each on the whole catalogue.
         targets: ranks compared.
         ranks_equal: of them, those that are the same.
         ranks_beyond_ties: those that differ by more than items whose scores lie within ``tolerance`` of the target's.
@@ -91,7 +91,7 @@ class Parity:
         """As JSON-able numbers."""
         return asdict(self) | {"holds": self.holds}
 
-    def refuse(self, what: str) -> None:
+    def refuse(self, name: str) -> None:
         """Stop unless the answers are the same.
 
         Raises:
@@ -99,10 +99,9 @@ class Parity:
         """
         if not self.holds:
             raise DeshiError(
-                f"{what} does not answer as the PyTorch model does: {self.ranks_beyond_ties} of {self.targets} ranks "
+                f"{name} does not answer as the PyTorch model does: {self.ranks_beyond_ties} of {self.targets} ranks "
                 f"and {self.lists_beyond_ties} of {self.examples} top-{LIST} lists differ by more than ties, the "
-                "largest "
-                f"score difference is {self.largest_score_difference:.3g}, expected at most parity.tolerance="
+                f"largest score difference is {self.largest_score_difference:.3g}, expected at most parity.tolerance="
                 f"{self.tolerance:g}. Raise the tolerance only where scores are large and hardly any rank differs."
             )
 
@@ -116,16 +115,16 @@ def compare_scorers(
     tolerance: float,
     batch_size: int = 16,
 ) -> Parity:
-    """Ask both scorers all examples and compare.
+    """Score all examples with both and compare.
 
     Args:
         model: the reference.
-        graph: what is held against it.
+        graph: the scorer that is compared with it.
         bundle: the data.
-        examples: the questions.
+        examples: of the bundle.
         filter_seen: whether items of the history are no candidates.
         tolerance: below which a difference between scores counts as none.
-        batch_size: examples asked at a time.
+        batch_size: examples scored at a time.
 
     Raises:
         DeshiError: for scores that can't be ranked.
@@ -135,64 +134,66 @@ def compare_scorers(
         bundle, examples, bundle.n_interactions, batch_size, filter_seen
     ):
         blocks.append((numbers, _compare(model.scores(batch).cpu(), graph.scores(batch), targets, seen, tolerance)))
-    owners = torch.cat([numbers[:, None].expand_as(found["real"])[found["real"]] for numbers, found in blocks])
+    # Each real target belongs to the example of its row.
+    owners = torch.cat([numbers[:, None].expand_as(block["real"])[block["real"]] for numbers, block in blocks])
     joined = {
-        name: torch.cat([found[name].reshape(-1) for _, found in blocks]) for name in blocks[0][1] if name != "real"
+        name: torch.cat([block[name].reshape(-1) for _, block in blocks]) for name in blocks[0][1] if name != "real"
     }
     return _summary(joined, owners, len(examples), tolerance)
 
 
-def _compare(own: Tensor, other: Tensor, targets: Tensor, seen: Tensor, tolerance: float) -> dict[str, Tensor]:
+def _compare(model: Tensor, graph: Tensor, targets: Tensor, seen: Tensor, tolerance: float) -> dict[str, Tensor]:
     """One batch: for each real target its ranks and whether they agree, for each example its list and the scores."""
-    ranks, _, best = rank_rows(own, targets, seen, LIST)
-    other_ranks, _, other_best = rank_rows(other, targets, seen, LIST)
-    masked, real = candidate_scores(own, targets, seen, fill=-torch.inf), targets != PAD
+    ranks, _, best = rank_rows(model, targets, seen, LIST)
+    graph_ranks, _, graph_best = rank_rows(graph, targets, seen, LIST)
+    masked, real = candidate_scores(model, targets, seen, fill=-torch.inf), targets != PAD
     lowest, highest = _rank_bounds(masked, targets, tolerance)
-    among = (other_ranks >= lowest) & (other_ranks <= highest)
+    within = (graph_ranks >= lowest) & (graph_ranks <= highest)
     return {
         "real": real,
         "ranks": ranks[real],
-        "other_ranks": other_ranks[real],
-        "among": among[real],
-        "lists": (best == other_best).all(1),
-        "lists_among": _lists_agree(masked, best, other_best, tolerance),
-        "scores": (own - other).abs().amax(1),
+        "graph_ranks": graph_ranks[real],
+        "within": within[real],
+        "lists": (best == graph_best).all(1),
+        "lists_within": _lists_agree(masked, best, graph_best, tolerance),
+        "scores": (model - graph).abs().amax(1),
     }
 
 
 def _rank_bounds(masked: Tensor, targets: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """The ranks ``(B, T)`` that targets could have if scores moved by less than ``tolerance`` against each other."""
-    own = masked.gather(1, targets.clamp(min=0))
+    target_scores = masked.gather(1, targets.clamp(min=0))
     columns = range(targets.shape[1])
-    lowest = torch.stack([1 + (masked > own[:, [t]] + tolerance).sum(1) for t in columns], dim=1)
-    highest = torch.stack([(masked >= own[:, [t]] - tolerance).sum(1) for t in columns], dim=1)
+    # At best all items within the tolerance stand below the target, at worst above it; `>=` counts the target itself.
+    lowest = torch.stack([1 + (masked > target_scores[:, [t]] + tolerance).sum(1) for t in columns], dim=1)
+    highest = torch.stack([(masked >= target_scores[:, [t]] - tolerance).sum(1) for t in columns], dim=1)
     return lowest, highest
 
 
-def _lists_agree(masked: Tensor, best: Tensor, other: Tensor, tolerance: float) -> Tensor:
-    """``(B,)`` whether at each place both lists have an item of the same score, or neither has one."""
-    scores, other_scores = (masked.gather(1, found.clamp(min=0)) for found in (best, other))
-    both = (best != PAD) & (other != PAD)
-    same = torch.where(both, (scores - other_scores).abs() <= tolerance, (best == PAD) & (other == PAD))
+def _lists_agree(masked: Tensor, first: Tensor, second: Tensor, tolerance: float) -> Tensor:
+    """``(B,)`` whether at each rank both lists have an item of the same score, or neither has one."""
+    scores, second_scores = (masked.gather(1, items.clamp(min=0)) for items in (first, second))
+    both = (first != PAD) & (second != PAD)
+    same = torch.where(both, (scores - second_scores).abs() <= tolerance, (first == PAD) & (second == PAD))
     return same.all(1)
 
 
-def _summary(found: Mapping[str, Tensor], owners: Tensor, n_examples: int, tolerance: float) -> Parity:
-    gap = (found["ranks"] - found["other_ranks"]).abs()
+def _summary(values: Mapping[str, Tensor], owners: Tensor, n_examples: int, tolerance: float) -> Parity:
+    gap = (values["ranks"] - values["graph_ranks"]).abs()
     figures = [
-        metrics_from_ranks(found[name].numpy(), [LIST], owners.numpy(), n_examples)[f"ndcg@{LIST}"]
-        for name in ("ranks", "other_ranks")
+        metrics_from_ranks(values[name].numpy(), [LIST], owners.numpy(), n_examples)[f"ndcg@{LIST}"]
+        for name in ("ranks", "graph_ranks")
     ]
     return Parity(
         examples=n_examples,
         targets=len(gap),
         ranks_equal=int((gap == 0).sum()),
-        ranks_beyond_ties=int((~found["among"]).sum()),
+        ranks_beyond_ties=int((~values["within"]).sum()),
         largest_rank_difference=float(gap.max()),
         mean_rank_difference=float(gap.mean()),
-        lists_equal=int(found["lists"].sum()),
-        lists_beyond_ties=int((~found["lists_among"]).sum()),
-        largest_score_difference=float(found["scores"].max()),
+        lists_equal=int(values["lists"].sum()),
+        lists_beyond_ties=int((~values["lists_within"]).sum()),
+        largest_score_difference=float(values["scores"].max()),
         tolerance=tolerance,
         ndcg10_model=float(figures[0]),
         ndcg10_graph=float(figures[1]),

@@ -1,4 +1,4 @@
-"""Finding items by their titles."""
+"""Search of items by their titles."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class TitleIndex:
 
     def find(self, text: str, limit: int) -> NDArray[np.int64]:
         """Indices of at most ``limit`` items: see :meth:`deshi.serving.engine.Engine.search_items`."""
-        wanted, title = plain(text), pl.col(TITLE)
-        words = [title.str.contains(word, literal=True) for word in wanted.split()]
+        query, title = plain(text), pl.col(TITLE)
+        words = [title.str.contains(word, literal=True) for word in query.split()]
         inside = pl.all_horizontal(words) if words else pl.lit(False)  # an id may be all signs, and no word
-        word_begins = (pl.lit(" ") + title).str.contains(f" {wanted}", literal=True)
-        place = (
-            pl.when(pl.col(ITEM) == text.strip()).then(0).when(title == wanted).then(1)
-            .when(title.str.starts_with(wanted)).then(2).when(word_begins).then(3).otherwise(4)
+        word_begins = (pl.lit(" ") + title).str.contains(f" {query}", literal=True)
+        order = (
+            pl.when(pl.col(ITEM) == text.strip()).then(0).when(title == query).then(1)
+            .when(title.str.starts_with(query)).then(2).when(word_begins).then(3).otherwise(4)
         )  # fmt: skip
-        found = self._table.filter(inside | (pl.col(ITEM) == text.strip()))
-        return found.sort(place, -pl.col(COUNT), "index").head(limit)["index"].to_numpy().astype(np.int64)
+        matches = self._table.filter(inside | (pl.col(ITEM) == text.strip()))
+        return matches.sort(order, -pl.col(COUNT), "index").head(limit)["index"].to_numpy().astype(np.int64)
 
 
 def plain(text: str) -> str:
     """Lower case, no accents, words of letters and digits with one space between them."""
     letters = unicodedata.normalize("NFKD", text.casefold())
-    kept = "".join(letter if letter.isalnum() else " " for letter in letters if not unicodedata.combining(letter))
-    return " ".join(kept.split())
+    words = "".join(letter if letter.isalnum() else " " for letter in letters if not unicodedata.combining(letter))
+    return " ".join(words.split())

@@ -1,4 +1,4 @@
-"""The best of a row of scores."""
+"""The best items of a row of scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def best_of(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         scores: ``(N,)`` without NaN.
         k: from 1 to ``N``.
     """
-    least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    found = np.flatnonzero(scores >= least)  # more than k where several share the last place
-    found = found[np.lexsort((found, -scores[found]))][:k]
-    return found[scores[found] > -np.inf]
+    # The k-th highest score by selection, which takes linear time; then only what reaches it is sorted, by falling
+    # score and, among equals, by index. More than k items reach it where several tie with the k-th.
+    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    best = np.flatnonzero(scores >= threshold)
+    best = best[np.lexsort((best, -scores[best]))][:k]
+    return best[scores[best] > -np.inf]

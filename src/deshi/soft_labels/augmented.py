@@ -1,4 +1,4 @@
-"""Histories that nobody trained on: training histories with items dropped, cut to a part or partly shuffled."""
+"""Augmented histories for a teacher to label: training histories with items dropped, cut or partly shuffled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The histories that a store is about: a bundle's own, or augmented ones made from them."""
+"""The histories that a store is about: a bundle's, or augmented ones made from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Histories:
         offsets: ``(S + 1,)`` int64, flat positions.
         items: ``(R,)`` int32, item indices.
         users: ``(S,)`` int64, the user index of each sequence.
-        sources: ``(R,)`` int64, each event's flat position in the bundle; None for the bundle's own histories.
+        sources: ``(R,)`` int64, each event's flat position in the bundle; None for the bundle's histories.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Histories:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Histories:
-        """The bundle's own histories: sequence ``u`` is user ``u``'s."""
+        """The bundle's histories: sequence ``u`` is user ``u``'s."""
         users = np.arange(bundle.n_users, dtype=np.int64)
         return cls(bundle.name, bundle.fingerprint, bundle.n_items, bundle.offsets, bundle.items, users)
 
@@ -61,7 +61,7 @@ class Histories:
         return "augmented" if self.augmented else "bundle"
 
     def content(self) -> str:
-        """A sha256 over what a ranking depends on; of the bundle's own histories its fingerprint."""
+        """A sha256 over what a ranking depends on; of the bundle's histories its fingerprint."""
         if self.sources is None:
             return self.data_fingerprint
         arrays = [(name, np.asarray(getattr(self, name))) for name in ARRAYS]
@@ -71,9 +71,9 @@ class Histories:
         """The sequence ``(M,)`` that each flat position ``(M,)`` lies in."""
         return np.asarray(np.searchsorted(self.offsets, rows, side="right") - 1, dtype=np.int64)
 
-    def first_seen(self) -> FirstSeen:
-        """Where each item of each sequence occurs first."""
-        return FirstSeen(self)
+    def first_events(self) -> FirstEvents:
+        """The first event of each item in each sequence."""
+        return FirstEvents(self)
 
     def save(self, folder: Path) -> list[str]:
         """Write the arrays of augmented histories into ``folder/sequences``; returns the files' names."""
@@ -93,17 +93,17 @@ class Histories:
         arrays = {name: _array(folder / "sequences" / f"{name}.npy") for name in ARRAYS}
         offsets, events = arrays["offsets"], len(arrays["items"])
         shapes = {"offsets": (len(arrays["users"]) + 1,), "sources": (events,), "items": (events,)}
-        for name, wanted in shapes.items():
-            if arrays[name].shape != wanted or arrays[name].dtype != ARRAYS[name]:
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape or arrays[name].dtype != ARRAYS[name]:
                 got = f"{arrays[name].dtype}{arrays[name].shape}"
-                raise DeshiError(f"{folder}/sequences/{name}.npy is {got}, expected {wanted}. Write the store again.")
+                raise DeshiError(f"{folder}/sequences/{name}.npy is {got}, expected {shape}. Write the store again.")
         if offsets[0] != 0 or offsets[-1] != events or (np.diff(offsets) < 1).any():
             raise DeshiError(f"{folder}/sequences/offsets.npy doesn't rise from 0 to {events}. Write the store again.")
         return cls(manifest["data"], manifest["data_fingerprint"], manifest["n_items"], **arrays)
 
 
-class FirstSeen:
-    """Answers where an item occurred first in a sequence.
+class FirstEvents:
+    """The first event of each item in each sequence, for the question whether a history has an item by some row.
 
     Args:
         histories: the sequences; memory is 16 bytes an event.
@@ -112,17 +112,19 @@ class FirstSeen:
     def __init__(self, histories: Histories) -> None:
         self._n_items = histories.n_items
         self._histories = histories
+        # one key a pair of sequence and item; of equal keys np.unique gives the first event
         owners = np.repeat(np.arange(len(histories.users)), np.diff(histories.offsets))
         self._keys, self._rows = np.unique(owners * self._n_items + histories.items, return_index=True)
 
-    def had(self, rows: Ints, items: NDArray[Any]) -> NDArray[np.bool_]:
+    def seen(self, rows: Ints, items: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether ``items`` ``(M,)`` or ``(M, K)`` occur in the history up to and including ``rows`` ``(M,)``."""
         owners = self._histories.owners(rows)
         if items.ndim == 2:
             owners, rows = owners[:, None], rows[:, None]
+        # an item is seen if the sequence has its key, and its first event isn't after the row
         keys = owners * self._n_items + items
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.asarray((self._keys[places] == keys) & (self._rows[places] <= rows) & (items >= 0))
+        index = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.asarray((self._keys[index] == keys) & (self._rows[index] <= rows) & (items >= 0))
 
 
 def _array(path: Path) -> NDArray[Any]:

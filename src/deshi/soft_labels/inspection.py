@@ -1,4 +1,4 @@
-"""What a store holds: coverage, agreement with the truth, the memorisation gap, sharpness, popularity, examples."""
+"""Inspection of a store: coverage, ranks of targets, the memorisation gap, sharpness, popularity, examples."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from deshi.metrics.significance import Interval, bootstrap_means, percentile_bou
 from deshi.models.scorers import Scorer
 from deshi.soft_labels.agreement import jaccard, rbo
 from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.inspection_result import Example, Inspection, Overlap, Part, Taste, judge
-from deshi.soft_labels.labeller import Lister
+from deshi.soft_labels.inspection_result import (
+    Example,
+    Inspection,
+    ListStatistics,
+    Overlap,
+    PartStatistics,
+    memorisation_gap,
+)
+from deshi.soft_labels.labeller import Labeller
 from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import LATEST, TRAIN, Truths, truths
-from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
+from deshi.soft_labels.targets import LATEST, TRAIN, Targets, row_targets
+from deshi.types import ITEM, PAD, TITLE, USER, DeshiError, ScoreKind
 
 _BLOCK = 1 << 15
 _SHOWN = 10
@@ -49,8 +56,8 @@ def inspect_soft_labels(
         soft_labels: the store.
         bundle: its data.
         split: which rows are training rows, and which held out.
-        other: lists to compare with: another store of the same data, or a student, asked for the same rows.
-        other_name: what to call it.
+        other: lists to compare with: another store of the same data, or a student, which labels the same rows.
+        other_name: its name in the result.
         sample: rows that are drawn for the overlap and the popularity of what is listed.
         examples: rows shown with titles.
         samples: resamples of the bootstrap intervals (over users).
@@ -67,63 +74,63 @@ def inspect_soft_labels(
         )
     if not soft_labels.covered.any():
         raise DeshiError(f"{soft_labels.path} covers no row: there is nothing to inspect.")
-    found = truths(histories, bundle, split)
-    covered = [each.at(soft_labels.covered[each.rows]) for each in found]
+    targets = row_targets(histories, bundle, split)
+    covered = [part.at(soft_labels.covered[part.rows]) for part in targets]
     counts = _training_events(bundle, split)
-    measured = [_Measured.of(soft_labels, each, counts) for each in covered]
+    measured = [_Measured.of(soft_labels, part, counts) for part in covered]
     cutoffs = sorted({min(k, soft_labels.k) for k in (1, _SHOWN, soft_labels.k)})
     intervals, gaps = _intervals(measured, cutoffs, samples, seed)
     parts = [
-        part.part(len(whole.rows), intervals.get(part.truths.name, {}))
-        for part, whole in zip(measured, found, strict=True)
+        part.statistics(len(every.rows), intervals.get(part.targets.name, {}))
+        for part, every in zip(measured, targets, strict=True)
     ]
     generator = np.random.Generator(np.random.SFC64([seed, 31]))
     rows = _draw(np.flatnonzero(soft_labels.covered), sample, generator)
     overlap = None if other is None else _overlap(soft_labels, histories, rows, other, other_name, device)
-    shown = _examples(soft_labels, histories, bundle, covered, examples, generator)
+    drawn = _examples(soft_labels, histories, bundle, covered, examples, generator)
     headline = f"hr@{min(_SHOWN, soft_labels.k)}"
     return Inspection(
         soft_labels.path, soft_labels.manifest, int(soft_labels.covered.sum()), parts,
-        judge(headline, parts, gaps), _taste(soft_labels, rows, counts), overlap, shown,
+        memorisation_gap(headline, parts, gaps), _list_statistics(soft_labels, rows, counts), overlap, drawn,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Covered rows of one kind, each measured."""
+    """Covered rows of one kind, with statistics of each."""
 
-    truths: Truths
-    ranks: Ints  # of the truth, from 1; 0 if the list doesn't hold it
+    targets: Targets
+    ranks: Ints  # of the target, from 1; 0 if the list doesn't hold it
     entropy: Floats  # NaN where the scores are no logits or probabilities
     mass: Floats  # of the list, NaN where the scores don't say it
     listed_events: Floats
-    true_events: Floats
+    target_events: Floats
 
     @classmethod
-    def of(cls, soft_labels: SoftLabels, truths: Truths, counts: Ints) -> _Measured:
-        size, kind = len(truths.rows), soft_labels.manifest["score_kind"]
+    def of(cls, soft_labels: SoftLabels, targets: Targets, counts: Ints) -> _Measured:
+        size, kind = len(targets.rows), soft_labels.score_kind
         ranks = np.zeros(size, dtype=np.int64)
         entropy, mass, events = (np.full(size, np.nan) for _ in range(3))
         for part in (slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK)):
-            items, scores = soft_labels.rows(truths.rows[part])
-            hit = items == truths.items[part, None]
+            items, scores = soft_labels.rows(targets.rows[part])
+            hit = items == targets.items[part, None]
             ranks[part] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
             entropy[part], mass[part] = sharpness(items, scores, kind)
             events[part] = _mean_events(items[:, :_SHOWN], counts)
-        return cls(truths, ranks, entropy, mass, events, counts[truths.items].astype(np.float64))
+        return cls(targets, ranks, entropy, mass, events, counts[targets.items].astype(np.float64))
 
     def values(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
         """``(M,)`` of each metric."""
         hits = {f"hr@{k}": ((self.ranks > 0) & (self.ranks <= k)).astype(np.float64) for k in cutoffs}
         return hits | {f"mrr@{cutoffs[-1]}": np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), 0.0)}
 
-    def part(self, positions: int, intervals: dict[str, Interval]) -> Part:
-        means = (_mean(self.entropy), _mean(self.mass), _mean(self.listed_events), _mean(self.true_events))
-        return Part(self.truths.name, len(self.ranks), positions, intervals, *means)
+    def statistics(self, positions: int, intervals: dict[str, Interval]) -> PartStatistics:
+        means = (_mean(self.entropy), _mean(self.mass), _mean(self.listed_events), _mean(self.target_events))
+        return PartStatistics(self.targets.name, len(self.ranks), positions, intervals, *means)
 
 
-def sharpness(items: Ints, scores: NDArray[np.float32], kind: str) -> tuple[Floats, Floats]:
-    """How sharp lists are, and how much of the teacher's probability they hold.
+def sharpness(items: Ints, scores: NDArray[np.float32], kind: ScoreKind) -> tuple[Floats, Floats]:
+    """Entropy of lists, and the share of the teacher's probability that they hold.
 
     Args:
         items: ``(B, K)``, ``PAD`` after a list's end.
@@ -135,18 +142,21 @@ def sharpness(items: Ints, scores: NDArray[np.float32], kind: str) -> tuple[Floa
         the listed items' total probability ``(B,)``; NaN where the kind of score doesn't give it, or a list is empty.
     """
     real, unknown = items != PAD, np.full(len(items), np.nan)
-    if kind not in ("logit", "log_probability", "probability"):
+    if not kind.is_calibrated:
         return unknown, unknown
     values = scores.astype(np.float64)
     with np.errstate(divide="ignore"):
-        values = np.log(values) if kind == "probability" else values
+        values = np.log(values) if kind is ScoreKind.PROBABILITY else values
     values = np.where(real, values, -np.inf)
+    # softmax over the listed items, less the best value so that nothing overflows; an empty list has no best value
     best = values.max(1, keepdims=True, initial=-np.inf)
     weights = np.exp(values - np.where(np.isfinite(best), best, 0.0))
     total = weights.sum(1, keepdims=True)
     shares = weights / np.where(total > 0, total, 1.0)
+    # x log x is 0 at x = 0
     entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
-    mass = unknown if kind == "logit" else np.exp(values).sum(1)
+    # logits are known up to a constant only, so that their probability among all items isn't
+    mass = unknown if kind is ScoreKind.LOGIT else np.exp(values).sum(1)
     empty = total[:, 0] <= 0
     return np.where(empty, np.nan, entropy), np.where(empty, np.nan, mass)
 
@@ -158,23 +168,30 @@ def _intervals(
 
     Users are resampled with all of their rows, so that the differences are paired ones. A metric is a mean over rows.
     """
-    known = [each for each in measured if len(each.ranks)]
-    if not known:
+    covered = [part for part in measured if len(part.ranks)]
+    if not covered:
         return {}, {}
-    users = np.unique(np.concatenate([each.truths.users for each in known]))
+    # one column a part and metric: each user's sum over rows; the metric "" counts the user's rows
+    users = np.unique(np.concatenate([part.targets.users for part in covered]))
     columns, names = list[Floats](), list[tuple[str, str]]()
-    for each in known:
-        places = np.searchsorted(users, each.truths.users)
-        for metric, values in {"": np.ones(len(places)), **each.values(cutoffs)}.items():
-            columns.append(np.bincount(places, values, len(users)).astype(np.float64))
-            names.append((each.truths.name, metric))
+    for part in covered:
+        index = np.searchsorted(users, part.targets.users)
+        for metric, values in {"": np.ones(len(index)), **part.values(cutoffs)}.items():
+            columns.append(np.bincount(index, values, len(users)).astype(np.float64))
+            names.append((part.targets.name, metric))
     sums = np.stack(columns, axis=1)
-    drawn = np.concatenate([sums.mean(0, keepdims=True), bootstrap_means(sums, samples, seed)])
+    # the first row is the data's own mean over users, the others are resamples; all columns share the drawn users.
+    # A mean over rows is the ratio of two means over users: sums over counts.
+    means = np.concatenate([sums.mean(0, keepdims=True), bootstrap_means(sums, samples, seed)])
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = {name: drawn[:, at] / drawn[:, names.index((name[0], ""))] for at, name in enumerate(names) if name[1]}
+        ratios = {
+            name: means[:, column] / means[:, names.index((name[0], ""))]
+            for column, name in enumerate(names)
+            if name[1]
+        }
     intervals: dict[str, dict[str, Interval]] = {}
-    for (part, metric), values in ratios.items():
-        intervals.setdefault(part, {})[metric] = _interval(values)
+    for (name, metric), values in ratios.items():
+        intervals.setdefault(name, {})[metric] = _interval(values)
     gaps = {
         (train, held, metric): _interval(values - ratios[held, metric])
         for (train, metric), values in ratios.items()
@@ -185,7 +202,7 @@ def _intervals(
 
 
 def _interval(values: Floats) -> Interval:
-    """Of a statistic's value and its resampled values; resamples without a row of that kind have none."""
+    """The interval of a statistic: its value, then its resampled values; resamples without such a row are NaN."""
     low, high = percentile_bounds(values[1:][np.isfinite(values[1:])])
     return Interval(float(values[0]), float(low), float(high))
 
@@ -201,50 +218,52 @@ def _overlap(
             )
         length = min(length, other.k)
         rows = rows[other.covered[rows]]
-        theirs = other.rows(rows)[0][:, :length]
+        others = other.rows(rows)[0][:, :length]
     else:
-        theirs = np.full((len(rows), length), PAD, dtype=np.int64)
-        lister = Lister(other, histories, length, bool(soft_labels.manifest["filter_seen"]), device=device)
-        for numbers, items, _ in lister.lists(rows):
-            theirs[np.searchsorted(rows, numbers)] = items
-    mine = soft_labels.rows(rows)[0][:, :length]
-    first = _mean((mine[:, 0] == theirs[:, 0]).astype(np.float64))
-    return Overlap(name, len(rows), length, _mean(jaccard(mine, theirs)), _mean(rbo(mine, theirs)), first)
+        others = np.full((len(rows), length), PAD, dtype=np.int64)
+        labeller = Labeller(other, histories, length, bool(soft_labels.manifest["filter_seen"]), device=device)
+        for numbers, items, _ in labeller.label(rows):
+            others[np.searchsorted(rows, numbers)] = items
+    lists = soft_labels.rows(rows)[0][:, :length]
+    first = _mean((lists[:, 0] == others[:, 0]).astype(np.float64))
+    return Overlap(name, len(rows), length, _mean(jaccard(lists, others)), _mean(rbo(lists, others)), first)
 
 
-def _taste(soft_labels: SoftLabels, rows: Ints, counts: Ints) -> Taste:
-    """What kind of items the sampled lists hold."""
+def _list_statistics(soft_labels: SoftLabels, rows: Ints, counts: Ints) -> ListStatistics:
     k, lists = min(_SHOWN, soft_labels.k), soft_labels.rows(rows)[0]
     events = _mean(_mean_events(lists[:, :k], counts))
     shares = (coverage(lists, k, len(counts)), gini(lists, k, len(counts)), _mean(novelty(lists, k, counts)))
-    return Taste(len(rows), k, events, float(counts.mean()), *shares)
+    return ListStatistics(len(rows), k, events, float(counts.mean()), *shares)
 
 
 def _examples(
     soft_labels: SoftLabels,
     histories: Histories,
     bundle: Bundle,
-    covered: Sequence[Truths],
+    covered: Sequence[Targets],
     count: int,
     generator: np.random.Generator,
 ) -> list[Example]:
     """Rows drawn at random, half of them training rows, half held out, as far as there are."""
     table = bundle.item_table()
     titles = table.select(pl.coalesce(pl.when(pl.col(TITLE) != "").then(pl.col(TITLE)), ITEM)).to_series().to_list()
-    kinds = [each for each in covered if each.name != LATEST and len(each.rows)]
-    shown = []
-    for number in range(count if kinds else 0):
-        each = kinds[number % len(kinds)]
-        place = int(generator.integers(len(each.rows)))
-        row, truth = int(each.rows[place]), int(each.items[place])
+    # the latest training rows are training rows too: they'd be drawn twice
+    parts = [part for part in covered if part.name != LATEST and len(part.rows)]
+    drawn = []
+    for number in range(count if parts else 0):
+        # one part after the other, a random row of each
+        part = parts[number % len(parts)]
+        index = int(generator.integers(len(part.rows)))
+        row, target = int(part.rows[index]), int(part.items[index])
+        # the row's event is the history's last
         start = int(histories.offsets[histories.owners(np.array([row]))[0]])
-        before = np.asarray(histories.items[max(start, row + 1 - HISTORY) : row + 1]).tolist()
+        history = np.asarray(histories.items[max(start, row + 1 - HISTORY) : row + 1]).tolist()
         items = [item for item in soft_labels.rows([row])[0][0].tolist() if item != PAD]
-        rank = items.index(truth) + 1 if truth in items else None
-        user = str(bundle.users[USER][int(each.users[place])])
-        names = [titles[item] for item in before], titles[truth], [titles[item] for item in items[:LISTED]]
-        shown.append(Example(each.name, row, user, *names, rank))
-    return shown
+        rank = items.index(target) + 1 if target in items else None
+        user = str(bundle.users[USER][int(part.users[index])])
+        names = [titles[item] for item in history], titles[target], [titles[item] for item in items[:LISTED]]
+        drawn.append(Example(part.name, row, user, *names, rank))
+    return drawn
 
 
 def _training_events(bundle: Bundle, split: Split) -> Ints:
@@ -265,5 +284,5 @@ def _draw(rows: Ints, count: int, generator: np.random.Generator) -> Ints:
 
 
 def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

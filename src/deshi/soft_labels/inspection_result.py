@@ -1,4 +1,4 @@
-"""Result of inspecting a store."""
+"""Result of the inspection of a store."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from math import isnan, log
 from pathlib import Path
 from typing import Any
 
+from deshi.metrics.ranking import metric_title
 from deshi.metrics.significance import Interval
 from deshi.rendering import Block, Cell, Paragraph, Result, Table, paragraphs
 from deshi.soft_labels.targets import LATEST, TRAIN
 
 
 @dataclass(frozen=True)
-class Part:
+class PartStatistics:
     """Rows of one kind.
 
     Attributes:
@@ -25,7 +26,7 @@ class Part:
         entropy: mean over rows, in nats, of the softmax over the listed items; NaN if the scores have none.
         mass: mean probability that the listed items hold together; NaN if the scores don't say.
         listed_events: mean training events of the first listed items.
-        true_events: mean training events of the items that came next.
+        target_events: mean training events of the targets.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Part:
     entropy: float
     mass: float
     listed_events: float
-    true_events: float
+    target_events: float
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Training rows against held-out rows.
+class MemorisationGap:
+    """The difference of a metric between training rows and held-out rows.
 
     Attributes:
         verdict: ``memorised``, ``none seen``, ``reversed`` or ``unknown``.
@@ -61,7 +62,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How alike the lists are to those of another ranker, means over sampled rows."""
+    """Similarity to the lists of another model, means over sampled rows."""
 
     name: str
     rows: int
@@ -72,8 +73,8 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Taste:
-    """What kind of items is listed, over sampled rows; the mean item of the catalogue has ``item_events``."""
+class ListStatistics:
+    """Popularity and spread of listed items, over sampled rows; the mean item of the catalogue has ``item_events``."""
 
     rows: int
     k: int
@@ -86,13 +87,13 @@ class Taste:
 
 @dataclass(frozen=True)
 class Example:
-    """One row with titles; ``rank`` is the true next item's, None if the list doesn't hold it."""
+    """One row with titles; ``rank`` is the target's, None if the list doesn't hold it."""
 
     part: str
     row: int
     user: str
     history: Sequence[str]
-    truth: str
+    target: str
     listed: Sequence[str]
     rank: int | None
 
@@ -107,21 +108,21 @@ class Inspection(Result):
         covered: number of rows with a list.
         parts: kinds of rows; those that aren't covered have ``rows`` 0.
         gap: the memorisation gap.
-        taste: what is listed.
-        overlap: with another ranker, if one was given.
+        lists: popularity and spread of the listed items.
+        overlap: with another model, if one was given.
         examples: rows with titles.
     """
 
     path: Path
     manifest: Mapping[str, Any] = field(repr=False)
     covered: int
-    parts: Sequence[Part]
-    gap: Gap
-    taste: Taste
+    parts: Sequence[PartStatistics]
+    gap: MemorisationGap
+    lists: ListStatistics
     overlap: Overlap | None
     examples: Sequence[Example]
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> PartStatistics:
         """The rows of one kind."""
         return next(part for part in self.parts if part.name == name)
 
@@ -133,7 +134,7 @@ class Inspection(Result):
             "covered": self.covered,
             "parts": [asdict(part) for part in self.parts],
             "gap": asdict(self.gap),
-            "taste": asdict(self.taste),
+            "lists": asdict(self.lists),
             "overlap": None if self.overlap is None else asdict(self.overlap),
             "examples": [asdict(example) for example in self.examples],
         }
@@ -141,7 +142,13 @@ class Inspection(Result):
     def blocks(self) -> list[Block]:
         """Facts, metrics by part, the memorisation gap, the lists' items, examples."""
         verdict = Paragraph(self.gap.sentence, "alarm" if self.gap.verdict == "memorised" else "strong")
-        blocks: list[Block] = [self._facts(), self._truth(), verdict, self._lists(), *paragraphs(*self._notes())]
+        blocks: list[Block] = [
+            self._facts(),
+            self._targets(),
+            verdict,
+            self._list_statistics(),
+            *paragraphs(*self._notes()),
+        ]
         return blocks + ([self._examples()] if self.examples else [])
 
     def _facts(self) -> Table:
@@ -162,7 +169,7 @@ class Inspection(Result):
         ]
         return Table(f"Soft-label store {self.path.name}", (), rows, align="ll")
 
-    def _truth(self) -> Table:
+    def _targets(self) -> Table:
         metrics = next((list(part.metrics) for part in self.parts if part.rows), [])
         rows = []
         for part in self.parts:
@@ -172,14 +179,14 @@ class Inspection(Result):
             f"Brackets: 95 % interval over users. train-last: each user's latest training row. Entropy in nats over "
             f"the listed items (at most {log(self.manifest['k']):.2f})."
         )
-        return Table("What came next", ["rows", "covered", *map(_title, metrics), "entropy"], rows, caption)
+        return Table("What came next", ["rows", "covered", *map(metric_title, metrics), "entropy"], rows, caption)
 
-    def _lists(self) -> Table:
-        taste, overlap = self.taste, self.overlap
+    def _list_statistics(self) -> Table:
+        lists, overlap = self.lists, self.overlap
         rows = [
-            ["training events of a listed item", f"{taste.listed_events:,.1f}"],
-            ["training events of an item of the catalogue", f"{taste.item_events:,.1f}"],
-            *([f"{name}@{taste.k}", f"{getattr(taste, name):.4f}"] for name in ("coverage", "gini", "novelty")),
+            ["training events of a listed item", f"{lists.listed_events:,.1f}"],
+            ["training events of an item of the catalogue", f"{lists.item_events:,.1f}"],
+            *([f"{name}@{lists.k}", f"{getattr(lists, name):.4f}"] for name in ("coverage", "gini", "novelty")),
         ]
         if overlap is not None:
             other = f"with {overlap.name}, {overlap.rows:,} rows"
@@ -188,7 +195,7 @@ class Inspection(Result):
                 [f"RBO@{overlap.k} {other}", _number(overlap.rbo, ".4f")],
                 [f"same first item {other}", _number(overlap.same_first, ".1%")],
             ]
-        return Table(f"What is listed, first {taste.k}, {taste.rows:,} rows", ["", "value"], rows)
+        return Table(f"What is listed, first {lists.k}, {lists.rows:,} rows", ["", "value"], rows)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -196,8 +203,8 @@ class Inspection(Result):
         if repeats.get("next_seen_before") and self.manifest["filter_seen"]:
             count, of = repeats["next_seen_before"], repeats["rows_with_next"]
             notes.append(f"{count:,} of {of:,} next events are repeats, which lists without seen items can't hold.")
-        held = [part for part in self.parts if part.rows and not isnan(part.mass)]
-        notes += [f"{part.name}: the list holds {part.mass:.1%} of the teacher's probability." for part in held]
+        with_mass = [part for part in self.parts if part.rows and not isnan(part.mass)]
+        notes += [f"{part.name}: the list holds {part.mass:.1%} of the teacher's probability." for part in with_mass]
         return notes
 
     def _examples(self) -> Table:
@@ -205,13 +212,15 @@ class Inspection(Result):
         for example in self.examples:
             rank = "not listed" if example.rank is None else f"rank {example.rank}"
             label, history = f"{example.part} {example.row}\nuser {example.user}", "\n".join(example.history)
-            rows.append([label, history, f"{example.truth}\n({rank})", "\n".join(example.listed)])
+            rows.append([label, history, f"{example.target}\n({rank})", "\n".join(example.listed)])
         columns = ["row", "history, newest last", "came next", "listed"]
         return Table("Examples, drawn at random", columns, rows, align="llll")
 
 
-def judge(metric: str, parts: Sequence[Part], gaps: Mapping[tuple[str, str, str], Interval]) -> Gap:
-    """The memorisation gap: does the teacher answer its own training targets better than new ones?
+def memorisation_gap(
+    metric: str, parts: Sequence[PartStatistics], gaps: Mapping[tuple[str, str, str], Interval]
+) -> MemorisationGap:
+    """How much better the teacher ranks its training targets than new ones.
 
     Each user's latest training row stands closest to the first held-out one and is preferred; so is validation to test.
     """
@@ -221,33 +230,29 @@ def judge(metric: str, parts: Sequence[Part], gaps: Mapping[tuple[str, str, str]
     if trained is None or held is None:
         missing = "training rows" if trained is None else "held-out rows"
         sentence = f"The memorisation gap can't be told: no {missing} are covered. Write positions=last:20+held_out."
-        return Gap("unknown", sentence, metric, trained, held)
+        return MemorisationGap("unknown", sentence, metric, trained, held)
     gap = gaps[trained, held, metric]
     values = [rows[name].metrics[metric].mean for name in (trained, held)]
     figures = (
-        f"{_title(metric)} is {values[0]:.4f} at {trained} rows and {values[1]:.4f} at {held} rows, a difference of "
+        f"{metric_title(metric)} is {values[0]:.4f} at {trained} rows and {values[1]:.4f} at {held} rows, "
+        f"a difference of {gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
     )
-    figures += f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
-    return Gap(*_verdict(gap, figures), metric, trained, held, gap)
+    return MemorisationGap(*_verdict(gap, figures), metric, trained, held, gap)
 
 
 def _verdict(gap: Interval, figures: str) -> tuple[str, str]:
     if gap.low > 0:
         return "memorised", (
-            f"Memorised: {figures}. The teacher knows the answers that it was trained on better than new ones: what it "
-            "wrote at training rows is partly learnt by heart, which a student can't use. Write out-of-sample "
-            "soft_labels: by a teacher with cross_fit, or after augmented histories (augment)."
+            f"Memorised: {figures}. The teacher ranks the targets that it was trained on better than new ones: its "
+            "lists at training rows are partly learnt by heart, which a student can't use. Write out-of-sample "
+            "soft labels: by a teacher with cross_fit, or after augmented histories (augment)."
         )
     if gap.high < 0:
         return "reversed", (
-            f"Reversed: {figures}. Training rows are answered worse than new ones, as by a teacher that was not "
+            f"Reversed: {figures}. Training targets are ranked worse than new ones, as by a teacher that was not "
             "trained on them, or on data whose later events are easier."
         )
     return "none seen", f"No memorisation is seen: {figures}; the interval covers 0."
-
-
-def _title(metric: str) -> str:
-    return metric.upper()
 
 
 def _cell(interval: Interval) -> Cell:

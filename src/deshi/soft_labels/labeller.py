@@ -1,4 +1,4 @@
-"""Asking a scorer for its best items after rows: one pass a history where it can, history by history elsewhere."""
+"""A teacher's ranked lists after rows, in one pass a history where the scorer allows it and one by one elsewhere."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.arrays import Ints
-from deshi.data.datamodule import padded_rows
+from deshi.data.example_batches import padded_rows
 from deshi.data.sequences import history_batches
 from deshi.metrics.best_items import best_items
-from deshi.models.scorers import PositionScorer, Scorer
+from deshi.models.scorers import Scorer
 from deshi.soft_labels.histories import Histories
 from deshi.types import PAD, Batch, DeshiError
 
 PADDED = 64
 """Padded positions that one pass may read for each row that it may score: 64 * batch."""
 
-Lists = tuple[Ints, NDArray[np.int32], NDArray[np.float32]]
+RankedLists = tuple[Ints, NDArray[np.int32], NDArray[np.float32]]
 """Row numbers ``(M,)``, items ``(M, K)`` and scores ``(M, K)``."""
 
 
@@ -39,14 +39,13 @@ def check_catalogue(scorer: Scorer, histories: Histories) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Lister:
-    """Asks one scorer for ranked lists.
+class Labeller:
+    """A scorer with the histories that it ranks items after, and the kind of lists that are wanted of it.
 
-    A row at position ``p`` of its history (counted from its first event) is answered in one pass together with the
-    other rows of the history, if the scorer is a :class:`~deshi.models.scorers.PositionScorer` and ``p`` is below its
-    ``max_length``: a causal model's window begins at the history's first event there, so the pass sees what a
-    question of its own would. Later rows are asked one by one, with their whole history, or, with ``min_context``, in
-    passes over overlapping windows.
+    A row at position ``p`` of its history (counted from its first event) is scored in one pass together with the
+    other rows of the history, if ``p`` is below the scorer's ``max_length``: a causal model's window begins at the
+    history's first event there, so the pass reads the same events as a pass for that row alone. Later rows are scored
+    one by one, with their whole history, or, with ``min_context``, in passes over overlapping windows.
 
     Attributes:
         scorer: the teacher.
@@ -54,10 +53,10 @@ class Lister:
         k: length of a list.
         filter_seen: leave the items of the history up to and including the row out.
         normalise: store log-probabilities over the candidates instead of the scores as they are.
-        batch: rows scored at a time; one pass answers at least one history, so it may be ``max_length`` rows.
+        batch: rows scored at a time; one pass holds at least one history, so it may be ``max_length`` rows.
         device: where the scorer computes.
-        min_context: answer later rows in windows of ``max_length`` events that begin every ``max_length - min_context``
-            events: such a row's answer reads more than ``min_context`` of its latest events, not ``max_length``.
+        min_context: score later rows in windows of ``max_length`` events that begin every ``max_length - min_context``
+            events: the list of such a row reads more than ``min_context`` of its latest events, not ``max_length``.
     """
 
     scorer: Scorer
@@ -76,45 +75,51 @@ class Lister:
                 raise DeshiError(f"{name} is {getattr(self, name)}, expected a number from 1.")
         longest = self.longest
         if self.min_context is not None and not 1 <= self.min_context < longest:
-            reads = f"reads {longest} events in one pass" if longest else "answers whole histories only"
+            reads = f"reads {longest} events in one pass" if longest else "scores whole histories only"
             hint = f"Give a number from 1 to {longest - 1}, or leave it out." if longest else "Leave it out."
             raise DeshiError(f"min_context is {self.min_context}, but this teacher {reads}. {hint}")
 
     @property
     def longest(self) -> int:
-        """The longest history that the scorer answers inside in one pass, 0 if it can't."""
-        return self.scorer.max_length if isinstance(self.scorer, PositionScorer) else 0
+        """The longest history inside of which the scorer ranks in one pass, 0 if it can't."""
+        return self.scorer.max_length
 
-    def lists(self, rows: Ints) -> Iterator[Lists]:
+    def label(self, rows: Ints) -> Iterator[RankedLists]:
         """The lists of ascending ``rows`` ``(M,)``, in blocks and in any order, each row once."""
         owners = self.histories.owners(rows)
         starts = self.histories.offsets[owners]
-        beyond = rows + 1 - starts - self.longest  # events that a window from the history's first event lacks
+        # how many of the row's events don't fit into a window that begins at the history's first event
+        beyond = rows + 1 - starts - self.longest
         if self.min_context is not None:
+            # windows begin every `step` events: take the first one that reaches the row, rounding up
             step = self.longest - self.min_context
             starts = starts + np.maximum(-(-beyond // step), 0) * step
         inside = (beyond <= 0) | (self.min_context is not None)
         yield from self._in_one_pass(rows[inside], owners[inside], starts[inside])
         yield from self._one_by_one(rows[~inside], owners[~inside])
 
-    def _in_one_pass(self, rows: Ints, owners: Ints, starts: Ints) -> Iterator[Lists]:
-        """Answer rows ``(M,)`` with the windows that begin at the events ``starts`` ``(M,)``, a pass a window."""
-        if not isinstance(self.scorer, PositionScorer) or not len(rows):
+    def _in_one_pass(self, rows: Ints, owners: Ints, starts: Ints) -> Iterator[RankedLists]:
+        """Lists of rows ``(M,)`` by the windows that begin at the events ``starts`` ``(M,)``, a pass a window."""
+        if not len(rows):
             return
+        # rows ascend, so those of a window stand together: it ends with the last of them
         windows, first, counts = np.unique(starts, return_index=True, return_counts=True)
         sequences, ends = owners[first], rows[first + counts - 1] + 1
         for members in _packs(ends - windows, counts, self.batch):
             batch = self._batch(sequences[members], windows[members], ends[members])
-            read = batch.rows.numpy()
-            places = np.searchsorted(rows, read).clip(max=len(rows) - 1)  # windows overlap: a row is asked in one
-            where = torch.from_numpy((rows[places] == read) & (starts[places] == read[:, :1]))
-            asked = batch.rows[where].numpy()
-            scores = self.scorer.position_scores(self._to_device(batch), where.to(self.device))
-            for begin in range(0, len(asked), self.batch):
+            # windows overlap: a position is scored if its row is to be labelled, and by this window (whose first event
+            # stands in column 0) rather than by another that reads it too
+            positions = batch.rows.numpy()
+            index = np.searchsorted(rows, positions).clip(max=len(rows) - 1)
+            mask = torch.from_numpy((rows[index] == positions) & (starts[index] == positions[:, :1]))
+            labelled = batch.rows[mask].numpy()
+            scores = self.scorer.position_scores(self._to_device(batch), mask.to(self.device))
+            for begin in range(0, len(labelled), self.batch):
                 part = slice(begin, begin + self.batch)
-                yield self._best(asked[part], scores[part])
+                yield self._best(labelled[part], scores[part])
 
-    def _one_by_one(self, rows: Ints, owners: Ints) -> Iterator[Lists]:
+    def _one_by_one(self, rows: Ints, owners: Ints) -> Iterator[RankedLists]:
+        """Lists of rows ``(M,)`` by their whole histories, the longest first, so that little is padded."""
         starts, ends = self.histories.offsets[owners], rows + 1
         order = np.argsort(starts - ends, kind="stable")
         for begin in range(0, len(rows), self.batch):
@@ -123,18 +128,18 @@ class Lister:
             yield self._best(rows[members], self.scorer.scores(self._to_device(batch)))
 
     def _batch(self, sequences: Ints, starts: Ints, ends: Ints) -> Batch:
-        """One batch of whole histories, longest first as they come."""
+        """One batch of the events ``starts[i] .. ends[i] - 1`` of sequences."""
         users, items = self.histories.users[sequences], self.histories.items
         _, batch = next(history_batches(items, users, starts, ends, len(items), len(sequences)))
         return batch
 
     def _to_device(self, batch: Batch) -> Batch:
-        if self.histories.augmented:  # their positions are none of the bundle's: a row number would be a lie
+        if self.histories.augmented:  # their rows aren't the bundle's: a scorer that looks up rows must see none
             rows = torch.full_like(batch.rows, PAD)
             batch = Batch(batch.users, batch.items, batch.lengths, batch.targets, rows)
         return batch.to(self.device)
 
-    def _best(self, rows: Ints, scores: Tensor) -> Lists:
+    def _best(self, rows: Ints, scores: Tensor) -> RankedLists:
         seen: Tensor | None = None
         if self.filter_seen:
             starts = self.histories.offsets[self.histories.owners(rows)]
@@ -148,7 +153,7 @@ class Lister:
         if scores.shape != expected:
             raise DeshiError(
                 f"The teacher gave scores of shape {tuple(scores.shape)}, expected {expected}: a score for each item "
-                f"and asked row."
+                f"and row."
             )
         bad = (scores.isnan() | (scores == torch.inf)).any(1)
         if bool(bad.any()):
@@ -161,11 +166,13 @@ class Lister:
 
 
 def _packs(lengths: Ints, counts: Ints, batch: int) -> Iterator[Ints]:
-    """Numbers of histories that are read together: similar lengths, at most ``batch`` rows and padded positions."""
+    """Windows that are read together: of similar lengths, with at most ``batch`` rows in all (``counts`` of each)."""
     order = np.argsort(-lengths, kind="stable")
     begin = 0
     while begin < len(order):
+        # the first is the longest: so many of its length may be padded together
         room = max(1, PADDED * batch // int(lengths[order[begin]]))
+        # of those, as many as have no more than `batch` rows together
         fitting = int(np.searchsorted(np.cumsum(counts[order[begin : begin + room]]), batch, side="right"))
         yield order[begin : begin + max(1, fitting)]
         begin += max(1, fitting)

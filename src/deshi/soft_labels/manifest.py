@@ -1,4 +1,4 @@
-"""A store's manifest: what it says, what it must say, and the request that the store was made from."""
+"""A store's manifest, and the request that a store is made from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256, fingerprint, read_json
 from deshi.soft_labels.histories import Histories
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 SCHEMA = 1
 """Version of a store's layout and of its manifest; a store of another version is written anew."""
@@ -25,8 +25,6 @@ MANIFEST, TOPK, SCORES, EMBEDDINGS = (
     "topk_scores.npy",
     "item_embeddings.safetensors",
 )
-SCORE_KINDS = ("logit", "log_probability", "probability", "reciprocal_rank", "score")
-"""What a stored score is; ``score`` is anything whose order alone has a meaning. All are higher for better items."""
 
 REQUIRED = (
     "teacher", "data", "data_fingerprint", "n_items", "n_rows", "k", "filter_seen", "positions", "coverage",
@@ -62,58 +60,58 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = [name for name in REQUIRED if name not in manifest]
     if missing:
         raise DeshiError(f"{path / MANIFEST} lacks {', '.join(missing)}. Write the store again.")
-    if manifest["score_direction"] != "higher is better" or manifest["score_kind"] not in SCORE_KINDS:
+    if manifest["score_direction"] != "higher is better" or manifest["score_kind"] not in list(ScoreKind):
         raise DeshiError(
             f"{path / MANIFEST} says score_direction {manifest['score_direction']!r} and score_kind "
-            f"{manifest['score_kind']!r}, expected 'higher is better' and one of {', '.join(SCORE_KINDS)}."
+            f"{manifest['score_kind']!r}, expected 'higher is better' and one of {', '.join(ScoreKind)}."
         )
     return cast(dict[str, Any], manifest)
 
 
 def new_request(
-    source: Histories,
+    histories: Histories,
     rows: Ints,
     k: int,
     filter_seen: bool,
     kind: str,
     dtype: str,
     positions: str,
-    meta: Mapping[str, Any],
+    teacher: Mapping[str, Any],
     embeddings: Tensor | None,
 ) -> dict[str, Any]:
     """Everything that a store's content depends on, JSON-able."""
-    if not meta.get("name"):
-        raise DeshiError(f"meta is {dict(meta)}, expected at least the teacher's name.")
-    if kind not in SCORE_KINDS or dtype not in ("float32", "float16"):
+    if not teacher.get("name"):
+        raise DeshiError(f"teacher is {dict(teacher)}, expected at least its name.")
+    if kind not in list(ScoreKind) or dtype not in ("float32", "float16"):
         raise DeshiError(
-            f"score_kind is {kind!r} and dtype {dtype!r}, expected one of {', '.join(SCORE_KINDS)}, and float32 or "
+            f"score_kind is {str(kind)!r} and dtype {dtype!r}, expected one of {', '.join(ScoreKind)}, and float32 or "
             f"float16."
         )
-    known = None if embeddings is None else fingerprint([("items", embeddings.detach().float().cpu().numpy())])
+    vectors = None if embeddings is None else fingerprint([("items", embeddings.detach().float().cpu().numpy())])
     return {
         "schema": SCHEMA,
-        "teacher": json.loads(json.dumps(dict(meta), default=str)),  # as it will be read back
-        "data_fingerprint": source.data_fingerprint,
-        "sequences": source.content(),
+        "teacher": json.loads(json.dumps(dict(teacher), default=str)),  # as it will be read back
+        "data_fingerprint": histories.data_fingerprint,
+        "sequences": histories.content(),
         "rows": {"count": len(rows), "sha256": fingerprint([("rows", rows)])},
         "positions": positions,
         "k": k,
         "filter_seen": filter_seen,
-        "score_kind": kind,
+        "score_kind": ScoreKind(kind).value,
         "score_dtype": dtype,
-        "item_embeddings": known,
+        "item_embeddings": vectors,
     }
 
 
 def new_manifest(
-    place: Path, source: Histories, rows: Ints, request: dict[str, Any], n_shards: int, files: list[str]
+    folder: Path, histories: Histories, rows: Ints, request: dict[str, Any], n_shards: int, files: list[str]
 ) -> dict[str, Any]:
     """The manifest of a finished store.
 
     Args:
-        place: the folder that holds the files.
-        source: what the rows are about.
-        rows: ``(M,)`` the rows that were asked for.
+        folder: the folder that holds the files.
+        histories: what the rows are about.
+        rows: ``(M,)`` the rows that the teacher was to label.
         request: of :func:`new_request`.
         n_shards: number of shards that were written.
         files: names of the files, each of which is hashed.
@@ -121,23 +119,23 @@ def new_manifest(
     return {
         "schema": SCHEMA,
         "teacher": request["teacher"],
-        "data": source.name,
-        "data_fingerprint": source.data_fingerprint,
-        "n_items": source.n_items,
-        "n_rows": source.n_interactions,
+        "data": histories.name,
+        "data_fingerprint": histories.data_fingerprint,
+        "n_items": histories.n_items,
+        "n_rows": histories.n_interactions,
         "k": request["k"],
         "filter_seen": request["filter_seen"],
         "positions": request["positions"],
-        "coverage": _coverage(np.load(place / TOPK, mmap_mode="r", allow_pickle=False), rows),
-        "repeats": _repeats(source, rows, request["filter_seen"]),
+        "coverage": _coverage(np.load(folder / TOPK, mmap_mode="r", allow_pickle=False), rows),
+        "repeats": _repeats(histories, rows, request["filter_seen"]),
         "score_direction": "higher is better",
         "score_kind": request["score_kind"],
         "score_dtype": request["score_dtype"],
         "score_shift": _shift(request),
         "ties": "smaller item index first",
-        "sequences": source.kind,
+        "sequences": histories.kind,
         "shards": n_shards,
-        "files": {name: file_sha256(place / name) for name in files},
+        "files": {name: file_sha256(folder / name) for name in files},
         "request": request,
     }
 
@@ -147,14 +145,15 @@ def _shift(request: dict[str, Any]) -> str:
 
 
 def _coverage(items: NDArray[Any], rows: Ints) -> dict[str, int]:
-    """Rows asked for, rows with a list (a teacher may have no candidate left), full lists, and rows there are."""
+    """Rows with a list (a teacher may have no candidate left), rows requested, full lists, and all rows."""
     listed, full = int((items[rows, 0] != PAD).sum()), int((items[rows, -1] != PAD).sum())
-    return {"rows": listed, "asked": len(rows), "full_lists": full, "of": len(items)}
+    return {"rows": listed, "requested": len(rows), "full_lists": full, "of": len(items)}
 
 
-def _repeats(source: Histories, rows: Ints, filter_seen: bool) -> dict[str, Any]:
-    """Among the rows, how many have a next event that the history holds already, and so can't be listed if filtered."""
-    later = rows[~np.isin(rows, source.offsets[1:] - 1)]
-    repeated = int(source.first_seen().had(later, np.asarray(source.items)[later + 1]).sum()) if len(later) else 0
+def _repeats(histories: Histories, rows: Ints, filter_seen: bool) -> dict[str, Any]:
+    """How many rows have a next event that the history holds already, and that can't be listed if seen items aren't."""
+    followed = rows[~np.isin(rows, histories.offsets[1:] - 1)]
+    nexts = np.asarray(histories.items)[followed + 1]
+    repeated = int(histories.first_events().seen(followed, nexts).sum()) if len(followed) else 0
     note = "seen items are left out: these next events can't be in any list" if filter_seen else "seen items are listed"
-    return {"rows_with_next": len(later), "next_seen_before": repeated, "note": note}
+    return {"rows_with_next": len(followed), "next_seen_before": repeated, "note": note}

@@ -1,4 +1,4 @@
-"""Which rows a teacher is asked to write: rules over the positions of histories, as words on the command line."""
+"""Rules that choose the rows a teacher labels, as words on the command line."""
 
 from __future__ import annotations
 
@@ -57,30 +57,30 @@ def choose_rows(
     """
     if augmented is None:
         starts, ends = split.train_ranges(bundle, train_targets)
-        held = {part: split.examples(bundle, part).ends - 1 for part in PARTS}
-        whole = len(bundle.items)
+        held_out = {part: split.examples(bundle, part).ends - 1 for part in PARTS}
+        n_rows = len(bundle.items)
     else:
         starts, ends = augmented.offsets[:-1], augmented.offsets[1:]
-        held = {"validation": ends - 1, "test": np.zeros(0, dtype=np.int64)}
-        whole = augmented.n_interactions
-    parts = [_rule(one.strip(), starts, ends, held, whole, seed) for one in rule.split("+")]
+        held_out = {"validation": ends - 1, "test": np.zeros(0, dtype=np.int64)}
+        n_rows = augmented.n_interactions
+    parts = [_rule(part.strip(), starts, ends, held_out, n_rows, seed) for part in rule.split("+")]
     rows = np.unique(np.concatenate(parts)).astype(np.int64)
     if not len(rows):
-        where = "the augmented histories" if augmented is not None else f"{bundle.name} with the split {split.name}"
-        raise DeshiError(f"positions={rule} chooses none of the {whole:,} events of {where}. Choose others: {HELP}.")
+        data = "the augmented histories" if augmented is not None else f"{bundle.name} with the split {split.name}"
+        raise DeshiError(f"positions={rule} chooses none of the {n_rows:,} events of {data}. Choose others: {HELP}.")
     return rows
 
 
-def _rule(text: str, starts: Ints, ends: Ints, held: dict[str, Ints], whole: int, seed: int) -> Ints:
+def _rule(text: str, starts: Ints, ends: Ints, held_out: dict[str, Ints], n_rows: int, seed: int) -> Ints:
     name, _, value = text.partition(":")
     if text == "all":
-        return np.arange(whole)
+        return np.arange(n_rows)
     if text == "train":
         return range_rows(starts, ends - 1)
     if text == "held_out":
-        return np.concatenate(list(held.values()))
-    if text in held:
-        return held[text]
+        return np.concatenate(list(held_out.values()))
+    if text in held_out:
+        return held_out[text]
     if name == "last":
         return range_rows(np.maximum(starts, ends - 1 - _count(text, value)), ends - 1)
     if name == "sample":

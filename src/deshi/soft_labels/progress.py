@@ -1,4 +1,4 @@
-"""How far a long export is, how fast it goes and how long it will take."""
+"""The progress of a long export: rows done, rows a second, seconds left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Progress:
 
     Attributes:
         done: rows on disk or written by now, those of earlier attempts too.
-        total: rows asked for.
+        total: rows requested.
         rate: rows a second in this attempt; 0 before the first.
         seconds: since this attempt began.
     """
@@ -41,7 +41,7 @@ class Meter:
     """Counts rows, tells a callback about every block, and writes a line into the log now and then.
 
     Args:
-        total: rows asked for.
+        total: rows requested.
         done: rows that an earlier attempt has written.
         callback: called with every :class:`Progress`; None for none.
         every: seconds between two lines of the log.

@@ -1,8 +1,8 @@
-"""What a teacher knows, on disk: its ranked lists after events of histories, and perhaps its vectors of the items."""
+"""Soft labels on disk: a teacher's ranked lists after events of histories, and perhaps its vectors of the items."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.checks import Report, inspect_files, inspect_rows
+from deshi.soft_labels.checks import CheckResult, check_files, check_lists
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
-from deshi.types import ITEM, PAD, USER, DeshiError
+from deshi.types import ITEM, PAD, USER, DeshiError, ScoreKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,11 @@ class SoftLabels:
         return store
 
     @property
+    def score_kind(self) -> ScoreKind:
+        """Meaning of the stored scores."""
+        return ScoreKind(self.manifest["score_kind"])
+
+    @property
     def teacher(self) -> str:
         """The teacher's name."""
         return str(self.manifest["teacher"]["name"])
@@ -102,14 +107,14 @@ class SoftLabels:
         Raises:
             DeshiError: for row numbers that don't exist.
         """
-        wanted = np.asarray(numbers, dtype=np.int64)
-        wrong = (wanted < PAD) | (wanted >= self.n_rows)
+        rows = np.asarray(numbers, dtype=np.int64)
+        wrong = (rows < PAD) | (rows >= self.n_rows)
         if wrong.any():
             raise DeshiError(
-                f"Row {int(wanted[wrong][0])} was asked for, expected 0 to {self.n_rows - 1} (or {PAD} for none): "
+                f"Got row {int(rows[wrong][0])}, expected 0 to {self.n_rows - 1} (or {PAD} for none): "
                 f"{self.path} has a row for each event of {self.manifest['data']}."
             )
-        real, safe = (wanted != PAD)[..., None], np.maximum(wanted, 0)
+        real, safe = (rows != PAD)[..., None], np.maximum(rows, 0)
         items = np.where(real, self.items[safe], PAD).astype(np.int64)
         return items, np.where(real, self.scores[safe], 0).astype(np.float32)
 
@@ -158,18 +163,19 @@ class SoftLabels:
             raise DeshiError(f"{file} holds {sorted(tensors)}, expected one tensor named items.")
         return check_embeddings(tensors["items"].float(), self.manifest["n_items"], str(file))
 
-    def check(self, bundle: Bundle | None = None) -> Report:
-        """Read everything and count the rows that are wrong, of each kind of fault, and the files that changed.
+    def check(self, bundle: Bundle | None = None) -> CheckResult:
+        """Read everything and count the rows that are wrong, of each kind, and the files that changed.
 
         Args:
             bundle: to look for seen items where the store says that it has none.
         """
-        had = None
+        seen = None
         if self.manifest["filter_seen"] and (bundle is not None or self.augmented):
-            seen = (Histories.load(self.path, self.manifest) if bundle is None else self.histories(bundle)).first_seen()
-            had = seen.had
-        report = inspect_rows(self.items, self.scores, self.manifest["n_items"], had)
-        return report.plus(inspect_files(self.path, self.manifest, report.covered))
+            histories = Histories.load(self.path, self.manifest) if bundle is None else self.histories(bundle)
+            seen = histories.first_events().seen
+        lists = check_lists(self.items, self.scores, self.manifest["n_items"], seen)
+        files = check_files(self.path, self.manifest, lists.covered)
+        return replace(lists, problems=[*lists.problems, *files])
 
     def _check_shapes(self, bundle: Bundle | None) -> None:
         rows = bundle.n_interactions if bundle is not None and not self.augmented else self.n_rows
@@ -188,12 +194,12 @@ def check_same_data(path: Path, manifest: dict[str, Any], bundle: Bundle) -> Non
     Raises:
         DeshiError: with both fingerprints, or both numbers of items.
     """
-    theirs = manifest["data_fingerprint"]
-    if theirs != bundle.fingerprint:
+    fingerprint = manifest["data_fingerprint"]
+    if fingerprint != bundle.fingerprint:
         raise DeshiError(
-            f"The soft-label store {path} was made on {manifest['data']} with fingerprint {theirs}, but {bundle.name} "
-            f"in {bundle.path} has fingerprint {bundle.fingerprint}. Its item indices mean other items. Prepare "
-            f"the data as they were for it, or write it again on these."
+            f"The soft-label store {path} was made on {manifest['data']} with fingerprint {fingerprint}, but "
+            f"{bundle.name} in {bundle.path} has fingerprint {bundle.fingerprint}. Its item indices mean other items. "
+            f"Prepare the data as they were for it, or write it again on these."
         )
     if manifest["n_items"] != bundle.n_items:
         raise DeshiError(

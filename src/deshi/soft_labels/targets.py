@@ -1,4 +1,4 @@
-"""Which item really came next after a row, at training rows and at held-out rows."""
+"""The targets of rows: the item that came next, at training rows and at held-out rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TRAIN, LATEST = "train", "train-last"
 
 
 @dataclass(frozen=True, eq=False)
-class Truths:
-    """Rows of one kind with what came next.
+class Targets:
+    """Rows of one kind with the items that came next.
 
     Attributes:
         name: ``train``, ``train-last``, ``validation`` or ``test``.
@@ -33,13 +33,13 @@ class Truths:
     users: Ints
     items: Ints
 
-    def at(self, chosen: NDArray[Any]) -> Truths:
-        """Some of them: ``chosen`` is a mask or places."""
-        return Truths(self.name, self.rows[chosen], self.users[chosen], self.items[chosen])
+    def at(self, mask: NDArray[Any]) -> Targets:
+        """Those of a mask."""
+        return Targets(self.name, self.rows[mask], self.users[mask], self.items[mask])
 
 
-def truths(histories: Histories, bundle: Bundle, split: Split) -> list[Truths]:
-    """The four kinds of rows, whether or not a store covers them.
+def row_targets(histories: Histories, bundle: Bundle, split: Split) -> list[Targets]:
+    """The targets of the four kinds of rows, whether or not a store covers them.
 
     Of augmented histories the training rows are all but each sequence's last; that one is followed by the validation
     target, where it is the event that the target really came after. They have no test rows.
@@ -49,29 +49,30 @@ def truths(histories: Histories, bundle: Bundle, split: Split) -> list[Truths]:
             *_training(histories, histories.offsets[:-1], histories.offsets[1:]),
             _continued(histories, bundle, split),
         ]
-    found = _training(histories, *split.train_ranges(bundle))
+    targets = _training(histories, *split.train_ranges(bundle))
     for part in PARTS:
         examples = split.examples(bundle, part)
-        found.append(
-            Truths(part, examples.ends - 1, examples.users, np.asarray(bundle.items)[examples.ends].astype(np.int64))
+        targets.append(
+            Targets(part, examples.ends - 1, examples.users, np.asarray(bundle.items)[examples.ends].astype(np.int64))
         )
-    return found
+    return targets
 
 
-def _training(histories: Histories, starts: Ints, ends: Ints) -> list[Truths]:
+def _training(histories: Histories, starts: Ints, ends: Ints) -> list[Targets]:
     latest = (ends - 2)[ends - starts >= 2]
     return [
         _followed(histories, name, rows) for name, rows in ((TRAIN, range_rows(starts, ends - 1)), (LATEST, latest))
     ]
 
 
-def _followed(histories: Histories, name: str, rows: Ints) -> Truths:
+def _followed(histories: Histories, name: str, rows: Ints) -> Targets:
     items = np.asarray(histories.items)[rows + 1].astype(np.int64)
-    return Truths(name, rows, histories.users[histories.owners(rows)], items)
+    return Targets(name, rows, histories.users[histories.owners(rows)], items)
 
 
-def _continued(histories: Histories, bundle: Bundle, split: Split) -> Truths:
+def _continued(histories: Histories, bundle: Bundle, split: Split) -> Targets:
     """The ends of augmented histories that still end with the last training event."""
+    # a sequence is kept if its last event is the user's event just before the validation target
     examples = split.examples(bundle, "validation")
     ends = np.full(bundle.n_users, -1, dtype=np.int64)
     ends[examples.users] = examples.ends
@@ -79,4 +80,4 @@ def _continued(histories: Histories, bundle: Bundle, split: Split) -> Truths:
     sources = np.asarray(histories.sources)[rows]
     kept = ends[histories.users] == sources + 1
     items = np.asarray(bundle.items)[sources[kept] + 1].astype(np.int64)
-    return Truths("validation", rows[kept], np.asarray(histories.users)[kept], items)
+    return Targets("validation", rows[kept], np.asarray(histories.users)[kept], items)

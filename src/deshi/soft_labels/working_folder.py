@@ -1,4 +1,4 @@
-"""The hidden folder that a store is written into, shard by shard, so that a killed export goes on where it was."""
+"""The hidden folder that a store is written into, shard by shard, so that a killed export can go on."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def compare_requests(target: Path, old: dict[str, Any], new: dict[str, Any], unf
     """
     changed = differences(old, new)
     if changed:
-        what = "An unfinished export" if unfinished else "A soft-label store"
-        place = working_path(target) if unfinished else target
+        kind = "An unfinished export" if unfinished else "A soft-label store"
+        path = working_path(target) if unfinished else target
         raise DeshiError(
-            f"{what} of the name {target.name} was made from another request ({place}): {'; '.join(changed)}. "
+            f"{kind} of the name {target.name} was made from another request ({path}): {'; '.join(changed)}. "
             f"Choose another name, repeat the request as it was, or set force=true to write this one instead."
         )
 
@@ -146,16 +146,16 @@ class WorkingFolder:
         state = {"request": self._request, "shards_done": self.done, "seconds": self._seconds}
         write_json(self.path / STATE, state)
 
-    def finish(self, write_rest: Callable[[Path], dict[str, Any]], rows: int) -> None:
+    def finish(self, write_manifest: Callable[[Path], dict[str, Any]], rows: int) -> None:
         """Complete the folder and give it the target's name.
 
         Args:
-            write_rest: writes whatever else belongs into the folder and returns the manifest.
-            rows: number of rows asked for, for ``time.json``.
+            write_manifest: writes the other files of a store into the folder and returns the manifest.
+            rows: number of rows requested, for ``time.json``.
         """
         self._close()
         if not (self.path / MANIFEST).is_file():  # it is there if the process died between manifest and rename
-            manifest = write_rest(self.path)
+            manifest = write_manifest(self.path)
             self._write_state()
             seconds = {"export_seconds": round(self._seconds, 3), "rows": rows}
             write_json(self.path / TIME, seconds | {"rows_per_second": round(rows / max(self._seconds, 1e-9), 3)})

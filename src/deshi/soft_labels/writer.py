@@ -1,4 +1,4 @@
-"""Writing a store: a teacher's lists after chosen rows, or lists that came from elsewhere."""
+"""A store's writer: of a teacher's lists after chosen rows, or of lists that exist already."""
 
 from __future__ import annotations
 
@@ -8,106 +8,88 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import fingerprint, read_json
-from deshi.data.bundle import Bundle
-from deshi.models.scorers import Scorer
-from deshi.soft_labels.checks import inspect_rows
+from deshi.soft_labels.checks import check_lists
 from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Lister, Lists
+from deshi.soft_labels.labeller import Labeller, RankedLists
 from deshi.soft_labels.manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_manifest, new_request
 from deshi.soft_labels.progress import Meter, Progress
 from deshi.soft_labels.store import SoftLabels, check_embeddings
 from deshi.soft_labels.working_folder import STATE, WorkingFolder, compare_requests
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
 
-ScoreKind = Literal["logit", "log_probability", "probability", "reciprocal_rank", "score"]
 ScoreType = Literal["float32", "float16"]
 LARGEST = 65504.0
 """The largest float16."""
 
 
 def write_soft_labels(
-    scorer: Scorer,
-    histories: Bundle | Histories,
+    labeller: Labeller,
     rows: Ints,
     folder: Path,
     *,
-    k: int,
-    meta: Mapping[str, Any],
+    teacher: Mapping[str, Any],
     positions: str = "given",
-    filter_seen: bool = True,
-    score_kind: ScoreKind = "logit",
-    normalise: bool = False,
+    score_kind: ScoreKind = ScoreKind.LOGIT,
     dtype: ScoreType = "float32",
     item_embeddings: Tensor | None = None,
-    batch: int = 256,
-    min_context: int | None = None,
     shard_rows: int = 2048,
-    device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
     force: bool = False,
 ) -> SoftLabels:
-    """Ask a teacher for its ``k`` best items after each of ``rows`` and write them as a store.
+    """Write a teacher's lists after each of ``rows`` as a store.
 
     It may be killed at any moment: the same call goes on after the last shard that was finished, and its result is,
     byte for byte, that of a call that was not interrupted. A store that was written by the same request is handed back
     as it is.
 
     Args:
-        scorer: the teacher.
-        histories: what the rows are about: a bundle, or augmented histories of it.
+        labeller: the teacher, the histories, and what its lists are to be.
         rows: ``(M,)`` ascending flat positions of events, see :func:`deshi.soft_labels.positions.choose_rows`.
         folder: the store's.
-        k: length of a list.
-        meta: JSON-able, who the teacher is: ``name`` and whatever tells it from others, such as ``run`` and the
-            sha256 of its weights. A request with another ``meta`` is another request.
+        teacher: JSON-able, who the teacher is: ``name`` and whatever tells it from others, such as ``run`` and the
+            sha256 of its weights. A request with another teacher is another request.
         positions: the rule that ``rows`` came from, for the manifest.
-        filter_seen: leave the items of the history up to and including the row out of its list.
-        score_kind: what the scorer's scores are.
-        normalise: turn logits into log-probabilities over all candidates of the row; ``score_kind`` becomes
-            ``log_probability``.
+        score_kind: meaning of the scorer's scores; logits that the labeller normalises become log-probabilities.
         dtype: of the stored scores. ``float16`` halves them; logits are then stored less the row's best score (which
             no softmax notices), so that none overflows and the best items keep the finest steps.
         item_embeddings: ``(n_items, D)`` the teacher's vectors of the items, to be stored beside the lists.
-        batch: rows scored at a time.
-        min_context: see :class:`~deshi.soft_labels.labeller.Lister`.
         shard_rows: rows between two marks; at most so many (and a history) are computed again after a kill.
-        device: where the scorer computes.
         progress: called after every block of rows.
         force: replace a store, or an unfinished one, that another request made.
 
     Raises:
         DeshiError: for rows, items, scores or a folder that can't be used.
     """
-    source = _histories(histories)
-    rows = check_rows(rows, source)
-    if normalise and score_kind != "logit":
-        raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {score_kind!r}.")
-    lister = Lister(scorer, source, k, filter_seen, normalise, batch, device, min_context)
-    kind: ScoreKind = "log_probability" if normalise else score_kind
-    request = new_request(source, rows, k, filter_seen, kind, dtype, positions, meta, item_embeddings)
-    request |= {"batch": batch, "normalised": normalise}
-    request |= {} if min_context is None else {"min_context": min_context}
-    return _write(source, rows, folder, request, lister.lists, item_embeddings, shard_rows, progress, force)
+    histories = labeller.histories
+    rows = check_row_numbers(rows, histories)
+    if labeller.normalise and score_kind != ScoreKind.LOGIT:
+        raise DeshiError(f"normalise turns logits into log-probabilities, but score_kind is {str(score_kind)!r}.")
+    kind = ScoreKind.LOG_PROBABILITY if labeller.normalise else score_kind
+    request = new_request(
+        histories, rows, labeller.k, labeller.filter_seen, kind, dtype, positions, teacher, item_embeddings
+    )
+    request |= {"batch": labeller.batch, "normalised": labeller.normalise}
+    request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
+    return _write(histories, rows, folder, request, labeller.label, item_embeddings, shard_rows, progress, force)
 
 
 def write_lists(
     rows: Ints,
     items: NDArray[Any],
     scores: NDArray[Any],
-    histories: Bundle | Histories,
+    histories: Histories,
     folder: Path,
     *,
-    meta: Mapping[str, Any],
-    score_kind: ScoreKind = "score",
+    teacher: Mapping[str, Any],
+    score_kind: ScoreKind = ScoreKind.SCORE,
     filter_seen: bool = False,
     positions: str = "given",
     dtype: ScoreType = "float32",
@@ -122,8 +104,8 @@ def write_lists(
         scores: ``(M, K)``, higher is better, 0 after a list's end.
         histories: what the rows are about.
         folder: the store's.
-        meta: see :func:`write_soft_labels`.
-        score_kind: what the scores are; ``score`` if only their order means anything.
+        teacher: see :func:`write_soft_labels`.
+        score_kind: meaning of the scores; ``score`` if only their order means anything.
         filter_seen: whether the lists are promised to be without seen items; that is checked.
         positions: the rule that ``rows`` came from.
         dtype: of the stored scores, see :func:`write_soft_labels`.
@@ -131,65 +113,67 @@ def write_lists(
         force: see :func:`write_soft_labels`.
 
     Raises:
-        DeshiError: with the number of bad rows of each kind and the first of them (places in ``rows``).
+        DeshiError: with the number of bad rows of each kind and the first of them (indices into ``rows``).
     """
-    source = _histories(histories)
-    rows = check_rows(rows, source)
+    rows = check_row_numbers(rows, histories)
     if items.shape != scores.shape or items.ndim != 2 or len(items) != len(rows):
         raise DeshiError(
             f"Got {len(rows)} rows, items of shape {items.shape} and scores of shape {scores.shape}, expected "
             f"(rows, K) for both."
         )
-    first_seen = source.first_seen() if filter_seen else None
-    had = None if first_seen is None else lambda places, listed: first_seen.had(rows[places], listed)
-    inspect_rows(items, scores, source.n_items, had).refuse()
+    first_events = histories.first_events() if filter_seen else None
+    seen = None if first_events is None else lambda index, listed: first_events.seen(rows[index], listed)
+    check_lists(items, scores, histories.n_items, seen).refuse()
     request = new_request(
-        source, rows, items.shape[1], filter_seen, score_kind, dtype, positions, meta, item_embeddings
+        histories, rows, items.shape[1], filter_seen, score_kind, dtype, positions, teacher, item_embeddings
     )
     request["lists"] = fingerprint([("items", items), ("scores", scores)])
 
-    def lists(wanted: Ints) -> Iterable[Lists]:
-        places = np.searchsorted(rows, wanted)
-        yield wanted, items[places].astype(np.int32), scores[places].astype(np.float32)
+    def lists(shard: Ints) -> Iterable[RankedLists]:
+        index = np.searchsorted(rows, shard)
+        yield shard, items[index].astype(np.int32), scores[index].astype(np.float32)
 
-    return _write(source, rows, folder, request, lists, item_embeddings, 1 << 16, None, force)
+    return _write(histories, rows, folder, request, lists, item_embeddings, 1 << 16, None, force)
 
 
 def _write(
-    source: Histories,
+    histories: Histories,
     rows: Ints,
     folder: Path,
     request: dict[str, Any],
-    lists: Callable[[Ints], Iterable[Lists]],
+    lists: Callable[[Ints], Iterable[RankedLists]],
     embeddings: Tensor | None,
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
 ) -> SoftLabels:
-    """Write what ``lists`` answers, shard after shard, unless it is there already."""
+    """Write the lists of all rows, shard after shard, unless the store is there already."""
     request = request | {"shard_rows": shard_rows}
     if (folder / MANIFEST).is_file() and not force:
         return _reuse(folder, request)
     if embeddings is not None:
-        check_embeddings(embeddings, source.n_items, "item_embeddings")
-    shards = cut(rows, source, shard_rows)
-    working = WorkingFolder(folder, request, source.n_interactions, request["k"], request["score_dtype"], force)
+        check_embeddings(embeddings, histories.n_items, "item_embeddings")
+    shards = cut(rows, histories, shard_rows)
+    working = WorkingFolder(folder, request, histories.n_interactions, request["k"], request["score_dtype"], force)
     with working:
         already = sum(len(shard) for shard in shards[: working.done])
         if already:
             log.info("%s goes on: %d of %d rows are written", folder.name, already, len(rows))
         meter = Meter(len(rows), already, progress)
         for shard in shards[working.done :]:
+            # a shard's lists come in blocks of any order; they count once the whole shard is marked
             for numbers, items, scores in lists(shard):
-                working.put(numbers, items, stored(items, scores, request["score_dtype"], request["score_kind"]))
+                working.put(
+                    numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
+                )
                 meter.add(len(numbers))
             working.mark()
 
-        def rest(place: Path) -> dict[str, Any]:
-            files = _write_others(place, source, embeddings)
-            return new_manifest(place, source, rows, request, len(shards), files)
+        def manifest(path: Path) -> dict[str, Any]:
+            files = _write_other_files(path, histories, embeddings)
+            return new_manifest(path, histories, rows, request, len(shards), files)
 
-        working.finish(rest, len(rows))
+        working.finish(manifest, len(rows))
     return SoftLabels.load(folder)
 
 
@@ -201,7 +185,7 @@ def _reuse(folder: Path, request: dict[str, Any]) -> SoftLabels:
     return SoftLabels.load(folder)
 
 
-def check_rows(rows: Ints, histories: Histories) -> Ints:
+def check_row_numbers(rows: Ints, histories: Histories) -> Ints:
     """Refuse row numbers that aren't ascending events of ``histories``; returns them as int64.
 
     Raises:
@@ -219,15 +203,16 @@ def check_rows(rows: Ints, histories: Histories) -> Ints:
 
 
 def cut(rows: Ints, histories: Histories, shard_rows: int) -> list[Ints]:
-    """``rows`` in shards of about ``shard_rows``, each history in one: a pass over it answers all its rows."""
+    """``rows`` in shards of about ``shard_rows``, each history in one, so that one pass can label all its rows."""
     if shard_rows < 1:
         raise DeshiError(f"shard_rows is {shard_rows}, expected a number from 1.")
+    # where in `rows` each history begins; of those that begin within the same `shard_rows` rows, the first cuts
     begins = np.flatnonzero(np.diff(histories.owners(rows), prepend=-1))
     _, first = np.unique(begins // shard_rows, return_index=True)
     return np.split(rows, begins[first][1:])
 
 
-def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> NDArray[Any]:
+def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: ScoreKind) -> NDArray[Any]:
     """Scores ``(M, K)`` in the type that they are stored in; their order along a row stays.
 
     In float16, logits lose their row's best score, and what is below the smallest float16 becomes it: such an item's
@@ -238,9 +223,9 @@ def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> 
     """
     if dtype == "float32":
         return scores.astype(np.float32)
-    if kind == "logit":
+    if kind is ScoreKind.LOGIT:
         scores = np.where(items == PAD, 0, scores - scores[:, :1])
-    if kind in ("logit", "log_probability"):
+    if kind in (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY):
         scores = np.maximum(scores, -LARGEST)
     if (np.abs(scores) > LARGEST).any():
         raise DeshiError(
@@ -249,16 +234,12 @@ def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: str) -> 
     return scores.astype(np.float16)
 
 
-def _histories(source: Bundle | Histories) -> Histories:
-    return Histories.of(source) if isinstance(source, Bundle) else source
-
-
-def _write_others(place: Path, source: Histories, embeddings: Tensor | None) -> list[str]:
+def _write_other_files(folder: Path, histories: Histories, embeddings: Tensor | None) -> list[str]:
     """Write embeddings and augmented histories; the names of all files of the store."""
     files = [TOPK, SCORES]
-    if source.augmented:
-        files += source.save(place)
+    if histories.augmented:
+        files += histories.save(folder)
     if embeddings is not None:
-        save_file({"items": embeddings.detach().float().cpu().contiguous()}, place / EMBEDDINGS)
+        save_file({"items": embeddings.detach().float().cpu().contiguous()}, folder / EMBEDDINGS)
         files.append(EMBEDDINGS)
     return files

@@ -6,8 +6,9 @@ import logging
 
 from deshi.configuration.schemas import LabelImportConfig
 from deshi.configuration.targets import build
-from deshi.data.bundle import Bundle
+from deshi.runs import load_bundle
 from deshi.soft_labels.foreign.readers import Imported
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.writer import write_lists
 from deshi.stages._label import LabelResult
@@ -21,16 +22,16 @@ def run(cfg: LabelImportConfig) -> LabelResult:
     Raises:
         DeshiError: if the files or the data are missing or don't belong together.
     """
-    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
+    bundle = load_bundle(cfg.data.name, cfg.paths.data)
     imported: Imported = build(cfg.source, bundle=bundle)
     for note in imported.notes:
         log.info("%s", note)
     soft_labels = write_lists(
-        *imported.found.aligned(),
-        bundle,
+        *imported.lists.aligned(),
+        Histories.of(bundle),
         store_path(cfg.paths.soft_labels, cfg.store),
-        meta={"name": imported.program, "source": cfg.source, "notes": imported.notes},
-        score_kind=imported.found.score_kind,
+        teacher={"name": imported.program, "source": cfg.source, "notes": imported.notes},
+        score_kind=imported.lists.score_kind,
         dtype=cfg.dtype,
         item_embeddings=imported.embeddings,
         force=cfg.force,

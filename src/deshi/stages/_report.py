@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from importlib.metadata import version
 
-from deshi.artifacts import atomic_file, environment, new_run_folder, write_json
-from deshi.configuration.saved import save_config
+from deshi.artifacts import atomic_file
 from deshi.configuration.schemas import ReportConfig
-from deshi.reporting.content import collect, find_models
-from deshi.reporting.page import render
-from deshi.reporting.result import ReportResult
+from deshi.reporting import ReportResult, collect, find_runs
+from deshi.runs import new_run, write_record
 from deshi.types import DeshiError
 
 
@@ -22,19 +19,17 @@ def run(cfg: ReportConfig) -> ReportResult:
     """
     if cfg.output is not None and cfg.output.is_dir():
         raise DeshiError(f"output={cfg.output} is a folder, expected a file. Say output={cfg.output / 'report.html'}.")
-    models = find_models(cfg)
-    folder = new_run_folder(cfg.paths.runs, "report", str(models[0].record["data"]))
-    content = collect(cfg, models, folder / "figures")
-    page = render(content, version("deshi"), datetime.now(timezone.utc))
+    runs = find_runs(cfg)
+    folder = new_run(cfg, "report", str(runs[0].record["data"]))
+    content = collect(cfg, runs, folder / "figures")
+    page = content.page(datetime.now(timezone.utc))
     targets = [folder / "report.html", *([cfg.output] if cfg.output else [])]
     for target in targets:
         with atomic_file(target) as path:
             path.write_text(page, encoding="utf-8")
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
-    write_json(folder / "run.json", {
-        "stage": "report", "evaluations": [str(model.evaluation.folder) for model in models],
-        "data": models[0].record["data"], "data_fingerprint": models[0].record["data_fingerprint"],
+    write_record(folder, {
+        "stage": "report", "evaluations": [str(run.evaluation.folder) for run in runs],
+        "data": runs[0].record["data"], "data_fingerprint": runs[0].record["data_fingerprint"],
         "warnings": list(content.warnings),
     })  # fmt: skip
     figures = sorted(path.stem for path in (folder / "figures").glob("*.svg"))

@@ -1,4 +1,4 @@
-"""The stage ``serve``: opens the bundle, answers over HTTP until it is told to stop."""
+"""The stage ``serve``: recommendations over HTTP from an exported bundle, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from deshi.configuration.schemas import ServeConfig
 from deshi.rendering import Block, Result, paragraphs
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
+from deshi.serving.http.comparison import label_of
 from deshi.serving.http.logs import FIELDS, json_logs
 from deshi.types import DeshiError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("deshi.serving.http")  # whose log is JSON
 
 NEEDED = "deshi serve needs FastAPI and uvicorn: pip install 'deshi[serve]'"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -50,7 +51,7 @@ def run(cfg: ServeConfig) -> ServeResult:
     """Serve until SIGINT or SIGTERM; requests under way are answered first.
 
     Raises:
-        DeshiError: if a package is missing, the bundle is no good, or the address can't be used.
+        DeshiError: if a package is missing, the bundle is refused, or the address can't be used.
     """
     try:
         import uvicorn
@@ -115,12 +116,11 @@ def _start(cfg: ServeConfig, bundle: ServingBundle) -> Engine:
 
 def _compared_engines(cfg: ServeConfig) -> dict[str, Engine]:
     """The page's further engines by their labels: a bundle's name, with its version where two have the same."""
-    found: dict[str, Engine] = {}
-    for text in cfg.compare_with:
-        bundle = _open(cfg, text)
-        label = f"{bundle.name} ({bundle.version})" if bundle.name in found else bundle.name
-        found[label] = _start(cfg, bundle)
-    return found
+    engines: dict[str, Engine] = {}
+    for name in cfg.compare_with:
+        engine = _start(cfg, _open(cfg, name))
+        engines[label_of(engine, engines)] = engine
+    return engines
 
 
 def _announce(cfg: ServeConfig, engine: Engine, key: bool) -> None:
@@ -133,9 +133,9 @@ def _announce(cfg: ServeConfig, engine: Engine, key: bool) -> None:
 
 
 def _serve(server: Any, cfg: ServeConfig) -> None:
-    """Run until a signal. uvicorn hands the signal on when all is done: nobody is to be hurt by it then."""
+    """Run until a signal; uvicorn raises that signal once more after the shutdown, which is ignored then."""
     main = threading.current_thread() is threading.main_thread()
-    before = {sign: signal.signal(sign, _done) for sign in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    before = {sign: signal.signal(sign, _ignore) for sign in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try:
         server.run()
     except SystemExit as error:  # uvicorn has logged the reason, e.g. a port that is taken
@@ -147,8 +147,8 @@ def _serve(server: Any, cfg: ServeConfig) -> None:
         raise DeshiError(f"The service did not start on {cfg.host}:{cfg.port}; the log says why.")
 
 
-def _done(sign: int, frame: Any) -> None:
-    """Nothing: the service has stopped already."""
+def _ignore(sign: int, frame: Any) -> None:
+    """Ignore a signal that comes after the shutdown."""
 
 
 def _reload_on_hangup(service: Any) -> None:

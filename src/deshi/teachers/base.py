@@ -1,20 +1,20 @@
-"""What a teacher is built from, and what every teacher can do."""
+"""Resources that a teacher is built from, and the base class of teachers that aren't trained by gradients."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
-from deshi.models.base import Student
+from deshi.data.example_batches import ExampleBatches
+from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer
-from deshi.types import Batch, DeshiError
+from deshi.types import DeshiError
 
 LoadScorer = Callable[[str, "torch.device | str"], tuple[Scorer, dict[str, Any]]]
 
@@ -25,12 +25,12 @@ def no_runs(name: str, device: torch.device | str) -> tuple[Scorer, dict[str, An
     Raises:
         DeshiError: always.
     """
-    raise DeshiError(f"The run {name!r} was asked for where no runs are at hand.")
+    raise DeshiError(f"The run {name!r} can't be loaded: this teacher was built without access to runs.")
 
 
 @dataclass(frozen=True, eq=False)
 class Resources:
-    """What a teacher may draw on when it is built.
+    """Data and finished runs that a teacher may use when it is built.
 
     Attributes:
         bundle: the data: item texts, ids, fingerprint.
@@ -44,25 +44,18 @@ class Resources:
 
     bundle: Bundle
     cache: Path
-    load_student: Callable[[str], tuple[Student, dict[str, Any]]]
+    load_student: Callable[[str], tuple[SequentialRecommender, dict[str, Any]]]
     device: torch.device
     load_scorer: LoadScorer = no_runs
 
 
-@runtime_checkable
-class FittedTeacher(Protocol):
-    """A teacher that isn't trained by gradients: a :class:`~deshi.models.scorers.Scorer` with a small state."""
+class FittedTeacher(Scorer):
+    """A teacher that isn't trained by gradients: a scorer with a small state."""
 
-    n_items: int
-
-    def scores(self, batch: Batch) -> Tensor:
-        """``(B, n_items)`` float32, higher is better; the batch holds whole histories."""
-        ...
-
+    @abstractmethod
     def fit(self, validation: ExampleBatches) -> dict[str, Any]:
         """Choose whatever is to be chosen on the validation examples; returns the state, JSON-able."""
-        ...
 
+    @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state that :meth:`fit` returned."""
-        ...

@@ -1,4 +1,4 @@
-"""BIGRec: a language model is taught to write the title of the next item; what it writes is grounded to items.
+"""BIGRec: a language model trained to write the title of the next item, with its answers grounded to items.
 
 Bao et al., "A Bi-Step Grounding Paradigm for Large Language Models in Recommendation Systems", 2023,
 https://arxiv.org/abs/2308.08434. What was taken from the paper and its program, and what differs, is in
@@ -10,12 +10,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.losses.base import Loss
 from deshi.models.base import Recommender, check_histories
 from deshi.teachers.base import Resources
 from deshi.teachers.grounding import (
@@ -43,12 +45,30 @@ _ROOM = 4
 """Tokens of an answer that aren't the title's: quotes, the end, and one that the quotes may split off."""
 
 
+@dataclass(frozen=True)
+class Lora:
+    """LoRA adapters of a language model.
+
+    Attributes:
+        rank: of the adapters.
+        alpha: the adapters' output is scaled by ``alpha / rank``.
+        targets: names of the linear layers that get adapters.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        _check_range("lora.rank", self.rank, 1)
+
+
 class BigRec(Recommender):
     """A frozen causal LM with LoRA that writes the next item's title, grounded by embedding distance.
 
     Training: the titles of the latest ``history`` items as an instruction, the next title in quotes as the answer,
     token cross-entropy on the answer alone. Ranking: the model writes a title; the score of an item is minus the L2
-    distance between the embeddings of what was written and of the item's title. Both embeddings are the last token's
+    distance between the embeddings of the written title and of the item's. Both embeddings are the last token's
     hidden state of the *frozen* model, adapters off, as in the paper's program: the items' are computed once. Unlike
     there, the title is embedded in its quotes, which finds the item of a title that isn't written exactly far better.
 
@@ -58,9 +78,7 @@ class BigRec(Recommender):
         n_items: number of items in the vocabulary.
         resources: item titles, cache and device.
         llm: the causal LM.
-        rank: of the adapters.
-        alpha: the adapters' output is scaled by ``alpha / rank``.
-        targets: names of the linear layers that get adapters.
+        lora: its adapters.
         history: number of latest items in a prompt.
         max_new_tokens: length of a generated answer at most; longer titles are cut.
         things: what the prompt calls items.
@@ -90,9 +108,7 @@ class BigRec(Recommender):
         n_items: int,
         resources: Resources,
         llm: LLM,
-        rank: int = 8,
-        alpha: float = 16.0,
-        targets: tuple[str, ...] = ("q_proj", "v_proj"),
+        lora: Lora | None = None,
         history: int = 10,
         max_new_tokens: int = 32,
         things: str = "movies",
@@ -103,7 +119,6 @@ class BigRec(Recommender):
         validation_examples: int | None = 200,
     ) -> None:
         super().__init__()
-        _check_range("rank", rank, 1)
         _check_range("history", history, 1)
         _check_range("max_new_tokens", max_new_tokens, _ROOM + 1)
         _check_range("beams", beams, 1)
@@ -117,16 +132,13 @@ class BigRec(Recommender):
             raise DeshiError(f"n_items is {n_items}, but {resources.bundle.name} has {resources.bundle.n_items} items.")
         self.n_items, self.max_length = n_items, max_length
         self.history, self.things, self.beams = history, things, beams
-        self.max_new_tokens, self.gamma, self.targets_per_history = (
-            max_new_tokens,
-            popularity_gamma,
-            targets_per_history,
-        )
+        self.max_new_tokens, self.targets_per_history = max_new_tokens, targets_per_history
+        self.gamma = popularity_gamma
         loaded = llm.load(resources.cache, resources.device)
         self.tokenizer, self.described = loaded.tokenizer, loaded.described
         self.titles = item_titles(resources.bundle.item_table(), self.tokenizer, max_new_tokens - _ROOM)
         self._check_llm(loaded.model.config)
-        self.llm = _with_adapters(loaded.model, rank, alpha, targets)
+        self.llm = _with_adapters(loaded.model, lora or Lora())
         self.popularity = nn.Parameter(torch.zeros(n_items), requires_grad=False)
         self.register_buffer("_embeddings", None, persistent=False)
         self._frozen = {name for name in self.state_dict() if name != "popularity" and ".lora_" not in name}
@@ -134,7 +146,7 @@ class BigRec(Recommender):
         self.register_load_state_dict_post_hook(_allow_frozen)
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of it."""
+        """The language model, for the run's record."""
         return {"llm": self.described}
 
     @property
@@ -153,7 +165,7 @@ class BigRec(Recommender):
                 f"{longest} tokens, but the LLM reads {window}. Lower one of the two."
             )
 
-    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The mean cross-entropy of the answers' tokens, a scalar.
 
         Args:
@@ -178,6 +190,7 @@ class BigRec(Recommender):
         tokens, mask, positions = self._padded(pairs)
         width = max(len(answer) for answer in answers)
         labels, real, _ = self._padded(answers)
+        # the logits that predict the answers' tokens: those of the columns one before
         output = self.llm(input_ids=tokens, attention_mask=mask, position_ids=positions, logits_to_keep=width + 1)
         logits = output.logits[:, -width - 1 : -1].float()
         return F.cross_entropy(logits.flatten(0, 1), labels.masked_fill(real == 0, _NO_LABEL).flatten())
@@ -186,10 +199,11 @@ class BigRec(Recommender):
     def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
         """``(B, n_items)`` fp32: minus the distance of every item from what the model writes after a history."""
         written = self.write(items, lengths)
-        different = list(dict.fromkeys(written))
-        place = {text: number for number, text in enumerate(different)}
-        queries = self.embed(different)
-        distances = l2_distances(queries, self._text_embeddings())[[place[text] for text in written]]
+        # histories with the same answer share its embedding, items with the same title share theirs
+        answers = list(dict.fromkeys(written))
+        index = {text: number for number, text in enumerate(answers)}
+        queries = self.embed(answers)
+        distances = l2_distances(queries, self._text_embeddings())[[index[text] for text in written]]
         distances = distances[:, self.titles.text_of.to(distances.device)]
         if self.gamma:
             distances = discounted(distances, self.popularity.to(distances.device), self.gamma)
@@ -197,7 +211,7 @@ class BigRec(Recommender):
 
     @torch.no_grad()
     def write(self, items: Tensor, lengths: Tensor) -> list[str]:
-        """What the model writes after each history, without the quotes; arguments as :meth:`next_scores`."""
+        """The model's answer after each history, without the quotes; arguments as :meth:`next_scores`."""
         check_histories(items, lengths, self.n_items)
         prompts = self._prompts(items, torch.arange(len(items), device=items.device), lengths)
         written = [""] * len(prompts)
@@ -268,6 +282,7 @@ class BigRec(Recommender):
 
     def _drawn(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Rows and columns of the positions that become prompts, up to ``targets_per_history`` a row."""
+        # the batch's content is the seed; positions without a target get the smallest noise and are never kept
         seed = zlib.crc32(batch.items.cpu().numpy().tobytes())
         noise = torch.rand(batch.targets.shape, generator=torch.Generator().manual_seed(seed))
         real = batch.targets.cpu() != PAD
@@ -304,20 +319,21 @@ def _check_range(name: str, value: int, lowest: int) -> None:
         raise DeshiError(f"{name} is {value}, expected at least {lowest}.")
 
 
-def _with_adapters(model: Any, rank: int, alpha: float, targets: tuple[str, ...]) -> Any:
+def _with_adapters(model: Any, lora: Lora) -> Any:
     """The model with fresh LoRA, whose second factor is zero: at first it answers as the frozen model does."""
     peft = extra("peft")
     config = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"
-    )
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0, bias="none",
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
     try:
         with quiet():
             return peft.get_peft_model(model, config)
     except ValueError as error:
         linear = {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         raise DeshiError(
-            f"targets={', '.join(targets)} don't fit the LLM, whose linear layers are {', '.join(sorted(linear))} "
-            f"({error})."
+            f"lora.targets={', '.join(lora.targets)} don't fit the LLM, whose linear layers are "
+            f"{', '.join(sorted(linear))} ({error})."
         ) from error
 
 

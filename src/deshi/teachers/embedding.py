@@ -1,4 +1,4 @@
-"""Embedding a catalogue's texts once: each distinct text, in shards that survive a kill, cached by content."""
+"""Embeddings of a catalogue's texts, computed once: each distinct text, in shards, cached by content."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def embed(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.dev
             return cached
         distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
         by_length = torch.cat(list(_shards(distinct, encoder, cache, device, path.with_suffix(".shards"))))
-        place = {text: row for row, text in enumerate(distinct)}
-        vectors = by_length[torch.tensor([place[text] for text in texts])]
+        index = {text: row for row, text in enumerate(distinct)}
+        vectors = by_length[torch.tensor([index[text] for text in texts])]
         _write(path, vectors)
         shutil.rmtree(path.with_suffix(".shards"))
     return vectors
@@ -108,6 +108,7 @@ def encode(texts: Sequence[str], loaded: LoadedEncoder, encoder: Encoder) -> tup
         for batch in length_batches(lengths, encoder.batch_tokens):
             vectors.append(loaded.forward(*_padded([tokens[row] for row in batch], loaded)).float().cpu())
             order += batch
+    # back into the order of the texts
     result = torch.empty_like(torch.cat(vectors))
     result[torch.tensor(order)] = torch.cat(vectors)
     return result, sum(lengths)
@@ -130,9 +131,9 @@ def _padded(rows: Sequence[Sequence[int]], loaded: LoadedEncoder) -> tuple[Tenso
     length = max(1, *(len(row) for row in rows))
     tokens = torch.full((len(rows), length), loaded.tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for place, row in enumerate(rows):
-        tokens[place, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[place, : max(len(row), 1)] = 1
+    for number, row in enumerate(rows):
+        tokens[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[number, : max(len(row), 1)] = 1
     return tokens.to(loaded.device), mask.to(loaded.device)
 
 

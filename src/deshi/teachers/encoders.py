@@ -1,4 +1,4 @@
-"""Encoders: from texts to vectors, by a sentence encoder or by the hidden states of a causal LM.
+"""Encoders of texts: a sentence encoder, or the hidden states of a causal LM.
 
 The default sentence encoder is all-MiniLM-L6-v2 (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; Wang et
 al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers a text.
@@ -6,10 +6,11 @@ al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class LoadedEncoder:
     device: torch.device
 
 
-class Encoder(Protocol):
+class Encoder(ABC):
     """A configuration node that names an encoder.
 
     Attributes:
@@ -44,27 +45,20 @@ class Encoder(Protocol):
         batch_tokens: how many tokens, padding included, go through the model at once.
     """
 
-    @property
-    def max_tokens(self) -> int:
-        """See the class."""
-        ...
+    max_tokens: int
+    batch_tokens: int
 
-    @property
-    def batch_tokens(self) -> int:
-        """See the class."""
-        ...
-
+    @abstractmethod
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors, as JSON-able values, without loading the weights."""
-        ...
 
+    @abstractmethod
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
         """Load the model."""
-        ...
 
 
 @dataclass(frozen=True)
-class SentenceEncoder:
+class SentenceEncoder(Encoder):
     """A bidirectional encoder in the hub's layout (BERT and its like), in fp32.
 
     Attributes:
@@ -120,7 +114,7 @@ class SentenceEncoder:
 
 
 @dataclass(frozen=True)
-class CausalEncoder:
+class CausalEncoder(Encoder):
     """The last layer's hidden states of a causal LM.
 
     Attributes:

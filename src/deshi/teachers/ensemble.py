@@ -1,4 +1,4 @@
-"""An ensemble: the weighted sum of what several scorers say, each first brought to one scale."""
+"""The ensemble: a weighted sum of several scorers' scores, each normalised first."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.data.datamodule import ExampleBatches
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
-from deshi.models.scorers import PositionScorer, Scorer, StudentScorer
-from deshi.teachers.base import Resources
-from deshi.teachers.cross_fit import CrossFitted
-from deshi.types import PAD, Batch, DeshiError
+from deshi.data.example_batches import ExampleBatches
+from deshi.evaluation.rank_collector import RankCollector
+from deshi.models.scorers import Scorer, SequentialScorer
+from deshi.teachers.base import FittedTeacher, Resources
+from deshi.types import Batch, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
 
 Scale = Literal["softmax", "log_softmax", "zscore", "reciprocal_rank"]
+SCORE_KINDS = {"softmax": ScoreKind.PROBABILITY, "log_softmax": ScoreKind.LOGIT}
+"""Meaning of the sums, by scale: a sum of logarithms is a logit. Of the other scales only the order has a meaning."""
 MOST_WEIGHTS = 200
 """Weight vectors that are tried at most."""
 
 
-class Ensemble:
+class Ensemble(FittedTeacher):
     """The weighted sum of the normalised scores of finished runs, students and teachers alike.
 
     Models of different kinds, trained separately and added by their scores, are the strongest simple teacher
@@ -64,40 +64,28 @@ class Ensemble:
         self.device = resources.device
         loaded = [resources.load_scorer(name, self.device) for name in members]
         self.scorers: list[Scorer] = [scorer for scorer, _ in loaded]
+        self.score_kind = SCORE_KINDS.get(scale, ScoreKind.SCORE)
+        self.max_length = min(scorer.max_length for scorer in self.scorers)
         self.weights = None if weights is None else [weight / sum(weights) for weight in weights]
-
-    @property
-    def score_kind(self) -> str:
-        """What the scores are, see :mod:`deshi.soft_labels.manifest`: a sum of logarithms is a logit."""
-        return {"softmax": "probability", "log_softmax": "logit"}.get(self.scale, "score")
-
-    @property
-    def max_length(self) -> int:
-        """The longest history that every member reads in one pass; 0 if one of them can't."""
-        readers = [one.max_length for one in self.scorers if isinstance(one, PositionScorer)]
-        return min(readers) if len(readers) == len(self.scorers) else 0
 
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32, the weighted sum."""
         return self._sum([scorer.scores(batch) for scorer in self.scorers])
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
-        """``(P, n_items)`` float32, see :class:`~deshi.models.scorers.PositionScorer`."""
-        readers = [one for one in self.scorers if isinstance(one, PositionScorer)]
-        if len(readers) < len(self.scorers):
-            raise DeshiError("A member of this ensemble answers for whole histories only: use scores().")
-        return self._sum([one.position_scores(batch, where) for one in readers])
+        """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
+        return self._sum([scorer.position_scores(batch, where) for scorer in self.scorers])
 
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the members' item tables side by side, of mean square 1 each; None if there is none."""
-        tables = [scorer.item_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer)]
+        tables = [scorer.item_vectors() for scorer in self.scorers if isinstance(scorer, SequentialScorer)]
         scaled = [table / np.sqrt(np.square(table).mean()).clip(min=1e-12) for table in tables]
         return np.concatenate(scaled, axis=1) if scaled else None
 
     def text_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` a language model's vectors of the items: those of the first member that is made of some."""
-        found = (scorer.text_vectors() for scorer in self.scorers if isinstance(scorer, StudentScorer | CrossFitted))
-        return next((vectors for vectors in found if vectors is not None), None)
+        members = (scorer.text_vectors() for scorer in self.scorers)
+        return next((vectors for vectors in members if vectors is not None), None)
 
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
         if self.weights is None:
@@ -114,18 +102,13 @@ class Ensemble:
         if self.weights is not None:
             return {"members": self.members, "weights": self.weights}
         vectors = list(weight_vectors(len(self.members), self.steps))
-        ranks, examples = [], []
-        for numbers, batch, targets, seen in validation:
-            moved = batch.to(self.device)
-            parts = [normalised(scorer.scores(moved).cpu(), self.scale) for scorer in self.scorers]
-            real = targets != PAD
-            examples.append(numbers[:, None].expand_as(targets)[real])
-            # One tensor a batch is kept, not one a vector: each small one that outlives the matrices made around it
-            # would keep the allocator from using their memory again.
-            ranks.append(torch.stack([rank_rows(combined(parts, one), targets, seen)[0][real] for one in vectors]))
-        owners = torch.cat(examples)
-        values = [metrics_from_ranks(one, ks=(10,), examples=owners)["ndcg@10"] for one in torch.cat(ranks, dim=1)]
-        best = max(range(len(vectors)), key=lambda place: values[place])
+        ranks = RankCollector()
+        for batch in validation:
+            histories = batch.histories.to(self.device)
+            parts = [normalised(scorer.scores(histories).cpu(), self.scale) for scorer in self.scorers]
+            ranks.add(batch, (combined(parts, weights) for weights in vectors))
+        values = [metrics["ndcg@10"] for metrics in ranks.collected().metrics()]
+        best = max(range(len(vectors)), key=lambda number: values[number])
         log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
         tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]
         return {"members": self.members, "weights": vectors[best], "tried": tried}
@@ -148,10 +131,10 @@ def normalised(scores: Tensor, scale: Scale) -> Tensor:
     standard deviation 1 over the catalogue. ``reciprocal_rank``: 1 / (60 + rank), the reciprocal rank fusion of
     Cormack et al. (SIGIR 2009).
 
-    Minus infinity stands for no answer: such an item counts as the row's worst answered one, a row without any answer
-    as one that likes all items alike.
+    Minus infinity stands for no score: such an item counts as the row's worst scored one, and in a row without any
+    score all items tie.
     """
-    scores = _answered(scores.float())
+    scores = _finite(scores.float())
     if scale == "softmax":
         return scores.softmax(1)
     if scale == "log_softmax":
@@ -161,11 +144,11 @@ def normalised(scores: Tensor, scale: Scale) -> Tensor:
         spread: Tensor = centred.pow(2).mean(1, keepdim=True).sqrt()
         return centred / spread.clamp(min=torch.finfo(torch.float32).tiny)
     order = scores.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32)
-    return torch.empty_like(scores).scatter_(1, order, (1 / (60 + places)).expand_as(scores))
+    ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32)
+    return torch.empty_like(scores).scatter_(1, order, (1 / (60 + ranks)).expand_as(scores))
 
 
-def _answered(scores: Tensor) -> Tensor:
+def _finite(scores: Tensor) -> Tensor:
     missing = scores == -torch.inf
     worst = scores.masked_fill(missing, torch.inf).amin(1, keepdim=True)
     return torch.where(missing, torch.where(worst == torch.inf, 0.0, worst), scores)

@@ -1,4 +1,4 @@
-"""Reading what other programs have left: ids, tables, arrays, each checked against the data set's own ids."""
+"""Readers of other programs' ids, tables and arrays, checked against the data set's ids."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def need_file(path: str, key: str) -> Path:
     Raises:
         DeshiError: if there is no such file or it is empty; names the nearest one beside it.
     """
-    found = Path(path).expanduser()
-    if not found.is_file():
-        near = nearest(found.name, [other.name for other in found.parent.glob("*") if other.is_file()], 1)
-        hint = f" Did you mean {found.parent / near[0]}?" if near else ""
-        raise DeshiError(f"{key}={found}: there is no such file.{hint}")
-    if found.stat().st_size == 0:
-        raise DeshiError(f"{key}={found}: the file is empty, expected data. Export it again.")
-    return found
+    file = Path(path).expanduser()
+    if not file.is_file():
+        near = nearest(file.name, [sibling.name for sibling in file.parent.glob("*") if sibling.is_file()], 1)
+        hint = f" Did you mean {file.parent / near[0]}?" if near else ""
+        raise DeshiError(f"{key}={file}: there is no such file.{hint}")
+    if file.stat().st_size == 0:
+        raise DeshiError(f"{key}={file}: the file is empty, expected data. Export it again.")
+    return file
 
 
 def read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -47,12 +47,12 @@ def read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     Raises:
         DeshiError: if the file can't be read, has no rows, or lacks a column.
     """
-    have = column_names(path)
+    names = column_names(path)
     for name in columns.values():
-        if name not in have:
-            near = nearest(name, have, 1)
+        if name not in names:
+            near = nearest(name, names, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise DeshiError(f"{path} has no column {name!r}; it has {', '.join(have)}.{hint} Give the column's name.")
+            raise DeshiError(f"{path} has no column {name!r}; it has {', '.join(names)}.{hint} Give the column's name.")
     frame = _read(path).select(pl.col(name).alias(role) for role, name in columns.items())
     if frame.is_empty():
         raise DeshiError(f"{path} has no rows, expected at least one. Check that it is the right file.")
@@ -132,15 +132,15 @@ def read_ids(path: Path, column: str) -> pl.Series:
     """
     kind = _kind(path)
     if kind == ".txt":
-        found = pl.Series(path.read_text(encoding="utf-8").splitlines(), dtype=pl.String)
+        ids = pl.Series(path.read_text(encoding="utf-8").splitlines(), dtype=pl.String)
     elif kind == ".npy":
         array = open_array(path, 1)
         if array.dtype.kind not in "iuU":
             raise DeshiError(f"{path} holds {array.dtype}, expected whole numbers or texts: ids.")
-        found = pl.Series(array.tolist())
+        ids = pl.Series(array.tolist())
     else:
-        found = read_table(path, {"id": column})["id"]
-    return _unique(texts(found, path), path)
+        ids = read_table(path, {"id": column})["id"]
+    return _unique(texts(ids, path), path)
 
 
 def open_array(path: Path, dimensions: int) -> np.ndarray:
@@ -197,8 +197,8 @@ def read_vectors(path: Path, ids: Path | None, column: str, vectors: str | None)
 
 def _unique(ids: pl.Series, path: Path) -> pl.Series:
     if ids.n_unique() < len(ids):
-        again = ids.filter(ids.is_duplicated())
-        raise DeshiError(f"{path} names {again.n_unique()} ids more than once, the first is {again[0]!r}.")
+        repeated = ids.filter(ids.is_duplicated())
+        raise DeshiError(f"{path} names {repeated.n_unique()} ids more than once, the first is {repeated[0]!r}.")
     return ids
 
 
@@ -219,48 +219,48 @@ def _tensor(path: Path, name: str | None) -> Float32s:
     try:
         with safe_open(path, framework="np") as handle:
             names = list(handle.keys())
-            chosen = name or _only(names, path)
-            if chosen not in names:
-                raise DeshiError(f"{path} has no tensor {chosen!r}; it has {', '.join(names)}.")
-            tensor = handle.get_tensor(chosen)
+            name = name or _only(names, path)
+            if name not in names:
+                raise DeshiError(f"{path} has no tensor {name!r}; it has {', '.join(names)}.")
+            tensor = handle.get_tensor(name)
     except (SafetensorError, OSError, TypeError) as error:
         raise DeshiError(f"{path} can't be read as safetensors of fp32 or fp16 ({error}). Save it again.") from error
     if tensor.ndim != 2:
-        raise DeshiError(f"{path}: {chosen} has shape {tensor.shape}, expected (items, dimensions).")
+        raise DeshiError(f"{path}: {name} has shape {tensor.shape}, expected (items, dimensions).")
     return tensor.astype(np.float32)
 
 
-def places(ids: pl.Series, known: pl.Series, what: str, path: Path) -> Ints:
-    """The index of every id among ``known``, ``PAD`` for those that aren't there, which are counted in the log.
+def indices_of(ids: pl.Series, vocabulary: pl.Series, kind: str, path: Path) -> Ints:
+    """The index of every id in the vocabulary, ``PAD`` for unknown ones, which are counted in the log.
 
     Args:
         ids: texts, repeats allowed.
-        known: the data set's ids in the order of their indices.
-        what: ``item`` or ``user``.
+        vocabulary: the data set's ids in the order of their indices.
+        kind: ``item`` or ``user``.
         path: the file, for messages.
 
     Raises:
         DeshiError: if not one id is known.
     """
-    indices = pl.DataFrame({"id": known, "index": np.arange(len(known), dtype=np.int64)})
-    found = pl.DataFrame({"id": ids}).join(indices, on="id", how="left", maintain_order="left")["index"]
-    unknown = ids.filter(found.is_null())
+    table = pl.DataFrame({"id": vocabulary, "index": np.arange(len(vocabulary), dtype=np.int64)})
+    indices = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")["index"]
+    unknown = ids.filter(indices.is_null())
     if len(unknown) == len(ids):
         raise DeshiError(
-            f"None of the {ids.n_unique()} {what} ids in {path} is known, for example {ids[0]!r}; the data set has ids "
-            f"such as {known[0]!r}. Write the data set's own {what}_id, compared as text, not row numbers."
+            f"None of the {ids.n_unique()} {kind} ids in {path} is known, for example {ids[0]!r}; the data set has ids "
+            f"such as {vocabulary[0]!r}. Write the data set's {kind}_id, compared as text, not row numbers."
         )
     if len(unknown):
         log.warning(
             "%s: %d of %d %s ids are not in the data set (first: %r); their rows are left out",
-            path, unknown.n_unique(), ids.n_unique(), what, unknown[0],
+            path, unknown.n_unique(), ids.n_unique(), kind, unknown[0],
         )  # fmt: skip
-    return found.fill_null(PAD).to_numpy()
+    return indices.fill_null(PAD).to_numpy()
 
 
-def missing(count: int, total: int, first: str, what: str, path: Path) -> str:
-    """How a message names users or items of the data set that a file doesn't have."""
-    return f"{path} has nothing for {count} of the data set's {total} {what}s, the first is {first!r}"
+def missing(count: int, total: int, first: str, kind: str, path: Path) -> str:
+    """The sentence about users or items of the data set that a file doesn't have."""
+    return f"{path} has nothing for {count} of the data set's {total} {kind}s, the first is {first!r}"
 
 
 def fingerprints(*paths: Path | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The teacher that is a file of item embeddings: a history is the mean of its latest items' vectors."""
+"""The teacher from a file of item embeddings: a history is the mean of its latest items' vectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from deshi.data.bundle import Bundle
 from deshi.teachers.base import Resources
-from deshi.teachers.file_readers import need_file, places, read_vectors
+from deshi.teachers.file_readers import indices_of, need_file, read_vectors
 from deshi.teachers.files import FromFiles, check_items, rows_of
 from deshi.types import ITEM, PAD, Batch, DeshiError
 
@@ -58,11 +58,11 @@ class ItemVectors(FromFiles):
         super().__init__(n_items, resources.bundle, [file, names])
         if last < 1 or not 0.0 < decay <= 1.0:
             raise DeshiError(f"last={last} and decay={decay}: expected a positive number and a number in (0, 1].")
-        found, table = read_vectors(file, names, item, vectors)
-        row_of = rows_of(places(found, resources.bundle.vocabulary[ITEM], "item", names or file), n_items)
+        item_ids, table = read_vectors(file, names, item, vectors)
+        row_of = rows_of(indices_of(item_ids, resources.bundle.vocabulary[ITEM], "item", names or file), n_items)
         check_items(row_of != PAD, resources.bundle, missing_items, file)
         self._raw = np.where(row_of[:, None] != PAD, table[row_of], np.float32(0))
-        self._known = torch.from_numpy(row_of != PAD).to(resources.device)
+        self._has_vector = torch.from_numpy(row_of != PAD).to(resources.device)
         self._cosine, self._last = similarity == "cosine", last
         self._table = torch.from_numpy(self._raw).to(resources.device)
         if self._cosine:
@@ -91,20 +91,21 @@ class ItemVectors(FromFiles):
         return self._after(batch.items, rows, batch.lengths - 1)
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
-        """``(P, n_items)`` float32, see :class:`~deshi.models.scorers.PositionScorer`."""
+        """``(P, n_items)`` float32, see :meth:`~deshi.models.scorers.Scorer.position_scores`."""
         rows, columns = where.nonzero(as_tuple=True)
         return self._after(batch.items, rows, columns)
 
     def _after(self, items: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Scores after the events at ``(rows, columns)``."""
-        device, back = self._table.device, items.device
+        device, origin = self._table.device, items.device
         items, rows, columns = items.to(device), rows.to(device), columns.to(device)
+        # columns of the latest items, oldest first; those before the history's first event or without a vector weigh 0
         steps = columns[:, None] - torch.arange(self._last - 1, -1, -1, device=device)
         latest = items[rows[:, None], steps.clamp(min=0)].clamp(min=0)
-        weights = self._weights * ((steps >= 0) & self._known[latest])
+        weights = self._weights * ((steps >= 0) & self._has_vector[latest])
         total = weights.sum(1, keepdim=True)
         query = F.embedding_bag(latest, self._table, per_sample_weights=weights, mode="sum") / total.clamp(min=1e-30)
         if self._cosine:
             query = F.normalize(query, dim=1)
         scores = query @ self._table.T
-        return scores.masked_fill(~self._known | (total == 0), -torch.inf).to(back)
+        return scores.masked_fill(~self._has_vector | (total == 0), -torch.inf).to(origin)

@@ -1,7 +1,7 @@
-"""Teachers that are files: ranked lists and score matrices that another program has written.
+"""Teachers from files: ranked lists and score matrices of another program.
 
-None of them is trained. What a file can't know it refuses to say: lists and matrices hold one ranking a user and
-answer for one history of each.
+None of them is trained. Lists and matrices hold one ranking a user, which is good for one history of the user; any
+other history is refused.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from deshi.arrays import offsets_of
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
-from deshi.teachers.base import Resources
+from deshi.data.example_batches import ExampleBatches
+from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.file_readers import (
     column_names,
     fingerprints,
+    indices_of,
     missing,
     need_file,
     numbers,
     open_array,
-    places,
     read_ids,
     read_table,
     texts,
@@ -39,8 +39,8 @@ _CHUNK = 1 << 22
 """Numbers of a matrix that are checked at a time."""
 
 
-class FromFiles:
-    """What all have in common: the state of a teacher that is a file is the file, known by its sha256."""
+class FromFiles(FittedTeacher):
+    """A teacher from files: its state are the files, recognised by their sha256."""
 
     def __init__(self, n_items: int, bundle: Bundle, files: list[Path | None]) -> None:
         if n_items != bundle.n_items:
@@ -58,10 +58,10 @@ class FromFiles:
         Raises:
             DeshiError: if one has changed.
         """
-        for (path, digest), known in zip(self._files.items(), state["files"], strict=True):
-            if digest != known:
+        for (path, digest), saved in zip(self._files.items(), state["files"], strict=True):
+            if digest != saved:
                 raise DeshiError(
-                    f"{path} has the sha256 {digest[:12]}, but {known[:12]} when it was taken for a teacher: "
+                    f"{path} has the sha256 {digest[:12]}, but {saved[:12]} when it was taken for a teacher: "
                     "put the old file back, or take the new one with deshi teach."
                 )
 
@@ -70,7 +70,7 @@ class _OnePerUser(FromFiles):
     """A ranking for each user, good for one of the user's histories and for no other.
 
     The file doesn't say which history. With ``held_out`` it is the one without the user's latest ``held_out``
-    events; else the first one that a user is asked with counts, and another one is refused.
+    events; else the first history of a user that is scored counts, and another one is refused.
     """
 
     def __init__(self, n_items: int, bundle: Bundle, files: list[Path | None], held_out: int | None) -> None:
@@ -83,7 +83,7 @@ class _OnePerUser(FromFiles):
         if held_out is not None:
             self._ends = np.asarray(bundle.offsets[1:], dtype=np.int64) - 1 - held_out
 
-    def _check_asked(self, batch: Batch) -> NDArray[np.int64]:
+    def _users_of(self, batch: Batch) -> NDArray[np.int64]:
         """The batch's users.
 
         Raises:
@@ -95,28 +95,28 @@ class _OnePerUser(FromFiles):
             if self._ends[user] == PAD:
                 self._ends[user] = row
             if self._ends[user] != row:
-                why = (
-                    "it was asked after another history of this user before"
+                reason = (
+                    "it has scored another history of this user before"
                     if self._held_out is None
                     else f"held_out={self._held_out} says that the rankings are for the history without so many events"
                 )
                 raise DeshiError(
                     f"The file holds one ranking a user, and it can't answer for the user {self._users[user]!r} after "
-                    f"event {row}: {why} (event {self._ends[user]}). Ask for one part only, and never for all "
+                    f"event {row}: {reason} (event {self._ends[user]}). Ask for one part only, and never for all "
                     "positions of a history; item vectors answer after any history."
                 )
         return users
 
-    def _unanswered(self, known: NDArray[np.bool_], policy: str, path: Path) -> None:
+    def _check_missing(self, present: NDArray[np.bool_], policy: str, path: Path) -> None:
         """Apply the policy for users that the file doesn't have.
 
         Raises:
             DeshiError: with their number under ``error``.
         """
-        if known.all():
+        if present.all():
             return
-        lost = np.flatnonzero(~known)
-        text = missing(len(lost), len(known), self._users[int(lost[0])], "user", path)
+        absent = np.flatnonzero(~present)
+        text = missing(len(absent), len(present), self._users[int(absent[0])], "user", path)
         if policy == "error":
             raise DeshiError(f"{text}. Write them, or set missing_users=chance to let all items tie for them.")
         log.warning("%s; all items tie for them", text)
@@ -138,8 +138,7 @@ class RankedLists(_OnePerUser):
         higher_is_better: whether a greater score means a better item.
         missing_users: users without a list: ``error``, or ``chance``: all items tie.
         held_out: the lists follow on all but so many of a user's latest events (1 for the test example of
-            leave-one-out, 2 for its validation example); null doesn't know, and the first history that a user is asked
-        with counts.
+            leave-one-out, 2 for its validation example); null: the first history of a user that is scored counts.
 
     Raises:
         DeshiError: for a file that can't be read, lists with an item twice, numbers that aren't finite, unknown users
@@ -163,14 +162,14 @@ class RankedLists(_OnePerUser):
         super().__init__(n_items, bundle, [file], held_out)
         value, ranked = _value_column(file, score, rank)
         frame = read_table(file, {"user": user, "item": item, "value": value})
-        users = places(texts(frame["user"], file), bundle.users[USER], "user", file)
-        items = places(texts(frame["item"], file), bundle.vocabulary[ITEM], "item", file)
+        users = indices_of(texts(frame["user"], file), bundle.users[USER], "user", file)
+        items = indices_of(texts(frame["item"], file), bundle.vocabulary[ITEM], "item", file)
         values = numbers(frame["value"], value, file)
         kept = (users != PAD) & (items != PAD)
         self._fill(
             bundle, file, users[kept], items[kept], values[kept] * (1 if higher_is_better and not ranked else -1)
         )
-        self._unanswered(np.diff(self._offsets) > 0, missing_users, file)
+        self._check_missing(np.diff(self._offsets) > 0, missing_users, file)
 
     def _fill(
         self,
@@ -180,14 +179,15 @@ class RankedLists(_OnePerUser):
         items: NDArray[np.int64],
         values: NDArray[np.float64],
     ) -> None:
+        # sorted by user and then by item, so that repetitions stand side by side
         order = np.lexsort((items, users))
         users, items, values = users[order], items[order], values[order]
-        again = (np.diff(users) == 0) & (np.diff(items) == 0)
-        if again.any():
-            row = int(again.argmax())
+        repeated = (np.diff(users) == 0) & (np.diff(items) == 0)
+        if repeated.any():
+            row = int(repeated.argmax())
             user, item = bundle.users[USER][int(users[row])], bundle.vocabulary[ITEM][int(items[row])]
             raise DeshiError(
-                f"{file} repeats {again.sum()} items in a user's list, the first is {item!r} of the user {user!r}. "
+                f"{file} repeats {repeated.sum()} items in a user's list, the first is {item!r} of the user {user!r}. "
                 "Expected each item once a list."
             )
         counts = np.bincount(users, minlength=bundle.n_users)
@@ -202,9 +202,9 @@ class RankedLists(_OnePerUser):
             DeshiError: for a user's second history.
         """
         table = np.full((len(batch.users), self.n_items), -np.inf, dtype=np.float32)
-        for row, user in enumerate(self._check_asked(batch).tolist()):
-            own = slice(self._offsets[user], self._offsets[user + 1])
-            table[row, self._listed[own]] = self._scores[own]
+        for row, user in enumerate(self._users_of(batch).tolist()):
+            part = slice(self._offsets[user], self._offsets[user + 1])
+            table[row, self._listed[part]] = self._scores[part]
         return torch.from_numpy(table).to(batch.items.device)
 
 
@@ -214,12 +214,13 @@ def _value_column(path: Path, score: str | None, rank: str | None) -> tuple[str,
         raise DeshiError(f"score={score} and rank={rank}: {path} is ordered by one of them, name only that.")
     if score is not None or rank is not None:
         return str(score or rank), score is None
-    have = column_names(path)
+    columns = column_names(path)
     for name in ("score", "rank"):
-        if name in have:
+        if name in columns:
             return name, name == "rank"
     raise DeshiError(
-        f"{path} has neither a column 'score' nor 'rank'; it has {', '.join(have)}. Give its name with score= or rank=."
+        f"{path} has neither a column 'score' nor 'rank'; it has {', '.join(columns)}. "
+        "Give its name with score= or rank=."
     )
 
 
@@ -260,8 +261,8 @@ class ScoreMatrix(_OnePerUser):
         row_ids, column_ids = need_file(users, "users"), need_file(items, "items")
         super().__init__(n_items, bundle, [file, row_ids, column_ids], held_out)
         self._matrix, self._sign = open_array(file, 2), np.float32(1 if higher_is_better else -1)
-        rows = places(read_ids(row_ids, USER), bundle.users[USER], "user", row_ids)
-        columns = places(read_ids(column_ids, ITEM), bundle.vocabulary[ITEM], "item", column_ids)
+        rows = indices_of(read_ids(row_ids, USER), bundle.users[USER], "user", row_ids)
+        columns = indices_of(read_ids(column_ids, ITEM), bundle.vocabulary[ITEM], "item", column_ids)
         if self._matrix.shape != (len(rows), len(columns)):
             raise DeshiError(
                 f"{file} has shape {self._matrix.shape}, but {row_ids} has {len(rows)} ids and {column_ids} "
@@ -270,7 +271,7 @@ class ScoreMatrix(_OnePerUser):
         self._check_numbers(file)
         self._row_of = rows_of(rows, bundle.n_users)
         self._column_of = rows_of(columns, n_items)
-        self._unanswered(self._row_of != PAD, missing_users, file)
+        self._check_missing(self._row_of != PAD, missing_users, file)
         check_items(self._column_of != PAD, bundle, missing_items, file)
 
     def _check_numbers(self, file: Path) -> None:
@@ -293,32 +294,32 @@ class ScoreMatrix(_OnePerUser):
         Raises:
             DeshiError: for a user's second history.
         """
-        rows = self._row_of[self._check_asked(batch)]
-        known_rows, known_columns = rows != PAD, self._column_of != PAD
+        rows = self._row_of[self._users_of(batch)]
+        real_rows, real_columns = rows != PAD, self._column_of != PAD
         table = np.full((len(rows), self.n_items), -np.inf, dtype=np.float32)
-        taken = np.asarray(self._matrix[rows[known_rows]], dtype=np.float32) * self._sign
-        table[np.ix_(known_rows, known_columns)] = taken[:, self._column_of[known_columns]]
+        values = np.asarray(self._matrix[rows[real_rows]], dtype=np.float32) * self._sign
+        table[np.ix_(real_rows, real_columns)] = values[:, self._column_of[real_columns]]
         return torch.from_numpy(table).to(batch.items.device)
 
 
-def rows_of(places_of: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """From "the index that each row has" to "the row that each index has", ``PAD`` for none."""
+def rows_of(indices: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """The row of each of ``size`` indices, from the index of each row; ``PAD`` for none."""
     rows = np.full(size, PAD, dtype=np.int64)
-    real = places_of != PAD
-    rows[places_of[real]] = np.flatnonzero(real)
+    real = indices != PAD
+    rows[indices[real]] = np.flatnonzero(real)
     return rows
 
 
-def check_items(known: NDArray[np.bool_], bundle: Bundle, policy: str, path: Path) -> None:
+def check_items(present: NDArray[np.bool_], bundle: Bundle, policy: str, path: Path) -> None:
     """Apply the policy for items that a file does not have: ``error``, or ``last`` with a line in the log.
 
     Raises:
         DeshiError: with their number under ``error``.
     """
-    if known.all():
+    if present.all():
         return
-    lost = np.flatnonzero(~known)
-    text = missing(len(lost), len(known), bundle.vocabulary[ITEM][int(lost[0])], "item", path)
+    absent = np.flatnonzero(~present)
+    text = missing(len(absent), len(present), bundle.vocabulary[ITEM][int(absent[0])], "item", path)
     if policy == "error":
         raise DeshiError(f"{text}. Write them, or set missing_items=last to put them behind all others.")
     log.warning("%s; they come behind all others", text)

@@ -1,4 +1,4 @@
-"""From generated text to items: the texts that stand for items, their embeddings, and distances between the two.
+"""Grounding of generated text: the items' titles, embeddings of both, and the distances between them.
 
 This is the second step of BIGRec (Bao et al. 2023, https://arxiv.org/abs/2308.08434): whatever the language model wrote
 is grounded in the catalogue by the L2 distance between its embedding and the embeddings of the items' titles.
@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from deshi.types import ITEM, TEXT, TITLE
+from deshi.teachers.item_text import item_names
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,14 @@ class ItemTitles:
 
     Attributes:
         texts: the different texts.
-        text_of: ``(n_items,)`` int64, each item's place in ``texts``.
+        text_of: ``(n_items,)`` int64, each item's index in ``texts``.
         duplicates: number of items that share their text with another item.
-        untitled: number of items without a title, for which something else stands (see :func:`item_titles`).
         cut: number of different texts that were shortened.
     """
 
     texts: list[str]
     text_of: Tensor
     duplicates: int
-    untitled: int
     cut: int
 
     def __getitem__(self, item: int) -> str:
@@ -49,33 +47,28 @@ class ItemTitles:
 def item_titles(items: pl.DataFrame, tokenizer: Any, longest: int) -> ItemTitles:
     """The titles of a catalogue as they are shown to a language model and expected from it.
 
-    An item without a title goes by its ``text``, and without that too by ``item ID``. Line breaks and quotes at
-    the ends are taken away, as they are from what the model writes. What is lost or made up is counted in the log.
+    Items go by :func:`~deshi.teachers.item_text.item_names`, without quotes at the ends, as what the model writes.
+    Shared and shortened titles are counted in the log.
 
     Args:
-        items: ``item_id``, ``title``, ``text`` in index order (:meth:`deshi.data.bundle.Bundle.item_table`).
+        items: the bundle's item table.
         tokenizer: of the model.
         longest: number of tokens after which a text is cut.
     """
-    title, text = (pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)) for name in (TITLE, TEXT))
-    named = items.select(pl.coalesce(title, text, pl.lit("item ") + pl.col(ITEM)), title.is_null().alias("untitled"))
-    raw, untitled = named.to_series(0).to_list(), int(named["untitled"].sum())
-    shown = {one: _cut(unquoted(" ".join(one.split())), tokenizer, longest) for one in dict.fromkeys(raw)}
-    texts = list(dict.fromkeys(short for short, _ in shown.values()))
-    place = {short: number for number, short in enumerate(texts)}
-    text_of = torch.tensor([place[shown[one][0]] for one in raw])
+    names = item_names(items)
+    shown = {name: _cut(unquoted(name), tokenizer, longest) for name in dict.fromkeys(names)}
+    texts = list(dict.fromkeys(text for text, _ in shown.values()))
+    index = {text: number for number, text in enumerate(texts)}
+    text_of = torch.tensor([index[shown[name][0]] for name in names])
     counts = text_of.bincount(minlength=len(texts))
-    found = ItemTitles(
-        texts, text_of, int(counts[counts > 1].sum()), untitled, sum(shortened for _, shortened in shown.values())
+    titles = ItemTitles(
+        texts, text_of, int(counts[counts > 1].sum()), sum(shortened for _, shortened in shown.values())
     )
-    for count, what in (
-        (found.duplicates, "share their title with another and always tie with it"),
-        (found.untitled, "have no title and go by their text or id"),
-        (found.cut, f"have a title of over {longest} tokens, which is cut"),
-    ):
-        if count:
-            log.warning("%d of %d items %s", count, len(raw), what)
-    return found
+    if titles.duplicates:
+        log.warning("%d of %d items share their title with another and always tie", titles.duplicates, len(names))
+    if titles.cut:
+        log.warning("%d of %d items have a title of over %d tokens, which is cut", titles.cut, len(names), longest)
+    return titles
 
 
 def unquoted(text: str) -> str:
@@ -130,12 +123,13 @@ def embed_texts(texts: Sequence[str], backbone: Any, tokenizer: Any) -> Tensor:
     device = backbone.get_input_embeddings().weight.device
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     tokens = [[start, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in texts]
-    found = torch.empty(len(texts), backbone.get_input_embeddings().embedding_dim, device=device)
+    embeddings = torch.empty(len(texts), backbone.get_input_embeddings().embedding_dim, device=device)
     for members in by_length(tokens, _EMBEDDED):
         ids, mask, positions = (part.to(device) for part in left_padded([tokens[m] for m in members], start))
         states = backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        found[members] = states.last_hidden_state[:, -1].float()
-    return found
+        # all texts of the batch end in the last column
+        embeddings[members] = states.last_hidden_state[:, -1].float()
+    return embeddings
 
 
 def l2_distances(queries: Tensor, table: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""iLoRA: a language model that recommends, with LoRA experts mixed for each user by a student's view of the history."""
+"""iLoRA: a language model that recommends, with LoRA experts mixed by a student's state of the user's history."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deshi.models.base import Student, check_histories, keep_latest
+from deshi.losses.base import Loss
+from deshi.models.base import SequentialRecommender, check_histories, keep_latest
+from deshi.models.item_table import ItemEmbedding
 from deshi.models.layers import Dropout
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora_answers import (
@@ -23,8 +25,9 @@ from deshi.teachers.ilora_answers import (
 )
 from deshi.teachers.ilora_network import InstanceLLM, Prompted, mixtures
 from deshi.teachers.instance_lora import InstanceLora
+from deshi.teachers.item_text import item_names
 from deshi.teachers.llm import LLM
-from deshi.teachers.prompts import ItemTokens, Prompt, item_titles
+from deshi.teachers.prompts import ItemTokens, Prompt
 from deshi.types import PAD, Batch, DeshiError
 
 TOKENS = 16_384
@@ -37,7 +40,7 @@ PREFIXES = 4
 """Beginnings of each history that a training step with ``prompt.mode=per_prefix`` takes, drawn anew at every step."""
 
 
-class ILoRA(Student):
+class ILoRA(SequentialRecommender):
     """iLoRA (Kong et al., NeurIPS 2024, arXiv 2408.10159), https://github.com/AkaliKong/iLoRA.
 
     A frozen language model reads a history; the items' embeddings in the prompt and the gate over the LoRA experts come
@@ -79,31 +82,31 @@ class ILoRA(Student):
         dropout: float = 0.1,
     ) -> None:
         prompt, lora = prompt or Prompt(), lora or InstanceLora()
-        known, _ = resources.load_student(student)
-        _check(n_items, known, student, prompt, lora, max_length)
-        super().__init__(n_items, known.dim, max_length)
+        trained, _ = resources.load_student(student)
+        _check(n_items, trained, student, prompt, lora, max_length)
+        super().__init__(n_items, trained.dim, max_length)
         loaded = llm.load(resources.cache, resources.device)
-        tokens = ItemTokens(prompt, loaded.tokenizer, item_titles(resources.bundle.item_table()))
+        tokens = ItemTokens(prompt, loaded.tokenizer, item_names(resources.bundle.item_table()))
         self.prompt, self.objective, self.described = prompt, objective, loaded.described
-        self.network = InstanceLLM(loaded, known, tokens, lora, dropout)
+        self.network = InstanceLLM(loaded, trained, tokens, lora, dropout)
         if self._longest_prompt(loaded.model.config) <= EAGER and loaded.device.type == "cpu":
             # PyTorch's fused attention needs 40 ms for a layer's gradients (16 prompts of 111 tokens, bf16) and the
             # plain products 5 ms; with a thousand tokens the fused one is as fast and leaves the memory free.
             loaded.model.set_attn_implementation("eager")
-        self.head = Head(self.network.width, known.dim, dropout)
-        self.align = nn.Linear(self.network.width, known.dim) if head == "projected" else None
+        self.head = Head(self.network.width, trained.dim, dropout)
+        self.align = nn.Linear(self.network.width, trained.dim) if head == "projected" else None
         if head == "projected":
             del self.items
         else:
             with torch.no_grad():
-                self.items.weight[1:] = known.item_table()
+                cast(ItemEmbedding, self.items).weight[1:] = trained.item_table()
         if objective == "generate":
             for part in (self.head, *((self.align,) if self.align is not None else (self.items,))):
                 part.requires_grad_(False)
         self.draws = Draws()
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of it."""
+        """The language model, for the run's record."""
         return {"llm": self.described}
 
     @property
@@ -117,13 +120,13 @@ class ILoRA(Student):
         return self.objective != "dense"
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode`."""
+        """See :meth:`SequentialRecommender.encode`."""
         inside = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
         hidden = self.encode_at(items, lengths, inside)
         return hidden.new_zeros(*items.shape, self.dim).masked_scatter(inside[..., None], hidden)
 
     def encode_last(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`Student.encode_last`: one prompt a history, whatever the mode."""
+        """See :meth:`SequentialRecommender.encode_last`: one prompt a history, whatever the mode."""
         columns = torch.arange(items.shape[1], device=items.device)
         return self.encode_at(items, lengths, columns == (lengths - 1)[:, None])
 
@@ -134,13 +137,20 @@ class ILoRA(Student):
         return cast(Tensor, self.head(states.float()))
 
     def item_table(self) -> Tensor:
-        """See :meth:`Student.item_table`."""
+        """See :meth:`SequentialRecommender.item_table`."""
         if self.align is None:
             return super().item_table()
         every = torch.arange(self.n_items, device=self.align.weight.device)
         return cast(Tensor, self.align(self.network.project(every)))
 
-    def training_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def merged(self) -> ILoRA:
+        """Itself: its item table is trained numbers, or comes from the language model."""
+        return self
+
+    def text_vectors(self) -> None:
+        """None: the language model reads titles, no vectors."""
+
+    def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The loss that ``objective`` names; with ``per_prefix`` over some of each history's positions."""
         terms = [] if self.objective == "generate" else [self._dense_loss(batch, loss)]
         if self.objective != "dense":
@@ -148,7 +158,7 @@ class ILoRA(Student):
         return torch.stack(terms).sum()
 
     def answer_candidates(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Answers:
-        """Write the title of one candidate for each history, greedily: the paper's protocol.
+        """Generate the title of one candidate for each history, greedily: the paper's protocol.
 
         Args:
             items: ``(B, L)`` histories, however long.
@@ -158,7 +168,8 @@ class ILoRA(Student):
         tokens, texts = self.network.tokens, list[str]()
         check_candidates(candidates, len(items), self.n_items)
         limit = int(tokens.size(tokens.answer(candidates[candidates >= 0])).max())
-        longest = self.max_length * tokens.longest + candidates.shape[1] * limit  # what surrounds them is short
+        # the titles of the history and of the candidates; the fixed texts are short beside them
+        longest = self.max_length * tokens.longest + candidates.shape[1] * limit
         size = max(1, TOKENS // longest)
         for start in range(0, len(items), size):
             rows = slice(start, start + size)
@@ -168,7 +179,7 @@ class ILoRA(Student):
         return Answers(texts, torch.tensor(chosen, dtype=torch.long))
 
     def candidate_log_likelihood(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Tensor:
-        """How likely each candidate's title is as the answer, ``(B, C)`` in nats: the choice that is always valid."""
+        """The log-likelihood ``(B, C)`` of each candidate's title in nats: the best one is always a valid choice."""
         return answer_log_likelihood(self.network, self._question(items, lengths, candidates), candidates)
 
     def _question(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Prompted:
@@ -178,7 +189,7 @@ class ILoRA(Student):
         with torch.no_grad():
             return self.network.prompt(self.network.tokens.questions(items, candidates), items, lengths)
 
-    def _dense_loss(self, batch: Batch, loss: nn.Module) -> Tensor:
+    def _dense_loss(self, batch: Batch, loss: Loss) -> Tensor:
         where = batch.targets != PAD
         if self.prompt.mode == "per_prefix":
             where = self.draws.some(where, PREFIXES)
@@ -193,32 +204,35 @@ class ILoRA(Student):
         targets, lengths = batch.targets[where], columns + 1
         inside = torch.arange(batch.items.shape[1], device=where.device) < lengths[:, None]
         items = batch.items[rows].masked_fill(~inside, PAD)
+        # a set of candidates for each history, padded to one width
         sets = [
             draw_candidates(history, target, self.n_items, self.prompt.candidates, self.draws.generator)
             for history, target in zip(items.cpu().numpy(), targets.tolist(), strict=True)
         ]
         width = max(map(len, sets))
-        padded = np.stack([np.pad(one, (0, width - len(one)), constant_values=PAD) for one in sets])
+        padded = np.stack([np.pad(drawn, (0, width - len(drawn)), constant_values=PAD) for drawn in sets])
         segments = self.network.tokens.questions(items, torch.from_numpy(padded).to(items.device), targets)
         return answer_loss(self.network, self.network.prompt(segments, items, lengths))
 
     def _causal(self, prompted: Prompted, where: Tensor) -> Tensor:
         """One pass over each prompt; an item's state is that of its last token."""
         ends, width = prompted.layout.ends[:, 1:], prompted.layout.tokens.shape[1]
-        size, found = max(1, TOKENS // width), []
+        size, hidden = max(1, TOKENS // width), []
         for start in range(0, len(ends), size):
             rows = slice(start, start + size)
             states = self.network.states(prompted.embedded[rows], prompted.mixtures(rows, width))
-            at, column = where[rows].nonzero(as_tuple=True)
-            found.append(states[at, ends[rows][at, column]])
-        return torch.cat(found)
+            row, column = where[rows].nonzero(as_tuple=True)
+            hidden.append(states[row, ends[rows][row, column]])
+        return torch.cat(hidden)
 
     def _prefixes(self, prompted: Prompted, where: Tensor) -> Tensor:
         """A prompt for every marked position, which ends with its item."""
+        # segment 0 is the instruction, so the item in column c of a history is segment c + 1
         rows, columns = where.nonzero(as_tuple=True)
         ends = prompted.layout.ends[rows, columns + 1]
+        # prompts of similar length are read together, cut after the longest of them
         order = ends.argsort()
-        parts, found = list(_chunks(order, (ends[order] + 1).tolist())), []
+        parts, hidden = list(_chunks(order, (ends[order] + 1).tolist())), []
         for part in parts:
             width = int(ends[part[-1]]) + 1
             if self.network.scope == "history":
@@ -227,8 +241,9 @@ class ILoRA(Student):
                 read = prompted.read[rows[part], :width]
             mixed = None if prompted.gates is None else mixtures(prompted.gates[rows[part]], read)
             states = self.network.states(prompted.embedded[rows[part], :width], mixed)
-            found.append(states[torch.arange(len(part), device=ends.device), ends[part]])
-        return torch.cat(found)[torch.cat(parts).argsort()]
+            hidden.append(states[torch.arange(len(part), device=ends.device), ends[part]])
+        # back into the order of the marked positions
+        return torch.cat(hidden)[torch.cat(parts).argsort()]
 
     def _longest_prompt(self, config: object) -> int:
         """Tokens of the longest prompt of a history; refused if the language model wasn't made for so many."""
@@ -269,7 +284,7 @@ class Draws(Dropout):
 
     @property
     def generator(self) -> np.random.Generator:
-        """What is drawn from."""
+        """The generator of the draws."""
         return self._generator
 
     def some(self, where: Tensor, count: int) -> Tensor:
@@ -295,15 +310,17 @@ def _chunks(order: Tensor, sizes: list[int]) -> Iterator[Tensor]:
         start = stop
 
 
-def _check(n_items: int, known: Student, name: str, prompt: Prompt, lora: InstanceLora, max_length: int) -> None:
-    if known.n_items != n_items:
+def _check(
+    n_items: int, student: SequentialRecommender, name: str, prompt: Prompt, lora: InstanceLora, max_length: int
+) -> None:
+    if student.n_items != n_items:
         raise DeshiError(
-            f"The student {name} knows {known.n_items} items, but the data have {n_items}. Train it on these data."
+            f"The student {name} knows {student.n_items} items, but the data have {n_items}. Train it on these data."
         )
-    if max_length > known.max_length:
+    if max_length > student.max_length:
         raise DeshiError(
-            f"teacher.max_length is {max_length}, but the student {name} reads {known.max_length} items, and the gate "
-            "needs its state after each. Lower it, or train the student with a larger student.max_length."
+            f"teacher.max_length is {max_length}, but the student {name} reads {student.max_length} items, and the "
+            "gate needs its state after each. Lower it, or train the student with a larger student.max_length."
         )
     if lora.gate == "history" and prompt.mode == "causal":
         raise DeshiError(

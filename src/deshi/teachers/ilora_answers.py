@@ -1,4 +1,4 @@
-"""iLoRA's answers in words: writing one of a few titles, reading what was written, and how likely each title is."""
+"""iLoRA's generated answers: candidates, greedy generation, matching of titles, and their log-likelihoods."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ INVALID = -1
 
 @dataclass(frozen=True)
 class Answers:
-    """What was answered.
+    """Generated answers.
 
     Attributes:
-        texts: the written answers, for :func:`deshi.metrics.generated_answers.answer_metrics`.
-        chosen: ``(B,)`` int64 columns of the candidates, :data:`INVALID` for answers that can't be told.
+        texts: as generated, for :func:`deshi.metrics.generated_answers.answer_metrics`.
+        chosen: ``(B,)`` int64 columns of the candidates, :data:`INVALID` for answers that match no single one.
     """
 
     texts: list[str]
@@ -33,12 +33,12 @@ class Answers:
 
     @property
     def invalid(self) -> int:
-        """Number of answers that can't be told."""
+        """Number of invalid answers."""
         return int((self.chosen == INVALID).sum())
 
 
 def match_answer(text: str, titles: Sequence[str]) -> int:
-    """Which of the titles an answer names.
+    """The position of the title that an answer names.
 
     Upper and lower case, width and accents' encoding, spaces and punctuation at the ends don't matter. An answer that
     is a title names it, even if another title stands inside it ("Alien", "Aliens"); otherwise it names the only title
@@ -47,10 +47,10 @@ def match_answer(text: str, titles: Sequence[str]) -> int:
     Returns:
         the title's position, or :data:`INVALID`.
     """
-    said, known = _plain(text), [_plain(title) for title in titles]
-    same = [number for number, title in enumerate(known) if title == said]
-    found = same or [number for number, title in enumerate(known) if title and title in said]
-    return found[0] if len(found) == 1 else INVALID
+    answer, plain = _plain(text), [_plain(title) for title in titles]
+    equal = [number for number, title in enumerate(plain) if title == answer]
+    matches = equal or [number for number, title in enumerate(plain) if title and title in answer]
+    return matches[0] if len(matches) == 1 else INVALID
 
 
 def _plain(text: str) -> str:
@@ -83,18 +83,20 @@ def check_candidates(candidates: Tensor, batch: int, n_items: int) -> None:
 def answer_loss(network: InstanceLLM, prompted: Prompted) -> Tensor:
     """Mean cross-entropy of the tokens of the prompts' last segments, the answers, in nats."""
     layout = prompted.layout
-    answers = layout.places.amax(1, keepdim=True)
-    aimed = (layout.places == answers)[:, 1:]
+    # the answer is each prompt's last segment; its tokens are predicted by the states one column before them
+    answers = layout.segments.amax(1, keepdim=True)
+    targets = (layout.segments == answers)[:, 1:]
     states = network.states(prompted.embedded, prompted.mixtures(slice(None), layout.tokens.shape[1]))
-    return F.cross_entropy(network.vocabulary_logits(states[:, :-1][aimed]), layout.tokens[:, 1:][aimed])
+    return F.cross_entropy(network.vocabulary_logits(states[:, :-1][targets]), layout.tokens[:, 1:][targets])
 
 
 @torch.no_grad()
 def write_answers(network: InstanceLLM, prompted: Prompted, limit: int) -> list[str]:
     """Greedy continuations of prompts: up to the first line's end, the token that ends answers, or ``limit`` tokens."""
-    embedded, gates, mask, places = _right_aligned(prompted)
-    options = {"attention_mask": mask.long(), "position_ids": places, "use_cache": True}
+    embedded, gates, mask, positions = _right_aligned(prompted)
+    options = {"attention_mask": mask.long(), "position_ids": positions, "use_cache": True}
     output = network.run(embedded, gates, **options)
+    # what is generated has the mixture of the prompt's end
     mixed = None if gates is None else gates[:, -1:]
     finished = torch.zeros(len(embedded), dtype=torch.bool, device=embedded.device)
     written: list[Tensor] = []
@@ -103,8 +105,9 @@ def write_answers(network: InstanceLLM, prompted: Prompted, limit: int) -> list[
         finished |= written[-1] == network.tokens.stop
         if bool(finished.all()):
             break
-        mask, places = F.pad(mask, (0, 1), value=True), places[:, -1:] + 1
-        options |= {"attention_mask": mask.long(), "position_ids": places, "past_key_values": output.past_key_values}
+        # one more token for every prompt, on the keys and values of those before it
+        mask, positions = F.pad(mask, (0, 1), value=True), positions[:, -1:] + 1
+        options |= {"attention_mask": mask.long(), "position_ids": positions, "past_key_values": output.past_key_values}
         output = network.run(network.token_embedding(written[-1])[:, None], mixed, **options)
     return [_until(network, tokens) for tokens in torch.stack(written, dim=1).tolist()]
 
@@ -118,7 +121,7 @@ def _until(network: InstanceLLM, tokens: list[int]) -> str:
 
 @torch.no_grad()
 def answer_log_likelihood(network: InstanceLLM, prompted: Prompted, candidates: Tensor) -> Tensor:
-    """How likely each candidate's title, with the token that ends it, is as the prompts' continuation.
+    """The log-likelihood of each candidate's title, with the token that ends it, as the prompts' continuation.
 
     The prompts are read once; the titles continue from their keys and values.
 
@@ -131,32 +134,36 @@ def answer_log_likelihood(network: InstanceLLM, prompted: Prompted, candidates: 
         ``(B, C)`` fp32, the sum of the tokens' log probabilities in nats, ``-inf`` for ``PAD``.
     """
     batch, width = candidates.shape
-    embedded, gates, mask, places = _right_aligned(prompted)
-    prompt = {"attention_mask": mask.long(), "position_ids": places, "use_cache": True}
+    # read each prompt once, then repeat its keys and values for every candidate
+    embedded, gates, mask, positions = _right_aligned(prompted)
+    prompt = {"attention_mask": mask.long(), "position_ids": positions, "use_cache": True}
     output = network.run(embedded, gates, **prompt)
     output.past_key_values.batch_repeat_interleave(width)
+    # the titles, one a row of (B * C), continue from there
     titles = network.tokens.lay_out(network.tokens.answer(candidates.clamp(min=0)).reshape(-1, 1))
-    real = titles.places >= 0
+    real = titles.segments >= 0
     steps = torch.arange(titles.tokens.shape[1], device=mask.device)
     options = {
         "attention_mask": torch.cat([mask.repeat_interleave(width, 0), real], dim=1).long(),
-        "position_ids": places[:, -1:].repeat_interleave(width, 0) + 1 + steps,
+        "position_ids": positions[:, -1:].repeat_interleave(width, 0) + 1 + steps,
         "past_key_values": output.past_key_values,
         "use_cache": True,
     }
     mixed = None if gates is None else gates[:, -1:].repeat_interleave(width, 0).expand(-1, len(steps), -1)
     after = network.run(network.token_embedding(titles.tokens), mixed, **options).last_hidden_state
+    # a title's first token is predicted by the prompt's last state, the others by the states of those before them
     first = output.last_hidden_state[:, -1:].repeat_interleave(width, 0)
     states = torch.cat([first, after[:, :-1]], dim=1)[real]
-    told = -F.cross_entropy(network.vocabulary_logits(states), titles.tokens[real], reduction="none")
-    sums = torch.zeros(real.shape, device=told.device).masked_scatter(real, told).sum(1).view(batch, width)
+    log_probs = -F.cross_entropy(network.vocabulary_logits(states), titles.tokens[real], reduction="none")
+    sums = torch.zeros(real.shape, device=log_probs.device).masked_scatter(real, log_probs).sum(1).view(batch, width)
     return sums.masked_fill(candidates < 0, -torch.inf)
 
 
 def _right_aligned(prompted: Prompted) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Prompts padded on the left, so that all go on from the last column: what is read, mixtures, mask, positions."""
-    real = prompted.layout.places >= 0
+    """Prompts padded on the left, so that all go on from the last column: embeddings, mixtures, mask, positions."""
+    real = prompted.layout.segments >= 0
     width = real.shape[1]
+    # the column that each column's content comes from; before the first it is padding
     source = torch.arange(width, device=real.device) - (width - real.sum(1))[:, None]
     mask, source = source >= 0, source.clamp(min=0)
     embedded = prompted.embedded.gather(1, source[..., None].expand_as(prompted.embedded))

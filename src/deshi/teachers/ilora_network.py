@@ -1,4 +1,4 @@
-"""The network of iLoRA: a frozen language model and a frozen student, and the little between them that is trained."""
+"""The network of iLoRA: a frozen language model, a frozen student, and the trained experts, gate and projector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deshi.models.base import Student
+from deshi.models.base import SequentialRecommender
 from deshi.models.layers import Dropout
 from deshi.teachers.instance_lora import InstanceLora, inject, is_adapter, lora_layers
 from deshi.teachers.llm import LoadedLLM
@@ -20,11 +20,11 @@ from deshi.types import DeshiError
 
 @dataclass(frozen=True)
 class Prompted:
-    """Prompts on their way into the language model.
+    """Prompts as input of the language model.
 
     Attributes:
         layout: their tokens.
-        embedded: ``(B, T, H)`` what the model reads.
+        embedded: ``(B, T, H)`` the token embeddings.
         gates: ``(B, 1 + L, E)`` the experts' mixture before the first item and after each; None without a gate.
         read: ``(B, T)`` how many items of the history decide a token's mixture: a column of ``gates``.
     """
@@ -45,7 +45,7 @@ def mixtures(gates: Tensor, read: Tensor) -> Tensor:
 
 
 class Projector(nn.Module):
-    """From a student's item embeddings to what stands among a language model's token embeddings.
+    """From a student's item embeddings to vectors of the size of a language model's token embeddings.
 
     The published program's two layers with a GELU. Deviation: the output is brought to the size (root mean square) of
     the model's token embeddings, times a learned factor that begins at 1, so that it is of a kind with them at once.
@@ -90,7 +90,7 @@ class InstanceLLM(nn.Module):
     mark: Tensor
 
     def __init__(
-        self, loaded: LoadedLLM, student: Student, tokens: ItemTokens, lora: InstanceLora, dropout: float
+        self, loaded: LoadedLLM, student: SequentialRecommender, tokens: ItemTokens, lora: InstanceLora, dropout: float
     ) -> None:
         super().__init__()
         self.llm = cast(nn.Module, loaded.model).requires_grad_(False).eval()
@@ -151,7 +151,7 @@ class InstanceLLM(nn.Module):
         """Prompts given as segments ``(B, S)`` that begin with the histories ``items`` ``(B, L)``."""
         layout = self.tokens.lay_out(segments)
         # An item's tokens are mixed by the history up to that item, and what comes after the history by all of it.
-        read = torch.minimum(layout.places.clamp(min=0), lengths[:, None])
+        read = torch.minimum(layout.segments.clamp(min=0), lengths[:, None])
         if self.scope == "history":
             read = lengths[:, None].expand_as(read)
         return Prompted(layout, self._embed(layout), self.gates(items, lengths), read)
@@ -159,8 +159,8 @@ class InstanceLLM(nn.Module):
     def project(self, items: Tensor) -> Tensor:
         """The embeddings ``(..., H)`` of items ``(...)`` in the language model's space."""
         with torch.no_grad():
-            known = self.student.item_table()[items]
-        return cast(Tensor, self.projector(known.to(self.projector.scale.dtype)))
+            embeddings = self.student.item_table()[items]
+        return cast(Tensor, self.projector(embeddings.to(self.projector.scale.dtype)))
 
     def _embed(self, layout: Layout) -> Tensor:
         embedded = self.token_embedding(layout.tokens)
@@ -216,8 +216,8 @@ def _expect_no_llm(module: nn.Module, incompatible: Any) -> None:
     frozen = {f"llm.{name}" for name in network.llm.state_dict() if not is_adapter(name)}
     missing = incompatible.missing_keys
     missing[:] = [key for key in missing if key[key.find("llm.") :] not in frozen]
-    own = network._mark()
-    if not torch.allclose(network.mark.to(own), own, atol=1e-3, rtol=2e-2):
+    mark = network._mark()
+    if not torch.allclose(network.mark.to(mark), mark, atol=1e-3, rtol=2e-2):
         raise DeshiError(
             "The weights were trained with another language model than the one that was loaded, expected the same: "
             "its token embeddings differ. Compare teacher.llm with the run's config.yaml."

@@ -1,4 +1,4 @@
-"""LoRA whose experts are mixed anew for every token of every prompt."""
+"""LoRA with experts that are mixed token by token."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class GatedExperts:
             self.scales = before
 
     def expanded(self, gates: Tensor) -> Tensor:
-        """What the inner values ``(B, T, r)`` are multiplied with."""
+        """The factors ``(B, T, r)`` of the inner values."""
         return (gates * self.experts).repeat_interleave(self.rank // self.experts, dim=-1)
 
     def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
@@ -142,7 +142,7 @@ def inject(model: nn.Module, lora: InstanceLora) -> GatedExperts:
     """Put the experts on a frozen causal LM of transformers, in place; nothing else in it is trainable afterwards.
 
     Returns:
-        what the gates are given to.
+        the object that takes the gates.
 
     Raises:
         DeshiError: if peft is missing, or no projection of the model has one of the names.

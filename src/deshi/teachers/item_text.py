@@ -1,4 +1,4 @@
-"""The text of each item: a template over the item table's columns, filled without debris."""
+"""Texts of items: a template over the item table's columns, filled without debris, and names for prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from deshi.configuration.targets import suggestion
-from deshi.types import DeshiError
+from deshi.types import ITEM, TEXT, TITLE, DeshiError
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class ItemTexts:
 
     Attributes:
         texts: one per item, never empty.
-        missing: how many items have no text of their own and got :data:`FALLBACK`.
-        duplicated: how many items share their own text with another item.
+        missing: how many items have no text and got :data:`FALLBACK`.
+        duplicated: how many items share their text with another item.
     """
 
     texts: list[str]
@@ -73,27 +73,29 @@ class Template:
     def fill(self, values: Sequence[str | None]) -> str | None:
         """The text with ``values`` of :attr:`fields`, or None if all of them are missing (None or blank)."""
         clean = [" ".join((value or "").split()) for value in values]
-        there = tuple(map(bool, clean))
-        if not any(there):
+        present = tuple(map(bool, clean))
+        if not any(present):
             return None
-        if there not in self._cleaned:
-            self._cleaned[there] = re.split(f"([{_FIELD}])", self._without_debris(there))
-        parts = self._cleaned[there]
-        parts = [clean[ord(part) - _FIRST] if place % 2 else part for place, part in enumerate(parts)]
+        if present not in self._cleaned:
+            self._cleaned[present] = re.split(f"([{_FIELD}])", self._without_debris(present))
+        parts = self._cleaned[present]
+        # every second part is a field's character
+        parts = [clean[ord(part) - _FIRST] if number % 2 else part for number, part in enumerate(parts)]
         return "".join(parts).strip()
 
-    def _without_debris(self, there: Sequence[bool]) -> str:
-        """The pattern with only those fields that are ``there``."""
-        if all(there):
+    def _without_debris(self, present: Sequence[bool]) -> str:
+        """The pattern with the present fields only."""
+        if all(present):
             return self._pattern
         pattern = self._pattern
-        for place, present in enumerate(there):
-            if not present:
-                pattern = pattern.replace(chr(_FIRST + place), _MISSING)
+        for number, kept in enumerate(present):
+            if not kept:
+                pattern = pattern.replace(chr(_FIRST + number), _MISSING)
+        # brackets without a present field, then missing fields with the words before them, then leading separators
         pattern = _EMPTY_BRACKET.sub("", pattern)
         pattern = _WITH_ITS_WORDS.sub("", pattern)
         pattern = re.sub(rf"([{_OPEN}]){_SEPARATORS}", r"\1", pattern)
-        return pattern if there[0] else re.sub(f"^{_SEPARATORS}", "", pattern)
+        return pattern if present[0] else re.sub(f"^{_SEPARATORS}", "", pattern)
 
 
 def item_texts(table: pl.DataFrame, template: str = "{title}", permute: int | None = None) -> ItemTexts:
@@ -119,8 +121,29 @@ def item_texts(table: pl.DataFrame, template: str = "{title}", permute: int | No
     columns = [table[field].cast(pl.String).to_list() for field in parsed.fields]
     filled = [parsed.fill(values) for values in zip(*columns, strict=True)]
     if permute is not None:
-        filled = [filled[place] for place in np.random.default_rng(permute).permutation(len(filled))]
+        filled = [filled[item] for item in np.random.default_rng(permute).permutation(len(filled))]
     return _counted(filled, template)
+
+
+def item_names(table: pl.DataFrame) -> list[str]:
+    """A name for every item: its title, else its text, else ``item ID``; the latter two are counted in the log.
+
+    Args:
+        table: ``item_id``, ``title``, ``text`` in index order (:meth:`deshi.data.bundle.Bundle.item_table`).
+    """
+    columns = [table[name].to_list() if name in table.columns else [None] * len(table) for name in (TITLE, TEXT)]
+    names, counts = [], {"text": 0, "id": 0}
+    for title, text, item in zip(*columns, table[ITEM].to_list(), strict=True):
+        candidates = [(" ".join(value.split()), kind) for value, kind in ((title, ""), (text, "text")) if value]
+        name, kind = next((pair for pair in candidates if pair[0]), (f"item {item}", "id"))
+        names.append(name)
+        if kind:
+            counts[kind] += 1
+    if any(counts.values()):
+        log.warning(
+            "%d of %d items have no title but a text, %d go by their id", counts["text"], len(names), counts["id"]
+        )
+    return names
 
 
 def _parsed(template: str) -> list[tuple[str, str | None]]:

@@ -50,7 +50,7 @@ class LoadedLLM:
 
     @property
     def described(self) -> dict[str, Any]:
-        """Its identity and the place that served it: what the record of a run says of it."""
+        """Its identity and the place that served it, for the record of a run."""
         return self.identity | {"origin": self.origin}
 
     @property
@@ -221,10 +221,10 @@ class LLM:
 
 
 @functools.lru_cache
-def choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
-    """The number format: as wanted, or what :func:`deshi.hardware.bf16_is_faster` says of products of an LLM's size."""
-    if wanted != "auto":
-        return _DTYPES[wanted]
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The number format: as given, or what :func:`deshi.hardware.bf16_is_faster` says of products of an LLM's size."""
+    if dtype != "auto":
+        return _DTYPES[dtype]
     return torch.bfloat16 if bf16_is_faster(device, 256, 576, 1536) else torch.float32
 
 

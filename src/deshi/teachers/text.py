@@ -1,4 +1,4 @@
-"""The text teacher: a sequence model that knows items by their texts, alone or with an ID table beside them."""
+"""The text teacher: a sequence model over the items' texts, alone or with an ID table added."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from deshi.models.layers import Dropout, ItemEmbedding
+from deshi.models.item_table import ItemEmbedding, ItemTable
+from deshi.models.layers import Dropout
 from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.item_embeddings import ItemEmbeddings
@@ -62,19 +63,19 @@ class Text(SASRec):
         self.described = embeddings.describe(resources.cache, resources.device)
         if len(vectors) != n_items:
             raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
-        self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)  # type: ignore[assignment]
+        self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of it."""
+        """The encoder, for the run's record."""
         return {"encoder": self.described}
 
 
-class TextTable(nn.Module):
+class TextTable(ItemTable):
     """Items' vectors made from their texts' by two layers, in the place of an ID table.
 
     Args:
         vectors: ``(n_items, D)`` the frozen embeddings; scaled to mean 0 and mean square 1 over all numbers' columns.
-        dim: width of what comes out.
+        dim: width of the output.
         hidden: width between the layers.
         dropout: rate between the layers.
         offsets: whether a trained offset for each item is added.
@@ -97,14 +98,17 @@ class TextTable(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
-        found = self._adapt(self.vectors[items.clamp(min=0)])
-        found = found.masked_fill((items < 0)[..., None], 0.0)
-        return found if self.offset is None else found + self.offset(items)
+        adapted = self._adapt(self.vectors[items.clamp(min=0)]).masked_fill((items < 0)[..., None], 0.0)
+        return adapted if self.offset is None else adapted + self.offset(items)
 
     def table(self) -> Tensor:
         """``(n_items, dim)``."""
         adapted = self._adapt(self.vectors)
         return adapted if self.offset is None else adapted + self.offset.table()
+
+    def text_vectors(self) -> Tensor:
+        """``(n_items, D)`` the frozen embeddings, centred and scaled."""
+        return self.vectors
 
     def _adapt(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.contract(self.dropout(self.activation(self.expand(x)))))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from deshi.artifacts import atomic_file, fingerprint, read_json, write_json
 from deshi.configuration.schemas import DistillConfig
@@ -18,17 +18,17 @@ from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.extra_histories import MoreHistories
 from deshi.data.splits import Split
-from deshi.distillation.objective import Distillation
-from deshi.distillation.soft_label_batches import Lists
+from deshi.distillation.objective import Distillation, Objective
+from deshi.distillation.soft_label_batches import SoftLabelLists
 from deshi.distillation.term import Context, Term
 from deshi.hardware import training_device
-from deshi.models.base import Recommender, Student
+from deshi.models.base import Recommender, SequentialRecommender
+from deshi.runs import Run, with_named_runs
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
 from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import TRAIN, truths
-from deshi.training.fit import FitResult, network_name, run_training
-from deshi.training.runs import with_named_runs
+from deshi.soft_labels.targets import TRAIN, row_targets
+from deshi.training.fit import network_name, run_training
 from deshi.training.selection import choose
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
@@ -43,7 +43,7 @@ ENOUGH = 100
 """Number of rows from which that share says something."""
 
 
-def run(cfg: DistillConfig) -> FitResult:
+def run(cfg: DistillConfig) -> Run:
     """Distil as ``cfg`` says; ``cfg.resume`` goes on with an interrupted run.
 
     Raises:
@@ -51,7 +51,7 @@ def run(cfg: DistillConfig) -> FitResult:
             made by a teacher that knew what the student is selected and tested on.
     """
     if cfg.resume is None and cfg.distill.selection is not None:
-        group = cfg.distill.model_copy(update={"selection": with_named_runs(cfg.distill.selection, cfg.paths.runs)})
+        group = cfg.distill.model_copy(update={"selection": with_named_runs(cfg.distill.selection, cfg.paths)})
         cfg = cfg.model_copy(update={"distill": group})
     return run_training("distill", cfg, network_name(cfg.student), _train)
 
@@ -76,28 +76,28 @@ class DistillTraining(Training):
         super().__init__(cfg, bundle, split, folder, network_name(cfg.student))
         self.stores = [open_store(cfg.paths.soft_labels, name, bundle, split, cfg.split) for name in cfg.soft_labels]
         self._check_same_stores()
-        whole = Lists(bundle.n_interactions, self.stores, cfg.distill.k)
+        whole = SoftLabelLists(bundle.n_interactions, self.stores, cfg.distill.k)
         self.trained = self._training_rows(whole.n_rows)
         self.candidates = whole.covered & self.trained
         chosen = self.candidates if cfg.distill.selection is None else self._chosen(cfg.distill.selection)
-        self.lists = Lists(bundle.n_interactions, self.stores, cfg.distill.k, chosen)
+        self.lists = SoftLabelLists(bundle.n_interactions, self.stores, cfg.distill.k, chosen)
         self._tell()
 
-    def objective(self, counts: Tensor) -> tuple[Recommender, nn.Module]:
+    def objective(self, counts: Tensor) -> tuple[Recommender, Objective]:
         """The student, its item table made of what was asked for, and its loss with the terms."""
         cfg = self.cfg
         student = self._new_network()
-        if not isinstance(student, Student):
+        if not isinstance(student, SequentialRecommender):
             raise DeshiError(f"{self.name} has no hidden states and item table, expected a student of deshi fit.")
         context = Context(
-            self.bundle.n_items, student.dim, self.lists.kind, self.lists.k, counts, self.item_embeddings
+            self.bundle.n_items, student.dim, self.lists.score_kind, self.lists.k, counts, self.item_embeddings
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cfg.seed + 1)
-            if cfg.distill.table is not None:
-                vectors = context.needed_embeddings(network_name(cfg.distill.table))
+            if cfg.distill.item_table is not None:
+                vectors = context.needed_embeddings(network_name(cfg.distill.item_table))
                 student.items = build(
-                    cfg.distill.table, n_items=student.n_items, dim=student.dim, embeddings=vectors
+                    cfg.distill.item_table, n_items=student.n_items, dim=student.dim, embeddings=vectors
                 )  # fmt: skip
             terms: dict[str, Term] = {name: build(node) for name, node in cfg.distill.terms.items()}
             for term in terms.values():
@@ -105,7 +105,7 @@ class DistillTraining(Training):
         return student, Distillation(build(cfg.loss), terms, self.lists, cfg.distill.hard_loss_weight)
 
     def more_histories(self) -> MoreHistories | None:
-        """The augmented histories of the stores that have some, with rows where :class:`Lists` looks for them."""
+        """The augmented histories of the stores that have some, with rows as :class:`SoftLabelLists` counts them."""
         if not self._augmented:
             return None
         others = [one for _, one in self._augmented]
@@ -150,7 +150,7 @@ class DistillTraining(Training):
         """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
         found = np.zeros(n_rows, dtype=np.bool_)
         for begin, histories in [(0, Histories.of(self.bundle)), *self._augmented]:
-            found[begin + truths(histories, self.bundle, self.split)[0].rows] = True
+            found[begin + row_targets(histories, self.bundle, self.split)[0].rows] = True
         return found
 
     def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
@@ -167,7 +167,7 @@ class DistillTraining(Training):
         if not file.exists():
             histories, device = Histories.of(self.bundle), training_device(cfg.train.accelerator)
             marked = choose(
-                node, histories, rows, bundle=self.bundle, split=cfg.split, runs=cfg.paths.runs, soft_labels=own,
+                node, histories, rows, bundle=self.bundle, split=cfg.split, paths=cfg.paths, soft_labels=own,
                 seed=cfg.seed, device=device,
             )  # fmt: skip
             with atomic_file(file) as temporary, temporary.open("wb") as handle:
@@ -238,7 +238,7 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
 
 def _refuse_answers(path: Path, store: SoftLabels, bundle: Bundle, split: Split) -> None:
     """No teacher predicts nearly everything: such lists were made with the answers at hand."""
-    told = next(one for one in truths(store.histories(bundle), bundle, split) if one.name == TRAIN)
+    told = next(one for one in row_targets(store.histories(bundle), bundle, split) if one.name == TRAIN)
     asked = told.at(store.covered[told.rows])
     if len(asked.rows) < ENOUGH:
         return

@@ -1,20 +1,22 @@
-"""The one LightningModule: a student, a loss, an optimizer. Nothing else trains in deshi."""
+"""The LightningModule of every training: network, objective, optimizer, averaged weights, validation."""
 
 from __future__ import annotations
 
 import copy
 import math
 import statistics
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from deshi.distillation.objective import Distillation
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
-from deshi.models.base import Recommender, Student, merged
+from deshi.configuration.schemas import TrainConfig
+from deshi.data.example_batches import ExampleBatch
+from deshi.distillation.objective import Objective
+from deshi.evaluation.rank_collector import RankCollector
+from deshi.models.base import Recommender
 from deshi.models.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
 
@@ -22,76 +24,46 @@ MONITOR = "validation/ndcg@10"
 
 
 class TrainingModule(L.LightningModule):
-    """Trains a student at every position that has a target.
+    """Trains a network on an objective.
 
     Args:
-        student: the network, a student or a teacher.
-        loss: called as ``loss(hidden (P, D), table (N, D), targets (P,))``, returns a scalar; or a
-            :class:`~deshi.distillation.objective.Distillation`, which looks at the batch itself.
-        learning_rate: peak rate of AdamW.
-        betas: of AdamW.
-        weight_decay: of matrices; biases, norms and embeddings are left alone.
-        warmup_steps: steps of linear rise from 0.
-        schedule: of the rate after the rise: constant, or cosine or linear down to 1 % at ``total_steps``.
+        network: a student or a teacher.
+        objective: called as ``loss, logs = objective(network, batch)``.
+        settings: of optimizer, schedule and EMA. AdamW decays matrices; biases, norms and embeddings are left alone.
+            The EMA of the weights (Polyak averaging), not the last step's, is validated and kept if ``ema_decay``
+            isn't 0.
         total_steps: the schedule's horizon in optimizer steps.
-        ema_decay: decay of the exponential moving average of the weights (Polyak averaging), 0 for none; the
-            average, not the last step's weights, is then validated and kept.
         seed: all randomness inside an epoch derives from (seed, epoch), so that a resumed run repeats it.
     """
 
     def __init__(
-        self,
-        student: Recommender,
-        loss: nn.Module,
-        learning_rate: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        warmup_steps: int,
-        schedule: Literal["constant", "cosine", "linear"],
-        total_steps: int,
-        ema_decay: float,
-        seed: int,
+        self, network: Recommender, objective: Objective, settings: TrainConfig, total_steps: int, seed: int
     ) -> None:
         super().__init__()
-        self.student = student
-        self.loss = loss
-        self.learning_rate = learning_rate
-        self.betas = betas
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.schedule = schedule
-        self.total_steps = total_steps
-        self.ema_decay = ema_decay
-        self.averaged: Recommender | None = copy.deepcopy(student).requires_grad_(False) if ema_decay else None
-        self.seed = seed
-        self._ranks: list[Tensor] = []
-        self._examples: list[Tensor] = []
+        self.network, self.objective, self.settings = network, objective, settings
+        self.total_steps, self.seed = total_steps, seed
+        self.ema: Recommender | None = copy.deepcopy(network).requires_grad_(False) if settings.ema_decay else None
+        self._ranks = RankCollector()
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
-        self._terms: list[dict[str, float]] = []
-        self._judged: list[Recommender] = []  # in a list, so that it is no part of this module
+        self._logs: list[dict[str, float]] = []
+        self._next_scores: Callable[[Tensor, Tensor], Tensor] = self.result.next_scores
 
     def on_train_epoch_start(self) -> None:
-        """Start every random stream of the epoch anew."""
-        self._losses, self._weights, self._terms = [], [], []
-        if isinstance(self.loss, Distillation):
-            self.loss.progress = self.current_epoch / max(1, self.trainer.max_epochs or 1)
-        reseed_dropout(self.student, [self.seed, self.current_epoch, 2])
-        reseed = getattr(self.loss, "reseed", None)
-        if callable(reseed):
-            reseed([self.seed, self.current_epoch, 3])
+        """Restart every random stream of the epoch."""
+        self._losses, self._weights, self._logs = [], [], []
+        reseed_dropout(self.network, [self.seed, self.current_epoch, 2])
+        progress = self.current_epoch / max(1, self.trainer.max_epochs or 1)
+        self.objective.start_epoch([self.seed, self.current_epoch, 3], progress)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss over the batch's targets."""
-        if isinstance(self.loss, Distillation) and isinstance(self.student, Student):
-            value = self.loss.training_loss(self.student, batch)
-            self._terms.append(dict(self.loss.values))
-        else:
-            value = self.student.training_loss(batch, self.loss)
-        self._losses.append(value.detach())
+        loss, logs = self.objective(self.network, batch)
+        self._losses.append(loss.detach())
         self._weights.append(int((batch.targets != PAD).sum()))
-        self.log("train/loss", value.detach(), prog_bar=True, on_step=True, on_epoch=False)
-        return value
+        self._logs.append(logs)
+        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        return cast(Tensor, loss)
 
     def epoch_summary(self) -> dict[str, float]:
         """The epoch's mean loss over positions (not over batches), and the number of positions.
@@ -108,9 +80,9 @@ class TrainingModule(L.LightningModule):
                 f"The training loss became {mean} in epoch {self.current_epoch + 1}, expected a finite number. "
                 "Lower train.learning_rate, keep train.gradient_clip on, or use train.precision=fp32."
             )
-        names = dict.fromkeys(name for terms in self._terms for name in terms)
+        names = dict.fromkeys(name for logs in self._logs for name in logs)
         means = {
-            f"distill/{name}": statistics.fmean(terms[name] for terms in self._terms if name in terms) for name in names
+            f"distill/{name}": statistics.fmean(logs[name] for logs in self._logs if name in logs) for name in names
         }
         return {"train/loss_epoch": mean, "train/positions": float(weights.sum()), **means}
 
@@ -119,41 +91,36 @@ class TrainingModule(L.LightningModule):
         self.log_dict(self.epoch_summary())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Move the averaged weights a little towards the trained ones."""
-        if self.averaged is None:
+        """Move the EMA of the weights towards the trained ones."""
+        if self.ema is None:
             return
-        decay = min(self.ema_decay, (1 + self.global_step) / (10 + self.global_step))
-        pairs = zip(self.averaged.parameters(), self.student.parameters(), strict=True)
+        decay = min(self.settings.ema_decay, (1 + self.global_step) / (10 + self.global_step))
+        pairs = zip(self.ema.parameters(), self.network.parameters(), strict=True)
         moving = [(mean, trained) for mean, trained in pairs if trained.requires_grad]
         with torch.no_grad():
             torch._foreach_lerp_([mean for mean, _ in moving], [trained for _, trained in moving], 1 - decay)
 
     @property
     def result(self) -> Recommender:
-        """The student to evaluate and keep: the averaged one if weights are averaged."""
-        return self.student if self.averaged is None else self.averaged
+        """The network to validate and keep: with the EMA of the weights if there is one."""
+        return self.network if self.ema is None else self.ema
 
     def on_validation_start(self) -> None:
-        """What is asked: the result, with a table that isn't made anew for every batch."""
-        self._judged = [merged(self.result)]
+        """Merge the item table once, not for every batch."""
+        self._next_scores = self.result.merged().next_scores
 
     def on_validation_end(self) -> None:
-        """Let it go."""
-        self._judged = []
+        """Release the merged copy."""
+        self._next_scores = self.result.next_scores
 
-    def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: ExampleBatch, batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
-        examples, histories, targets, seen = batch
-        judged = self._judged[0] if self._judged else self.result
-        ranks, _, _ = rank_rows(judged.next_scores(histories.items, histories.lengths), targets, seen)
-        real = targets != PAD
-        self._ranks.append(ranks[real].cpu())
-        self._examples.append(examples[:, None].expand_as(targets)[real].cpu())
+        self._ranks.add(batch, [self._next_scores(batch.histories.items, batch.histories.lengths)])
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all examples at once."""
-        metrics = metrics_from_ranks(torch.cat(self._ranks), ks=(10,), examples=torch.cat(self._examples))
-        self._ranks, self._examples = [], []
+        [metrics] = self._ranks.collected().metrics()
+        self._ranks = RankCollector()
         for name, value in metrics.items():
             self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
 
@@ -169,22 +136,27 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a schedule, stepped at every batch."""
-        trained = [(name, p) for name, p in self.student.named_parameters() if p.requires_grad]
+        trained = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
         matrices = [p for name, p in trained if p.dim() > 1 and not name.startswith("items.")]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in [*(p for _, p in trained), *self.loss.parameters()] if id(p) not in chosen]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
+        decayed = {id(p) for p in matrices}
+        undecayed = [p for p in [*(p for _, p in trained), *self.objective.parameters()] if id(p) not in decayed]
+        groups = [
+            {"params": matrices, "weight_decay": self.settings.weight_decay},
+            {"params": undecayed, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=self.settings.betas, fused=True)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        if self.schedule == "constant":
+        """The factor of the learning rate: a linear rise, then constant, or cosine or linear down to 1 % at the end."""
+        warmup, schedule = self.settings.warmup_steps, self.settings.schedule
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if schedule == "constant":
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
-        return max(0.01, 0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1 - done)
+        done = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
+        return max(0.01, 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
+from deshi.soft_labels.foreign.alignment import ForeignLists, align_embeddings, align_rows
 from deshi.soft_labels.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
 from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED, contained
+from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.store import SoftLabels
 from deshi.soft_labels.writer import write_lists
 from deshi.types import PAD, DeshiError
@@ -23,14 +25,14 @@ from deshi.types import PAD, DeshiError
 SEQUENCES = [[0, 1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 0, 1, 2, 3, 5], [0, 3]]
 
 
-def lists(histories: list[list[int]], nexts: list[int] | None, window: int | None = None) -> ForeignLists:
+def lists(histories: list[list[int]], nexts: list[int], window: int = 99) -> ForeignLists:
     """Lists ``[0, 1]`` with distances after the given histories."""
     rows = len(histories)
     return ForeignLists(
         np.tile([0, 1], (rows, 1)), np.tile([0.5, 2.0], (rows, 1)), False,
         np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64),
         np.array([item for history in histories for item in history], dtype=np.int64),
-        None if nexts is None else np.array(nexts), window, "teacher.txt",
+        np.array(nexts), window, "teacher.txt",
     )  # fmt: skip
 
 
@@ -60,14 +62,13 @@ def test_only_a_history_of_the_windows_length_may_be_cut(bundle: Bundle) -> None
     assert align_rows(cut, bundle, map_by_index(bundle)).rows.tolist() == [3, 1]
     whole = align_rows(replace(cut, window=10), bundle, map_by_index(bundle))
     assert whole.rows.tolist() == [PAD, 1] and whole.report.unmatched == 1
-    assert align_rows(replace(cut, window=None), bundle, map_by_index(bundle)).rows.tolist() == [PAD, 1]
 
 
 def test_ambiguous_rows_are_left_out(bundle: Bundle) -> None:
-    """(2, 3) and (1, 2, 3) end in two users' histories; only the next item can tell which it is."""
-    two = lists([[1, 2, 3], [0, 1]], None, window=3)
+    """4 follows (2, 3) in two users' histories; a longer history or another next item can tell which it is."""
+    two = lists([[2, 3], [3, 4]], [4, 5], window=2)
     found = align_rows(two, bundle, map_by_index(bundle))
-    assert found.rows.tolist() == [PAD, 1] and found.report.ambiguous == 1
+    assert found.rows.tolist() == [PAD, 4] and found.report.ambiguous == 1
     assert (found.items[0] == PAD).all() and found.scores is not None and (found.scores[0] == 0).all()
     told = align_rows(lists([[1, 2, 3], [1, 2, 3]], [4, 5], window=3), bundle, map_by_index(bundle))
     assert told.rows.tolist() == [3, 14]
@@ -77,7 +78,6 @@ def test_a_last_event_has_no_next_item(bundle: Bundle) -> None:
     """The next user's first item must not be taken for what follows a user's last one."""
     with pytest.raises(DeshiError, match=r"teacher\.txt fits nowhere.*1 unmatched"):
         align_rows(lists([[2, 3, 4, 1]], [5]), bundle, map_by_index(bundle))
-    assert align_rows(lists([[2, 3, 4, 1]], None), bundle, map_by_index(bundle)).rows.tolist() == [9]
 
 
 def test_every_row_is_counted_once(bundle: Bundle) -> None:
@@ -109,7 +109,9 @@ def test_aligned_rows_become_a_store(tmp_path: Path, bundle: Bundle) -> None:
     assert (
         rows.tolist() == [1, 10] and items.tolist() == [[1, PAD], [0, 1]] and scores.tolist() == [[-2, 0], [-0.5, -2]]
     )
-    write_lists(rows, items, scores, bundle, tmp_path / "k", meta={"name": "t"}, score_kind=found.score_kind)
+    write_lists(
+        rows, items, scores, Histories.of(bundle), tmp_path / "k", teacher={"name": "t"}, score_kind=found.score_kind
+    )
     store = SoftLabels.load(tmp_path / "k", bundle, check=True)
     assert np.flatnonzero(store.covered).tolist() == [1, 10]
     unscored = align_rows(replace(foreign, scores=None), bundle, map_by_index(bundle))
@@ -180,8 +182,6 @@ def test_filtered_and_reordered_histories_are_found_when_asked(tmp_path: Path) -
     with pytest.raises(DeshiError, match="how=contained"):
         align_rows(foreign, bundle, map_by_index(bundle))
     assert align_rows(foreign, bundle, map_by_index(bundle), how="contained").rows.tolist() == [3, 9]
-    with pytest.raises(DeshiError, match="no next items"):
-        align_rows(replace(foreign, next_items=None), bundle, map_by_index(bundle), how="contained")
 
 
 def with_titles(tmp_path: Path, titles: list[str | None]) -> Bundle:
@@ -222,21 +222,18 @@ def test_ids_map_to_items(bundle: Bundle) -> None:
 
 def test_embeddings_go_to_their_items(bundle: Bundle) -> None:
     """Rows come in the foreign order; items without one are refused, with the counts."""
-    vectors = ForeignEmbeddings(np.arange(12.0).reshape(6, 2), np.array([5, 4, 3, 2, 1, 0]), "vectors.pt")
-    table = align_embeddings(vectors, bundle, map_by_index(bundle))
-    assert table.tolist() == [[10, 11], [8, 9], [6, 7], [4, 5], [2, 3], [0, 1]] and str(table.dtype) == "torch.float32"
-    shifted = replace(vectors, ids=vectors.ids + 1)
-    with pytest.raises(DeshiError, match=r"vectors\.pt has vectors for 5 of 6 items.*1 of its 6 rows"):
-        align_embeddings(shifted, bundle, map_by_index(bundle))
+    vectors = torch.arange(12.0).reshape(6, 2)
+    reverse = map_by_id({number: f"i{5 - number}" for number in range(6)}, bundle)
+    table = align_embeddings(vectors, "v.pt", bundle, reverse)
+    assert table.tolist() == [[10, 11], [8, 9], [6, 7], [4, 5], [2, 3], [0, 1]] and table.dtype == torch.float32
+    shifted = map_by_id({number: f"i{number - 1}" for number in range(1, 7)}, bundle)
+    with pytest.raises(DeshiError, match=r"v\.pt has vectors for 5 of 6 items.*1 of its 6 rows"):
+        align_embeddings(vectors, "v.pt", bundle, shifted)
 
 
 def test_bad_embeddings_are_refused(bundle: Bundle) -> None:
-    """A NaN in a table poisons every gradient; two vectors of an item mean that the numbering is wrong."""
-    matrix = np.ones((6, 2))
-    matrix[2, 1] = np.nan
+    """A NaN in a table poisons every gradient."""
+    vectors = torch.ones(6, 2)
+    vectors[2, 1] = torch.nan
     with pytest.raises(DeshiError, match="1 of 6 vectors hold NaN"):
-        align_embeddings(ForeignEmbeddings(matrix, np.arange(6), "v"), bundle, map_by_index(bundle))
-    with pytest.raises(DeshiError, match="6 vectors for 5 items"):
-        align_embeddings(
-            ForeignEmbeddings(np.ones((6, 2)), np.array([0, 0, 1, 2, 3, 4]), "v"), bundle, map_by_index(bundle)
-        )
+        align_embeddings(vectors, "v.pt", bundle, map_by_index(bundle))

@@ -15,6 +15,7 @@ from deshi.soft_labels.foreign import bigrec, llara, titles
 from deshi.soft_labels.foreign.alignment import align_embeddings, align_rows
 from deshi.soft_labels.foreign.frames import read_sequences
 from deshi.soft_labels.foreign.mapping import map_by_title
+from deshi.soft_labels.foreign.tensors import read_vectors
 from deshi.types import PAD, DeshiError
 from foreign_files import write_answers, write_bigrec, write_llara
 
@@ -38,8 +39,8 @@ def test_bigrec_lists_come_back(tmp_path: Path, data: Taught) -> None:
     assert kept.sum() > len(data.rows) - 5 and np.array_equal(aligned.rows[kept], data.rows[kept])
     assert np.array_equal(aligned.items[kept], data.items[kept]) and aligned.scores is None
     assert lists.notes[0] == "histories and outputs: 0 titles unknown, 0 of several items"
-    vectors = bigrec.read_embeddings(tmp_path / "item_embedding.pt", len(names))
-    assert torch.equal(align_embeddings(vectors, data.bundle, mapping), EMBEDDINGS)
+    vectors = read_vectors(tmp_path / "item_embedding.pt", len(names))
+    assert torch.equal(align_embeddings(vectors, "item_embedding.pt", data.bundle, mapping), EMBEDDINGS)
 
 
 def test_bigrec_with_shared_titles(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
 from deshi.data.sources.files import open_bytes
-from deshi.data.sources.slow_reader import SlowReader
+from deshi.data.sources.slow_reader import LINE, Malformed, SlowReader
 from deshi.types import DeshiError
 
 
@@ -56,7 +56,8 @@ def read_interactions(path: Path, label: str, layout: Layout, columns: Columns, 
         converted = convert(frame, columns)
         if converted[REASON].null_count() == converted.height:
             return not_empty(good_rows(converted), label)
-    return not_empty(_read_slowly(path, label, layout, header, columns, log), label)
+    reader = _read_slowly(path, layout, header, columns.used)
+    return not_empty(reader.finish(columns, label, log), label)
 
 
 def read_header(path: Path, label: str, layout: Layout) -> list[str]:
@@ -69,7 +70,7 @@ def read_header(path: Path, label: str, layout: Layout) -> list[str]:
 
 
 def _read_fast(path: Path, layout: Layout, header: list[str], used: list[str]) -> pl.DataFrame | None:
-    """The used columns as text, or None if Polars can't read the file as it is."""
+    """Line numbers and the used columns as text, or None if Polars can't read the file as it is."""
     source: Path | bytes = path
     separator = layout.separator
     if len(separator) > 1 or not layout.is_utf8:
@@ -87,11 +88,14 @@ def _read_fast(path: Path, layout: Layout, header: list[str], used: list[str]) -
             source, separator=separator, has_header=False, skip_rows=0 if layout.names else 1,
             quote_char='"' if layout.quoted else None, infer_schema=False, raise_if_empty=False, new_columns=header,
         )  # fmt: skip
-    except (pl.exceptions.PolarsError, UnicodeDecodeError):
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError):
         return None
     if frame.columns != header:
         return None
-    return frame.filter(~pl.all_horizontal(pl.all().is_null())).select(used)  # blank lines are no rows
+    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()  # blank lines are no rows
+    first = 1 if layout.names else 2
+    lines = pl.int_range(first, pl.len() + first, dtype=pl.Int64).alias(LINE)
+    return frame.select(lines, *used).filter(~blank)
 
 
 def iterate_rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
@@ -134,13 +138,26 @@ def read_texts(path: Path, label: str, layout: Layout, log: BadRowLog) -> tuple[
     return pl.DataFrame(rows, schema={name: pl.String for name in header}, orient="row"), lines
 
 
-def _read_slowly(
-    path: Path, label: str, layout: Layout, header: list[str], columns: Columns, log: BadRowLog
-) -> pl.DataFrame:
-    """Row by row with line numbers: malformed rows go to the log in the file's order, the good ones are returned."""
-    positions = [header.index(name) for name in columns.used]
+def read_columns(
+    path: Path, layout: Layout, header: list[str], used: list[str]
+) -> tuple[pl.DataFrame, list[Malformed]]:
+    """Some columns of a text table: ``__line__`` and ``used`` as String, and the malformed rows.
+
+    Raises:
+        OSError, EOFError: if the file can't be read.
+    """
+    frame = _read_fast(path, layout, header, used)
+    if frame is not None:
+        return frame, []
+    reader = _read_slowly(path, layout, header, used)
+    return reader.texts(), reader.malformed
+
+
+def _read_slowly(path: Path, layout: Layout, header: list[str], used: list[str]) -> SlowReader:
+    """The rows with their line numbers, and the malformed ones."""
+    positions = [header.index(name) for name in used]
     needed = max(positions) + 1
-    reader = SlowReader(columns, label, layout.separator)
+    reader = SlowReader(used, layout.separator)
     for number, fields in iterate_rows(path, layout):
         if layout.names is None and number == 1:
             continue
@@ -151,4 +168,4 @@ def _read_slowly(
             reader.reject(number, f"not valid {layout.encoding} text", layout.separator.join(fields))
         else:
             reader.add(number, [fields[position] for position in positions])
-    return reader.finish(log)
+    return reader

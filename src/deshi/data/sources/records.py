@@ -53,14 +53,14 @@ def _read_fast(path: Path, used: list[str]) -> pl.DataFrame | None:
 
 
 def _read_slowly(path: Path, label: str, columns: Columns, log: BadRowLog) -> pl.DataFrame:
-    reader = SlowReader(columns, label, ", ")
+    reader = SlowReader(columns.used, ", ")
     for number, record in iterate_records(path, label, flat=True):
         if isinstance(record, str):
             reader.reject(number, "not a JSON object or Python dictionary", record)
         else:
             values = (record.get(name) for name in columns.used)
             reader.add(number, [None if value is None else str(value) for value in values])
-    return reader.finish(log)
+    return reader.finish(columns, label, log)
 
 
 def iterate_records(path: Path, label: str, flat: bool = False) -> Iterator[tuple[int, dict[str, Any] | str]]:

@@ -11,21 +11,26 @@ from deshi.data.raw import BadRowLog
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows
 
 CHUNK = 200_000
+LINE = "__line__"
+"""The column of line numbers beside the columns of a file."""
+
+Malformed = tuple[int, str, str]
+"""Line number, reason and content of a malformed row."""
 
 
 class SlowReader:
-    """Collects a file's rows as text, with line numbers, and sorts out the malformed ones at the end."""
+    """Collects a file's rows as text, with line numbers, and its malformed rows."""
 
-    def __init__(self, columns: Columns, label: str, separator: str) -> None:
-        """Start without rows; ``separator`` stands between the fields of a row that a message quotes."""
-        self._columns, self._label, self._separator = columns, label, separator
+    def __init__(self, names: Sequence[str], separator: str) -> None:
+        """Start without rows of the columns ``names``; ``separator`` stands between the fields that are shown."""
+        self._names, self._separator = names, separator
         self._lines = array("q")
         self._pending: list[Sequence[str | None]] = []
         self._chunks: list[pl.DataFrame] = []
-        self._bad: list[tuple[int, str, str]] = []
+        self.malformed: list[Malformed] = []
 
     def add(self, line: int, values: Sequence[str | None]) -> None:
-        """Take a row: the text of each column in the order of ``Columns.used``."""
+        """Take a row: the text of each column."""
         self._lines.append(line)
         self._pending.append(values)
         if len(self._pending) == CHUNK:
@@ -33,21 +38,26 @@ class SlowReader:
 
     def reject(self, line: int, reason: str, content: str) -> None:
         """Note a row that isn't even well-formed."""
-        self._bad.append((line, reason, content))
+        self.malformed.append((line, reason, content))
+
+    def texts(self) -> pl.DataFrame:
+        """The rows in their order: ``__line__`` Int64, and the columns as String."""
+        self._flush()
+        return pl.concat(self._chunks).insert_column(0, pl.Series(LINE, self._lines, dtype=pl.Int64))
 
     def _flush(self) -> None:
-        schema = {name: pl.String() for name in self._columns.used}
+        schema = {name: pl.String() for name in self._names}
         self._chunks.append(pl.DataFrame(self._pending, schema=schema, orient="row"))
         self._pending = []
 
-    def finish(self, log: BadRowLog) -> pl.DataFrame:
+    def finish(self, columns: Columns, label: str, log: BadRowLog) -> pl.DataFrame:
         """The good rows in RawData's columns; all others go to ``log`` in the file's order."""
-        self._flush()
-        texts = pl.concat(self._chunks)
-        converted = convert(texts, self._columns)
+        texts = self.texts()
+        converted = convert(texts, columns)
+        malformed = list(self.malformed)
         for row in converted[REASON].is_not_null().arg_true().to_list():
-            content = self._separator.join(str(value) for value in texts.row(row))
-            self._bad.append((self._lines[row], str(converted[REASON][row]), content))
-        for line, reason, content in sorted(self._bad):
-            log.add(self._label, line, reason, content)
+            line, *values = texts.row(row)
+            malformed.append((line, str(converted[REASON][row]), self._separator.join(map(str, values))))
+        for line, reason, content in sorted(malformed):
+            log.add(label, line, reason, content)
         return good_rows(converted)

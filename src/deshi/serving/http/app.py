@@ -1,4 +1,4 @@
-"""The HTTP application: routes over an engine. What all requests have in common is in ``gate.py``."""
+"""The HTTP application: routes over an engine. ``middleware.py`` holds what all requests pass through."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from fastapi import APIRouter, FastAPI, Path, Query, Response, Security
 from fastapi.security import APIKeyHeader
 
 from deshi.serving.engine import Engine, RequestError
-from deshi.serving.http.errors import Refusal, documented, install_handlers
+from deshi.serving.http.errors import APIError, error_responses, install_handlers
 from deshi.serving.http.metrics import CONTENT_TYPE, Metrics
-from deshi.serving.http.middleware import KEY_HEADER, Gate
+from deshi.serving.http.middleware import KEY_HEADER, RequestLimits
 from deshi.serving.http.reload import Engines, ReloadBusy, probe
 from deshi.serving.http.schemas import (
     MAX_ID,
-    BatchAnswer,
     BatchRequest,
+    BatchResponse,
     Health,
-    ItemsAnswer,
-    Ranked,
+    ItemsResponse,
+    ListedItem,
     Ready,
-    RecommendAnswer,
-    Recommended,
+    RecommendationList,
     RecommendRequest,
-    ReloadAnswer,
+    RecommendResponse,
+    ReloadResponse,
     SearchQuery,
     SimilarQuery,
 )
@@ -46,7 +46,7 @@ WORKERS = 2
 
 @dataclass(eq=False)
 class Service:
-    """What the routes share.
+    """The engine and the settings that all routes share.
 
     Attributes:
         engines: the engine that answers, and its exchange.
@@ -67,11 +67,11 @@ class Service:
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="deshi-serve")
 
-    async def apart(self, work: Callable[[], T]) -> T:
-        """Do something that takes longer in a thread, so that other requests don't wait for it."""
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
+        """Do longer work in a thread, so that other requests don't wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def reload(self) -> ReloadAnswer:
+    async def reload(self) -> ReloadResponse:
         """Open the bundle that lies on disk now: see :meth:`deshi.serving.http.reload.Engines.reload`."""
         return await asyncio.to_thread(self.engines.reload)  # not in the pool: answers don't wait for a load
 
@@ -80,7 +80,7 @@ def create_app(service: Service, pages: Sequence[APIRouter] = (), hooks: Sequenc
     """The application.
 
     Args:
-        service: what the routes share.
+        service: engine and settings.
         pages: further routes.
         hooks: called in the event loop before the first request.
     """
@@ -100,13 +100,13 @@ def create_app(service: Service, pages: Sequence[APIRouter] = (), hooks: Sequenc
         lifespan=lifespan,
     )
     key = [Security(APIKeyHeader(name=KEY_HEADER, auto_error=False))] if service.api_key is not None else []
-    refusals = documented(413, 422, 504) | (documented(401) if key else {})
-    for router in (recommending(service), items(service), reloading(service), *pages):
-        app.include_router(router, dependencies=key, responses=refusals)
-    app.include_router(watching(service))
+    errors = error_responses(413, 422, 504) | (error_responses(401) if key else {})
+    for router in (recommendation_routes(service), item_routes(service), reload_routes(service), *pages):
+        app.include_router(router, dependencies=key, responses=errors)
+    app.include_router(monitoring_routes(service))
     install_handlers(app)
     app.add_middleware(
-        Gate,
+        RequestLimits,
         metrics=service.metrics,
         api_key=service.api_key,
         body_bytes=service.body_bytes,
@@ -116,89 +116,89 @@ def create_app(service: Service, pages: Sequence[APIRouter] = (), hooks: Sequenc
     return app
 
 
-def recommending(service: Service) -> APIRouter:
+def recommendation_routes(service: Service) -> APIRouter:
     """``/recommend`` and ``/recommend/batch``."""
     router = APIRouter(tags=["recommend"])
 
-    @router.post("/recommend", responses=documented(400, 408))
-    async def recommend(request: RecommendRequest) -> RecommendAnswer:
+    @router.post("/recommend", responses=error_responses(400, 408))
+    async def recommend(request: RecommendRequest) -> RecommendResponse:
         """The items most likely to come next after a history."""
         engine = service.engines.current
         arguments = request.arguments()
         if engine.n_items <= INLINE_ITEMS:
             answer = engine.recommend(request.history, **arguments)
         else:
-            answer = await service.apart(lambda: engine.recommend(request.history, **arguments))
+            answer = await service.run_in_thread(lambda: engine.recommend(request.history, **arguments))
         service.metrics.answers(answer)
-        found = Recommended.of(answer)
-        return RecommendAnswer.model_construct(**found.__dict__, version=engine.bundle.version)
+        content = RecommendationList.of(answer).__dict__
+        return RecommendResponse.model_construct(**content, version=engine.bundle.version)
 
-    @router.post("/recommend/batch", responses=documented(400, 408))
-    async def recommend_batch(request: BatchRequest) -> BatchAnswer:
-        """The same for many histories under the same rules, in their order."""
+    @router.post("/recommend/batch", responses=error_responses(400, 408))
+    async def recommend_batch(request: BatchRequest) -> BatchResponse:
+        """The same for many histories with the same options, in their order."""
         engine = service.engines.current
         arguments = request.arguments()
-        answers = await service.apart(lambda: engine.recommend_batch(request.histories, **arguments))
+        answers = await service.run_in_thread(lambda: engine.recommend_batch(request.histories, **arguments))
         service.metrics.answers(*answers)
-        found = [Recommended.of(answer) for answer in answers]
-        return BatchAnswer.model_construct(answers=found, version=engine.bundle.version)
+        lists = [RecommendationList.of(answer) for answer in answers]
+        return BatchResponse.model_construct(answers=lists, version=engine.bundle.version)
 
     return router
 
 
-def items(service: Service) -> APIRouter:
-    """Searching titles, and similar items."""
+def item_routes(service: Service) -> APIRouter:
+    """``/items``: searching titles, and similar items."""
     router = APIRouter(tags=["items"])
 
-    async def answer(engine: Engine, work: Callable[[], Sequence[Any]]) -> ItemsAnswer:
-        found = await service.apart(work)
-        return ItemsAnswer.model_construct(items=[Ranked.of(item) for item in found], version=engine.bundle.version)
+    async def answer(engine: Engine, work: Callable[[], Sequence[Any]]) -> ItemsResponse:
+        items = [ListedItem.of(item) for item in await service.run_in_thread(work)]
+        return ItemsResponse.model_construct(items=items, version=engine.bundle.version)
 
     @router.get("/items")
-    async def search_items(asked: Annotated[SearchQuery, Query()]) -> ItemsAnswer:
+    async def search_items(search: Annotated[SearchQuery, Query()]) -> ItemsResponse:
         """Items whose title holds every word, or whose id is the query; the score is the number of training events."""
         engine = service.engines.current
-        return await answer(engine, lambda: engine.search_items(asked.query, asked.limit))
+        return await answer(engine, lambda: engine.search_items(search.query, search.limit))
 
-    @router.get("/items/{item_id:path}/similar", responses=documented(404))
+    @router.get("/items/{item_id:path}/similar", responses=error_responses(404))
     async def similar_items(
-        item_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)], asked: Annotated[SimilarQuery, Query()]
-    ) -> ItemsAnswer:
+        item_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)], options: Annotated[SimilarQuery, Query()]
+    ) -> ItemsResponse:
         """The items whose vectors have the greatest cosine with this one's, which is the score."""
         engine = service.engines.current
         try:
             index = engine.index_of(item_id)
         except RequestError as error:
-            raise Refusal(404, str(error)) from error
-        return await answer(engine, lambda: engine.similar_items(index, asked.k))
+            raise APIError(404, str(error)) from error
+        return await answer(engine, lambda: engine.similar_items(index, options.k))
 
     return router
 
 
-def reloading(service: Service) -> APIRouter:
+def reload_routes(service: Service) -> APIRouter:
     """``/reload``."""
     router = APIRouter(tags=["operate"])
 
-    @router.post("/reload", responses=documented(403, 409, 503))
-    async def reload() -> ReloadAnswer:
+    @router.post("/reload", responses=error_responses(403, 409, 503))
+    async def reload() -> ReloadResponse:
         """Open the bundle that lies on disk now, check it, and let it answer from now on. Needs a service with a key.
 
-        The old bundle answers until then, and goes on if the new one is no good.
+        The old bundle answers until then, and keeps answering if the new one is refused.
         """
         if service.api_key is None:
-            raise Refusal(403, "This service has no API key, so that anybody could ask: send SIGHUP instead.")
+            raise APIError(403, "This service has no API key, so that any client could reload it: send SIGHUP instead.")
         try:
             return await service.reload()
         except ReloadBusy as error:
-            raise Refusal(409, str(error)) from error
+            raise APIError(409, str(error)) from error
         except DeshiError as error:
-            raise Refusal(503, f"The old bundle goes on: {error}") from error
+            raise APIError(503, f"The old bundle keeps answering: {error}") from error
 
     return router
 
 
-def watching(service: Service) -> APIRouter:
-    """Health, readiness and metrics: open to all."""
+def monitoring_routes(service: Service) -> APIRouter:
+    """``/health``, ``/ready`` and ``/metrics``, which need no key."""
     router = APIRouter(tags=["operate"])
 
     @router.get("/health")
@@ -206,14 +206,14 @@ def watching(service: Service) -> APIRouter:
         """The process answers."""
         return Health()
 
-    @router.get("/ready", responses=documented(503))
+    @router.get("/ready", responses=error_responses(503))
     async def ready() -> Ready:
-        """The bundle was asked something and has answered."""
+        """The bundle has answered a request just now."""
         engine = service.engines.current
         try:
-            await service.apart(lambda: probe(engine))
+            await service.run_in_thread(lambda: probe(engine))
         except DeshiError as error:
-            raise Refusal(503, str(error)) from error
+            raise APIError(503, str(error)) from error
         return Ready(bundle=engine.bundle.name, version=engine.bundle.version, items=engine.n_items)
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

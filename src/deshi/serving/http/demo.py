@@ -1,4 +1,4 @@
-"""Real test users for the service's page, with what a teacher has recommended to them: one JSON file."""
+"""Real test users for the service's page, with a teacher's stored lists: one JSON file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DemoUser(BaseModel):
     """A test user.
 
     Attributes:
-        user_id: the data's own name.
+        user_id: in the data.
         history: item ids before the target, oldest first.
         truth: the item id that came next.
         teacher: item ids that the teacher recommends after the history, best first; None where its store has no row.
@@ -37,7 +37,7 @@ class DemoUser(BaseModel):
 
 
 class Demo(BaseModel):
-    """What the page shows besides the bundles.
+    """The test users and the teacher of the page.
 
     Attributes:
         format: of the file.
@@ -61,20 +61,20 @@ class Demo(BaseModel):
             DeshiError: if it can't be read or is something else.
         """
         try:
-            found = cls.model_validate_json(path.read_bytes())
+            demo = cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise DeshiError(
                 f"{path} can't be read: {error}. Write it with deshi.serving.http.demo.write_demo."
             ) from error
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
+            key = ".".join(map(str, first["loc"]))
             raise DeshiError(
-                f"{path} is no file of deshi.serving.http.demo.write_demo: {where}: {first['msg']}."
+                f"{path} is no file of deshi.serving.http.demo.write_demo: {key}: {first['msg']}."
             ) from error
-        if found.format != FORMAT:
-            raise DeshiError(f"{path} has format {found.format}, expected {FORMAT}. Write it again.")
-        return found
+        if demo.format != FORMAT:
+            raise DeshiError(f"{path} has format {demo.format}, expected {FORMAT}. Write it again.")
+        return demo
 
 
 def write_demo(
@@ -113,8 +113,8 @@ def write_demo(
     order = np.random.default_rng(seed).permutation(len(examples))
     if store is not None:
         order = order[np.argsort(lists[order, 0] == PAD, kind="stable")]
-    found = [_user(bundle, examples, example, lists[example]) for example in order[:users].tolist()]
-    demo = Demo(data=bundle.name, teacher=None if store is None else store.teacher, users=found)
+    chosen = [_user(bundle, examples, example, lists[example]) for example in order[:users].tolist()]
+    demo = Demo(data=bundle.name, teacher=None if store is None else store.teacher, users=chosen)
     write_json(Path(path), demo.model_dump())
     return Path(path)
 
@@ -123,7 +123,7 @@ def _user(bundle: Bundle, examples: Examples, example: int, listed: np.ndarray) 
     ids = bundle.vocabulary[ITEM]
 
     def named(indices: np.ndarray) -> list[str]:
-        return [str(one) for one in ids.gather(np.asarray(indices, dtype=np.int64))]
+        return [str(item_id) for item_id in ids.gather(np.asarray(indices, dtype=np.int64))]
 
     target = examples.target_rows[examples.target_offsets[example]]
     listed = listed[listed != PAD]

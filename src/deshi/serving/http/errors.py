@@ -1,4 +1,4 @@
-"""Errors as answers: one form for all of them, saying what was got and what was expected; never a traceback."""
+"""Error responses: one form for all, with what was got and what was expected, and never a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from deshi.serving.engine import RequestError
-from deshi.serving.http.schemas import ErrorAnswer
+from deshi.serving.http.schemas import ErrorResponse
 
 CODES = {
     400: "bad_request",
@@ -34,14 +34,14 @@ ROUTING = {
     404: "There is no such path; /openapi.json lists those that there are.",
     405: "This path has other methods; the header Allow and /openapi.json list them.",
 }
-"""What is said about a path or method that the service doesn't have."""
+"""The message for a path or method that the service doesn't have."""
 
 SHOWN = 10
 """Problems of one request that are listed."""
 
 
-class Refusal(HTTPException):
-    """A request that isn't answered, with a sentence that says why."""
+class APIError(HTTPException):
+    """A request that isn't answered; ``detail`` is a sentence that says why."""
 
 
 def error_body(status: int, message: str, request_id: str, problems: Sequence[Mapping[str, str]] = ()) -> bytes:
@@ -55,9 +55,9 @@ def error_body(status: int, message: str, request_id: str, problems: Sequence[Ma
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of an operation, for OpenAPI."""
-    return {status: {"model": ErrorAnswer, "description": CODES[status].replace("_", " ")} for status in statuses}
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an operation, for OpenAPI."""
+    return {status: {"model": ErrorResponse, "description": CODES[status].replace("_", " ")} for status in statuses}
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -75,39 +75,40 @@ def install_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        found = error.errors()
-        problems = [_problem(one) for one in found[:SHOWN]]
+        errors = error.errors()
+        problems = [_problem(detail) for detail in errors[:SHOWN]]
         first = problems[0]
-        more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
-        message = f"{first['where']}: got {first['got']}, expected: {first['expected']}{more}"
+        more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
+        message = f"{first['location']}: got {first['got']}, expected: {first['expected']}{more}"
         return answer(request, 422, message, problems)
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message = ROUTING.get(error.status_code) if type(error) is HTTPException else None
         return answer(request, error.status_code, message or str(error.detail), headers=error.headers)
 
-    async def unanswerable(request: Request, error: Exception) -> Response:
+    async def bad_request(request: Request, error: Exception) -> Response:
         return answer(request, 422, str(error))
 
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(RequestError, unanswerable)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestError, bad_request)
 
 
 def _problem(error: Mapping[str, Any]) -> dict[str, str]:
-    where = ".".join(str(part)[:40] for part in error["loc"]) or "body"
+    got, expected = shortened(error.get("input")), str(error["msg"])
     if error["type"] == "json_invalid":
-        return {"where": where, "got": f"no JSON ({error['ctx']['error']})", "expected": "a JSON object"}
-    if isinstance(error.get("input"), bytes):  # FastAPI reads JSON only where the header says so
-        return {"where": where, "got": "no JSON", "expected": "a JSON object, with content-type: application/json"}
-    if error["type"] == "missing":
-        return {"where": where, "got": "nothing", "expected": "a value"}
-    return {"where": where, "got": shortened(error.get("input")), "expected": str(error["msg"])}
+        got, expected = f"no JSON ({error['ctx']['error']})", "a JSON object"
+    elif isinstance(error.get("input"), bytes):  # FastAPI reads JSON only where the header says so
+        got, expected = "no JSON", "a JSON object, with content-type: application/json"
+    elif error["type"] == "missing":
+        got, expected = "nothing", "a value"
+    location = ".".join(str(part)[:40] for part in error["loc"]) or "body"
+    return {"location": location, "got": got, "expected": expected}
 
 
 def shortened(value: Any) -> str:
-    """What was got, in at most about 80 characters however large it is."""
+    """A value of a request, in at most about 80 characters however large it is."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60
     short.maxlist = short.maxdict = short.maxtuple = 3

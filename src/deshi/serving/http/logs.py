@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOGGERS = ("deshi.serving.http", "uvicorn")
+LOGGERS = ("deshi.serving.http", "deshi.stages", "uvicorn")
 FIELDS = "fields"
 """The attribute of a record that holds its further keys: ``log.info(text, extra={FIELDS: {...}})``."""
 

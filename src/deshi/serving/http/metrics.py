@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus."""
+"""Counters of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from deshi.serving.engine import Answer, Engine
+from deshi.serving.engine import Engine, Recommendation
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper ends in seconds: close together where a single answer lies."""
@@ -49,11 +49,11 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def answers(self, *answers: Answer) -> None:
-        """Count what was known of the histories."""
+    def answers(self, *answers: Recommendation) -> None:
+        """Count histories, their known and unknown events, and answers by popularity."""
         self._histories.inc(len(answers))
-        self._events.labels("yes").inc(sum(answer.known for answer in answers))
-        self._events.labels("no").inc(sum(answer.unknown for answer in answers))
+        self._events.labels("yes").inc(sum(answer.known_events for answer in answers))
+        self._events.labels("no").inc(sum(answer.unknown_events for answer in answers))
         self._popular.inc(sum(answer.fallback is not None for answer in answers))
 
     def reload(self, result: str) -> None:

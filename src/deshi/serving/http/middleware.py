@@ -1,4 +1,4 @@
-"""What every request passes: its number, the key, the size, the time it may take, the log and the counters."""
+"""The middleware around every request: its id, the key, the largest body, the time limit, log and counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deshi.serving.http.errors import Refusal, error_body
+from deshi.serving.http.errors import APIError, error_body
 from deshi.serving.http.logs import FIELDS
 from deshi.serving.http.metrics import Metrics
 
@@ -34,8 +34,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 UNMATCHED = "other"
 
 
-class Gate:
-    """ASGI middleware around the application.
+class RequestLimits:
+    """ASGI middleware: limits, key, log and counters of every request.
 
     Args:
         app: the application.
@@ -70,12 +70,12 @@ class Gate:
             self._check(call)
             with anyio.fail_after(self._timeout):
                 await self._app(scope, call.receive, call.send)
-        except Refusal as refusal:
-            await call.refuse(refusal.status_code, str(refusal.detail), dict(refusal.headers or {}))
+        except APIError as error:
+            await call.refuse(error.status_code, str(error.detail), dict(error.headers or {}))
         except TimeoutError:
-            status, what = (504, "answered") if call.complete else (408, "received")
+            status, step = (504, "answered") if call.complete else (408, "received")
             headers = None if call.complete else CLOSING
-            await call.refuse(status, f"The request was not {what} within {self._timeout:g} s.", headers)
+            await call.refuse(status, f"The request was not {step} within {self._timeout:g} s.", headers)
         except Exception:
             log.exception("A request failed", extra={FIELDS: {"request_id": call.request_id}})
             await call.refuse(500, "The service failed to answer. Its log says why, under the request's id.")
@@ -89,10 +89,10 @@ class Gate:
             raise too_large(self.body_bytes, int(length[:20]))
         if self._key is None or call.scope["path"] in OPEN:
             return
-        given = call.header(KEY_HEADER.lower().encode())
-        if not hmac.compare_digest(_digest(given), self._key):
-            got = "another one" if given else "none"
-            raise Refusal(401, f"Expected the service's key in the header {KEY_HEADER}, got {got}.", CHALLENGE)
+        key = call.header(KEY_HEADER.lower().encode())
+        if not hmac.compare_digest(_digest(key), self._key):
+            got = "another one" if key else "none"
+            raise APIError(401, f"Expected the service's key in the header {KEY_HEADER}, got {got}.", CHALLENGE)
 
     def _report(self, call: _Call) -> None:
         scope, seconds = call.scope, time.perf_counter() - call.begin
@@ -112,15 +112,15 @@ class Gate:
 
 
 class _Call:
-    """One request on its way: counts what comes in, marks what goes out."""
+    """A request under way: counts the bytes that come in, marks the response that goes out."""
 
     __slots__ = ("_limit", "_receive", "_send", "begin", "complete", "received", "request_id", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self.begin = time.perf_counter()
         self.scope, self._receive, self._send, self._limit = scope, receive, send, limit
-        given = self.header(b"x-request-id")
-        self.request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        client_id = self.header(b"x-request-id")
+        self.request_id = client_id.decode() if REQUEST_ID.fullmatch(client_id) else secrets.token_hex(8)
         scope["request_id"] = self.request_id
         self.status, self.received, self.complete = GONE, 0, False
 
@@ -161,9 +161,9 @@ class _Call:
         await self._send({"type": "http.response.body", "body": body})
 
 
-def too_large(limit: int, got: int) -> Refusal:
-    """The refusal of a body."""
-    return Refusal(413, f"The body has {got:,} bytes or more, expected {limit:,} at most.", CLOSING)
+def too_large(limit: int, got: int) -> APIError:
+    """The error of a body above the limit."""
+    return APIError(413, f"The body has {got:,} bytes or more, expected {limit:,} at most.", CLOSING)
 
 
 def _digest(key: bytes) -> bytes:

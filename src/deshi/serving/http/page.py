@@ -14,29 +14,29 @@ from pydantic import Field
 
 from deshi.serving.engine import Engine
 from deshi.serving.http.app import Service
-from deshi.serving.http.comparison import Listed, ask, compared, place, shown
+from deshi.serving.http.comparison import ModelList, compared, label_of, list_of_engine, rank_of, shown
 from deshi.serving.http.demo import Demo, DemoUser
-from deshi.serving.http.errors import Refusal
-from deshi.serving.http.schemas import Asked, History
+from deshi.serving.http.errors import APIError
+from deshi.serving.http.schemas import History, StrictModel
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_SHOWN = 50
 
 
-class CompareRequest(Asked):
-    """A history that all models are asked about; with ``user``, that of a test user, whose next item is known."""
+class CompareRequest(StrictModel):
+    """A history for all models; with ``user``, that of a test user, whose next item is known."""
 
     history: History
     k: int = Field(10, ge=1, le=MAX_SHOWN)
     user: int | None = Field(None, ge=0, description="number of a test user")
 
 
-def page(service: Service, beside: Mapping[str, Engine], demo: Demo) -> APIRouter:
+def page(service: Service, compare_with: Mapping[str, Engine], demo: Demo) -> APIRouter:
     """The routes of the page.
 
     Args:
         service: its engine is the first model.
-        beside: engines that are shown only here, by label.
+        compare_with: further engines that only the page asks, by label.
         demo: test users and the teacher's lists.
     """
     router = APIRouter(include_in_schema=False)
@@ -49,7 +49,7 @@ def page(service: Service, beside: Mapping[str, Engine], demo: Demo) -> APIRoute
 
     def models() -> dict[str, Engine]:
         engine = service.engines.current
-        return {label_of(engine, beside): engine, **beside}
+        return {label_of(engine, compare_with): engine, **compare_with}
 
     @router.get("/")
     async def html() -> Response:
@@ -66,70 +66,69 @@ def page(service: Service, beside: Mapping[str, Engine], demo: Demo) -> APIRoute
             "teacher": demo.teacher,
             "data": demo.data,
             "users": [
-                {"user_id": one.user_id, "length": len(one.history), "truth": shown(catalogue, one.truth)}
-                for one in demo.users
+                {"user_id": user.user_id, "length": len(user.history), "truth": shown(catalogue, user.truth)}
+                for user in demo.users
             ],
         }
 
     @router.get("/demo/users/{number}")
-    async def user(number: int) -> dict[str, Any]:
-        catalogue, one = service.engines.current, user_of(demo, number)
+    async def demo_user(number: int) -> dict[str, Any]:
+        catalogue, user = service.engines.current, user_of(demo, number)
         return {
-            "user_id": one.user_id,
-            "history": [shown(catalogue, item) for item in one.history],
-            "truth": shown(catalogue, one.truth),
+            "user_id": user.user_id,
+            "history": [shown(catalogue, item) for item in user.history],
+            "truth": shown(catalogue, user.truth),
         }
 
     @router.post("/demo/compare")
     async def compare(request: CompareRequest) -> dict[str, Any]:
-        asked = models()
+        engines = models()
 
         def work() -> dict[str, Any]:
-            known = None if request.user is None else user_of(demo, request.user)
-            same = known is not None and known.history == request.history
-            truth = known.truth if known is not None and same else None
-            lists = [ask(label, engine, request.history, request.k, truth) for label, engine in asked.items()]
+            user = None if request.user is None else user_of(demo, request.user)
+            if user is not None and user.history != request.history:  # an edited history is no test user's any longer
+                user = None
+            truth = None if user is None else user.truth
+            lists = [
+                list_of_engine(label, engine, request.history, request.k, truth) for label, engine in engines.items()
+            ]
             if demo.teacher is not None:
-                stored = known.teacher if known is not None and same else None
-                lists.append(of_teacher(demo.teacher, stored, request.k, truth, set(asked)))
-            return compared(next(iter(asked.values())), lists, truth)
+                stored = None if user is None else user.teacher
+                lists.append(list_of_teacher(demo.teacher, stored, request.k, truth, set(engines)))
+            return compared(next(iter(engines.values())), lists, truth)
 
-        return await service.apart(work)
+        return await service.run_in_thread(work)
 
     return router
-
-
-def label_of(engine: Engine, others: Mapping[str, Engine]) -> str:
-    """A model's label: its name, with its version where another has the same name."""
-    name = engine.bundle.name
-    return f"{name} ({engine.bundle.version})" if name in others else name
 
 
 def user_of(demo: Demo, number: int) -> DemoUser:
     """A test user by number.
 
     Raises:
-        Refusal: if there is none.
+        APIError: if there is none.
     """
     if not 0 <= number < len(demo.users):
-        raise Refusal(404, f"There is no test user {number}, expected a number below {len(demo.users)}.")
+        raise APIError(404, f"There is no test user {number}, expected a number below {len(demo.users)}.")
     return demo.users[number]
 
 
-def of_teacher(name: str, stored: list[str] | None, k: int, truth: str | None, taken: set[str]) -> Listed:
-    """The teacher's list: it lies in a file, for the histories of test users alone."""
-    label = f"{name} (teacher)" if name in taken else name
+def list_of_teacher(name: str, stored: list[str] | None, k: int, truth: str | None, labels: set[str]) -> ModelList:
+    """The teacher's list, from a file that holds one for each test user's history."""
+    label = f"{name} (teacher)" if name in labels else name
     if stored is None:
-        return Listed(label, [], None, None, 0, "Its lists are stored: it has one for the unchanged history of a user.")
-    return Listed(label, stored[:k], None, place(truth, stored), len(stored), "From its store, not asked now.")
+        return ModelList(
+            label, [], None, None, 0, "Its lists are stored: it has one for the unchanged history of a user."
+        )
+    return ModelList(label, stored[:k], None, rank_of(truth, stored), len(stored), "From its store, not computed now.")
 
 
 def policy(text: str) -> str:
     """The Content-Security-Policy of a page: its own style and script by their hashes, its own server, nothing else."""
 
     def hashes(tag: str) -> str:
-        found = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in found)
+        digests = [hashlib.sha256(part.encode()).digest() for part in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)]
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
     return (
         f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "

@@ -1,4 +1,4 @@
-"""The engine that answers, and how another one takes its place without a request being lost."""
+"""The engine that answers, and its replacement by that of a new bundle without losing a request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deshi.serving.bundle import ServingBundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.logs import FIELDS
 from deshi.serving.http.metrics import Metrics
-from deshi.serving.http.schemas import ReloadAnswer
+from deshi.serving.http.schemas import ReloadResponse
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ class Engines:
         probe(self.current)
         metrics.bundle(self.current)
 
-    def reload(self) -> ReloadAnswer:
+    def reload(self) -> ReloadResponse:
         """Open the bundle that lies on disk now beside the old one, ask it something, and let it answer from now on.
 
         Raises:
             ReloadBusy: if another reload is under way.
-            DeshiError: if the new bundle is no good; the old one goes on.
+            DeshiError: if the new bundle is refused; the old one keeps answering.
         """
         if not self._lock.acquire(blocking=False):
             raise ReloadBusy("A reload is under way. Ask again when it is done.")
@@ -58,22 +58,22 @@ class Engines:
             return self._exchange()
         except Exception as error:
             self._metrics.reload("failed")
-            log.error("The new bundle is no good, the old one goes on: %s", error)
+            log.error("The new bundle is refused, the old one keeps answering: %s", error)
             raise
         finally:
             self._lock.release()
 
-    def _exchange(self) -> ReloadAnswer:
+    def _exchange(self) -> ReloadResponse:
         begin, old = time.perf_counter(), self.current
         bundle = self._find()
         changed = bundle.version != old.bundle.version
         if changed:
-            fresh = self._start(bundle)
-            probe(fresh)
-            self.current = fresh
-            self._metrics.bundle(fresh)
+            replacement = self._start(bundle)
+            probe(replacement)
+            self.current = replacement
+            self._metrics.bundle(replacement)
         self._metrics.reload("swapped" if changed else "unchanged")
-        answer = ReloadAnswer(
+        answer = ReloadResponse(
             reloaded=changed,
             previous=old.bundle.version,
             version=bundle.version,

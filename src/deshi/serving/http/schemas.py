@@ -1,4 +1,4 @@
-"""Requests and answers of the service: what they hold, and how much of it at most. OpenAPI is made of these."""
+"""Requests and responses of the service with their limits; OpenAPI is made of these."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from deshi.serving.engine import Answer, Item
+from deshi.serving.engine import Recommendation, ScoredItem
 
 MAX_ID, MAX_QUERY = 256, 200
-MAX_HISTORY, MAX_BATCH, MAX_K, MAX_LISTED, MAX_FOUND = 5_000, 256, 1_000, 20_000, 100
+MAX_HISTORY, MAX_BATCH, MAX_K, MAX_ITEM_IDS, MAX_SEARCH = 5_000, 256, 1_000, 20_000, 100
 
 ItemId = Annotated[str, Field(max_length=MAX_ID)]
 # One wrong item is reported, not each of thousands.
@@ -21,7 +21,7 @@ History = Annotated[
         description="item ids, oldest first; unknown ones are left out and counted",
     ),
 ]
-Listed = Annotated[list[ItemId], Field(max_length=MAX_LISTED, fail_fast=True)]
+ItemIds = Annotated[list[ItemId], Field(max_length=MAX_ITEM_IDS, fail_fast=True)]
 
 
 def _whole(value: Any) -> Any:
@@ -29,18 +29,18 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class Asked(BaseModel):
+class StrictModel(BaseModel):
     """Base of requests: no unknown keys, no numbers written as texts."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Rules(Asked):
-    """What may be answered, and how much of it."""
+class RecommendOptions(StrictModel):
+    """Which items may be recommended, and how many."""
 
     k: Annotated[int, BeforeValidator(_whole)] = Field(10, ge=1, le=MAX_K, description="items of a list, at most")
-    exclude: Listed = Field([], description="item ids that may not be answered; unknown ones are ignored")
-    candidates: Listed | None = Field(None, description="the only item ids that may be; null: the whole catalogue")
+    exclude: ItemIds = Field([], description="item ids that may not be recommended; unknown ones are ignored")
+    candidates: ItemIds | None = Field(None, description="the only item ids that may be; null: the whole catalogue")
     filter_seen: bool | None = Field(
         None, description="leave items of the history out; null: as the bundle says, and no for candidates"
     )
@@ -52,14 +52,14 @@ class Rules(Asked):
         }  # fmt: skip
 
 
-class RecommendRequest(Rules):
+class RecommendRequest(RecommendOptions):
     """One history."""
 
     history: History
 
 
-class BatchRequest(Rules):
-    """Many histories under the same rules."""
+class BatchRequest(RecommendOptions):
+    """Many histories with the same options."""
 
     histories: list[History] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
 
@@ -78,10 +78,10 @@ class SearchQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str = Field(min_length=1, max_length=MAX_QUERY, description="words of a title, or an item id")
-    limit: int = Field(20, ge=1, le=MAX_FOUND, description="items of the list, at most")
+    limit: int = Field(20, ge=1, le=MAX_SEARCH, description="items of the list, at most")
 
 
-class Ranked(BaseModel):
+class ListedItem(BaseModel):
     """An item of a list."""
 
     item_id: str
@@ -89,49 +89,49 @@ class Ranked(BaseModel):
     score: float = Field(description="higher is better; only comparable within one list")
 
     @classmethod
-    def of(cls, item: Item) -> Ranked:
+    def of(cls, item: ScoredItem) -> ListedItem:
         """The engine's item without its number, which another version of the bundle may give to another item."""
         return cls.model_construct(item_id=item.item_id, title=item.title, score=item.score)
 
 
-class Recommended(BaseModel):
-    """What is recommended after a history."""
+class RecommendationList(BaseModel):
+    """The recommendations after a history."""
 
-    items: list[Ranked] = Field(description="best first; fewer than k where no more are allowed")
-    known: int = Field(description="events of the history that the bundle knows")
-    unknown: int = Field(description="events that it doesn't; they were left out")
+    items: list[ListedItem] = Field(description="best first; fewer than k where no more are allowed")
+    known_events: int = Field(description="events of the history whose item the bundle knows")
+    unknown_events: int = Field(description="events of unknown items, which were left out")
     fallback: Literal["popularity"] | None = Field(
         description="popularity where the history holds no known item: scores are training events then"
     )
 
     @classmethod
-    def of(cls, answer: Answer) -> Recommended:
+    def of(cls, answer: Recommendation) -> RecommendationList:
         """The engine's answer."""
         return cls.model_construct(
-            items=[Ranked.of(item) for item in answer.items],
-            known=answer.known,
-            unknown=answer.unknown,
+            items=[ListedItem.of(item) for item in answer.items],
+            known_events=answer.known_events,
+            unknown_events=answer.unknown_events,
             fallback=None if answer.fallback is None else "popularity",
         )
 
 
-class RecommendAnswer(Recommended):
-    """What is recommended, and by which version of the bundle."""
+class RecommendResponse(RecommendationList):
+    """The recommendations after a history, and the version of the bundle that made them."""
 
     version: str = Field(description="of the bundle that answered")
 
 
-class BatchAnswer(BaseModel):
+class BatchResponse(BaseModel):
     """An answer to each history, in their order."""
 
-    answers: list[Recommended]
+    answers: list[RecommendationList]
     version: str = Field(description="of the bundle that answered")
 
 
-class ItemsAnswer(BaseModel):
+class ItemsResponse(BaseModel):
     """A list of items."""
 
-    items: list[Ranked] = Field(description="best first")
+    items: list[ListedItem] = Field(description="best first")
     version: str = Field(description="of the bundle that answered")
 
 
@@ -150,8 +150,8 @@ class Ready(BaseModel):
     items: int = Field(description="that it knows")
 
 
-class ReloadAnswer(BaseModel):
-    """What a reload did."""
+class ReloadResponse(BaseModel):
+    """The outcome of a reload."""
 
     reloaded: bool = Field(description="false: the bundle on disk is the one that answers already")
     previous: str = Field(description="version that answered before")
@@ -160,14 +160,14 @@ class ReloadAnswer(BaseModel):
 
 
 class Problem(BaseModel):
-    """One thing that is wrong with a request."""
+    """A mistake in a request."""
 
-    where: str = Field(description="e.g. body.history.3")
+    location: str = Field(description="e.g. body.history.3")
     got: str
     expected: str
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """Why there is no answer."""
 
     error: str = Field(description="a word for programs, e.g. invalid_request")

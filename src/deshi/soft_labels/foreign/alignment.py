@@ -1,8 +1,9 @@
-"""Foreign lists and vectors, and the rows and items of the bundle that they belong to."""
+"""Alignment of foreign lists and vectors with the rows and items of a bundle."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from deshi.data.bundle import Bundle
 from deshi.soft_labels.foreign import matching
 from deshi.soft_labels.foreign.mapping import ItemMapping
 from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, DeshiError, ScoreKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +28,10 @@ class ForeignLists:
         higher_is_better: what the scores' direction is; False for distances.
         offsets: ``(M + 1,)`` int64: row ``i``'s history is ``history[offsets[i]:offsets[i + 1]]``.
         history: ``(T,)`` int64, oldest first, without padding; negative where an item couldn't be told.
-        next_items: ``(M,)`` int64, what followed the history, or None.
-        window: a history of this length may have lost its beginning; a shorter one is whole. None: all are whole.
+        next_items: ``(M,)`` int64, what followed the history.
+        window: a history of this length may have lost its beginning; a shorter one is whole.
         source: the file, for messages.
-        notes: what the importer had to remark.
+        notes: remarks of the reader.
     """
 
     items: Ints
@@ -38,53 +39,27 @@ class ForeignLists:
     higher_is_better: bool
     offsets: Ints
     history: Ints
-    next_items: Ints | None
-    window: int | None
+    next_items: Ints
+    window: int
     source: str
     notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        rows = len(self.items)
-        sizes = {"offsets": len(self.offsets) - 1} | ({} if self.next_items is None else {"next": len(self.next_items)})
-        if self.scores is not None and self.scores.shape != self.items.shape:
-            raise DeshiError(f"{self.source}: scores have the shape {self.scores.shape}, expected {self.items.shape}.")
-        for name, size in sizes.items():
-            if size != rows:
-                raise DeshiError(f"{self.source}: {name} has {size} rows, expected {rows} as the lists have.")
 
     def __len__(self) -> int:
         return len(self.items)
 
 
-@dataclass(frozen=True, eq=False)
-class ForeignEmbeddings:
-    """Item vectors from elsewhere.
-
-    Attributes:
-        matrix: ``(N, D)`` float.
-        ids: ``(N,)`` int64, the foreign number of each row.
-        source: the file, for messages.
-        notes: what the importer had to remark.
-    """
-
-    matrix: np.ndarray
-    ids: Ints
-    source: str
-    notes: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
 class AlignmentReport:
-    """What became of the foreign rows; every row is counted once.
+    """Counts of foreign rows by outcome; every row is counted once.
 
     Attributes:
         rows: foreign rows.
-        matched: found at exactly one event.
+        matched: at exactly one event.
         empty: without a history.
         unknown: with an item in the history, or a next item, that has no item in the bundle.
         unmatched: whose history (and next item) isn't in the bundle.
         ambiguous: whose history (and next item) is in the bundle more than once.
-        repeated: found at the event of an earlier row; the earlier one is kept.
+        repeated: at the event of an earlier row; the earlier one is kept.
         unlisted: (not rows) entries of the matched lists that have no item in the bundle; they are left out.
         listless: (of the matched) without any item in their list.
     """
@@ -117,7 +92,7 @@ class Alignment:
         rows: ``(M,)`` int64, the flat position of the last event of each row's history, ``PAD`` if it isn't aligned.
         items: ``(M, K)`` int64 item indices, best first, ``PAD`` where the list ends.
         scores: ``(M, K)`` float32, higher is better, 0 where the item is ``PAD``; or None.
-        report: what became of the rows.
+        report: counts of the rows by outcome.
     """
 
     rows: Ints
@@ -126,9 +101,9 @@ class Alignment:
     report: AlignmentReport
 
     @property
-    def score_kind(self) -> Literal["score", "reciprocal_rank"]:
+    def score_kind(self) -> ScoreKind:
         """What :meth:`aligned`'s scores are, in the store's words."""
-        return "score" if self.scores is not None else "reciprocal_rank"
+        return ScoreKind.SCORE if self.scores is not None else ScoreKind.RANK
 
     def aligned(self) -> tuple[Ints, Ints, np.ndarray]:
         """Rows, items and scores of the aligned rows with at least one item, by rising row: what a store is written of.
@@ -161,32 +136,29 @@ def align_rows(
             teacher's was.
 
     Raises:
-        DeshiError: if no row can be aligned, with the counts of the reasons; or for ``contained`` without next items.
+        DeshiError: if no row can be aligned, with the counts of the reasons.
     """
     history = mapping.to_bundle(lists.history)
-    following = None if lists.next_items is None else mapping.to_bundle(lists.next_items)
+    nexts = mapping.to_bundle(lists.next_items)
     lengths = np.diff(lists.offsets)
     unknown_before = offsets_of(history == PAD)
     unknown = unknown_before[lists.offsets[1:]] > unknown_before[lists.offsets[:-1]]
-    if following is not None:
-        unknown |= following == PAD
-    unknown &= lengths > 0
-    found = np.full(len(lists), UNMATCHED, dtype=np.int64)
+    unknown = (unknown | (nexts == PAD)) & (lengths > 0)
+    events = np.full(len(lists), UNMATCHED, dtype=np.int64)
     search = matching.exact if how == "exact" else matching.contained
     for length in np.unique(lengths[(lengths > 0) & ~unknown]):
         chosen = np.flatnonzero((lengths == length) & ~unknown)
         windows = history[lists.offsets[chosen][:, None] + np.arange(length)]
-        nexts = None if following is None else following[chosen]
-        found[chosen] = search(windows, nexts, bundle, cut=lists.window == length)
-    rows, repeated = _first_of_each(found)
+        events[chosen] = search(windows, nexts[chosen], bundle, cut=lists.window == length)
+    rows, repeated = _first_of_each(events)
     items, scores, unlisted = _lists(lists, mapping, rows)
     report = AlignmentReport(
         rows=len(lists),
         matched=int((rows != PAD).sum()),
         empty=int((lengths == 0).sum()),
         unknown=int(unknown.sum()),
-        unmatched=int(((found == UNMATCHED) & (lengths > 0) & ~unknown).sum()),
-        ambiguous=int((found == SEVERAL).sum()),
+        unmatched=int(((events == UNMATCHED) & (lengths > 0) & ~unknown).sum()),
+        ambiguous=int((events == SEVERAL).sum()),
         repeated=repeated,
         unlisted=unlisted,
         listless=int(((rows != PAD) & (items[:, 0] == PAD)).sum()),
@@ -200,12 +172,12 @@ def align_rows(
     return Alignment(rows, items, scores, report)
 
 
-def _first_of_each(found: Ints) -> tuple[Ints, int]:
-    """The rows with ``PAD`` for those without a place and for repetitions, and how many repetitions there were."""
-    rows = np.where(found >= 0, found, PAD)
-    placed = np.flatnonzero(rows != PAD)
-    _, first = np.unique(rows[placed], return_index=True)
-    repeated = np.setdiff1d(placed, placed[first])
+def _first_of_each(events: Ints) -> tuple[Ints, int]:
+    """Each row's event, ``PAD`` where there is none or an earlier row has it, and how many rows repeat an event."""
+    rows = np.where(events >= 0, events, PAD)
+    matched = np.flatnonzero(rows != PAD)
+    _, first = np.unique(rows[matched], return_index=True)
+    repeated = np.setdiff1d(matched, matched[first])
     rows[repeated] = PAD
     return rows, len(repeated)
 
@@ -224,29 +196,29 @@ def _lists(lists: ForeignLists, mapping: ItemMapping, rows: Ints) -> tuple[Ints,
     return items, np.where(items == PAD, np.float32(0), scores if lists.higher_is_better else -scores), unlisted
 
 
-def align_embeddings(embeddings: ForeignEmbeddings, bundle: Bundle, mapping: ItemMapping) -> Tensor:
+def align_embeddings(vectors: Tensor, source: Path | str, bundle: Bundle, mapping: ItemMapping) -> Tensor:
     """Item vectors in the bundle's order, ``(n_items, D)`` float32.
 
+    Args:
+        vectors: ``(N, D)``, row ``i`` is the foreign item ``i``.
+        source: the file, for messages.
+        bundle: the data.
+        mapping: from foreign numbers to item indices.
+
     Raises:
-        DeshiError: for NaN or infinity, two vectors of an item, or items without a vector.
+        DeshiError: for NaN or infinity, or items without a vector.
     """
-    matrix = np.asarray(embeddings.matrix, dtype=np.float32)
-    items = mapping.to_bundle(embeddings.ids)
+    items = torch.from_numpy(mapping.to_bundle(np.arange(len(vectors))))
     kept = items != PAD
-    bad = ~np.isfinite(matrix[kept]).all(axis=1)
+    bad = ~vectors[kept].isfinite().all(dim=1)
     if bad.any():
+        raise DeshiError(f"{source}: {bad.sum()} of {kept.sum()} vectors hold NaN or infinity, expected none.")
+    if int(kept.sum()) < bundle.n_items:
         raise DeshiError(
-            f"{embeddings.source}: {bad.sum()} of {kept.sum()} vectors hold NaN or infinity, expected none."
-        )
-    if len(np.unique(items[kept])) != kept.sum():
-        raise DeshiError(f"{embeddings.source}: {kept.sum()} vectors for {len(np.unique(items[kept]))} items.")
-    lacking = bundle.n_items - int(kept.sum())
-    if lacking:
-        raise DeshiError(
-            f"{embeddings.source} has vectors for {kept.sum()} of {bundle.n_items} items of {bundle.name} "
+            f"{source} has vectors for {kept.sum()} of {bundle.n_items} items of {bundle.name} "
             f"({len(items) - kept.sum()} of its {len(items)} rows belong to none). Check the item mapping "
             f"({mapping.describe()})."
         )
-    table = np.empty_like(matrix[kept])
-    table[items[kept]] = matrix[kept]
-    return torch.from_numpy(table)
+    table = torch.empty(bundle.n_items, vectors.shape[1])
+    table[items[kept]] = vectors[kept].float()
+    return table

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from deshi.arrays import offsets_of
-from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists
-from deshi.soft_labels.foreign.dllm2rec import read_embeddings as read_rows
+from deshi.soft_labels.foreign.alignment import ForeignLists
 from deshi.soft_labels.foreign.mapping import Titles
 from deshi.types import PAD, DeshiError
 
@@ -54,7 +53,7 @@ def read_examples(path: Path | str, titles: Mapping[int, str], window: int = 10)
         raise DeshiError(f"{path} has histories of {max(sizes)} titles, expected at most window={window}.")
     width = max([1, *map(len, lists)])
     return ForeignLists(
-        np.array([found + [PAD] * (width - len(found)) for found in lists], dtype=np.int64).reshape(-1, width),
+        np.array([items + [PAD] * (width - len(items)) for items in lists], dtype=np.int64).reshape(-1, width),
         None, True, offsets_of(sizes),
         np.array([number for history in histories for number in history], dtype=np.int64),
         np.array(nexts, dtype=np.int64), window, str(path), tuple(notes),
@@ -63,16 +62,16 @@ def read_examples(path: Path | str, titles: Mapping[int, str], window: int = 10)
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        examples = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DeshiError(f"{path} can't be read ({error}), expected JSON.") from error
-    good = isinstance(found, list) and all(
+    good = isinstance(examples, list) and all(
         isinstance(entry, dict) and isinstance(entry.get("input"), str) and isinstance(entry.get("output"), str)
-        for entry in found
+        for entry in examples
     )
-    if not good or not found:
+    if not good or not examples:
         raise DeshiError(f"{path} isn't a list of examples with the texts input and output, as BIGRec's are.")
-    return list(found)
+    return list(examples)
 
 
 def _unquoted(text: str) -> str:
@@ -85,25 +84,17 @@ def _history(entry: Mapping[str, Any], names: Titles, path: Path | str) -> list[
     if not mark:
         raise DeshiError(f"{path}: an input reads {entry['input'][:80]!a}, expected titles in quotes after a colon.")
     parts = text.strip().removesuffix('"').split(BETWEEN)
-    found, place = [], 0
-    while place < len(parts):
-        ends = [end for end in range(place + 1, len(parts) + 1) if BETWEEN.join(parts[place:end]) in names]
-        end = ends[0] if ends else place + 1
-        found.append(BETWEEN.join(parts[place:end]))
-        place = end
-    return found
+    titles, begin = [], 0
+    while begin < len(parts):
+        # the shortest run of parts that is a known title; a part alone if there is none
+        ends = [end for end in range(begin + 1, len(parts) + 1) if BETWEEN.join(parts[begin:end]) in names]
+        end = ends[0] if ends else begin + 1
+        titles.append(BETWEEN.join(parts[begin:end]))
+        begin = end
+    return titles
 
 
 def _distinct(names: Titles, predicted: Any) -> list[int]:
     beams = [predicted] if isinstance(predicted, str) else list(predicted)
     numbers = [names.number(_unquoted(str(beam))) for beam in beams]
     return [number for number in dict.fromkeys(numbers) if number >= 0]
-
-
-def read_embeddings(path: Path | str, n_items: int) -> ForeignEmbeddings:
-    """Read ``item_embedding.pt``: row ``i`` is the item of line ``i``, no padding row.
-
-    Raises:
-        DeshiError: as :func:`deshi.soft_labels.foreign.dllm2rec.read_embeddings`.
-    """
-    return read_rows(path, n_items)

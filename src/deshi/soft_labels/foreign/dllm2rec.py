@@ -15,14 +15,13 @@ from typing import Literal
 import numpy as np
 
 from deshi.arrays import Ints
-from deshi.soft_labels.foreign.alignment import ForeignEmbeddings, ForeignLists
+from deshi.soft_labels.foreign.alignment import ForeignLists
 from deshi.soft_labels.foreign.frames import read_frame, read_sequences
 from deshi.soft_labels.foreign.rankings import ScoreMeaning, check_direction, check_ranks, rank_evidence
-from deshi.soft_labels.foreign.tensors import read_tensor
 from deshi.types import DeshiError
 
 
-def read_statistics(path: Path | str) -> tuple[int, int]:
+def read_statistics(path: Path) -> tuple[int, int]:
     """``seq_size`` and ``item_num`` of ``data_statis.df`` (or ``.parquet``).
 
     Raises:
@@ -59,19 +58,19 @@ def read_lists(
         DeshiError: if counts, ranges, order or direction aren't as stated, or the ranks look like positions.
     """
     data, tocf = Path(data), Path(tocf)
-    seq_size, item_num = read_statistics(_either(data, "data_statis"))
-    frame = read_sequences(_either(data, "train_data"), item_num)
+    seq_size, item_num = read_statistics(_frame_file(data, "data_statis"))
+    frame = read_sequences(_frame_file(data, "train_data"), item_num)
     if frame.window != seq_size:
         raise DeshiError(f"{data}: histories have the length {frame.window}, expected seq_size {seq_size}.")
     source = str(tocf / "myrank_train.txt")
     ranks = check_ranks(_read_numbers(tocf / "myrank_train.txt"), item_num, id_base, source) - id_base
-    places = _lines(frame.labels if row_order == "label" else np.arange(len(frame)), len(ranks), source)
-    ranks, values, notes = ranks[places], None, list(frame.notes)
+    lines = _lines(frame.labels if row_order == "label" else np.arange(len(frame)), len(ranks), source)
+    ranks, values, notes = ranks[lines], None, list(frame.notes)
     if (tocf / "confidence_train.txt").is_file():
         values = _read_numbers(tocf / "confidence_train.txt")
-        if len(values) <= places.max(initial=-1) or values.shape[1] != ranks.shape[1]:
+        if len(values) <= lines.max(initial=-1) or values.shape[1] != ranks.shape[1]:
             raise DeshiError(f"{tocf}/confidence_train.txt is {values.shape}, expected the shape of myrank_train.txt.")
-        values = values[places]
+        values = values[lines]
     ranks, values = _checked(ranks, values, frame.next_items, item_num, rank_holds, confidence, source, notes)
     return ForeignLists(
         ranks, values, confidence == "score", frame.offsets, frame.history, frame.next_items, frame.window, source,
@@ -112,21 +111,21 @@ def _checked(
     return ranks, values
 
 
-def _lines(labels: Ints, lines: int, source: str) -> Ints:
-    if len(np.unique(labels)) != len(labels) or labels.min(initial=0) < 0 or labels.max(initial=-1) >= lines:
+def _lines(labels: Ints, n_lines: int, source: str) -> Ints:
+    if len(np.unique(labels)) != len(labels) or labels.min(initial=0) < 0 or labels.max(initial=-1) >= n_lines:
         raise DeshiError(
-            f"{source} has {lines} lines for {len(labels)} rows of the data frame, whose labels go up to "
+            f"{source} has {n_lines} lines for {len(labels)} rows of the data frame, whose labels go up to "
             f"{labels.max(initial=-1)}, expected a line for each label. Check that both are of one run, and row_order."
         )
     return labels
 
 
-def _either(folder: Path, name: str) -> Path:
-    """The file as the program has it, or as deshi exports it."""
-    found = [folder / f"{name}{suffix}" for suffix in (".df", ".parquet") if (folder / f"{name}{suffix}").is_file()]
-    if len(found) != 1:
-        raise DeshiError(f"{folder} has {len(found)} of {name}.df and {name}.parquet, expected one of them.")
-    return found[0]
+def _frame_file(folder: Path, name: str) -> Path:
+    """The frame as pandas pickled it, or as parquet."""
+    files = [folder / f"{name}{suffix}" for suffix in (".df", ".parquet") if (folder / f"{name}{suffix}").is_file()]
+    if len(files) != 1:
+        raise DeshiError(f"{folder} has {len(files)} of {name}.df and {name}.parquet, expected one of them.")
+    return files[0]
 
 
 def _read_numbers(path: Path) -> np.ndarray:
@@ -134,18 +133,3 @@ def _read_numbers(path: Path) -> np.ndarray:
         return np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
         raise DeshiError(f"{path} can't be read ({error}), expected numbers in columns (numpy.savetxt).") from error
-
-
-def read_embeddings(path: Path | str, n_items: int) -> ForeignEmbeddings:
-    """Read ``all_embeddings.pt``: row ``i`` is item ``i``, without a row for padding.
-
-    Raises:
-        DeshiError: if the rows don't match, or it isn't a matrix.
-    """
-    matrix = read_tensor(Path(path))
-    if matrix.dim() != 2 or len(matrix) != n_items:
-        raise DeshiError(
-            f"{path} has the shape {tuple(matrix.shape)}, expected ({n_items}, D), one row an item. A row more is a "
-            "padding row: leave it out where the file is made."
-        )
-    return ForeignEmbeddings(matrix.float().numpy(), np.arange(n_items, dtype=np.int64), str(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,21 +45,20 @@ class SequenceFrame:
         return len(self.next_items)
 
 
-def read_frame(path: Path | str) -> Frame:
-    """Read a table: pickled by pandas (``.df``, ``.pkl``), CSV, or parquet.
+def read_frame(path: Path) -> Frame:
+    """Read a data frame that pandas pickled (``.df``, ``.pkl``) or wrote as parquet.
 
     Raises:
-        DeshiError: if it can't be read or is no table.
+        DeshiError: if it can't be read or is no data frame.
     """
-    path = Path(path)
-    if path.suffix not in (".parquet", ".csv"):
+    if path.suffix != ".parquet":
         return read_pickled_frame(path)
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DeshiError(f"{path} can't be read ({error}). Check the path and that it is a table.") from error
     labels = table[LABELS].to_numpy() if LABELS in table.columns else range(table.height)
-    return Frame({name: _column(table[name]) for name in table.columns if name not in ("", LABELS)}, labels)
+    return Frame({name: _column(table[name]) for name in table.columns if name != LABELS}, labels)
 
 
 def _column(column: pl.Series) -> np.ndarray:
@@ -77,13 +75,14 @@ def read_sequences(path: Path | str, n_items: int) -> SequenceFrame:
     Items are 0 to ``n_items - 1``, and ``n_items`` fills histories up on the right, in all three programs.
 
     Args:
-        path: ``.df`` or ``.pkl`` (pickled by pandas), ``.csv`` or ``.parquet``.
+        path: ``.df`` or ``.pkl`` (pickled by pandas) or ``.parquet``.
         n_items: number of items of the foreign program.
 
     Raises:
         DeshiError: for missing columns, numbers out of range, padding elsewhere than stated, or wrong lengths.
     """
-    path, frame = Path(path), read_frame(path)
+    path = Path(path)
+    frame = read_frame(path)
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise DeshiError(f"{path} has the columns {sorted(frame.columns)}, expected {', '.join(COLUMNS)}.")
@@ -106,44 +105,32 @@ def _first(entry: Any) -> Any:
 
 def _numbers(values: list[Any], name: str, path: Path) -> Ints:
     try:
-        found = np.array(values, dtype=np.float64).reshape(len(values))
+        numbers = np.array(values, dtype=np.float64).reshape(len(values))
     except (ValueError, TypeError) as error:
         raise DeshiError(f"{path}: {name} holds something else than numbers ({error}), expected whole ones.") from error
-    if not np.isfinite(found).all() or (found != np.floor(found)).any() or (np.abs(found) > 2**53).any():
+    if not np.isfinite(numbers).all() or (numbers != np.floor(numbers)).any() or (np.abs(numbers) > 2**53).any():
         raise DeshiError(f"{path}: {name} holds numbers that aren't whole, expected whole ones.")
-    return found.astype(np.int64)
+    return numbers.astype(np.int64)
 
 
 def _matrix(column: np.ndarray, path: Path) -> tuple[Ints, bool]:
-    """``(M, L)`` histories, and whether they were pairs with ratings; CSV files hold them as text."""
-    lists = [_list(_parsed(row, path), path) for row in column.tolist()]
+    """``(M, L)`` histories, and whether they were pairs with ratings."""
+    lists = [_list(row, path) for row in column.tolist()]
     sizes = {len(row) for row in lists}
     if len(sizes) != 1 or not 1 <= min(sizes) <= LONGEST:
         raise DeshiError(
             f"{path}: histories have the lengths {sorted(sizes)[:5]}, expected one length: they are padded."
         )
     rated = isinstance(lists[0][0], (tuple, list))
-    flat = [_first(entry) for row in lists for entry in row] if rated else [entry for row in lists for entry in row]
+    flat = [_first(entry) if rated else entry for row in lists for entry in row]
     return _numbers(flat, "seq", path).reshape(len(lists), max(sizes)), rated
 
 
 def _list(row: Any, path: Path) -> list[Any]:
-    found = row.tolist() if isinstance(row, np.ndarray) else row
-    if not isinstance(found, (list, tuple)):
-        raise DeshiError(f"{path}: a history is a {type(found).__name__}, expected a list of numbers.")
-    return list(found)
-
-
-def _parsed(row: Any, path: Path) -> Any:
-    """A history that CSV holds as text, as a list of numbers; nothing else is read."""
-    if not isinstance(row, str):
-        return row
-    try:
-        if set(row) <= set("0123456789-,. []"):
-            return json.loads(row)
-    except (ValueError, RecursionError):
-        pass
-    raise DeshiError(f"{path}: a history reads {row[:60]!a}, expected a list of numbers such as [3, 1, 2].")
+    entries = row.tolist() if isinstance(row, np.ndarray) else row
+    if not isinstance(entries, (list, tuple)):
+        raise DeshiError(f"{path}: a history is a {type(entries).__name__}, expected a list of numbers.")
+    return list(entries)
 
 
 def _check_padding(real: np.ndarray, lengths: Ints, pad: int, table: Ints, path: Path) -> list[str]:

@@ -27,14 +27,14 @@ from deshi.soft_labels.foreign.mapping import Titles
 from deshi.types import PAD, DeshiError
 
 SHORTEST = 3
-"""Rows with shorter histories aren't asked by either program."""
+"""Both programs leave rows with shorter histories out."""
 
 KEYS = ("generate", "real", "cans")
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What an LLM answered about candidates.
+    """An LLM's answers about candidates.
 
     Attributes:
         lists: one item a row, the candidate that the answer names; none where it names no or several candidates.
@@ -54,7 +54,7 @@ def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, st
 
     Args:
         path: the answers.
-        frame: the rows that were asked, from ``Test_data.df`` or ``Val_data.df``.
+        frame: the rows that were answered, from ``Test_data.df`` or ``Val_data.df``.
         titles: from each number to the title as the program writes it (:mod:`deshi.soft_labels.foreign.titles`).
 
     Raises:
@@ -63,8 +63,8 @@ def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, st
     """
     generated, real, candidates = _read(Path(path))
     lengths = np.diff(frame.offsets)
-    asked = np.flatnonzero(lengths >= SHORTEST)[: len(real)]
-    _check_order(path, frame.next_items[asked], real, titles, int((lengths >= SHORTEST).sum()))
+    rows = np.flatnonzero(lengths >= SHORTEST)[: len(real)]
+    _check_order(path, frame.next_items[rows], real, titles, int((lengths >= SHORTEST).sum()))
     names = Titles(titles, lambda title: title.strip().lower())
     chosen = [_chosen(answer, offered) for answer, offered in zip(generated, candidates, strict=True)]
     right = sum(answer == truth.strip().lower() for answer, truth in zip(chosen, real, strict=True))
@@ -72,12 +72,12 @@ def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, st
     numbers = [PAD if answer is None else names.number(answer) for answer in chosen]
     notes = [f"{len(real)} of {(lengths >= SHORTEST).sum()} rows with at least {SHORTEST} items have an answer"]
     notes += [f"{names.ambiguous} answers are titles of several items, {names.unknown} of none"]
-    history = [frame.history[frame.offsets[row] : frame.offsets[row + 1]] for row in asked]
+    history = [frame.history[frame.offsets[row] : frame.offsets[row + 1]] for row in rows]
     lists = ForeignLists(
         np.maximum(np.array(numbers, dtype=np.int64), PAD)[:, None], None, True,
-        offsets_of(lengths[asked]),
+        offsets_of(lengths[rows]),
         np.concatenate(history) if history else np.empty(0, dtype=np.int64),
-        frame.next_items[asked], frame.window, str(path), tuple(notes),
+        frame.next_items[rows], frame.window, str(path), tuple(notes),
     )  # fmt: skip
     share = max(len(real), 1)
     return Answers(lists, valid / share, right / valid if valid else float("nan"), right / share)
@@ -86,14 +86,16 @@ def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, st
 def _chosen(answer: str, offered: list[str]) -> str | None:
     """The one candidate whose title stands in the answer, in lower case."""
     text = answer.strip().lower()
-    found = [title for title in (title.strip().lower() for title in offered) if title in text]
-    return found[0] if len(found) == 1 else None
+    titles = [title for title in (title.strip().lower() for title in offered) if title in text]
+    return titles[0] if len(titles) == 1 else None
 
 
 def _check_order(path: Path | str, nexts: Ints, real: list[str], titles: Mapping[int, str], expected: int) -> None:
     """Answer ``i`` belongs to row ``i``: its true title must be that of the row's next item."""
     if len(real) > expected or not real:
-        raise DeshiError(f"{path} has {len(real)} answers, expected 1 to {expected}, as the frame has rows to ask.")
+        raise DeshiError(
+            f"{path} has {len(real)} answers, expected 1 to {expected}, the frame's rows with {SHORTEST} items or more."
+        )
     wrong = [
         row
         for row, (number, title) in enumerate(zip(nexts.tolist(), real, strict=True))
@@ -129,9 +131,9 @@ def _read(path: Path) -> tuple[list[str], list[str], list[list[str]]]:
 def _titles(value: Any, path: Path) -> list[str]:
     """A list of titles, which a CSV file holds as Python writes it; only literals are read."""
     try:
-        found = ast.literal_eval(value) if isinstance(value, str) else value
+        titles = ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise DeshiError(f"{path}: candidates read {str(value)[:60]!a}, expected a list of titles.") from error
-    if not isinstance(found, list) or not all(isinstance(title, str) for title in found):
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
         raise DeshiError(f"{path}: candidates read {str(value)[:60]!a}, expected a list of titles.")
-    return found
+    return titles

@@ -1,9 +1,9 @@
-"""Which of the bundle's items a foreign number or title stands for."""
+"""Mapping of foreign item numbers and titles to the bundle's items."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from deshi.data.bundle import Bundle
 from deshi.types import ITEM, PAD, TITLE, DeshiError
 
 AMBIGUOUS = -2
-"""What a title that several items have stands for."""
+"""In place of a number: several items have the title."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +61,11 @@ def map_by_id(foreign: Mapping[int, str], bundle: Bundle) -> ItemMapping:
     """
     index = dict(zip(bundle.vocabulary[ITEM].to_list(), range(bundle.n_items), strict=True))
     numbers = sorted(foreign)
-    found = np.array([index.get(str(foreign[number]), PAD) for number in numbers], dtype=np.int64)
-    known = found != PAD
-    if len(np.unique(found[known])) != known.sum():
-        raise DeshiError(f"{known.sum()} foreign numbers have item ids of the bundle, expected each id once. Check it.")
-    return _mapping(np.array(numbers, dtype=np.int64), found, bundle, {"unknown": int((~known).sum())}, "item ids")
+    items = np.array([index.get(str(foreign[number]), PAD) for number in numbers], dtype=np.int64)
+    matched = items != PAD
+    if len(np.unique(items[matched])) != matched.sum():
+        raise DeshiError(f"{matched.sum()} foreign numbers have item ids of the bundle, expected each id once.")
+    return _mapping(np.array(numbers, dtype=np.int64), items, bundle, {"unknown": int((~matched).sum())}, "item ids")
 
 
 def plain_title(title: str) -> str:
@@ -87,14 +87,13 @@ def map_by_title(foreign: Mapping[int, str], bundle: Bundle) -> ItemMapping:
     Raises:
         DeshiError: if the bundle has no titles, or no title matches.
     """
-    here = _groups(enumerate(bundle.item_table()[TITLE].to_list()), plain_title)
-    there = _groups(foreign.items(), plain_title)
+    by_title = _groups(enumerate(bundle.item_table()[TITLE].to_list()), plain_title)
     numbers: list[int] = []
     indices: list[int] = []
     examples: list[str] = []
     counts = {"unknown": 0, "duplicates": 0, "foreign_duplicates": 0}
-    for title, members in there.items():
-        matches = here.get(title, [])
+    for title, members in _groups(foreign.items(), plain_title).items():
+        matches = by_title.get(title, [])
         if len(matches) == len(members) == 1:
             numbers.append(members[0])
             indices.append(matches[0])
@@ -104,30 +103,30 @@ def map_by_title(foreign: Mapping[int, str], bundle: Bundle) -> ItemMapping:
         if reason != "unknown" and len(examples) < 10:
             examples.append(title)
     order = np.argsort(numbers) if numbers else np.empty(0, dtype=np.int64)
-    ids, found = np.array(numbers, dtype=np.int64)[order], np.array(indices, dtype=np.int64)[order]
-    mapping = _mapping(ids, found, bundle, counts, "titles")
+    ids, items = np.array(numbers, dtype=np.int64)[order], np.array(indices, dtype=np.int64)[order]
+    mapping = _mapping(ids, items, bundle, counts, "titles")
     mapping.report["duplicate_titles"] = examples
     return mapping
 
 
-def _groups(pairs: object, normalise: Callable[[str], str]) -> dict[str, list[int]]:
+def _groups(pairs: Iterable[tuple[int, str | None]], normalise: Callable[[str], str]) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
-    for number, title in pairs:  # type: ignore[attr-defined]
+    for number, title in pairs:
         if title is not None and (text := normalise(str(title))):
             groups[text].append(int(number))
     return groups
 
 
-def _mapping(ids: Ints, indices: Ints, bundle: Bundle, counts: Mapping[str, int], what: str) -> ItemMapping:
-    known = indices != PAD
-    if not known.any():
+def _mapping(ids: Ints, indices: Ints, bundle: Bundle, counts: Mapping[str, int], kind: str) -> ItemMapping:
+    real = indices != PAD
+    if not real.any():
         raise DeshiError(
-            f"None of the foreign {what} is in the bundle {bundle.name} ({bundle.n_items} items; {dict(counts)}). "
+            f"None of the foreign {kind} is in the bundle {bundle.name} ({bundle.n_items} items; {dict(counts)}). "
             "Check that both are the same data set, and how ids and titles are written in each."
         )
-    matched = int(known.sum())
+    matched = int(real.sum())
     report = {"items": bundle.n_items, "matched": matched, "without": bundle.n_items - matched, **counts}
-    return ItemMapping(ids[known], indices[known], dict(report))
+    return ItemMapping(ids[real], indices[real], dict(report))
 
 
 class Titles:

@@ -1,4 +1,4 @@
-"""Where in the bundle's sequences a foreign history ends."""
+"""Search of the events at which foreign histories end, in the bundle's sequences."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import numpy as np
 
 from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
-from deshi.types import DeshiError
 
 UNMATCHED, SEVERAL = -1, -2
 """In place of a position: the history is nowhere, or at several events."""
 
 
-def exact(windows: Ints, following: Ints | None, bundle: Bundle, cut: bool) -> Ints:
+def exact(windows: Ints, nexts: Ints, bundle: Bundle, cut: bool) -> Ints:
     """The one event at which each window ends and after which its next item follows.
 
     Args:
         windows: ``(M, L)`` item indices, oldest first.
-        following: ``(M,)`` next items, or None to ask for none.
+        nexts: ``(M,)`` next items.
         bundle: the data.
         cut: whether the user may have had events before the window.
 
@@ -25,33 +24,29 @@ def exact(windows: Ints, following: Ints | None, bundle: Bundle, cut: bool) -> I
         ``(M,)`` flat positions, :data:`UNMATCHED` or :data:`SEVERAL`.
     """
     length = windows.shape[1]
-    events = np.asarray(bundle.items, dtype=np.int64)
+    items = np.asarray(bundle.items, dtype=np.int64)
     starts, stops = (np.repeat(ends, np.diff(bundle.offsets)) for ends in (bundle.offsets[:-1], bundle.offsets[1:]))
-    first = np.arange(len(events)) - length + 1
+    # an event may end a window if the window's first event is the user's (first) one and another event follows
+    first = np.arange(len(items)) - length + 1
     possible = (first >= starts) if cut else (first == starts)
-    if following is not None:
-        possible &= np.arange(1, len(events) + 1) < stops
-    places = np.flatnonzero(possible)
-    there = (
-        np.column_stack([events[places[:, None] + shift] for shift in range(1 - length, 1)]) if len(places) else None
-    )
-    if there is None:
+    events = np.flatnonzero(possible & (np.arange(1, len(items) + 1) < stops))
+    if not len(events):
         return np.full(len(windows), UNMATCHED, dtype=np.int64)
-    if following is not None:
-        there, windows = np.column_stack([there, events[places + 1]]), np.column_stack([windows, following])
-    return _match(windows, there, places)
+    # the items up to each such event, and the one after it
+    candidates = np.column_stack([items[events[:, None] + shift] for shift in range(1 - length, 2)])
+    return _match(np.column_stack([windows, nexts]), candidates, events)
 
 
-def _match(wanted: Ints, there: Ints, places: Ints) -> Ints:
-    """The place of each wanted row among the rows that are there; equal hashes are checked entry by entry."""
-    keys, asked = _hashes(there), _hashes(wanted)
+def _match(rows: Ints, candidates: Ints, events: Ints) -> Ints:
+    """The event of the candidate that equals each row; equal hashes are compared entry by entry."""
+    keys, hashes = _hashes(candidates), _hashes(rows)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    left, right = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+    left, right = np.searchsorted(keys, hashes, "left"), np.searchsorted(keys, hashes, "right")
     candidate = order[np.minimum(left, len(order) - 1)]
-    equal = (right > left) & (there[candidate] == wanted).all(axis=1)
-    # several equal hashes are several places, or a collision: either way nothing may be guessed
-    return np.where(right - left > 1, SEVERAL, np.where(equal, places[candidate], UNMATCHED))
+    equal = (right > left) & (candidates[candidate] == rows).all(axis=1)
+    # several equal hashes are several events, or a collision: either way nothing may be guessed
+    return np.where(right - left > 1, SEVERAL, np.where(equal, events[candidate], UNMATCHED))
 
 
 def _hashes(rows: Ints) -> np.ndarray:
@@ -63,31 +58,27 @@ def _hashes(rows: Ints) -> np.ndarray:
     return total
 
 
-def contained(windows: Ints, following: Ints | None, bundle: Bundle, cut: bool) -> Ints:
+def contained(windows: Ints, nexts: Ints, bundle: Bundle, cut: bool) -> Ints:
     """The one event before a next item that exactly one user has after all items of the window, or at their time.
 
     Args:
         windows: ``(M, L)`` item indices.
-        following: ``(M,)`` next items.
+        nexts: ``(M,)`` next items.
         bundle: the data.
-        cut: ignored: what else the user did is of no account.
+        cut: ignored: the user may have had other events.
 
     Returns:
         as :func:`exact`.
-
-    Raises:
-        DeshiError: without next items.
     """
-    if following is None:
-        raise DeshiError("The lists have no next items, which how=contained needs. Use how=exact.")
     events = _Events(bundle)
-    wanted = np.column_stack([windows, following])
-    rarest = np.take_along_axis(wanted, events.counts[wanted].argmin(axis=1)[:, None], axis=1)[:, 0]
-    found = np.full(len(wanted), UNMATCHED, dtype=np.int64)
-    for begin in range(0, len(wanted), CHUNK):
+    # only users who have the rarest of a row's items need be looked at
+    items = np.column_stack([windows, nexts])
+    rarest = np.take_along_axis(items, events.counts[items].argmin(axis=1)[:, None], axis=1)[:, 0]
+    rows = np.full(len(items), UNMATCHED, dtype=np.int64)
+    for begin in range(0, len(items), CHUNK):
         part = slice(begin, begin + CHUNK)
-        found[part] = events.search(windows[part], following[part], rarest[part])
-    return found
+        rows[part] = events.search(windows[part], nexts[part], rarest[part])
+    return rows
 
 
 CHUNK = 4096
@@ -109,21 +100,23 @@ class _Events:
         self.by_pair = np.argsort(keys, kind="stable")
         self.keys = keys[self.by_pair]
 
-    def search(self, windows: Ints, following: Ints, rarest: Ints) -> Ints:
-        """The positions for some rows; see :func:`contained`."""
+    def search(self, windows: Ints, nexts: Ints, rarest: Ints) -> Ints:
+        """The events of some rows; see :func:`contained`."""
         rows, users = self._candidates(rarest)
-        place, several = self._first(users, following[rows])
-        good = (place >= 0) & (place > self.starts[users])
-        times = self.times[np.maximum(place, 0)]
+        # the candidate's first event with the next item, which must not be the user's first event at all
+        event, several = self._first(users, nexts[rows])
+        good = (event >= 0) & (event > self.starts[users])
+        times = self.times[np.maximum(event, 0)]
+        # every item of the window must have an event that isn't later
         for column in windows.T:
             seen, _ = self._first(users, column[rows])
-            good &= (seen >= 0) & (self.times[np.maximum(seen, 0)] <= times) & (seen != place)
-        rows, place, several = rows[good], place[good], several[good]
-        found = np.full(len(windows), UNMATCHED, dtype=np.int64)
-        found[rows] = place - 1
-        doubtful = np.bincount(rows, weights=1 + several, minlength=len(windows)) > 1
-        found[doubtful] = SEVERAL
-        return found
+            good &= (seen >= 0) & (self.times[np.maximum(seen, 0)] <= times) & (seen != event)
+        rows, event, several = rows[good], event[good], several[good]
+        before = np.full(len(windows), UNMATCHED, dtype=np.int64)
+        before[rows] = event - 1
+        # two users, or a user who has the next item twice
+        before[np.bincount(rows, weights=1 + several, minlength=len(windows)) > 1] = SEVERAL
+        return before
 
     def _candidates(self, items: Ints) -> tuple[Ints, Ints]:
         """Pairs of a row and a user who has its item, each once."""
@@ -138,5 +131,5 @@ class _Events:
         """The first event of each user with each item, ``-1`` for none, and whether there are more."""
         keys = users * self.n_items + items
         left, right = np.searchsorted(self.keys, keys, "left"), np.searchsorted(self.keys, keys, "right")
-        place = self.by_pair[np.minimum(left, len(self.by_pair) - 1)]
-        return np.where(right > left, place, -1), (right - left > 1).astype(np.int64)
+        event = self.by_pair[np.minimum(left, len(self.by_pair) - 1)]
+        return np.where(right > left, event, -1), (right - left > 1).astype(np.int64)

@@ -51,9 +51,9 @@ def rank_evidence(
     if width < n_items and (np.sort(ranks, axis=1) == np.arange(width)).all():
         return RankEvidence("positions", f"every one of {rows} rows is a permutation of 0 to {width - 1}")
     if distances is not None and distances.shape == ranks.shape:
-        found = _by_distance(ranks, distances)
-        if found is not None:
-            return found
+        evidence = _by_distance(ranks, distances)
+        if evidence is not None:
+            return evidence
     if next_items is None:
         return RankEvidence("unclear", "neither sorted distances nor true next items are known")
     return _by_truth(ranks, next_items) if width == n_items else _by_columns(ranks, n_items, next_items)
@@ -64,9 +64,9 @@ def _by_distance(ranks: Ints, distances: np.ndarray) -> RankEvidence | None:
     rising = (np.diff(distances, axis=1) >= 0).all(axis=1).mean()
     if rising >= AGREEMENT:
         return RankEvidence("ids", f"{rising:.1%} of {len(ranks)} rows have rising distances")
-    some = slice(0, FULL)
-    order = distances[some].argsort(axis=1, kind="stable")
-    same = (np.diff(np.take_along_axis(ranks[some], order, axis=1), axis=1) > 0).all(axis=1).mean()
+    # sorted by their distances, positions are 0, 1, 2, ...
+    order = distances[:FULL].argsort(axis=1, kind="stable")
+    same = (np.diff(np.take_along_axis(ranks[:FULL], order, axis=1), axis=1) > 0).all(axis=1).mean()
     if same >= AGREEMENT:
         return RankEvidence("positions", f"in {same:.1%} of the rows the entries rise with their unsorted distances")
     return None
@@ -99,10 +99,12 @@ def _by_columns(ranks: Ints, n_items: int, next_items: Ints) -> RankEvidence:
     hits, chance = float((ranks == next_items[:, None]).any(axis=1).mean()), width / n_items
     if hits > chance + 4 * np.sqrt(chance / rows):
         return RankEvidence("ids", f"the true next item is in {hits:.2%} of {rows} lists ({chance:.2%} by chance)")
+    # rows whose true next item has a column: is the reciprocal of its entry above the row's mean?
     inside = np.flatnonzero(next_items < width)
     value = 1.0 / (1 + ranks[inside])
     true = value[np.arange(len(inside)), next_items[inside]] - value.mean(axis=1)
     error = float(true.std()) / np.sqrt(max(len(inside), 1))
+    # the share of the variance that lies between columns
     total = float(ranks.var())
     share = float(ranks.mean(axis=0).var()) / total if total else 0.0
     why = (
@@ -110,8 +112,8 @@ def _by_columns(ranks: Ints, n_items: int, next_items: Ints) -> RankEvidence:
         f"smaller than others with {true.mean() / error if error else 0:.1f} standard errors ({len(inside)} rows); the "
         f"mean entry differs between columns by {share:.0%} of the variance"
     )
-    found = (len(inside) >= 10 and true.mean() > 4 * error) or (share > 0.2 and rows >= 20)
-    return RankEvidence("positions" if found else "unclear", why)
+    positions = (len(inside) >= 10 and true.mean() > 4 * error) or (share > 0.2 and rows >= 20)
+    return RankEvidence("positions" if positions else "unclear", why)
 
 
 def check_ranks(ranks: np.ndarray, n_items: int, id_base: int, source: str) -> Ints:

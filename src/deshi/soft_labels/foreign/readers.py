@@ -1,4 +1,4 @@
-"""What ``deshi label import`` reads: one function for each program, from its files to rows of a store."""
+"""Readers of ``deshi label import``, one a program: from its files to lists on the bundle's rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign import bigrec as bigrec_files
-from deshi.soft_labels.foreign import dllm2rec as dllm2rec_files
-from deshi.soft_labels.foreign.alignment import Alignment, ForeignEmbeddings, ForeignLists, align_embeddings, align_rows
+from deshi.soft_labels.foreign.alignment import Alignment, ForeignLists, align_embeddings, align_rows
+from deshi.soft_labels.foreign.bigrec import read_examples
+from deshi.soft_labels.foreign.dllm2rec import read_lists
 from deshi.soft_labels.foreign.frames import read_sequences
 from deshi.soft_labels.foreign.llara import read_answers
 from deshi.soft_labels.foreign.mapping import ItemMapping, map_by_id, map_by_index, map_by_title
+from deshi.soft_labels.foreign.tensors import read_vectors
 from deshi.soft_labels.foreign.titles import bigrec_names, llara_names
 
 How = Literal["exact", "contained"]
@@ -22,17 +23,17 @@ How = Literal["exact", "contained"]
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """Foreign lists, found in a bundle.
+    """Foreign lists on a bundle's rows.
 
     Attributes:
         program: whose they are.
-        found: on the bundle's rows.
+        lists: on the bundle's rows.
         embeddings: ``(n_items, D)`` or None.
-        notes: what was read, matched and left out.
+        notes: counts of what was read, matched and left out.
     """
 
     program: str
-    found: Alignment
+    lists: Alignment
     embeddings: Tensor | None
     notes: list[str]
 
@@ -61,14 +62,14 @@ def dllm2rec(
         row_order: label or position.
         how: see :func:`deshi.soft_labels.foreign.alignment.align_rows`.
     """
-    lists = dllm2rec_files.read_lists(data, tocf, id_base, rank_holds, confidence, row_order)
-    mapping = map_by_index(bundle) if item_ids is None else _by_id(item_ids, bundle)
-    file = Path(tocf) / "all_embeddings.pt"
-    vectors = None
-    if file.is_file():
-        n_items = bundle.n_items if item_ids is None else len(item_ids)
-        vectors = dllm2rec_files.read_embeddings(file, n_items)
-    return _imported("dllm2rec", bundle, lists, mapping, how, vectors)
+    lists = read_lists(data, tocf, id_base, rank_holds, confidence, row_order)
+    if item_ids is None:
+        mapping = map_by_index(bundle)
+    else:
+        mapping = map_by_id({int(number): item for number, item in item_ids.items()}, bundle)
+    vectors = Path(tocf) / "all_embeddings.pt"
+    n_items = bundle.n_items if item_ids is None else len(item_ids)
+    return _imported("dllm2rec", bundle, lists, mapping, how, vectors if vectors.is_file() else None, n_items)
 
 
 def bigrec(bundle: Bundle, examples: str, names: str, embeddings: str | None = None, how: How = "exact") -> Imported:
@@ -82,9 +83,8 @@ def bigrec(bundle: Bundle, examples: str, names: str, embeddings: str | None = N
         how: see :func:`deshi.soft_labels.foreign.alignment.align_rows`.
     """
     titles = bigrec_names(names)
-    lists = bigrec_files.read_examples(examples, titles)
-    vectors = None if embeddings is None else bigrec_files.read_embeddings(embeddings, len(titles))
-    return _imported("bigrec", bundle, lists, map_by_title(titles, bundle), how, vectors)
+    lists, vectors = read_examples(examples, titles), None if embeddings is None else Path(embeddings)
+    return _imported("bigrec", bundle, lists, map_by_title(titles, bundle), how, vectors, len(titles))
 
 
 def llara(bundle: Bundle, frame: str, answers: str, names: str, how: How = "contained") -> Imported:
@@ -99,16 +99,12 @@ def llara(bundle: Bundle, frame: str, answers: str, names: str, how: How = "cont
     """
     titles = llara_names(names)
     answered = read_answers(answers, read_sequences(frame, len(titles)), titles)
-    found = _imported("llara", bundle, answered.lists, map_by_title(titles, bundle), how, None)
-    found.notes.append(
+    imported = _imported("llara", bundle, answered.lists, map_by_title(titles, bundle), how)
+    imported.notes.append(
         f"HitRatio@1 {answered.hit_ratio:.4f} of valid answers, valid ratio {answered.valid:.4f}, their product "
         f"{answered.hits:.4f}"
     )
-    return found
-
-
-def _by_id(item_ids: dict[str, str], bundle: Bundle) -> ItemMapping:
-    return map_by_id({int(number): item for number, item in item_ids.items()}, bundle)
+    return imported
 
 
 def _imported(
@@ -117,9 +113,11 @@ def _imported(
     lists: ForeignLists,
     mapping: ItemMapping,
     how: How,
-    vectors: ForeignEmbeddings | None,
+    vectors: Path | None = None,
+    n_items: int = 0,
 ) -> Imported:
-    found = align_rows(lists, bundle, mapping, how)
-    table = None if vectors is None else align_embeddings(vectors, bundle, mapping)
-    notes = [*lists.notes, f"items by {mapping.describe()}", f"rows: {found.report.describe()}"]
-    return Imported(program, found, table, notes)
+    alignment, embeddings = align_rows(lists, bundle, mapping, how), None
+    if vectors is not None:
+        embeddings = align_embeddings(read_vectors(vectors, n_items), vectors, bundle, mapping)
+    notes = [*lists.notes, f"items by {mapping.describe()}", f"rows: {alignment.report.describe()}"]
+    return Imported(program, alignment, embeddings, notes)

@@ -42,6 +42,21 @@ def read_tensor(path: Path) -> Tensor:
     return content.detach()
 
 
+def read_vectors(path: Path, n_items: int) -> Tensor:
+    """Read item vectors ``(n_items, D)``: row ``i`` is item ``i``, without a row for padding.
+
+    Raises:
+        DeshiError: as :func:`read_tensor`, or for another shape.
+    """
+    vectors = read_tensor(path)
+    if vectors.dim() != 2 or len(vectors) != n_items:
+        raise DeshiError(
+            f"{path} has the shape {tuple(vectors.shape)}, expected ({n_items}, D), one row an item. A row more is a "
+            "padding row: leave it out where the file is made."
+        )
+    return vectors
+
+
 def _reason(error: Exception) -> str:
     """The name that torch refuses, or its first sentence: the next ones propose to load the file without protection."""
     name = re.search(r"GLOBAL (\S+)", str(error))

@@ -1,0 +1,117 @@
+"""The fused pass: loss and gradients of hidden states against the item table, chunk by chunk.
+
+The ``(P, N)`` matrix of scores is never held as a whole (the idea of "Cut Your Losses", Wijmans et al., arXiv
+2411.09009). The full softmax and the distillation terms over scores both run here; they differ in the
+:class:`ChunkLoss` that turns a chunk's scores into a loss and its gradient.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_SCORES = 2_000_000
+"""Scores of a chunk at most: 8 MB in fp32, so that they stay in a CPU's cache while they are worked on."""
+
+
+def chunk_for(n_items: int) -> int:
+    """The number of positions scored at a time against ``n_items`` items: a power of 2 from 32 to 512."""
+    return max(32, min(512, 1 << max(1, CHUNK_SCORES // n_items).bit_length() - 1))
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """The number format of matrix products: autocast's where it is on, else fp32."""
+    fast = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if fast else torch.float32
+
+
+class ChunkLoss(ABC):
+    """One or several losses of a chunk of positions, as sums over its positions, with their common gradient.
+
+    The total is ``sum_i weights[i] * sums[i] / divisor``.
+
+    Attributes:
+        chunks: the positions computed together.
+        weights: factor of each sum; the gradients of :meth:`sums_and_gradient` include it.
+        divisor: number that total and gradients are divided by after all chunks.
+    """
+
+    chunks: Sequence[slice]
+    weights: Sequence[float]
+    divisor: int
+
+    @abstractmethod
+    def sums_and_gradient(self, scores: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        """The losses' sums over a chunk and the gradient of their weighted total.
+
+        Args:
+            scores: ``(C, N)`` fp32, without autograd; may be overwritten.
+            chunk: which positions these are.
+
+        Returns:
+            the first ``M <= len(weights)`` sums ``(M,)`` and the gradient by the scores ``(C, N)``.
+        """
+
+
+def fused_pass(
+    hidden: Tensor, table: Tensor, loss: ChunkLoss, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """The total of a chunk loss over all positions, with gradients that are computed along with it.
+
+    Products run in ``dtype``; the losses and the table's gradient are accumulated in fp32 or better.
+
+    Args:
+        hidden: ``(P, D)`` hidden states.
+        table: ``(N, D)`` item table.
+        loss: of the positions.
+        dtype: of the matrix products, fp32 or bf16.
+
+    Returns:
+        the total, a scalar in fp32, and each loss's sum ``(len(weights),)`` in fp64 without gradients.
+    """
+    total, sums = _FusedPass.apply(hidden, table, loss, dtype)
+    return total, sums
+
+
+class _FusedPass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, loss: ChunkLoss, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _FusedPass._run(ctx, hidden, table, loss, dtype)
+
+    @staticmethod
+    def _run(ctx: Any, hidden: Tensor, table: Tensor, loss: ChunkLoss, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        states, items = hidden.detach().to(dtype), table.detach().to(dtype)
+        needs_grad = any(ctx.needs_input_grad)
+        grad_hidden = torch.empty_like(states) if needs_grad else None
+        grad_table = torch.zeros_like(table, dtype=torch.float32) if needs_grad else None
+        sums = torch.zeros(len(loss.weights), dtype=torch.float64, device=hidden.device)
+        for chunk in loss.chunks:
+            scores = (states[chunk] @ items.T).float()
+            chunk_sums, grad = loss.sums_and_gradient(scores, chunk)
+            sums[: len(chunk_sums)] += chunk_sums.double()
+            if grad_hidden is None or grad_table is None:
+                continue
+            # chain rule of scores = states @ items.T: d states = grad @ items, d items = grad.T @ states
+            grad = grad.to(dtype)
+            torch.mm(grad, items, out=grad_hidden[chunk])
+            if dtype == torch.float32:
+                grad_table.addmm_(grad.T, states[chunk])
+            else:
+                grad_table += grad.T @ states[chunk]
+        ctx.save_for_backward(grad_hidden, grad_table)
+        ctx.dtypes, ctx.divisor = (hidden.dtype, table.dtype), loss.divisor
+        ctx.mark_non_differentiable(sums)
+        weights = torch.tensor(loss.weights, dtype=torch.float64, device=hidden.device)
+        return ((sums * weights).sum() / loss.divisor).float(), sums
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_table = ctx.saved_tensors
+        scale = grad / ctx.divisor
+        hidden_type, table_type = ctx.dtypes
+        return (grad_hidden * scale).to(hidden_type), (grad_table * scale).to(table_type), None, None

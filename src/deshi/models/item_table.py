@@ -1,0 +1,52 @@
+"""Item tables: the vectors of the items, as a network's input and as its scoring vectors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ItemTable(nn.Module, ABC):
+    """The vectors ``(n_items, dim)`` of the items, trained or made from something else."""
+
+    @abstractmethod
+    def forward(self, items: Tensor) -> Tensor:
+        """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
+
+    @abstractmethod
+    def table(self) -> Tensor:
+        """All items' vectors ``(n_items, dim)``."""
+
+    def merged(self) -> ItemTable:
+        """The same vectors as plain numbers, without what made them; a table of plain numbers is itself."""
+        return self
+
+    def text_vectors(self) -> Tensor | None:
+        """``(n_items, D)`` the language model's vectors that the table is made of, None if it isn't."""
+        return None
+
+
+class ItemEmbedding(ItemTable):
+    """An item table of trained numbers whose padding can't be mistaken for an item.
+
+    ``weight`` is ``(n_items + 1, dim)``; row 0 belongs to padding (index ``-1``) and stays zero, row ``i + 1`` to
+    item ``i``. Rows start normal with standard deviation 0.02.
+    """
+
+    def __init__(self, n_items: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_items + 1, dim))
+        nn.init.normal_(self.weight, std=0.02)
+        with torch.no_grad():
+            self.weight[0].zero_()
+
+    def forward(self, items: Tensor) -> Tensor:
+        """See :class:`ItemTable`."""
+        return F.embedding(items + 1, self.weight, padding_idx=0)
+
+    def table(self) -> Tensor:
+        """The items' rows without the padding's: ``(n_items, dim)``."""
+        return self.weight[1:]
