@@ -8,11 +8,10 @@ asks with curl and ends with kill. Commands on other data sets are checked up to
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,13 +200,11 @@ def anchors(page: Path) -> set[str]:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of deshi is a module, or something in one."""
+    """Whether a dotted name is a module, or something in one."""
     try:
-        importlib.import_module(name)
-    except ImportError:
-        module, _, attribute = name.rpartition(".")
-        return exists(module) and hasattr(sys.modules.get(module), attribute)
-    return True
+        return pkgutil.resolve_name(name) is not None
+    except (ImportError, AttributeError):
+        return False
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
