@@ -675,14 +675,14 @@ def _(shop: Shop) -> Planted:
 
 @fault("made-on-another-bundle", "a checkpoint of another catalogue")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "weights of a training that diverged")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "a teacher's scores with NaN")

@@ -13,8 +13,8 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.comparison._compute import compare_evaluations
 from deshi.comparison._result import CompareResult
-from deshi.evaluation.stored import Evaluation, load_evaluation
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
 
@@ -229,7 +229,7 @@ def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) 
         figures = {"test/ndcg@10": figure, "test/n_examples": 2}
         baselines = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
         write_json(run.folder / "metrics.json", {**figures, "baselines": baselines})
-    comparison = compare_evaluations([load_evaluation(run.folder) for run in runs])
+    comparison = compare_evaluations([Evaluation(run.folder) for run in runs])
     assert comparison.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
     assert comparison.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(comparison.warnings) == 3
 

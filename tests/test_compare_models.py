@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deshi.comparison._models import find_model, flatten, group, named
-from deshi.evaluation.stored import Evaluation, find_evaluations
+from deshi.configuration.schemas import PathsConfig
+from deshi.runs import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation
 
@@ -106,7 +107,11 @@ def test_a_folder_of_runs_may_have_moved(tmp_path: Path) -> None:
     for name, dim in (("a", 64), ("b", 32)):
         write_evaluation(tmp_path / "far", name, RANKS, sasrec(dim=dim), run=f"/nowhere/runs/fit/{name}")
     shutil.move(tmp_path / "far", tmp_path / "near")
-    assert names_of(find_evaluations(tmp_path / "near" / "runs", ["*"])) == ["sasrec dim=64", "sasrec dim=32"]
+    paths = PathsConfig.model_validate({"root": str(tmp_path / "near")})
+    assert names_of(find_evaluations(paths, ["*"])) == [
+        "sasrec dim=64",
+        "sasrec dim=32",
+    ]
 
 
 def test_baselines_come_last_and_once(tmp_path: Path) -> None:

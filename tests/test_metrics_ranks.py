@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.ranks import ScoreError, exact_ranks, exact_ranks_from_hidden, rank_rows
+from deshi.metrics.ranks import ScoreError, exact_ranks, rank_rows
 from deshi.types import PAD, ShapeError
 
 INF = float("inf")
@@ -118,18 +118,6 @@ def test_integer_scores_are_refused() -> None:
 def test_no_rows_give_no_ranks() -> None:
     """An empty part of a split is no error."""
     assert exact_ranks(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)).shape == (0,)
-
-
-def test_hidden_states_rank_as_their_scores() -> None:
-    """The path that never holds all scores must give the same ranks, across its chunk borders too."""
-    generator = torch.Generator().manual_seed(0)
-    hidden, table = torch.randn(700, 8, generator=generator), torch.randn(50, 8, generator=generator)
-    targets = torch.randint(0, 50, (700,), generator=generator)
-    seen = torch.randint(PAD, 50, (700, 6), generator=generator)
-    expected = exact_ranks(hidden @ table.T, targets, seen)
-    assert torch.equal(exact_ranks_from_hidden(hidden, table, targets, seen), expected)
-    with pytest.raises(ShapeError, match="table"):
-        exact_ranks_from_hidden(hidden, table[:, :4], targets, seen)
 
 
 @st.composite

@@ -184,7 +184,7 @@ def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
 def test_a_bundle_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     """The figures don't need the data; titles and popularity do."""
     (finished_root / "data" / "tiny" / "manifest.json").unlink()
-    assert "Run: deshi prepare data=tiny" in Page(page_of(finished_root)).text
+    assert "deshi prepare data=tiny" in Page(page_of(finished_root)).text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -194,7 +194,7 @@ def test_an_explained_gap_is_shown(finished_root: Path) -> None:
     gap = deshi.gap(f"paths.root={finished_root}", run=fitted)
     result = report(finished_root)
     assert gap.sentence in Page(result.page.read_text(encoding="utf-8")).text
-    assert "gap-parts-tiny_seed0" in result.figures
+    assert "gap-contributions-tiny_seed0" in result.figures
 
 
 @pytest.mark.usefixtures("undrawn")

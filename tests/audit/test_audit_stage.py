@@ -103,7 +103,7 @@ def test_a_run_of_other_data_stops_the_audit_of_the_run_not_of_the_data(finished
 
 def test_weights_that_diverged(finished_root: Path) -> None:
     """NaN weights are named by tensor, without a crash in the probes."""
-    path = newest(finished_root, "fit") / "student.safetensors"
+    path = newest(finished_root, "fit") / "model.safetensors"
     weights = load_file(path)
     weights["norm.weight"][0] = float("nan")
     save_file(weights, path)

@@ -1,4 +1,4 @@
-"""Simple rankers that a student must beat: one algorithm a file."""
+"""Baselines: models without learnt weights that every figure is held against, one algorithm a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from deshi.baselines.ease import EASE
 from deshi.baselines.itemknn import ItemKNN
 from deshi.baselines.markov import Markov
 from deshi.baselines.popularity import Popularity
+
+__all__ = ["BASELINES", "EASE", "Baseline", "ItemKNN", "Markov", "Popularity"]
 
 BASELINES: dict[str, type[Baseline]] = {
     "popularity": Popularity,

@@ -6,7 +6,7 @@ import logging
 
 from deshi.configuration.schemas import LabelImportConfig
 from deshi.configuration.targets import build
-from deshi.data.bundle import Bundle
+from deshi.runs import load_bundle
 from deshi.soft_labels.foreign.readers import Imported
 from deshi.soft_labels.histories import Histories
 from deshi.soft_labels.manifest import store_path
@@ -22,7 +22,7 @@ def run(cfg: LabelImportConfig) -> LabelResult:
     Raises:
         DeshiError: if the files or the data are missing or don't belong together.
     """
-    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
+    bundle = load_bundle(cfg.data.name, cfg.paths.data)
     imported: Imported = build(cfg.source, bundle=bundle)
     for note in imported.notes:
         log.info("%s", note)

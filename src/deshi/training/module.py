@@ -12,9 +12,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from deshi.data.example_batches import ExampleBatch
 from deshi.distillation.objective import Objective
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
+from deshi.evaluation.rank_collector import RankCollector
 from deshi.models.base import Recommender
 from deshi.models.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
@@ -64,8 +64,7 @@ class TrainingModule(L.LightningModule):
         self.ema_decay = ema_decay
         self.ema: Recommender | None = copy.deepcopy(network).requires_grad_(False) if ema_decay else None
         self.seed = seed
-        self._ranks: list[Tensor] = []
-        self._examples: list[Tensor] = []
+        self._ranks = RankCollector()
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
         self._logs: list[dict[str, float]] = []
@@ -135,18 +134,14 @@ class TrainingModule(L.LightningModule):
         """Release the merged copy."""
         self._next_scores = self.result.next_scores
 
-    def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: ExampleBatch, batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
-        examples, histories, targets, seen = batch
-        ranks, _, _ = rank_rows(self._next_scores(histories.items, histories.lengths), targets, seen)
-        is_target = targets != PAD
-        self._ranks.append(ranks[is_target].cpu())
-        self._examples.append(examples[:, None].expand_as(targets)[is_target].cpu())
+        self._ranks.add(batch, [self._next_scores(batch.histories.items, batch.histories.lengths)])
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all examples at once."""
-        metrics = metrics_from_ranks(torch.cat(self._ranks), ks=(10,), examples=torch.cat(self._examples))
-        self._ranks, self._examples = [], []
+        [metrics] = self._ranks.collected().metrics()
+        self._ranks = RankCollector()
         for name, value in metrics.items():
             self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import read_json, write_json
+from deshi.configuration.run_folders import CHECKPOINTS, CURVE_FILE, METRICS_FILE, TIME_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
@@ -35,10 +36,10 @@ from deshi.data.splits import Examples, Split
 from deshi.distillation.objective import Objective
 from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
+from deshi.runs import load_weights, new_network, save_weights, write_record
 from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
-from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
+from deshi.training.checkpoint import SafeCheckpointIO
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
-from deshi.training.runs import CHECKPOINTS, RUN_FILE, STUDENT_FILE, new_network
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Training:
 
     def run_once(self) -> Trained:
         """:meth:`run`, unless the folder holds the finished training already."""
-        if not (self.folder / "metrics.json").exists():
+        if not (self.folder / METRICS_FILE).exists():
             return self.run()
         metrics, record, seconds = (read_json(self.folder / f"{name}.json") for name in ("metrics", "run", "time"))
         return Trained(metrics, record, {key: value for key, value in seconds.items() if key != "wall_seconds"})
@@ -115,7 +116,7 @@ class Training:
                 f"The split {self.split.name} of {self.bundle.name} has no validation example, so nothing can be "
                 "selected. Lower the filters or move the split's boundaries."
             )
-        best = KeepBest(self.checkpoints / STUDENT_FILE)
+        best = KeepBest(self.checkpoints / WEIGHTS_FILE)
         begin = time.perf_counter()
         curve, trainer = self._train("select", starts, ends, examples, train.max_epochs, best)
         seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
@@ -123,12 +124,12 @@ class Training:
         load_weights(student, best.path)
         if train.refit:
             student = self._refit(best.epochs, seconds)
-        save_weights(student, self.folder / STUDENT_FILE)
+        save_weights(student, self.folder / WEIGHTS_FILE)
         metrics = _best_row(curve, best.epochs)
         record = self._record(student, best.epochs, curve, trainer)
-        write_json(self.folder / RUN_FILE, record)
-        write_json(self.folder / "time.json", seconds | {"wall_seconds": round(time.perf_counter() - begin, 3)})
-        write_json(self.folder / "metrics.json", metrics)
+        write_record(self.folder, record)
+        write_json(self.folder / TIME_FILE, seconds | {"wall_seconds": round(time.perf_counter() - begin, 3)})
+        write_json(self.folder / METRICS_FILE, metrics)
         log.info("finished: %s", metrics)
         return Trained(metrics, record, seconds)
 
@@ -149,7 +150,7 @@ class Training:
     ) -> tuple[LearningCurve, L.Trainer]:
         """Train a fresh student, or go on from the phase's last checkpoint."""
         module, data = self._module(starts, ends, examples)
-        curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
+        curve = LearningCurve(self.folder / (CURVE_FILE if phase == "select" else f"epochs-{phase}.csv"), log.info)
         callbacks = [curve, *self._selection(best)]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
@@ -249,7 +250,7 @@ class Training:
         cfg = self.cfg
         return {
             "stage": self.stage,
-            "student": self.name,
+            "model": self.name,
             "parameters": count_parameters(student),
             "data": self.bundle.name,
             "data_fingerprint": self.bundle.fingerprint,
