@@ -91,8 +91,8 @@ def test_the_frame_holds_every_figure(both: EvaluateResult) -> None:
     """Someone who joins metrics with other tables needs rows, not nested dictionaries."""
     frame = both.frame()
     assert frame.columns == ["model", "part", "metric", "value"]
-    assert set(frame["model"]) == {both.ranker, *both.baselines} and set(frame["part"]) == {"validation", "test"}
-    row = frame.filter(model=both.ranker, part="test", metric="ndcg@10")
+    assert set(frame["model"]) == {both.model, *both.baselines} and set(frame["part"]) == {"validation", "test"}
+    row = frame.filter(model=both.model, part="test", metric="ndcg@10")
     assert row["value"].to_list() == [both.metrics["test/ndcg@10"]]
 
 

@@ -61,7 +61,7 @@ class EvaluateResult(Result):
 
     def frame(self) -> pl.DataFrame:
         """The metrics as a table: ``model``, ``part``, ``metric`` and ``value``, a row for each figure."""
-        models = {self.ranker: self.metrics, **self.baselines}
+        models = {self.model: self.metrics, **self.baselines}
         pairs = [(model, name, value) for model, metrics in models.items() for name, value in metrics.items()]
         rows = [(model, *name.split("/", 1), value) for model, name, value in pairs]
         schema = {"model": pl.String, "part": pl.String, "metric": pl.String, "value": pl.Float64}
