@@ -51,7 +51,7 @@ def write_evaluation(
         ranks: a rank a user on test, or the whole frame.
         config: of the fit run; None leaves the run's folder away.
         seed: of the fit run.
-        student: the ranker.
+        student: the model.
         baselines: ranks of baselines beside it.
         changes: entries of ``run.json``.
     """

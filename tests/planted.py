@@ -21,16 +21,16 @@ from torch import Tensor
 
 from bundles import tiny_bundle
 from deshi.artifacts import write_json
-from deshi.auditing.bundle import audit_bundle
-from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.finding import Finding
-from deshi.auditing.provenance import audit_record, audit_soft_labels, audit_weights
-from deshi.auditing.ranks import audit_ranks
-from deshi.auditing.reranking import recompute
-from deshi.auditing.selection import audit_selection
-from deshi.auditing.split import audit_split, audit_training_ranges
-from deshi.auditing.student import audit_student
-from deshi.auditing.table import Renamed, audit_table
+from deshi.auditing._bundle import audit_bundle
+from deshi.auditing._candidates import audit_candidates
+from deshi.auditing._finding import Finding
+from deshi.auditing._provenance import audit_record, audit_soft_labels, audit_weights
+from deshi.auditing._ranks import audit_ranks
+from deshi.auditing._reranking import recompute
+from deshi.auditing._selection import audit_selection
+from deshi.auditing._split import audit_split, audit_training_ranges
+from deshi.auditing._student import audit_student
+from deshi.auditing._table import Renamed, audit_table
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
@@ -99,8 +99,8 @@ class Shop:
 
     def ndcg(self) -> float:
         """Of the student on validation."""
-        found = evaluate_ranks(SequentialScorer(self.student), self.bundle, self.validation)
-        return float(summarise(found.ranks, found.top_items, [10], ITEMS)["ndcg@10"])
+        ranking = evaluate_ranks(SequentialScorer(self.student), self.bundle, self.validation)
+        return float(summarise(ranking.ranks, ranking.top_items, [10], ITEMS)["ndcg@10"])
 
     def rewritten(self, name: str, sequences: Any = None, times: Any = None) -> Shop:
         """The same shop with other events, prepared as a whole."""
@@ -514,8 +514,8 @@ def _(shop: Shop) -> Planted:
 
 @fault("wrong-target", "ranks of the validation targets, sold as test")
 def _(shop: Shop) -> Planted:
-    found = evaluate_ranks(SequentialScorer(shop.student), shop.bundle, shop.validation)
-    return ranked(shop, found.ranks), None
+    ranking = evaluate_ranks(SequentialScorer(shop.student), shop.bundle, shop.validation)
+    return ranked(shop, ranking.ranks), None
 
 
 @fault("target-filtered-out", "a seen-item filter that does not spare repeated targets")
@@ -576,7 +576,7 @@ def candidate_sets(shop: Shop) -> pl.DataFrame:
     """Sets of 10 with the target first."""
     random, ranks = np.random.default_rng(0), shop.ranks()
     others = [[f"i{n}" for n in random.permutation(ITEMS) if n != target][:9] for target in ranks["target"]]
-    sets = [[item, *rest] for item, rest in zip(ranks["item_id"], others, strict=True)]
+    sets = [[item, *negatives] for item, negatives in zip(ranks["item_id"], others, strict=True)]
     return ranks.select("example", "user_id", "item_id", pl.Series("candidates", sets))
 
 
@@ -700,5 +700,5 @@ def _(shop: Shop) -> Planted:
     return store(other, item_embeddings=np.roll(vectors, -1, axis=0)), None
 
 
-NAMES = [f"{one.finding}: {one.name}" for one in FAULTS]
+NAMES = [f"{fault.finding}: {fault.name}" for fault in FAULTS]
 assert len(set(NAMES)) == len(NAMES), [name for name, group in itertools.groupby(sorted(NAMES)) if len(list(group)) > 1]

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from deshi.baselines.base import Baseline
 from deshi.baselines.ease import EASE
+from deshi.baselines.events import Events, training_events
 from deshi.baselines.itemknn import ItemKNN
 from deshi.baselines.markov import Markov
 from deshi.baselines.popularity import Popularity
 
-__all__ = ["BASELINES", "EASE", "Baseline", "ItemKNN", "Markov", "Popularity"]
+__all__ = [
+    "BASELINES",
+    "EASE",
+    "Baseline",
+    "Events",
+    "ItemKNN",
+    "Markov",
+    "Popularity",
+    "training_events",
+]
 
 BASELINES: dict[str, type[Baseline]] = {
     "popularity": Popularity,
@@ -16,3 +26,4 @@ BASELINES: dict[str, type[Baseline]] = {
     "ease": EASE,
     "markov": Markov,
 }
+"""By the name that ``baseline=`` takes."""

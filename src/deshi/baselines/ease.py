@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,8 @@ from deshi.baselines.base import Baseline
 from deshi.baselines.events import Events, distinct_items, user_item_matrix
 from deshi.types import Batch, DeshiError
 
-MAX_ITEMS = 20_000
-"""Above this the dense (items x items) inverse takes several gigabytes and many minutes."""
-
 _USERS = 1024
+"""Users of a block of the fit."""
 
 
 class EASE(Baseline):
@@ -23,7 +23,12 @@ class EASE(Baseline):
 
     Args:
         regularisation: the ridge; larger for more users per item.
+
+    Attributes:
+        max_items: above this the dense (items x items) inverse takes several gigabytes and many minutes.
     """
+
+    max_items: ClassVar[int] = 20_000
 
     def __init__(self, regularisation: float = 250.0) -> None:
         if regularisation <= 0:
@@ -32,10 +37,10 @@ class EASE(Baseline):
 
     def _fit(self, events: Events) -> None:
         size = events.n_items
-        if size > MAX_ITEMS:
+        if size > self.max_items:
             raise DeshiError(
                 f"EASE inverts a dense ({size} x {size}) matrix, {size * size * 4 / 1e9:.1f} GB a copy; it is limited "
-                f"to {MAX_ITEMS} items. Use itemknn, markov or popularity as the baseline for this catalogue."
+                f"to {self.max_items} items. Use itemknn, markov or popularity as the baseline for this catalogue."
             )
         gram = _gram(user_item_matrix(events))  # X'X
         gram.diagonal().add_(self.regularisation)

@@ -12,9 +12,7 @@ from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._models import Group, find_model, flatten, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
-from deshi.comparison._warnings import evaluation_warnings, not_beating
-from deshi.evaluation.result import headline_k
-from deshi.metrics.ranking import metric_title
+from deshi.evaluation import unbeaten
 from deshi.metrics.significance import (
     bootstrap_means,
     effect_size,
@@ -215,7 +213,7 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
     for model in models:
         for member in model.members:
             name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
-            warnings = evaluation_warnings(member.evaluation)
+            warnings = member.evaluation.record["warnings"]
             sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
     return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 
@@ -223,14 +221,10 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
 def _not_beating(model: Group, part: str) -> list[str]:
     """Whether the model, as the mean of its runs, beats the baselines that were evaluated beside them."""
     metrics = [member.evaluation.metrics for member in model.members]
-    ks = [int(key.rpartition("@")[2]) for key in metrics[0] if key.startswith(f"{part}/ndcg@")]
-    key = f"{part}/ndcg@{headline_k(ks)}" if ks else ""
-    if any(key not in figures for figures in metrics):
-        return []
-    figures_of = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
-    baselines = {name: each[key] for name, each in figures_of.items() if key in each}
-    mean = sum(figures[key] for figures in metrics) / len(metrics)
-    return not_beating(model.name, mean, baselines, f"{metric_title(key.partition('/')[2])}, {part}")
+    keys = [key for key in metrics[0] if key.startswith(f"{part}/ndcg@") and all(key in each for each in metrics)]
+    means = {key: sum(each[key] for each in metrics) / len(metrics) for key in keys}
+    baselines = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
+    return unbeaten(model.name, means, baselines)
 
 
 def _name_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:

@@ -20,18 +20,10 @@ class _Importance(ScoreTerm):
     propensity: Tensor
 
     def __init__(
-        self,
-        top_k: int = 10,
-        decay: float = 1.0,
-        gamma_position: float = 0.3,
-        gamma_confidence: float = 0.5,
-        gamma_consistency: float = 0.1,
-        alpha: float = 0.0,
-        beta: float = 1.0,
-        power: float = 0.05,
-        weight: float = 1.0,
-        final_weight: float | None = None,
-    ) -> None:
+        self, top_k: int = 10, decay: float = 1.0, gamma_position: float = 0.3, gamma_confidence: float = 0.5,
+        gamma_consistency: float = 0.1, alpha: float = 0.0, beta: float = 1.0, power: float = 0.05,
+        weight: float = 1.0, final_weight: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         name, gammas = type(self).__name__, (gamma_position, gamma_confidence, gamma_consistency)
         check_positive(name, top_k=top_k, decay=decay, beta=beta)
@@ -48,7 +40,7 @@ class _Importance(ScoreTerm):
         self.register_buffer("propensity", propensities(context.counts, self.power), persistent=False)
 
     def agreed(self, chunk: ScoreChunk, scores: Tensor, listed: Tensor) -> Tensor:
-        """Which of the teacher's items ``(C, K)`` are among the student's ``top_k`` best of the catalogue."""
+        """Mask of the teacher's items ``(C, K)`` that are among the student's ``top_k`` best of the catalogue."""
         last = chunk.scores.topk(min(self.top_k, chunk.n_items), sorted=False).values.amin(1, keepdim=True)
         return (scores.detach() >= last) & listed
 

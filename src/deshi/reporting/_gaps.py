@@ -99,5 +99,5 @@ def _contributions(context: Context, run: ReportedRun, gap: dict[str, Any]) -> P
         f"gap-contributions-{figure_name(run.label)}", title,
         f"The contributions to the difference between test and validation in {metric}, with intervals.",
         spans(values, f"contribution to the difference in {metric}", zero_line=True),
-        Table(title, ["part", "value", "interval", "note"], rows, align="llll"), rows_height(len(values)),
+        Table(title, ["property", "contribution", "interval", "note"], rows, align="llll"), rows_height(len(values)),
     )  # fmt: skip

@@ -13,9 +13,7 @@ import polars as pl
 
 from deshi.arrays import Ints
 from deshi.artifacts import atomic_file, fingerprint, write_json
-from deshi.baselines import BASELINES
-from deshi.baselines.ease import MAX_ITEMS
-from deshi.baselines.events import training_events
+from deshi.baselines import BASELINES, EASE, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
 from deshi.configuration.schemas import LEAVE_ONE_OUT, EvaluateConfig
@@ -136,8 +134,6 @@ def _result(
     warnings, notes = list(plan.warnings), [*plan.notes, *left_out]
     if generated is not None:
         warnings, notes = [*warnings, *generated.warnings], [*notes, *generated.notes]
-    if subject.run is not None:
-        warnings += unbeaten(main, measurements[main].metrics, baselines, plan.evaluation_set.ks)
     slices = [each.slices.select(pl.lit(name).alias("model"), pl.all()) for name, each in measurements.items()]
     return EvaluateResult(
         folder=new_run(cfg, "evaluate", f"{subject.bundle.name}_{main}"),
@@ -148,6 +144,7 @@ def _result(
         ks=plan.evaluation_set.ks,
         slices=pl.concat(slices),
         warnings=warnings,
+        unbeaten=[] if subject.run is None else unbeaten(main, measurements[main].metrics, baselines),
         notes=notes,
         protocol=_protocol_sentence(plan),
     )
@@ -210,9 +207,9 @@ def _baselines(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]
     """The baselines to evaluate, the named one first, and notes about those left out."""
     named = [cfg.baseline] if cfg.baseline else []
     others = [name for name in BASELINES if cfg.with_baselines and name != cfg.baseline]
-    if "ease" in others and n_items > MAX_ITEMS:
+    if "ease" in others and n_items > EASE.max_items:
         others.remove("ease")
-        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {MAX_ITEMS}."]
+        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {EASE.max_items}."]
     return [*named, *others], []
 
 

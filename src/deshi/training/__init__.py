@@ -1,4 +1,4 @@
-"""The training of a network: the Lightning module, the loop with selection and refit, checkpoints without pickle."""
+"""The training of a network: the Lightning module, the loop with selection and refit."""
 
 from deshi.training.module import TrainingModule, count_parameters
 from deshi.training.trainer import Trained, Training

@@ -27,7 +27,7 @@ from deshi.models.scorers import Scorer
 from deshi.runs import Run, fold_folder, new_network, with_named_runs, write_record
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
-from deshi.training.callbacks import KeepBest, LearningCurve
+from deshi.training._callbacks import KeepBest, LearningCurve
 from deshi.training.fit import network_name, run_training
 from deshi.training.module import MONITOR
 from deshi.training.trainer import TIME_NAMES, Trained, Training

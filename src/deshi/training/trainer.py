@@ -37,7 +37,7 @@ from deshi.distillation.objective import Objective
 from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
 from deshi.runs import load_weights, new_network, save_weights, write_record
-from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training.checkpoint import SafeCheckpointIO
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.types import DeshiError
@@ -50,12 +50,12 @@ TIME_NAMES = {
     "teach": "teacher_train_time_total",
     "distill": "distill_student_train_time",
 }
-"""What a stage's training time is called in ``time.json``."""
+"""The name of a stage's training time in ``time.json``."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         metrics: of the selected network on validation, e.g. ``validation/ndcg@10``.
@@ -75,20 +75,15 @@ class Training:
         cfg: of the stage.
         bundle: the data.
         split: of that bundle.
-        folder: where everything goes.
+        folder: of the run.
         name: of the network, for the record.
         users: ``(n_users,)`` bool, whose events are trained and validated on; None is everybody.
     """
 
     def __init__(
-        self,
-        cfg: TrainingConfig,
-        bundle: Bundle,
-        split: Split,
-        folder: Path,
-        name: str,
+        self, cfg: TrainingConfig, bundle: Bundle, split: Split, folder: Path, name: str,
         users: NDArray[np.bool_] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.cfg, self.bundle, self.split, self.folder = cfg, bundle, split, folder
         self.name, self.users = name, users
         self.stage = cfg.stage
@@ -105,7 +100,7 @@ class Training:
     def run(self) -> Trained:
         """Train, or go on; leaves weights, ``run.json``, ``time.json`` and, last of all, ``metrics.json``."""
         train = self.cfg.train
-        starts, ends = self._only(self.split.train_ranges(self.bundle, train.train_targets))
+        starts, ends = self._of_users(self.split.train_ranges(self.bundle, train.train_targets))
         if train.train_targets == "including_validation":
             log.warning("LEAK: train_targets=%s; the validation figures of this run mean nothing", train.train_targets)
         examples = self.split.examples(self.bundle, "validation")
@@ -133,14 +128,14 @@ class Training:
         log.info("finished: %s", metrics)
         return Trained(metrics, record, seconds)
 
-    def _only(self, ranges: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    def _of_users(self, ranges: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
         """The ranges, empty for users who are left out."""
         starts, ends = ranges
         return starts, ends if self.users is None else np.where(self.users, ends, starts)
 
     def _refit(self, epochs: int, seconds: dict[str, float]) -> Recommender:
         log.info("refit on training and validation events for %d epochs", epochs)
-        starts, ends = self._only(self.split.refit_ranges(self.bundle))
+        starts, ends = self._of_users(self.split.refit_ranges(self.bundle))
         curve, trainer = self._train("refit", starts, ends, None, epochs, None)
         seconds["student_refit_time"] = round(_total_seconds(curve), 3)
         return cast(TrainingModule, trainer.lightning_module).result.merged()
@@ -181,18 +176,8 @@ class Training:
         network, objective = self.objective(counts)
         objective.set_counts(counts)
         data = data_module(cfg, self.bundle, starts, ends, examples, network.max_length, self.more_histories())
-        module = TrainingModule(
-            network,
-            objective,
-            train.learning_rate,
-            train.betas,
-            train.weight_decay,
-            train.warmup_steps,
-            train.schedule,
-            total_steps=len(data.epoch(0)) * train.max_epochs,
-            ema_decay=train.ema_decay,
-            seed=cfg.seed,
-        )
+        total_steps = len(data.epoch(0)) * train.max_epochs
+        module = TrainingModule(network, objective, train, total_steps, cfg.seed)
         return module, data
 
     def objective(self, counts: Tensor) -> tuple[Recommender, Objective]:
@@ -204,7 +189,7 @@ class Training:
         return self._new_network(), Objective(build(self.cfg.loss))
 
     def more_histories(self) -> MoreHistories | None:
-        """Histories beside the bundle's that are trained on."""
+        """Further training histories than the bundle's; none by default."""
         return None
 
     def _new_network(self) -> Recommender:
@@ -224,7 +209,7 @@ class Training:
         last = ModelCheckpoint(
             self.checkpoints, filename=f"{phase}-last", enable_version_counter=False, save_on_train_epoch_end=True
         )
-        trainer = L.Trainer(
+        return L.Trainer(
             accelerator=accelerator,
             devices=1,
             precision="bf16-mixed" if precision == "bf16" else "32-true",
@@ -243,10 +228,9 @@ class Training:
             enable_model_summary=False,
             default_root_dir=self.folder,
         )
-        return trainer
 
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
-        """What later stages must know of this run."""
+        """The run's record for later stages, ``run.json``."""
         cfg = self.cfg
         return {
             "stage": self.stage,
@@ -284,44 +268,20 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def data_module(
-    cfg: TrainingConfig,
-    bundle: Bundle,
-    starts: Ints,
-    ends: Ints,
-    examples: Examples | None,
-    max_length: int,
+    cfg: TrainingConfig, bundle: Bundle, starts: Ints, ends: Ints, examples: Examples | None, max_length: int,
     more: MoreHistories | None = None,
-) -> DataModule:
-    """The batches of a run: what ``deshi fit`` trains on and what ``deshi audit`` looks at.
-
-    Args:
-        cfg: of the run.
-        bundle: its data.
-        starts: ``(U,)`` flat position of each user's first training event.
-        ends: ``(U,)`` one past each user's last training event.
-        examples: the validation examples; None for training without validation.
-        max_length: of the student.
-        more: histories beside the bundle's.
-    """
+) -> DataModule:  # fmt: skip
+    """The batches of a run by its configuration; see :class:`~deshi.data.datamodule.DataModule` for the arguments."""
     train = cfg.train
+    augmentation, evaluation = Augmentation(**train.augment.model_dump()), (cfg.eval.batch_size, cfg.eval.filter_seen)
     return DataModule(
-        bundle,
-        starts,
-        ends,
-        examples,
-        max_length,
-        train.batch_positions,
-        train.max_batch_size,
-        train.windows,
-        Augmentation(**train.augment.model_dump()),
-        (cfg.eval.batch_size, cfg.eval.filter_seen),
-        cfg.seed,
-        more,
-    )
+        bundle, starts, ends, examples, max_length, train.batch_positions, train.max_batch_size, train.windows,
+        augmentation, evaluation, cfg.seed, more,
+    )  # fmt: skip
 
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
-    """How often each item is a training target ``(n_items,)``: every event of a range but its first."""
+    """Counts of each item as a training target ``(n_items,)``: every event of a range but its first."""
     targets = inside(starts + 1, ends, bundle.n_interactions)
     return np.bincount(np.asarray(bundle.items)[targets], minlength=bundle.n_items)
 
