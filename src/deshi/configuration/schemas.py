@@ -305,25 +305,6 @@ class LabelConfig(StageConfig, ListsConfig):
     seed: int = Field(0, ge=0, description="of what is drawn")
 
 
-class LabelInspectConfig(StageConfig):
-    """Configuration of ``deshi label inspect``."""
-
-    store: str = Field(description="a store's name or folder")
-    compare_with: str | None = Field(None, description="a run whose lists are compared: folder, name, or latest")
-    examples: int = Field(4, ge=0, le=100, description="lists shown with titles")
-    seed: int = Field(0, ge=0, description="of what is drawn")
-
-
-class LabelImportConfig(StageConfig):
-    """Configuration of ``deshi label import``."""
-
-    store: str = Field(description="the new store's name or folder")
-    source: ForeignNode = Field(description="the reader of the other program's files, e.g. source=dllm2rec")
-    data: DataConfig = Field(description="the data set that the lists are about, e.g. data=ml-1m")
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored scores")
-    force: bool = Field(False, description="replace a store that was written by another request")
-
-
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
 
@@ -452,76 +433,3 @@ class AuditConfig(StageConfig):
         if self.interactions is not None and self.soft_labels is not None:
             raise ValueError("soft_labels belongs to a run or a data set: give one of them")
         return self
-
-
-class ParityConfig(Closed):
-    """How an exported graph is held against the PyTorch model."""
-
-    users: int | None = Field(None, ge=1, description="test users that are asked; null: all")
-    tolerance: float = Field(1e-3, gt=0, description="largest difference of a score that counts as none")
-
-
-class ExportConfig(StageConfig):
-    """Configuration of ``deshi export``."""
-
-    run: str = Field(description="a run of deshi fit or deshi distill: folder, name, or latest")
-    output: Path | None = Field(
-        None, strict=False, description="the bundle's folder; null: serving, in the run's folder"
-    )
-    int8: bool = Field(False, description="an int8 graph too, with what it loses")
-    index: Literal["auto", "exact", "approximate"] = Field(
-        "auto",
-        description="approximate: an index for catalogues that are too large to be scored whole; exact: none; "
-        "auto: above a million items",
-    )
-    parity: ParityConfig = Field(default_factory=ParityConfig)
-
-
-class HistoryColumns(Closed):
-    """The columns of a file of histories."""
-
-    user: str = Field("user_id", description="user ids")
-    item: str = Field("item_id", description="item ids, where a row is an event")
-    items: str = Field("items", description="lists of item ids, where a row is a history")
-    order: str | None = Field(None, description="times or places of events; null: timestamp or position, or the rows'")
-
-
-class RecommendConfig(StageConfig):
-    """Configuration of ``deshi recommend``."""
-
-    bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
-    input: Path = Field(strict=False, description="histories: csv, tsv, parquet, jsonl or ndjson")
-    output: Path | None = Field(None, strict=False, description="null: the input's name with .recommendations.parquet")
-    format: Literal["parquet", "csv", "jsonl"] | None = Field(None, description="null: by the output's ending")
-    columns: HistoryColumns = Field(default_factory=HistoryColumns)
-    separator: str = Field(" ", min_length=1, max_length=1, description="between the items of a list in a csv file")
-    k: int = Field(10, ge=1, description="items for each user")
-    filter_seen: bool | None = Field(None, description="leave items of the history out; null: as the bundle says")
-    exclude: Path | None = Field(None, strict=False, description="a file of item ids, one a line, never recommended")
-    allowed: Path | None = Field(None, strict=False, description="a file of the only item ids that may be")
-    precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
-    search: Literal["auto", "exact"] = Field("auto", description="auto: by the bundle's index, if it has one")
-    threads: int | None = Field(None, ge=1, description="answering at a time; null: one a core")
-    batch_size: int = Field(8, ge=1, description="histories that go through the network at a time")
-    progress: bool = Field(True, description="log how far it is")
-
-
-class ServeConfig(StageConfig):
-    """Configuration of ``deshi serve``."""
-
-    bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 is all of the machine's")
-    port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
-    compare_with: list[str] = Field([], description="further bundles that the page at / shows")
-    demo: Path | None = Field(
-        None, strict=False, description="test users and a teacher's lists for the page: a file of write_demo"
-    )
-    api_key_file: Path | None = Field(None, strict=False, description="a file that holds the key requests must bring")
-    api_key_env: str = Field("DESHI_API_KEY", min_length=1, description="without a file: the variable that holds it")
-    body_bytes: int = Field(4 << 20, ge=1024, description="longest body of a request")
-    timeout: float = Field(5.0, gt=0, description="seconds that a request may take")
-    connections: int = Field(1000, ge=1, description="at a time; further ones are answered by 503")
-    log_requests: bool = Field(True, description="a line of the log for each request")
-    precision: Literal["fp32", "int8"] = Field("fp32", description="int8 needs a bundle that was exported with it")
-    search: Literal["auto", "exact"] = Field("auto", description="auto: by the bundle's index, if it has one")
-    threads: int = Field(1, ge=1, description="of onnxruntime for one answer; one is the fastest for a small network")
