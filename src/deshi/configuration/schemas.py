@@ -296,50 +296,6 @@ class ListsConfig(Closed):
     )
 
 
-class LabelConfig(StageConfig, ListsConfig):
-    """Configuration of ``deshi label``."""
-
-    run: str = Field(description="a run of deshi teach, fit or distill: folder, name, or latest")
-    store: str | None = Field(None, description="the store's name or folder; null: the run's name")
-    force: bool = Field(False, description="replace a store that was written by another request")
-    seed: int = Field(0, ge=0, description="of what is drawn")
-
-
-class EvaluateConfig(StageConfig):
-    """Configuration of ``deshi evaluate``."""
-
-    data_of_run: ClassVar[bool] = True
-
-    run: str | None = Field(None, description="a run folder, its name, or latest")
-    baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
-        None, description="evaluate a baseline instead of a run"
-    )
-    with_baselines: bool = Field(False, description="evaluate all baselines beside the run")
-    part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
-    data: DataConfig | None = Field(None, description="null: the run's")
-    split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
-    eval: EvalConfig = Field(default_factory=EvalConfig)
-    candidates: CandidatesNode | None = Field(None, description="null: the whole catalogue; or a rule for small sets")
-    answers: int = Field(
-        0,
-        ge=0,
-        description="examples of each part, drawn at random, whose candidates a teacher that writes is asked about in "
-        "words; 0: none",
-    )
-
-    @model_validator(mode="after")
-    def _something_to_do(self) -> EvaluateConfig:
-        if self.answers and not (self.run and self.candidates):
-            raise ValueError("answers asks a run about candidates: give run=FOLDER and candidates=llara, too")
-        if self.run and self.baseline:
-            raise ValueError("got run and baseline: give one of them, or run with with_baselines=true")
-        if not self.run and not (self.baseline or self.with_baselines):
-            raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or baseline=popularity")
-        if not self.run and self.data is None:
-            raise ValueError("a baseline needs a data set: give data=NAME, e.g. data=ml-100k")
-        return self
-
-
 class ReportConfig(StageConfig):
     """Configuration of ``deshi report``."""
 
@@ -353,40 +309,6 @@ class ReportConfig(StageConfig):
     output: Path | None = Field(
         None, strict=False, description="an HTML file to write too, beside the run folder's report.html"
     )
-
-
-class GapConfig(StageConfig):
-    """Configuration of ``deshi gap``."""
-
-    run: str = Field(description="a run of deshi fit, teach or distill: folder, name, or latest")
-    metric: str = Field("ndcg@10", description="what is explained: ndcg, recall, hr, mrr or map, at any K")
-    steps: int = Field(4, ge=1, le=50, description="training targets that the model is asked about, going back")
-    samples: int = Field(1000, ge=100, description="resamples of the users for the intervals")
-    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
-    seed: int = Field(0, ge=0, description="of the resampling")
-
-
-class CompareConfig(StageConfig):
-    """Configuration of ``deshi compare``."""
-
-    runs: list[str] = Field(min_length=1, description="trained or evaluated runs: folders, names, patterns, or latest")
-    part: Literal["validation", "test"] = Field("test", description="which targets are compared on")
-    metrics: list[str] = Field(
-        ["ndcg@10", "recall@10"], min_length=1, description="ndcg, recall, hr, mrr or map, each with any K"
-    )
-    against: str | None = Field(
-        None,
-        description="a model (name, kind, or run) that all others are tested against; null: all pairs",
-    )
-    names: list[Annotated[str, Field(min_length=1)]] | None = Field(
-        None, description="names of the models in their order; null: student and the settings that differ"
-    )
-    with_baselines: bool = Field(False, description="compare the baselines stored with the runs too")
-    each_run: bool = Field(False, description="every run is a model of its own, instead of joining its seeds")
-    samples: int = Field(2000, ge=100, description="resamples of the users for the intervals")
-    permutations: int | None = Field(None, ge=100, description="sign flips of a test; null: as many as are needed")
-    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals; the tests' level is 1 - confidence")
-    seed: int = Field(0, ge=0, description="of the resampling")
 
 
 class ColumnsConfig(Closed):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from deshi.configuration.schemas import DistillGroup, Folds, LearningConfig, StudentNode, TeacherNode
 from deshi.configuration.stage import Stage
-from deshi.pipeline.space import Choice, Numbers, parse_space
+from deshi.stages._tune_space import Choice, Numbers, parse_space
 
 
 class TuneConfig(LearningConfig):
