@@ -76,7 +76,7 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
     stages = {
         "data": ("prepare", []),
         "teacher": ("teach", []),
-        "source": ("label_import", ["store=lists", "data=tiny"]),
+        "source": ("label_import", ["store=lists", "data=ml-1m"]),
         "selection": ("label", ["run=latest"]),
     }
     stage, given = stages.get(name.partition("/")[0], ("evaluate", ["baseline=popularity", "data=ml-1m"]))

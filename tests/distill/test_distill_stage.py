@@ -16,9 +16,7 @@ from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.models.item_table import ItemEmbedding
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.writer import write_lists
+from deshi.soft_labels import Histories, choose_rows, write_lists
 from deshi.training.module import TrainingModule
 from deshi.training.runs import load_student
 from deshi.types import DeshiError

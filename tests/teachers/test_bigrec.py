@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bundles import tiny_bundle
 from deshi.models.base import HistoryError
+from deshi.teachers._grounding import embed_texts, l2_distances, quoted
 from deshi.teachers.base import Resources
 from deshi.teachers.bigrec import BigRec, Lora
-from deshi.teachers.grounding import embed_texts, l2_distances, quoted
 from deshi.teachers.llm import LLM
 from deshi.training.checkpoint import load_weights, save_weights
 from deshi.types import PAD, Batch, DeshiError

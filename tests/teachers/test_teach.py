@@ -15,7 +15,7 @@ import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import SequentialScorer
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
 from deshi.training.runs import load_network, load_scorer

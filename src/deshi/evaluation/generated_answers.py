@@ -19,7 +19,7 @@ from deshi.evaluation.result import WORDS
 from deshi.metrics.generated_answers import judge, ratios
 from deshi.metrics.significance import bootstrap_interval
 from deshi.models.scorers import Scorer
-from deshi.teachers.ilora_answers import Answers
+from deshi.teachers import Answers
 from deshi.types import ITEM, PAD, USER, DeshiError
 
 

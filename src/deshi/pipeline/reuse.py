@@ -14,8 +14,7 @@ from deshi.configuration.saved import TRAINING_STAGES, load_config, resolved
 from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
 from deshi.data.bundle import Bundle
 from deshi.pipeline.steps import STAMP
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels, store_path
 from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
 from deshi.training.runs import DATA_FILE, RUN_FILE
 from deshi.types import DeshiError

@@ -9,10 +9,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Split
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
-from deshi.soft_labels.inspection import inspect_soft_labels
-from deshi.soft_labels.inspection_result import Inspection
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import Inspection, SoftLabels, inspect_soft_labels, store_path
 from deshi.training.runs import check_same_data, load_scorer
 
 

@@ -16,8 +16,7 @@ from deshi.data.bundle import Bundle
 from deshi.distillation.selection import SelectionStrategy
 from deshi.distillation.selection_inputs import SelectionInputs
 from deshi.models.base import SequentialRecommender
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import Histories, SoftLabels
 from deshi.training.runs import check_same_data, load_selected_student, read_record, trained_config
 from deshi.types import DeshiError
 
