@@ -103,10 +103,10 @@ def with_torch(folder: Path, bundle: Bundle, users: NDArray[np.int64], threads: 
     import torch
 
     from deshi.data.sequences import history_batches
-    from deshi.training.runs import load_scorer
+    from deshi.runs import Run
 
     torch.set_num_threads(threads)
-    scorer, _ = load_scorer(folder, bundle=bundle)
+    scorer = Run(folder).scorer(bundle=bundle)
     starts, ends = bundle.offsets[users], bundle.offsets[users + 1]
     parts = history_batches(np.asarray(bundle.items), users, starts, ends, int((ends - starts).max()), 1)
     asks: list[Ask] = [partial(best_items, scorer, batch) for _, batch in parts]

@@ -42,7 +42,7 @@ def write_evaluation(root: Path, number: int, hardness: np.ndarray, generator: n
     (folder / "config.yaml").write_text("{}\n")
     record = {
         "stage": "evaluate",
-        "ranker": "sasrec",
+        "model": "sasrec",
         "run": str(run),
         "fit": {"student": "sasrec", "seed": 0},
         "data": "ml-1m",

@@ -51,8 +51,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """What each variant changes. Titles stand in the prompts of the last two alone, so that only they tell of titles. Such
 prompts are ten times as long, hence 30 items of a history, fewer epochs and smaller batches; a question with its 20
 titles is four times as long as a history, hence fewer of both."""
-SHOWN = ("validation/ndcg@10", "test/ndcg@10", "test/recall@10", "test/hit_ratio@1", "test/written_hit_ratio_of_all@1",
-         "test/written_valid_ratio")  # fmt: skip
+SHOWN = (
+    "validation/ndcg@10",
+    "test/ndcg@10",
+    "test/recall@10",
+    "test/hit_ratio@1",
+    "test/generated_hit_ratio_of_all@1",
+    "test/generated_valid_ratio",
+)
 MODES = ("causal", "per_prefix")
 STEPS, USERS = {"causal": 6, "per_prefix": 2}, 4
 """Training steps and exported histories of the measurement of speed: a minute of work in either mode."""
@@ -167,11 +173,11 @@ def measure(gate: Path, options: argparse.Namespace) -> dict[str, Any]:
     limit_kernel_cache()
     import torch
 
-    from deshi.training.runs import load_bundle, new_network
+    from deshi.runs import load_bundle, new_network
 
     words = [f"data={DATA}", *teacher_words(gate, options.seeds[0], options), f"paths.root={options.root}"]
     cfg = compose("teach", [*words, f"teacher.prompt.mode={options.slice}"], {})
-    bundle = load_bundle(cfg)
+    bundle = load_bundle(cfg.data.name, cfg.paths.data)
     teacher = new_network(cfg, bundle, bundle.n_items)
     read: list[int] = []
     teacher.network.llm.base_model.register_forward_pre_hook(

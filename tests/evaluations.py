@@ -10,7 +10,7 @@ import polars as pl
 import yaml
 
 from deshi.artifacts import write_json
-from deshi.evaluation.stored import Evaluation, load_evaluation
+from deshi.runs import FORMAT, Evaluation
 
 PROTOCOL = {"candidates": "full", "filter_seen": True, "split": {"name": "leave_one_out", "targets": "next"}}
 SASREC = {"student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 64}, "train": {"learning_rate": 0.001}}
@@ -51,7 +51,7 @@ def write_evaluation(
         ranks: a rank a user on test, or the whole frame.
         config: of the fit run; None leaves the run's folder away.
         seed: of the fit run.
-        student: the ranker.
+        student: the model.
         baselines: ranks of baselines beside it.
         changes: entries of ``run.json``.
     """
@@ -62,9 +62,11 @@ def write_evaluation(
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(yaml.safe_dump({**config, "seed": seed, "name": name}))
         (run / "epochs.csv").write_text("epoch\n1\n")
+        write_json(run / "run.json", {"format": FORMAT, "stage": "fit"})
     record = {
+        "format": FORMAT,
         "stage": "evaluate",
-        "ranker": student,
+        "model": student,
         "run": str(run),
         "fit": {"student": student, "seed": seed, "refit": False},
         "data": "tiny",
@@ -80,4 +82,4 @@ def write_evaluation(
     write_json(folder / "run.json", {**record, **changes})
     measured = {f"{part}/n_examples": own["example"].n_unique() for (part,), own in frame.group_by("part")}
     write_json(folder / "metrics.json", {**measured, "baselines": {name: {} for name in baselines or {}}})
-    return load_evaluation(folder)
+    return Evaluation(folder)

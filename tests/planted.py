@@ -99,8 +99,8 @@ class Shop:
 
     def ndcg(self) -> float:
         """Of the student on validation."""
-        found = evaluate_ranks(SequentialScorer(self.student), self.bundle, self.validation)
-        return float(summarise(found.ranks, found.top_items, [10], ITEMS)["ndcg@10"])
+        ranking = evaluate_ranks(SequentialScorer(self.student), self.bundle, self.validation)
+        return float(summarise(ranking.ranks, ranking.top_items, [10], ITEMS)["ndcg@10"])
 
     def rewritten(self, name: str, sequences: Any = None, times: Any = None) -> Shop:
         """The same shop with other events, prepared as a whole."""
@@ -514,8 +514,8 @@ def _(shop: Shop) -> Planted:
 
 @fault("wrong-target", "ranks of the validation targets, sold as test")
 def _(shop: Shop) -> Planted:
-    found = evaluate_ranks(SequentialScorer(shop.student), shop.bundle, shop.validation)
-    return ranked(shop, found.ranks), None
+    ranking = evaluate_ranks(SequentialScorer(shop.student), shop.bundle, shop.validation)
+    return ranked(shop, ranking.ranks), None
 
 
 @fault("target-filtered-out", "a seen-item filter that does not spare repeated targets")
@@ -576,7 +576,7 @@ def candidate_sets(shop: Shop) -> pl.DataFrame:
     """Sets of 10 with the target first."""
     random, ranks = np.random.default_rng(0), shop.ranks()
     others = [[f"i{n}" for n in random.permutation(ITEMS) if n != target][:9] for target in ranks["target"]]
-    sets = [[item, *rest] for item, rest in zip(ranks["item_id"], others, strict=True)]
+    sets = [[item, *negatives] for item, negatives in zip(ranks["item_id"], others, strict=True)]
     return ranks.select("example", "user_id", "item_id", pl.Series("candidates", sets))
 
 
@@ -675,14 +675,14 @@ def _(shop: Shop) -> Planted:
 
 @fault("made-on-another-bundle", "a checkpoint of another catalogue")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.ones(ITEMS, 4)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "weights of a training that diverged")
 def _(shop: Shop) -> Planted:
-    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "student.safetensors")
-    return audit_weights(shop.folder / "student.safetensors", shop.bundle), None
+    save_file({"items.weight": torch.full((ITEMS + 1, 4), torch.inf)}, shop.folder / "model.safetensors")
+    return audit_weights(shop.folder / "model.safetensors", shop.bundle), None
 
 
 @fault("not-finite", "a teacher's scores with NaN")
@@ -700,5 +700,5 @@ def _(shop: Shop) -> Planted:
     return store(other, item_embeddings=np.roll(vectors, -1, axis=0)), None
 
 
-NAMES = [f"{one.finding}: {one.name}" for one in FAULTS]
+NAMES = [f"{fault.finding}: {fault.name}" for fault in FAULTS]
 assert len(set(NAMES)) == len(NAMES), [name for name, group in itertools.groupby(sorted(NAMES)) if len(list(group)) > 1]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import deshi
-from deshi.configuration.saved import resolved
 from deshi.configuration.stage import Stage
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from deshi.cli import main
 from deshi.configuration.groups import choices, stage_groups
-from deshi.configuration.saved import save_config
+from deshi.configuration.run_folders import save_config
 from deshi.configuration.stage import Stage
 from deshi.stages import STAGES
 from deshi.types import DeshiError

@@ -13,8 +13,8 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.comparison._compute import compare_evaluations
 from deshi.comparison._result import CompareResult
-from deshi.evaluation.stored import Evaluation, load_evaluation
 from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
 
@@ -42,54 +42,65 @@ def test_hand_values(tmp_path: Path) -> None:
         write_evaluation(tmp_path, "b", [1, 20, 20, 20], SASREC, seed=1),
         write_evaluation(tmp_path, "c", [1, 30, 3, 10], GRU, student="gru4rec"),
     ]
-    found = compare_evaluations(runs, metrics=["recall@10", "mrr@10", "recall@10"])
-    recall = found.figures["sasrec"]["recall@10"]
-    assert found.n_users == 4 and found.metrics == ["recall@10", "mrr@10"]
+    comparison = compare_evaluations(runs, metrics=["recall@10", "mrr@10", "recall@10"])
+    recall = comparison.figures["sasrec"]["recall@10"]
+    assert comparison.n_users == 4 and comparison.metrics == ["recall@10", "mrr@10"]
     assert recall.by_seed == (0.5, 0.25) and recall.mean == 0.375
     assert recall.std == pytest.approx(0.125 * math.sqrt(2))
-    assert found.figures["gru4rec"]["recall@10"].std is None
-    assert found.figures["gru4rec"]["mrr@10"].mean == pytest.approx((1 + 1 / 3 + 1 / 10) / 4)
-    test = found.tests[0]
+    assert comparison.figures["gru4rec"]["recall@10"].std is None
+    assert comparison.figures["gru4rec"]["mrr@10"].mean == pytest.approx((1 + 1 / 3 + 1 / 10) / 4)
+    test = comparison.tests[0]
     assert (test.first, test.second, test.metric) == ("sasrec", "gru4rec", "recall@10")
     assert test.difference == 0.375 - 0.75 and (test.wins, test.ties, test.losses) == (1, 1, 2)
     assert test.effect_size == pytest.approx(-0.375 / np.std([0, 0.5, -1, -1], ddof=1))
-    assert found.best("recall@10") == ["gru4rec"]
+    assert comparison.best("recall@10") == ["gru4rec"]
 
 
 def test_the_statistics_are_the_shared_ones(three: list[Evaluation]) -> None:
     """Audit, gap and report use the same functions: a figure must not depend on the page that shows it."""
-    found = compare_evaluations(three, metrics=["recall@10"], seed=5)
+    comparison = compare_evaluations(three, metrics=["recall@10"], seed=5)
     order = np.argsort([f"u{user}" for user in range(300)])  # resampling depends on it: users are sorted by their id
     first = (np.array([random_ranks(0), random_ranks(1)]) <= 10).mean(axis=0)[order]
     second = (np.array(random_ranks(2, scale=5.0)) <= 10)[order]
-    figure, (test,) = found.figures["sasrec"]["recall@10"], found.tests
+    figure, (test,) = comparison.figures["sasrec"]["recall@10"], comparison.tests
     interval = bootstrap_interval(first, seed=5)
     assert (figure.mean, figure.low, figure.high) == pytest.approx((interval.mean, interval.low, interval.high))
     assert test.wilcoxon_p == wilcoxon(first, second.astype(float))
     between = bootstrap_interval(first - second, seed=5)
     assert (test.low, test.high) == pytest.approx((between.low, between.high))
-    assert test.permutation_p == test.permutation_holm < 0.001 and found.marked("recall@10") == {"sasrec"}
+    assert test.permutation_p == test.permutation_holm < 0.001 and comparison.marked("recall@10") == {"sasrec"}
 
 
 def test_the_correction_is_over_pairs_and_metrics(three: list[Evaluation]) -> None:
     """Every test that is shown is a chance to be lucky."""
-    found = compare_evaluations(three, metrics=["recall@10", "ndcg@10"], with_baselines=True)
-    assert len(found.tests) == 6 and [model.name for model in found.models] == ["sasrec", "gru4rec", "popularity"]
-    assert [test.permutation_holm for test in found.tests] == holm([test.permutation_p for test in found.tests])
-    assert [test.wilcoxon_holm for test in found.tests] == holm([test.wilcoxon_p for test in found.tests])
+    comparison = compare_evaluations(three, metrics=["recall@10", "ndcg@10"], with_baselines=True)
+    assert len(comparison.tests) == 6 and [model.name for model in comparison.models] == [
+        "sasrec",
+        "gru4rec",
+        "popularity",
+    ]
+    assert [test.permutation_holm for test in comparison.tests] == holm(
+        [test.permutation_p for test in comparison.tests]
+    )
+    assert [test.wilcoxon_holm for test in comparison.tests] == holm([test.wilcoxon_p for test in comparison.tests])
 
 
 def test_a_baseline_is_second_in_every_pair(three: list[Evaluation]) -> None:
     """A positive difference then always means better than the baseline, and fewer tests are corrected for."""
-    found = compare_evaluations(three, metrics=["recall@10"], with_baselines=True, against="popularity")
-    assert [(test.first, test.second) for test in found.tests] == [("sasrec", "popularity"), ("gru4rec", "popularity")]
-    assert found.compared_with("recall@10") == "popularity" and found.marked("recall@10") == {"gru4rec"}
+    comparison = compare_evaluations(three, metrics=["recall@10"], with_baselines=True, against="popularity")
+    assert [(test.first, test.second) for test in comparison.tests] == [
+        ("sasrec", "popularity"),
+        ("gru4rec", "popularity"),
+    ]
+    assert comparison.compared_with("recall@10") == "popularity" and comparison.marked("recall@10") == {"gru4rec"}
 
 
 def test_enough_flips_for_the_correction(three: list[Evaluation]) -> None:
     """With 10,000 flips and 760 tests nothing could ever be significant after Holm's correction."""
-    found = compare_evaluations(three, with_baselines=True, confidence=0.999)
-    assert found.permutations in (30_000, 30_001) and min(test.permutation_holm for test in found.tests) < 0.001
+    comparison = compare_evaluations(three, with_baselines=True, confidence=0.999)
+    assert (
+        comparison.permutations in (30_000, 30_001) and min(test.permutation_holm for test in comparison.tests) < 0.001
+    )
     assert compare_evaluations(three).permutations == 10_000
     assert compare_evaluations(three, permutations=500).permutations == 500
 
@@ -106,23 +117,23 @@ def test_several_targets_of_a_user_are_one_example(tmp_path: Path) -> None:
     """A temporal split takes all of a user's later items: users are the units, not targets."""
     frame = frame_of([1, 50, 1]).with_columns(example=pl.Series([0, 0, 1]), user_id=pl.Series(["u", "u", "v"]))
     frame = frame.with_columns(item_id=pl.Series(["i0", "i1", "i0"]))
-    (one,) = [compare_evaluations([write_evaluation(tmp_path, "a", frame, SASREC)], metrics=["recall@10"])]
-    assert one.n_users == 2 and one.figures["sasrec"]["recall@10"].mean == 0.75
+    comparison = compare_evaluations([write_evaluation(tmp_path, "a", frame, SASREC)], metrics=["recall@10"])
+    assert comparison.n_users == 2 and comparison.figures["sasrec"]["recall@10"].mean == 0.75
 
 
 def test_one_model_has_intervals_only(three: list[Evaluation]) -> None:
     """There is nothing to test it against; that is a note, not an error."""
     for runs in (three[:1], three[:2]):
-        found = compare_evaluations(runs)
-        assert found.tests == [] and found.figures["sasrec"]["ndcg@10"].low > 0
-        assert "nothing to test" in found.notes[-1]
+        comparison = compare_evaluations(runs)
+        assert comparison.tests == [] and comparison.figures["sasrec"]["ndcg@10"].low > 0
+        assert "nothing to test" in comparison.notes[-1]
     assert compare_evaluations(three[:1], against="sasrec").tests == []
 
 
 def test_names_are_noted_with_their_runs(three: list[Evaluation]) -> None:
     """They go by the runs' order, which a shell may have changed: the output says which run got which."""
     (note, *_) = compare_evaluations(three, names=["ours", "theirs"]).notes
-    first, second, third = (Path(str(one.record["run"])).name for one in three)
+    first, second, third = (Path(str(run.record["run"])).name for run in three)
     assert note == f"Names: ours is sasrec of {first}, {second}; theirs is gru4rec of {third}."
     assert not any("Names:" in text for text in compare_evaluations(three).notes)
 
@@ -211,16 +222,16 @@ def test_damaged_ranks_are_refused_by_name(tmp_path: Path) -> None:
 def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) -> None:
     """A sentence a seed, part and baseline buries the warning that matters."""
     runs = []
-    for seed, own in enumerate((0.1, 0.3)):
-        said = [f"sasrec does not beat pop on NDCG@10 (test: {own:.4f} against 0.5000).", "LEAK: all of it."]
-        runs.append(write_evaluation(tmp_path, str(seed), [1, 2], SASREC, seed=seed, warnings=said))
-    for one, own in zip(runs, (0.1, 0.3), strict=True):
-        figures = {"test/ndcg@10": own, "test/n_examples": 2}
-        beside = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
-        write_json(one.folder / "metrics.json", {**figures, "baselines": beside})
-    found = compare_evaluations([load_evaluation(one.folder) for one in runs])
-    assert found.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
-    assert found.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(found.warnings) == 3
+    for seed, figure in enumerate((0.1, 0.3)):
+        sentences = [f"sasrec does not beat pop on NDCG@10 (test: {figure:.4f} against 0.5000).", "LEAK: all of it."]
+        runs.append(write_evaluation(tmp_path, str(seed), [1, 2], SASREC, seed=seed, warnings=sentences))
+    for run, figure in zip(runs, (0.1, 0.3), strict=True):
+        figures = {"test/ndcg@10": figure, "test/n_examples": 2}
+        baselines = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
+        write_json(run.folder / "metrics.json", {**figures, "baselines": baselines})
+    comparison = compare_evaluations([Evaluation(run.folder) for run in runs])
+    assert comparison.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000) on NDCG@10, test."
+    assert comparison.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(comparison.warnings) == 3
 
 
 def test_a_renamed_data_folder_is_no_other_data(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deshi.comparison._models import find_model, flatten, group, named
-from deshi.evaluation.stored import Evaluation, find_evaluations
+from deshi.configuration.schemas import PathsConfig
+from deshi.runs import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluations import SASREC, write_evaluation
 
@@ -21,15 +22,15 @@ def sasrec(**changes: Any) -> dict[str, Any]:
 
 
 def names_of(evaluations: list[Evaluation], **options: Any) -> list[str]:
-    return [one.name for one in named(group(evaluations, **options)[0])]
+    return [model.name for model in named(group(evaluations, **options)[0])]
 
 
 def test_runs_that_differ_only_in_the_seed_are_one_model(tmp_path: Path) -> None:
     """Name, paths, progress bar, threads and the data's location are no part of a model either."""
     first = write_evaluation(tmp_path, "a", RANKS, {**SASREC, "paths": {"root": "x"}, "data": {"name": "y"}}, seed=1)
     other = {**SASREC, "train": {**SASREC["train"], "progress": False, "threads": 1}}
-    (one,), notes = group([first, write_evaluation(tmp_path, "b", RANKS, other, seed=2)])
-    assert [member.seed for member in one.members] == [1, 2] and notes == []
+    (model,), notes = group([first, write_evaluation(tmp_path, "b", RANKS, other, seed=2)])
+    assert [member.seed for member in model.members] == [1, 2] and notes == []
     assert names_of([first]) == ["sasrec"]
 
 
@@ -87,10 +88,10 @@ def test_repetitions_are_named_once(tmp_path: Path) -> None:
     """A run counted twice would halve the spread over seeds."""
     old = write_evaluation(tmp_path, "old", RANKS, SASREC)
     again = write_evaluation(tmp_path, "one", RANKS, SASREC, run=old.record["run"])
-    (one,), (note,) = group([again, old])
-    assert [member.evaluation for member in one.members] == [again] and "old and one are of one run" in note
-    (one,), (note,) = group([old, write_evaluation(tmp_path, "two", RANKS, SASREC)])
-    assert one.first.evaluation.folder.name == "two" and "one configuration and the seed 0" in note
+    (model,), (note,) = group([again, old])
+    assert [member.evaluation for member in model.members] == [again] and "old and one are of one run" in note
+    (model,), (note,) = group([old, write_evaluation(tmp_path, "two", RANKS, SASREC)])
+    assert model.first.evaluation.folder.name == "two" and "one configuration and the seed 0" in note
 
 
 def test_a_run_whose_folder_is_gone_is_told_by_its_record(tmp_path: Path) -> None:
@@ -106,19 +107,23 @@ def test_a_folder_of_runs_may_have_moved(tmp_path: Path) -> None:
     for name, dim in (("a", 64), ("b", 32)):
         write_evaluation(tmp_path / "far", name, RANKS, sasrec(dim=dim), run=f"/nowhere/runs/fit/{name}")
     shutil.move(tmp_path / "far", tmp_path / "near")
-    assert names_of(find_evaluations(tmp_path / "near" / "runs", ["*"])) == ["sasrec dim=64", "sasrec dim=32"]
+    paths = PathsConfig.model_validate({"root": str(tmp_path / "near")})
+    assert names_of(find_evaluations(paths, ["*"])) == [
+        "sasrec dim=64",
+        "sasrec dim=32",
+    ]
 
 
 def test_baselines_come_last_and_once(tmp_path: Path) -> None:
     """They don't depend on the student, but they do on what the run was allowed to train on."""
-    beside = {"popularity": RANKS}
+    baselines = {"popularity": RANKS}
     runs = [
-        write_evaluation(tmp_path, "a", RANKS, SASREC, seed=0, baselines=beside),
-        write_evaluation(tmp_path, "b", RANKS, SASREC, seed=1, baselines=beside),
+        write_evaluation(tmp_path, "a", RANKS, SASREC, seed=0, baselines=baselines),
+        write_evaluation(tmp_path, "b", RANKS, SASREC, seed=1, baselines=baselines),
     ]
     assert names_of(runs) == ["sasrec"] and names_of(runs, with_baselines=True) == ["sasrec", "popularity"]
     refit = write_evaluation(
-        tmp_path, "c", RANKS, SASREC, seed=2, baselines=beside, fit={"student": "sasrec", "seed": 2, "refit": True}
+        tmp_path, "c", RANKS, SASREC, seed=2, baselines=baselines, fit={"student": "sasrec", "seed": 2, "refit": True}
     )
     assert names_of([*runs, refit], with_baselines=True)[1:] == [
         "popularity fitted_on=train", "popularity fitted_on=train and validation",
@@ -129,15 +134,15 @@ def test_baselines_come_last_and_once(tmp_path: Path) -> None:
 def test_a_baseline_evaluated_alone_is_a_model(tmp_path: Path) -> None:
     """`deshi evaluate baseline=popularity` has no run and no seed."""
     alone = write_evaluation(tmp_path, "p", RANKS, student="popularity", run=None, fit=None)
-    beside = write_evaluation(tmp_path, "a", RANKS, SASREC, baselines={"popularity": RANKS})
-    assert names_of([alone, beside], with_baselines=True) == ["popularity", "sasrec"]
+    evaluated = write_evaluation(tmp_path, "a", RANKS, SASREC, baselines={"popularity": RANKS})
+    assert names_of([alone, evaluated], with_baselines=True) == ["popularity", "sasrec"]
 
 
 def test_names_of_ones_own(tmp_path: Path) -> None:
     """They must fit the models, or a table would call one by the other's name."""
     runs = [write_evaluation(tmp_path, f"{d}", RANKS, sasrec(dim=d), baselines={"ease": RANKS}) for d in (1, 2)]
     groups, _ = group(runs, with_baselines=True)
-    assert [one.name for one in named(groups, ["small", "large"])] == ["small", "large", "ease"]
+    assert [model.name for model in named(groups, ["small", "large"])] == ["small", "large", "ease"]
     with pytest.raises(DeshiError, match="1 entries, expected 2, for the models sasrec dim=1, sasrec dim=2"):
         named(groups, ["small"])
     for doubled in (["same", "same"], ["ease", "large"]):

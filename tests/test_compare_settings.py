@@ -45,8 +45,8 @@ def family(runs: Path, day: int, seed: int, dim: int = 8, k: str = "lists-1") ->
 def test_seeds_of_ensembles_and_distilled_students_are_one_model(tmp_path: Path) -> None:
     """Their configurations name runs and stores, which are others for each seed."""
     first, second = family(tmp_path, 1, seed=0), family(tmp_path, 2, seed=1)
-    for one, other in zip(first, second, strict=True):
-        assert settings_of(one) == settings_of(other)
+    for run, other in zip(first, second, strict=True):
+        assert settings_of(run) == settings_of(other)
 
 
 def test_other_origins_are_other_models(tmp_path: Path) -> None:

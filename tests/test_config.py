@@ -10,10 +10,11 @@ import yaml
 
 from deshi.configuration.compose import load
 from deshi.configuration.overrides import from_python
-from deshi.configuration.saved import find_run, load_config, resolved, save_config, validate
+from deshi.configuration.run_folders import find_run, load_config, save_config
 from deshi.configuration.schemas import EvaluateConfig, FitConfig, PathsConfig, TrainConfig
 from deshi.configuration.show import render
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved, validate
 from deshi.stages import STAGES, compose
 from deshi.types import DeshiError
 
@@ -134,7 +135,7 @@ def test_whatever_is_wrong_stops_before_any_work(problems: Any, text: str, expec
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "soft_labels: is missing and has no default, expected stores that deshi label wrote"),
+        ([], "soft_labels: is missing and has no default, expected stores of soft labels that deshi label wrote"),
         ([], ": folders or names. Write soft_labels=[...]"),
         (["soft_labels=lists"], "soft_labels: got 'lists' (str), expected array. Write soft_labels=[lists]."),
         (["soft_labels=[]"], "soft_labels: got [] (list), expected at least one."),

@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-import deshi
-from deshi import stages
+from deshi import _functions, stages
 from deshi.cli import WRONG_USE, main
 from deshi.configuration.overrides import from_python
 from doc_services import Services
@@ -118,7 +117,7 @@ def workplace(prepared: Path, tmp_path: Path, tiny_movielens: Path, monkeypatch:
             return stages.compose(stage, words[1:-1], {}, config_dir)
         return stages.run_stage(*words, config_dir=config_dir)
 
-    monkeypatch.setattr(deshi, "_run", run)
+    monkeypatch.setattr(_functions, "_run", run)
     return folder
 
 

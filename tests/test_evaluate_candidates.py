@@ -55,10 +55,10 @@ def test_drawn_sets_hold_the_target_and_nothing_known(bundle: Bundle, examples: 
 
 
 def test_the_targets_place_tells_nothing(bundle: Bundle, examples: Examples) -> None:
-    """A prompt lists the candidates in this order, so the target must not always stand at the same place."""
+    """A prompt lists the candidates in this order, so the target must not always stand in the same position."""
     sets = Llara()(bundle, examples, "test", uniform(bundle))
-    places = (sets == bundle.items[examples.target_rows][:, None]).argmax(1)
-    assert len(set(places.tolist())) > 5
+    columns = (sets == bundle.items[examples.target_rows][:, None]).argmax(1)
+    assert len(set(columns.tolist())) > 5
 
 
 def test_a_seed_draws_the_same_for_each_user(bundle: Bundle, examples: Examples) -> None:
@@ -81,7 +81,9 @@ def test_popularity_draws_popular_items(bundle: Bundle, examples: Examples) -> N
     sets = Sampled(n=5, sampling="popularity")(bundle, examples, "test", counts)
     drawn = sets[sets != bundle.items[examples.target_rows][:, None]]
     assert drawn.min() >= 20 and (drawn >= 40).mean() > 0.8
-    with pytest.raises(DeshiError, match=r"user 'u\d+' \(test\) has \d+ items .* never trained on; 45 are wanted"):
+    with pytest.raises(
+        DeshiError, match=r"user 'u\d+' \(test\) has \d+ items .* never trained on; expected at least 45"
+    ):
         Sampled(n=45, sampling="popularity")(bundle, examples, "test", counts)
 
 
@@ -114,17 +116,17 @@ def test_ranks_among_candidates_by_the_definition(bundle: Bundle) -> None:
     examples = Ratio(0.2, 0.4, targets="all")(bundle).examples(bundle, "test")
     sets = Sampled(n=10)(bundle, examples, "test", uniform(bundle))
     table = torch.randint(0, 6, (bundle.n_users, 60), generator=torch.Generator().manual_seed(0)).float()
-    found = evaluate_ranks(Fixed(table), bundle, examples, batch_size=5, top_k=12, candidates=sets)
-    for row in found.ranks.iter_rows(named=True):
-        own = [item for item in sets[row["example"]].tolist() if item != PAD]
+    ranking = evaluate_ranks(Fixed(table), bundle, examples, batch_size=5, top_k=12, candidates=sets)
+    for row in ranking.ranks.iter_rows(named=True):
+        candidates = [item for item in sets[row["example"]].tolist() if item != PAD]
         scores = table[row["user"]]
-        higher = sum(bool(scores[j] > scores[row["target"]]) for j in own)
-        same = sum(bool(scores[j] == scores[row["target"]]) for j in own)
-        assert row["rank"] == 1 + higher + (same - 1) / 2 and row["n_candidates"] == len(own)
-    for example, best in enumerate(found.top_items.tolist()):
-        own = {item for item in sets[example].tolist() if item != PAD}
+        higher = sum(bool(scores[j] > scores[row["target"]]) for j in candidates)
+        same = sum(bool(scores[j] == scores[row["target"]]) for j in candidates)
+        assert row["rank"] == 1 + higher + (same - 1) / 2 and row["n_candidates"] == len(candidates)
+    for example, best in enumerate(ranking.top_items.tolist()):
+        candidates = {item for item in sets[example].tolist() if item != PAD}
         shown = [item for item in best if item != PAD]
-        assert set(shown) <= own and len(shown) == min(12, len(own))
+        assert set(shown) <= candidates and len(shown) == min(12, len(candidates))
 
 
 def test_all_items_as_candidates_is_the_full_ranking(bundle: Bundle, examples: Examples) -> None:
@@ -193,8 +195,8 @@ def test_sets_may_differ_in_size_and_rows_of_others_do_not_matter(
     extra = shorter.head(1).with_columns(
         pl.lit(other).alias("item_id"), pl.concat_list(pl.lit(other)).alias("candidates")
     )
-    found = read(tmp_path, pl.concat([shorter, extra]), bundle, examples)
-    assert (found[1] != PAD).sum() == 1 and (found[2] != PAD).all()
+    sets = read(tmp_path, pl.concat([shorter, extra]), bundle, examples)
+    assert (sets[1] != PAD).sum() == 1 and (sets[2] != PAD).all()
 
 
 def first(drawn: pl.DataFrame, change: pl.Expr) -> pl.DataFrame:

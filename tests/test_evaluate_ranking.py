@@ -1,4 +1,4 @@
-"""The full-ranking protocol: every example is asked, whatever the batches, and the filter sees whole histories."""
+"""The full-ranking protocol: every example is ranked, whatever the batches, and the filter sees whole histories."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ def test_every_example_is_ranked_by_the_definition(bundle: Bundle) -> None:
     """All users of the split, the last partial batch too, against a loop over one user at a time."""
     examples = LeaveOneOut()(bundle).examples(bundle, "test")
     scores = table(bundle)
-    found = evaluate_ranks(Fixed(scores), bundle, examples, batch_size=7)
-    assert found.ranks["user"].to_list() == [user for user in range(24) if len(bundle.history(user)) >= 3]
-    for row in found.ranks.iter_rows(named=True):
+    ranking = evaluate_ranks(Fixed(scores), bundle, examples, batch_size=7)
+    assert ranking.ranks["user"].to_list() == [user for user in range(24) if len(bundle.history(user)) >= 3]
+    for row in ranking.ranks.iter_rows(named=True):
         *history, target = bundle.history(row["user"]).tolist()
-        others = set(range(30)) - set(history) - {target}
-        own = scores[row["user"]]
+        candidates = set(range(30)) - set(history) - {target}
+        user_scores = scores[row["user"]]
         assert row["target"] == target and row["item_id"] == f"i{target}" and row["user_id"] == f"u{row['user']}"
-        assert row["rank"] == 1 + sum(bool(own[j] > own[target]) for j in others)
-        assert row["n_candidates"] == len(others) + 1
+        assert row["rank"] == 1 + sum(bool(user_scores[j] > user_scores[target]) for j in candidates)
+        assert row["n_candidates"] == len(candidates) + 1
 
 
 def test_without_the_filter_everything_is_a_candidate(bundle: Bundle) -> None:
     """filter_seen=false leaves the user's own items in the list."""
     examples = LeaveOneOut()(bundle).examples(bundle, "test")
-    found = evaluate_ranks(Fixed(table(bundle)), bundle, examples, filter_seen=False)
-    assert found.ranks["n_candidates"].unique().to_list() == [30]
-    user, target = found.ranks["user"].to_numpy(), found.ranks["target"].to_numpy()
+    ranking = evaluate_ranks(Fixed(table(bundle)), bundle, examples, filter_seen=False)
+    assert ranking.ranks["n_candidates"].unique().to_list() == [30]
+    user, target = ranking.ranks["user"].to_numpy(), ranking.ranks["target"].to_numpy()
     scores = table(bundle).numpy()
-    assert found.ranks["rank"].to_list() == (1 + (scores[user] > scores[user, target][:, None]).sum(1)).tolist()
+    assert ranking.ranks["rank"].to_list() == (1 + (scores[user] > scores[user, target][:, None]).sum(1)).tolist()
 
 
 @pytest.mark.parametrize("targets", ["next", "all"])
@@ -78,12 +78,12 @@ def test_batch_size_changes_nothing(bundle: Bundle, targets: str) -> None:
 
 
 def test_several_targets_get_distinct_ranks(bundle: Bundle) -> None:
-    """With all of a part's items as targets, each has a place of its own and all are asked."""
+    """With all of a part's items as targets, each has a rank of its own and all are ranked."""
     examples = Ratio(0.2, 0.4, targets="all")(bundle).examples(bundle, "test")
-    found = evaluate_ranks(Fixed(table(bundle)), bundle, examples)
-    assert len(found.ranks) == len(examples.target_rows) > len(examples)
-    assert found.ranks.select("example", "rank").is_unique().all()
-    assert summarise(found.ranks, found.top_items, [30], 30)["recall@30"] == 1.0
+    ranking = evaluate_ranks(Fixed(table(bundle)), bundle, examples)
+    assert len(ranking.ranks) == len(examples.target_rows) > len(examples)
+    assert ranking.ranks.select("example", "rank").is_unique().all()
+    assert summarise(ranking.ranks, ranking.top_items, [30], 30)["recall@30"] == 1.0
 
 
 def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:
         student = SASRec(n_items=12, dim=8, max_length=3)
     student.train()
     scorer = SequentialScorer(student)
-    found = evaluate_ranks(scorer, bundle, examples)
-    assert found.ranks["n_candidates"].to_list() == [3]
-    assert sorted(found.top_items[0, :3].tolist()) == [9, 10, 11] and (found.top_items[0, 3:] == PAD).all()
+    ranking = evaluate_ranks(scorer, bundle, examples)
+    assert ranking.ranks["n_candidates"].to_list() == [3]
+    assert sorted(ranking.top_items[0, :3].tolist()) == [9, 10, 11] and (ranking.top_items[0, 3:] == PAD).all()
     whole, latest = (
         Batch(*(torch.tensor(values) for values in ([0], [row], [len(row)], [[PAD] * len(row)], [[PAD] * len(row)])))
         for row in ([0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7])
@@ -126,10 +126,10 @@ def test_popularity_by_hand(tmp_path: Path) -> None:
     """Popularity's rank of each test target, counted by hand; ties take the mean."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 2, 3, 1], [0, 1, 2]], n_items=5)
     split = LeaveOneOut()(bundle)
-    ranker = Popularity().fit(bundle, *split.train_ranges(bundle))  # counts: 3, 1, 1, 0, 0
-    found = evaluate_ranks(ranker, bundle, split.examples(bundle, "test"), top_k=2)
-    assert found.ranks["rank"].to_list() == [1.5, 1.0, 1.0]
-    assert found.ranks["n_candidates"].to_list() == [2, 2, 3]
-    figures = summarise(found.ranks, found.top_items, [1, 2], 5)
-    assert figures["hr@1"] == pytest.approx(2 / 3) and figures["mrr@2"] == pytest.approx((1 / 1.5 + 1 + 1) / 3)
-    assert figures["n_examples"] == 3 and figures["coverage@2"] == pytest.approx(4 / 5)
+    baseline = Popularity().fit(bundle, *split.train_ranges(bundle))  # counts: 3, 1, 1, 0, 0
+    ranking = evaluate_ranks(baseline, bundle, split.examples(bundle, "test"), top_k=2)
+    assert ranking.ranks["rank"].to_list() == [1.5, 1.0, 1.0]
+    assert ranking.ranks["n_candidates"].to_list() == [2, 2, 3]
+    metrics = summarise(ranking.ranks, ranking.top_items, [1, 2], 5)
+    assert metrics["hr@1"] == pytest.approx(2 / 3) and metrics["mrr@2"] == pytest.approx((1 / 1.5 + 1 + 1) / 3)
+    assert metrics["n_examples"] == 3 and metrics["coverage@2"] == pytest.approx(4 / 5)

@@ -46,8 +46,8 @@ def test_groups_follow_popularity(counts: list[int]) -> None:
 
 def test_terciles_of_histories() -> None:
     """The label says which lengths are meant; equal lengths are never torn apart."""
-    found = length_groups(np.array([1, 2, 3, 4, 5, 9]))
-    assert found.tolist() == ["short (1-2)"] * 2 + ["medium (3-4)"] * 2 + ["long (5-9)"] * 2
+    groups = length_groups(np.array([1, 2, 3, 4, 5, 9]))
+    assert groups.tolist() == ["short (1-2)"] * 2 + ["medium (3-4)"] * 2 + ["long (5-9)"] * 2
     assert length_groups(np.array([4, 4, 4, 4])).tolist() == ["short (4-4)"] * 4
     assert len(length_groups(np.zeros(0, dtype=np.int64))) == 0
 
@@ -60,17 +60,17 @@ def test_slices_add_up(tmp_path: Path, targets: str) -> None:
     parts = split(bundle)
     ranges = parts.train_ranges(bundle)
     counts, examples = training_events(bundle, *ranges).counts(), parts.examples(bundle, "test")
-    found = evaluate_ranks(Popularity().fit(bundle, *ranges), bundle, examples)
-    frame = slice_frame(found.ranks, examples, counts, [1, 5])
+    ranking = evaluate_ranks(Popularity().fit(bundle, *ranges), bundle, examples)
+    frame = slice_frame(ranking.ranks, examples, counts, [1, 5])
     assert frame.columns[:3] == ["slice", "value", "n_examples"] and frame["n_examples"].min() > 0
     assert "cold" not in frame["value"] and not frame.null_count().sum_horizontal().item()
-    whole = float((found.ranks["rank"] <= 5).mean())
+    whole = float((ranking.ranks["rank"] <= 5).mean())
     for name in (POPULARITY, LENGTH):
-        own = frame.filter(pl.col("slice") == name)
-        assert own["n_examples"].sum() >= len(examples) and own.height > 1
+        rows = frame.filter(pl.col("slice") == name)
+        assert rows["n_examples"].sum() >= len(examples) and rows.height > 1
         if targets == "next":
-            assert own["n_examples"].sum() == len(examples)
-            assert np.average(own["recall@5"], weights=own["n_examples"]) == pytest.approx(whole)
+            assert rows["n_examples"].sum() == len(examples)
+            assert np.average(rows["recall@5"], weights=rows["n_examples"]) == pytest.approx(whole)
 
 
 def test_popularity_slices_look_at_their_own_targets(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_lists_are_what_the_ranks_say(both: EvaluateResult) -> None:
 
 
 def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
-    """At every K for every ranker; diversity only where the ranker has item vectors and a list has a pair."""
+    """At every K for every model; diversity only where the model has item vectors and a list has a pair."""
     assert {f"test/{name}@{k}" for name in ("gini", "novelty", "popularity_lift") for k in (1, 10)} <= set(both.metrics)
     assert "test/ild@10" in both.metrics and "test/ild@1" not in both.metrics
     assert "test/gini@10" in both.baselines["ease"] and "test/ild@10" not in both.baselines["ease"]
@@ -87,15 +87,24 @@ def test_figures_beyond_accuracy_are_there(both: EvaluateResult) -> None:
     assert popularity["test/popularity_lift@1"] > 1 and popularity["test/novelty@1"] < both.metrics["test/novelty@1"]
 
 
-def test_slices_of_every_ranker_are_kept(both: EvaluateResult) -> None:
+def test_the_frame_holds_every_figure(both: EvaluateResult) -> None:
+    """Someone who joins metrics with other tables needs rows, not nested dictionaries."""
+    frame = both.frame()
+    assert frame.columns == ["model", "part", "metric", "value"]
+    assert set(frame["model"]) == {both.model, *both.baselines} and set(frame["part"]) == {"validation", "test"}
+    row = frame.filter(model=both.model, part="test", metric="ndcg@10")
+    assert row["value"].to_list() == [both.metrics["test/ndcg@10"]]
+
+
+def test_slices_of_every_model_are_kept(both: EvaluateResult) -> None:
     """The same examples for all, each once in a slice of its kind, and their mean is the figure of the whole."""
     slices = pl.read_parquet(both.folder / "slices.parquet")
-    assert slices.columns[:5] == ["ranker", "part", "slice", "value", "n_examples"] and slices.equals(both.slices)
-    assert set(slices["ranker"]) == {both.ranker, *both.baselines} and slices["n_examples"].min() > 0
-    for (ranker, _), own in slices.filter(pl.col("part") == "test").group_by("ranker", "slice"):
-        metrics = both.metrics if ranker == both.ranker else both.baselines[str(ranker)]
-        mean = float((own["n_examples"] * own["ndcg@10"]).sum()) / 60
-        assert own["n_examples"].sum() == 60 and mean == pytest.approx(metrics["test/ndcg@10"])
+    assert slices.columns[:5] == ["model", "part", "slice", "value", "n_examples"] and slices.equals(both.slices)
+    assert set(slices["model"]) == {both.model, *both.baselines} and slices["n_examples"].min() > 0
+    for (model, _), rows in slices.filter(pl.col("part") == "test").group_by("model", "slice"):
+        metrics = both.metrics if model == both.model else both.baselines[str(model)]
+        mean = float((rows["n_examples"] * rows["ndcg@10"]).sum()) / 60
+        assert rows["n_examples"].sum() == 60 and mean == pytest.approx(metrics["test/ndcg@10"])
     assert "target popularity: head" in str(both)
 
 
@@ -128,41 +137,43 @@ def test_a_student_that_loses_is_reported(both: EvaluateResult) -> None:
 
 
 def test_a_tie_or_nan_does_not_beat() -> None:
-    """Equal figures are no win, and neither is a missing one."""
-    for own in (0.5, float("nan")):
-        assert len(unbeaten("s", {"test/ndcg@5": own}, {"popularity": {"test/ndcg@5": 0.5}}, [5])) == 1
+    """Equal figures are no win, and neither is a missing figure."""
+    for figure in (0.5, float("nan")):
+        assert len(unbeaten("s", {"test/ndcg@5": figure}, {"popularity": {"test/ndcg@5": 0.5}}, [5])) == 1
     assert unbeaten("s", {"test/ndcg@5": 0.6}, {"popularity": {"test/ndcg@5": 0.5}}, [5]) == []
 
 
 def test_a_baseline_alone(root: Path, config_dir: Path, both: EvaluateResult) -> None:
-    """The same ranker gives the same figures with and without a run beside it."""
+    """The same baseline gives the same figures with and without a run beside it."""
     alone = evaluate(root, "baseline=markov", "data=tiny", config_dir=config_dir)
-    assert alone.ranker == "markov" and not alone.baselines and not alone.warnings
+    assert alone.model == "markov" and not alone.baselines and not alone.warnings
     assert alone.metrics["test/ndcg@10"] == both.baselines["markov"]["test/ndcg@10"]
 
 
 def test_llaras_protocol(root: Path) -> None:
     """HitRatio@1 among 20, every answer of a scorer valid; what can't miss is left out and said."""
-    found = evaluate(root, "run=latest", "candidates=llara", "with_baselines=true")
-    assert set(found.ranks["n_candidates"]) == {20} and "exact ranks among 20 candidates (llara)" in str(found)
-    assert found.metrics["test/hit_ratio@1"] == found.metrics["test/hr@1"] == found.metrics["test/hit_ratio_of_all@1"]
-    assert found.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in found.metrics
-    assert "test/hr@20" not in found.metrics and "K = 20, 50 left out" in str(found)
-    sets = pl.read_parquet(found.folder / "candidates.parquet")
+    result = evaluate(root, "run=latest", "candidates=llara", "with_baselines=true")
+    assert set(result.ranks["n_candidates"]) == {20} and "exact ranks among 20 candidates (llara)" in str(result)
+    assert (
+        result.metrics["test/hit_ratio@1"] == result.metrics["test/hr@1"] == result.metrics["test/hit_ratio_of_all@1"]
+    )
+    assert result.metrics["test/valid_ratio"] == 1.0 and "test/gini@10" not in result.metrics
+    assert "test/hr@20" not in result.metrics and "K = 20, 50 left out" in str(result)
+    sets = pl.read_parquet(result.folder / "candidates.parquet")
     assert sets.columns == ["part", "example", "user_id", "item_id", "candidates"]
     assert sets["candidates"].dtype == pl.List(pl.String) and set(sets["candidates"].list.len()) == {20}
-    best = pl.read_parquet(found.folder / "lists.parquet")
+    best = pl.read_parquet(result.folder / "lists.parquet")
     assert set(best["items"].list.len()) == {10}
 
 
 def test_candidates_are_the_same_for_every_run(root: Path, config_dir: Path, tmp_path: Path) -> None:
-    """Rankers of one run, of other runs and of other parts answer the same questions; another seed asks others."""
+    """Models of one run, of other runs and of other parts share their candidates; another seed draws others."""
     first = evaluate(root, "run=latest", "candidates=llara")
     other = evaluate(root, "baseline=markov", "data=tiny", "candidates=llara", "part=both", config_dir=config_dir)
     seed = evaluate(root, "run=latest", "candidates=llara", "candidates.seed=1")
-    sets = [pl.read_parquet(one.folder / "candidates.parquet") for one in (first, other, seed)]
+    sets = [pl.read_parquet(result.folder / "candidates.parquet") for result in (first, other, seed)]
     assert sets[0].equals(sets[1].filter(pl.col("part") == "test")) and not sets[0].equals(sets[2])
-    records = [read_json(one.folder / "run.json") for one in (first, other, seed)]
+    records = [read_json(result.folder / "run.json") for result in (first, other, seed)]
     prints = [record["protocol_fingerprint"] for record in records]
     assert prints[0] == prints[1] != prints[2]
     assert records[0]["protocol"]["candidates"]["kind"] == "llara"
@@ -173,10 +184,10 @@ def test_candidates_are_the_same_for_every_run(root: Path, config_dir: Path, tmp
 
 def test_sampled_metrics_come_with_a_warning(root: Path) -> None:
     """Whoever reads the figures later must meet it too."""
-    found = evaluate(root, "run=latest", "candidates=sampled", "candidates.n=15", "candidates.sampling=popularity")
-    (warning,) = read_json(found.folder / "run.json")["warnings"]
-    assert "SAMPLED METRICS" in warning and "Krichene and Rendle 2020" in warning and "SAMPLED" in str(found)
-    assert "test/hit_ratio@1" not in found.metrics
+    result = evaluate(root, "run=latest", "candidates=sampled", "candidates.n=15", "candidates.sampling=popularity")
+    (warning,) = read_json(result.folder / "run.json")["warnings"]
+    assert "SAMPLED METRICS" in warning and "Krichene and Rendle 2020" in warning and "SAMPLED" in str(result)
+    assert "test/hit_ratio@1" not in result.metrics
     with pytest.raises(DeshiError, match="at most 20 candidates"):
         evaluate(root, "run=latest", "candidates=llara", "eval.ks=[20,50]")
 
@@ -188,7 +199,7 @@ def test_other_data_are_refused(root: Path, tmp_path: Path) -> None:
     manifest = read_json(copy / "data" / "tiny" / "manifest.json")
     mine = manifest["fingerprint"]
     write_json(copy / "data" / "tiny" / "manifest.json", manifest | {"fingerprint": "f" * 64})
-    with pytest.raises(DeshiError, match=f"fingerprint {mine}, but .* has fingerprint {'f' * 64}"):
+    with pytest.raises(DeshiError, match=f"fingerprint {mine[:16]}, but .* has fingerprint {'f' * 16}"):
         evaluate(copy, "run=latest")
 
 
@@ -204,7 +215,7 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    (weights,) = (copy / "runs" / "fit").glob("*/student.safetensors")
+    (weights,) = (copy / "runs" / "fit").glob("*/model.safetensors")
     save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()}, weights)
     with pytest.raises(DeshiError, match="scores are NaN"):
         evaluate(copy, "run=latest")
@@ -214,7 +225,7 @@ def test_a_diverged_run_is_refused(root: Path, tmp_path: Path) -> None:
 
 def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison goes on without the one baseline that can't be computed, and says so."""
-    monkeypatch.setattr("deshi.stages._evaluate.MAX_ITEMS", 10)
+    monkeypatch.setattr("deshi.baselines.EASE.max_items", 10)
     result = evaluate(root, "run=latest", "with_baselines=true", "eval.ks=[5]")
     assert "ease" not in result.baselines and "ease was left out" in str(result)
 

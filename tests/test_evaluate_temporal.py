@@ -75,6 +75,6 @@ def test_new_users_and_cold_items_are_counted_and_shown(temporal: EvaluateResult
 def test_cold_targets_are_a_slice(temporal: EvaluateResult) -> None:
     """Their figures stand apart, and popularity can't find what nobody had."""
     cold = temporal.slices.filter((pl.col("value") == "cold") & (pl.col("part") == "test"))
-    assert set(cold["n_examples"]) == {10} and set(cold["ranker"]) == {temporal.ranker, *temporal.baselines}
-    assert cold.filter(pl.col("ranker") == "popularity")["hr@1"].item() == 0.0
+    assert set(cold["n_examples"]) == {10} and set(cold["model"]) == {temporal.model, *temporal.baselines}
+    assert cold.filter(pl.col("model") == "popularity")["hr@1"].item() == 0.0
     assert np.isfinite(temporal.metrics["test/novelty@10"])

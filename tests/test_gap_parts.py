@@ -1,4 +1,4 @@
-"""The parts of the gap: what is asked, how the difference is split up, and where a cliff is seen."""
+"""The gap analysis in parts: probed examples, the decomposition of the difference, and the cliff."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
 from deshi.data.splits import Examples, LeaveOneOut, Ratio, Temporal
-from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
+from deshi.gap_analysis.covariates import Covariate, TrainingItems, covariates, unseen_share
 from deshi.gap_analysis.decomposition import decompose, design
-from deshi.gap_analysis.probe import Asker, Metric, steps_back
+from deshi.gap_analysis.probe import Metric, MetricProbe, steps_back
 from deshi.gap_analysis.verdict import find_cliff, judge
 from deshi.metrics.significance import Interval
 from deshi.models.scorers import Scorer
@@ -39,7 +39,7 @@ def test_a_metric_is_read_or_refused() -> None:
             Metric.parse(wrong)
 
 
-def test_steps_back_ask_the_same_users_for_one_event_after_the_other(tmp_path: Path) -> None:
+def test_steps_back_have_the_same_users_at_one_event_after_the_other(tmp_path: Path) -> None:
     """A fall between two steps must not come from other users; who is too short for all steps is left out."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0, 2], [0, 1, 2, 3]])
     ladder = steps_back(bundle, LeaveOneOut()(bundle), 2)
@@ -56,13 +56,13 @@ def test_withholding_changes_what_is_read_and_nothing_else(tmp_path: Path) -> No
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [0, 1, 5, 3]], n_items=6)
     split = LeaveOneOut()(bundle)
     examples = split.examples(bundle, "test")
-    asker = Asker(Successor(6), bundle, Metric("mrr", 10), filter_seen=True, batch_size=8)
+    probe = MetricProbe(Successor(6), bundle, Metric("mrr", 10), filter_seen=True, batch_size=8)
     # The last items are 2 and 5. After 5 come 0 and 1, both seen, then 2 and the target 3: it is second.
-    assert asker.worth(examples).tolist() == [1.0, 1 / 2]
+    assert probe.per_example(examples).tolist() == [1.0, 1 / 2]
     # Both histories end at 1 now, and 2 is next; only to the first user, who had it, is it no candidate.
-    assert asker.worth_withheld(examples, split.train_end[examples.users]).tolist() == [1.0, 1 / 2]
-    unfiltered = Asker(Successor(6), bundle, Metric("mrr", 10), filter_seen=False, batch_size=8)
-    assert unfiltered.worth_withheld(examples, split.train_end[examples.users]).tolist() == [1 / 2, 1 / 2]
+    assert probe.per_example_withheld(examples, split.train_end[examples.users]).tolist() == [1.0, 1 / 2]
+    unfiltered = MetricProbe(Successor(6), bundle, Metric("mrr", 10), filter_seen=False, batch_size=8)
+    assert unfiltered.per_example_withheld(examples, split.train_end[examples.users]).tolist() == [1 / 2, 1 / 2]
 
 
 def test_what_is_known_about_targets_comes_from_training_alone(tmp_path: Path) -> None:
@@ -70,26 +70,27 @@ def test_what_is_known_about_targets_comes_from_training_alone(tmp_path: Path) -
     times = [[0, 1000, 5000, 9000], [2000, 4000, 8000, 9000]]
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [1, 2, 3, 1]], times, n_items=4)
     split = LeaveOneOut()(bundle)
-    known = Known.of(bundle, *split.train_ranges(bundle))
-    assert known.counts.tolist() == [1, 2, 1, 0]
+    trained = TrainingItems.of(bundle, *split.train_ranges(bundle))
+    assert trained.counts.tolist() == [1, 2, 1, 0]
     validation, test = split.examples(bundle, "validation"), split.examples(bundle, "test")
-    found = {one.name: one for one in covariates(known, validation, test)}
-    np.testing.assert_array_equal(found["target popularity"].validation, [1, np.nan])
-    np.testing.assert_array_equal(found["target popularity"].test, [np.nan, 2])
-    assert found["history length"].test.tolist() == [3, 3]
-    np.testing.assert_array_equal(found["target age"].validation, [1000, np.nan])
-    assert found["time since the previous event"].test.tolist() == [4000, 1000]
-    assert found["time in the user's life"].validation.tolist() == [5000, 6000]
-    assert unseen_share(known, validation) == 0.5
+    properties = {covariate.name: covariate for covariate in covariates(trained, validation, test)}
+    np.testing.assert_array_equal(properties["target popularity"].validation, [1, np.nan])
+    np.testing.assert_array_equal(properties["target popularity"].test, [np.nan, 2])
+    assert properties["history length"].test.tolist() == [3, 3]
+    np.testing.assert_array_equal(properties["target age"].validation, [1000, np.nan])
+    assert properties["time since the previous event"].test.tolist() == [4000, 1000]
+    assert properties["time in the user's life"].validation.tolist() == [5000, 6000]
+    assert unseen_share(trained, validation) == 0.5
 
 
 def test_positions_have_no_ages(tmp_path: Path) -> None:
     """Ranks inside a history are no times, so nothing is measured with them."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3]], time_unit="position")
     split = LeaveOneOut()(bundle)
-    known = Known.of(bundle, *split.train_ranges(bundle))
+    trained = TrainingItems.of(bundle, *split.train_ranges(bundle))
     names = [
-        one.name for one in covariates(known, split.examples(bundle, "validation"), split.examples(bundle, "test"))
+        covariate.name
+        for covariate in covariates(trained, split.examples(bundle, "validation"), split.examples(bundle, "test"))
     ]
     assert names == ["target popularity", "history length"]
 
@@ -99,12 +100,12 @@ def planted(popularity_shift: float, part_shift: float, seed: int = 0) -> tuple[
     random = np.random.default_rng(seed)
     popularity = [random.normal(size=4000), random.normal(loc=popularity_shift, size=4000)]
     length = [random.normal(size=4000), random.normal(size=4000)]
-    worth = [0.5 + 0.1 * popularity[0], 0.5 + 0.1 * popularity[1] + part_shift]
-    worth = [values + random.normal(scale=0.05, size=4000) for values in worth]
+    values = [0.5 + 0.1 * popularity[0], 0.5 + 0.1 * popularity[1] + part_shift]
+    values = [part + random.normal(scale=0.05, size=4000) for part in values]
     properties = [Covariate("popularity", "", *popularity), Covariate("length", "", *length)]
     users = (np.arange(4000), np.arange(4000))
-    parts, residue = decompose(design(properties, (worth[0], worth[1]), users), 100, 0.95, 0)
-    return parts, residue, float(worth[1].mean() - worth[0].mean())
+    parts, residue = decompose(design(properties, (values[0], values[1]), users), 100, 0.95, 0)
+    return parts, residue, float(values[1].mean() - values[0].mean())
 
 
 def test_the_parts_add_up_to_the_gap() -> None:
@@ -126,13 +127,13 @@ def test_other_examples_are_told_from_an_unexplained_loss() -> None:
 def test_a_property_without_values_or_with_one_value_is_harmless() -> None:
     """Real data have constant properties; they explain nothing and break nothing."""
     random = np.random.default_rng(0)
-    worth = (random.random(50), random.random(60))
+    values = (random.random(50), random.random(60))
     constant = Covariate("constant", "", np.ones(50), np.ones(60))
     missing = Covariate("missing", "", np.full(50, np.nan), np.full(60, np.nan))
     users = (np.arange(50), np.arange(60))
-    parts, residue = decompose(design([constant, missing], worth, users), 100, 0.95, 0)
+    parts, residue = decompose(design([constant, missing], values, users), 100, 0.95, 0)
     assert [part.mean for part in parts] == pytest.approx([0, 0], abs=1e-9)
-    assert residue.mean == pytest.approx(worth[1].mean() - worth[0].mean())
+    assert residue.mean == pytest.approx(values[1].mean() - values[0].mean())
 
 
 def ladder(*means: float, spread: float = 0.2, users: int = 3000) -> dict[str, np.ndarray]:
@@ -184,12 +185,12 @@ def test_withholding_works_for_every_split(tmp_path: Path, rule: Ratio | Tempora
     bundle = tiny_bundle(tmp_path, random_sequences(30, 25, 6, 12))
     split = rule(bundle)
     examples = split.examples(bundle, "test")
-    asker = Asker(Successor(25), bundle, Metric("ndcg", 10), filter_seen=True, batch_size=7)
-    assert asker.worth_withheld(examples, examples.ends).tolist() == asker.worth(examples).tolist()
+    probe = MetricProbe(Successor(25), bundle, Metric("ndcg", 10), filter_seen=True, batch_size=7)
+    assert probe.per_example_withheld(examples, examples.ends).tolist() == probe.per_example(examples).tolist()
     shorter = np.minimum(split.train_end[examples.users], examples.ends)
     able = shorter > examples.starts
     some = Examples(
         examples.users[able], examples.starts[able], examples.ends[able], np.arange(able.sum() + 1), examples.ends[able]
     )
-    withheld = asker.worth_withheld(some, shorter[able])
+    withheld = probe.per_example_withheld(some, shorter[able])
     assert withheld.shape == (able.sum(),) and ((withheld >= 0) & (withheld <= 1)).all()

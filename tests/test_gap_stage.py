@@ -12,20 +12,20 @@ from deshi.types import DeshiError
 
 
 def test_a_clean_run_is_explained_and_written(finished_root: Path) -> None:
-    """The figures are those of the evaluation, and the parts add up to the difference."""
+    """The figures are those of the evaluation, and the contributions add up to the difference."""
     run = next((finished_root / "runs" / "fit").glob("*_tiny_seed0"))
     result = deshi.gap(f"paths.root={finished_root}", run=run.name, samples=200)
     evaluated = read_json(sorted((finished_root / "runs" / "evaluate").iterdir())[0] / "metrics.json")
     assert result.validation.mean == pytest.approx(evaluated["validation/ndcg@10"], abs=1e-6)
     assert result.test.mean == pytest.approx(evaluated["test/ndcg@10"], abs=1e-6)
-    assert sum(part.interval.mean for part in result.parts) == pytest.approx(result.difference.mean, abs=1e-9)
-    assert result.parts[-1].name == "residue" and result.verdict in ("noise", "drift", "suspicious")
+    assert sum(each.interval.mean for each in result.contributions) == pytest.approx(result.difference.mean, abs=1e-9)
+    assert result.contributions[-1].name == "residue" and result.verdict in ("noise", "drift", "suspicious")
     assert [step.name for step in result.steps][-3:] == ["train-1", "validation", "test"]
     assert result.steps[-1].interval.mean == pytest.approx(result.test.mean)
-    assert [one.name for one in result.counterfactuals] == ["newest events withheld from the history"]
+    assert [each.name for each in result.counterfactuals] == ["newest events withheld from the history"]
     saved = read_json(result.folder / "gap.json")
     assert saved["difference"] == result.difference.mean and saved["sentence"] == result.sentence
-    assert {"name", "value", "interval", "note"} == set(saved["parts"][0])
+    assert {"name", "value", "interval", "note"} == set(saved["contributions"][0])
     assert (result.folder / "config.yaml").is_file() and read_json(result.folder / "run.json")["run"] == str(run)
     assert result.sentence in " ".join(str(result).split()) and "residue" in result._repr_html_()
 
@@ -52,12 +52,12 @@ def test_a_refit_shows_what_the_newest_events_give(finished_root: Path, config_d
     run = fit(finished_root, config_dir, "train.refit=true", "train.max_epochs=3", "train.validate_every=1")
     result = deshi.gap(f"paths.root={finished_root}", run=str(run), samples=200)
     assert result.validation.mean == pytest.approx(read_json(run / "metrics.json")["validation/ndcg@10"], abs=1e-6)
-    refit = {one.name: one for one in result.counterfactuals}["refit on training and validation"]
+    refit = {each.name: each for each in result.counterfactuals}["refit on training and validation"]
     deshi.evaluate(f"paths.root={finished_root}", run=str(run))
     evaluation = sorted((finished_root / "runs" / "evaluate").glob("*_tiny_sasrec*"))[-1]
     assert refit.test.mean == pytest.approx(read_json(evaluation / "metrics.json")["test/ndcg@10"], abs=1e-6)
     assert refit.change.mean == pytest.approx(refit.test.mean - result.test.mean)
-    (run / "checkpoints" / "student.safetensors").unlink()
+    (run / "checkpoints" / "model.safetensors").unlink()
     with pytest.raises(DeshiError, match="only that file holds what was selected"):
         deshi.gap(f"paths.root={finished_root}", run=str(run), samples=200)
 

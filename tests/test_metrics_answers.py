@@ -15,9 +15,9 @@ NAMES = ["Alien (1979)", "Heat (1995)", "Aliens (1986)"]
 def test_by_hand() -> None:
     """A hit, a wrong name, two names and none: 1 hit of 2 valid of 4 answers, letters' example and spaces aside."""
     answers = ["I say HEAT (1995).", " alien (1979) ", "Heat (1995) or Alien (1979)", "no idea"]
-    found = answer_metrics(answers, ["Heat (1995)"] * 4, [NAMES] * 4)
-    assert found == {"hit_ratio@1": 0.5, "valid_ratio": 0.5, "hit_ratio_of_all@1": 0.25}
-    assert found["hit_ratio@1"] * found["valid_ratio"] == found["hit_ratio_of_all@1"]
+    metrics = answer_metrics(answers, ["Heat (1995)"] * 4, [NAMES] * 4)
+    assert metrics == {"hit_ratio@1": 0.5, "valid_ratio": 0.5, "hit_ratio_of_all@1": 0.25}
+    assert metrics["hit_ratio@1"] * metrics["valid_ratio"] == metrics["hit_ratio_of_all@1"]
 
 
 def test_names_that_cannot_be_told_apart() -> None:
@@ -28,8 +28,8 @@ def test_names_that_cannot_be_told_apart() -> None:
 
 def test_nothing_to_count_is_no_zero() -> None:
     """A model that never answered validly has no hit ratio; its share of hits is 0 all the same."""
-    found = answer_metrics(["?"], ["Heat (1995)"], [NAMES])
-    assert math.isnan(found["hit_ratio@1"]) and found["valid_ratio"] == found["hit_ratio_of_all@1"] == 0.0
+    metrics = answer_metrics(["?"], ["Heat (1995)"], [NAMES])
+    assert math.isnan(metrics["hit_ratio@1"]) and metrics["valid_ratio"] == metrics["hit_ratio_of_all@1"] == 0.0
     assert all(math.isnan(value) for value in answer_metrics([], [], []).values())
 
 

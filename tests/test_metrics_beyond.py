@@ -50,8 +50,8 @@ def test_novelty_by_hand() -> None:
 
 def test_popularity_lift_by_hand() -> None:
     """Lists of mean popularity 11/3 and 7 over histories of 2 and 7; a history of unknown items has no ratio."""
-    found = popularity_lift(LISTS, 3, COUNTS, np.array([2.0, 7.0, 1.0]))
-    assert found[:2] == pytest.approx([11 / 6, 1.0]) and np.isnan(found[2])
+    lift = popularity_lift(LISTS, 3, COUNTS, np.array([2.0, 7.0, 1.0]))
+    assert lift[:2] == pytest.approx([11 / 6, 1.0]) and np.isnan(lift[2])
     assert np.isnan(popularity_lift(LISTS, 3, COUNTS, np.zeros(3))).all()
 
 
@@ -59,8 +59,8 @@ def test_intra_list_diversity_by_hand() -> None:
     """Right angles are 1 apart, opposites 2, the same direction 0; a zero vector is 1 from everything."""
     vectors = np.array([[1, 0], [0, 3], [-2, 0], [0, 0]], dtype=np.float32)
     lists = np.array([[0, 1, 2], [0, 2, PAD], [0, 0, PAD], [0, 3, PAD], [0, PAD, PAD]])
-    found = intra_list_diversity(lists, 3, vectors)
-    assert found[:4] == pytest.approx([4 / 3, 2.0, 0.0, 1.0]) and np.isnan(found[4])
+    diversity = intra_list_diversity(lists, 3, vectors)
+    assert diversity[:4] == pytest.approx([4 / 3, 2.0, 0.0, 1.0]) and np.isnan(diversity[4])
 
 
 def test_everything_at_every_k() -> None:
@@ -100,10 +100,10 @@ def test_against_plain_loops(example: tuple[np.ndarray, np.ndarray, np.ndarray])
         assert -1e-12 <= gini(lists, k, n) <= 1 - 1 / n + 1e-12
     bits = novelty(lists, k, counts)
     apart_in = intra_list_diversity(lists, k, vectors)
-    for row, found, distance in zip(real, bits, apart_in, strict=True):
+    for row, information, distance in zip(real, bits, apart_in, strict=True):
         if row:
             shares = [(counts[item] + 1) / (counts.sum() + n) for item in row]
-            assert found == pytest.approx(-np.mean(np.log2(shares))) and found >= 0
+            assert information == pytest.approx(-np.mean(np.log2(shares))) and information >= 0
         pairs = [
             1 - vectors[a] @ vectors[b] / np.linalg.norm(vectors[a]) / np.linalg.norm(vectors[b])
             for a, b in combinations(row, 2)

@@ -15,22 +15,22 @@ from deshi.types import PAD, DeshiError, ShapeError
 def test_softmax_by_hand() -> None:
     """Scores log 1, log 2, log 5: the best has 5/8, the target 2/8; without the seen best 2/3 and right."""
     scores = torch.log(torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]))
-    found = softmax_of_rows(scores, torch.tensor([1, 1]), torch.tensor([[PAD], [2]]))
-    assert found[:, :2].exp().numpy() == pytest.approx(np.array([[5 / 8, 2 / 8], [2 / 3, 2 / 3]]))
-    assert found[:, 2].tolist() == [0.0, 1.0]
+    softmax = softmax_of_rows(scores, torch.tensor([1, 1]), torch.tensor([[PAD], [2]]))
+    assert softmax[:, :2].exp().numpy() == pytest.approx(np.array([[5 / 8, 2 / 8], [2 / 3, 2 / 3]]))
+    assert softmax[:, 2].tolist() == [0.0, 1.0]
 
 
 def test_a_seen_target_stays_a_candidate() -> None:
     """As in the ranking: a repeated item can be the next one."""
-    found = softmax_of_rows(torch.zeros(1, 4), torch.tensor([2]), torch.tensor([[2, 3]]))
-    assert found[0].exp()[:2].tolist() == pytest.approx([1 / 3, 1 / 3])
+    softmax = softmax_of_rows(torch.zeros(1, 4), torch.tensor([2]), torch.tensor([[2, 3]]))
+    assert softmax[0].exp()[:2].tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
 def test_constant_scores_are_calibrated() -> None:
     """Who says 1/n of everything is right in 1/n of the cases: a tie counts as its share, not as a hit."""
-    found = softmax_of_rows(torch.full((600, 5), 3.0), torch.zeros(600, dtype=torch.int64)).numpy()
-    assert np.allclose(found[:, 2], 0.2)
-    assert reliability(np.exp(found[:, 0]), found[:, 2]).error == pytest.approx(0, abs=1e-7)
+    softmax = softmax_of_rows(torch.full((600, 5), 3.0), torch.zeros(600, dtype=torch.int64)).numpy()
+    assert np.allclose(softmax[:, 2], 0.2)
+    assert reliability(np.exp(softmax[:, 0]), softmax[:, 2]).error == pytest.approx(0, abs=1e-7)
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,25 +44,25 @@ def test_against_torch(rows: int, items: int, seed: int) -> None:
     hidden = torch.zeros(rows, items + 1, dtype=torch.bool).scatter_(1, seen.where(seen != PAD, items), True)[:, :-1]
     hidden[torch.arange(rows), targets] = False
     logs = torch.log_softmax(scores.double().masked_fill(hidden, -torch.inf), 1)
-    found = softmax_of_rows(scores, targets, seen)
-    assert torch.allclose(found[:, 0], logs.amax(1), atol=1e-5)
-    assert torch.allclose(found[:, 1], logs.gather(1, targets[:, None])[:, 0], atol=1e-5)
+    softmax = softmax_of_rows(scores, targets, seen)
+    assert torch.allclose(softmax[:, 0], logs.amax(1), atol=1e-5)
+    assert torch.allclose(softmax[:, 1], logs.gather(1, targets[:, None])[:, 0], atol=1e-5)
     best = logs == logs.amax(1, keepdim=True)
-    assert torch.allclose(found[:, 2], best[torch.arange(rows), targets].double() / best.sum(1))
+    assert torch.allclose(softmax[:, 2], best[torch.arange(rows), targets].double() / best.sum(1))
 
 
 def test_reliability_by_hand() -> None:
     """Two bins of two examples: 0.15 promised and 0.5 kept, 0.85 promised and 1.0 kept."""
-    found = reliability(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0.0, 1.0, 1.0, 1.0]), bins=2)
-    assert found.n_examples.tolist() == [2, 2]
-    assert found.confidence == pytest.approx([0.15, 0.85]) and found.accuracy == pytest.approx([0.5, 1.0])
-    assert found.error == pytest.approx((0.35 + 0.15) / 2)
+    bins = reliability(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0.0, 1.0, 1.0, 1.0]), bins=2)
+    assert bins.n_examples.tolist() == [2, 2]
+    assert bins.confidence == pytest.approx([0.15, 0.85]) and bins.accuracy == pytest.approx([0.5, 1.0])
+    assert bins.error == pytest.approx((0.35 + 0.15) / 2)
 
 
 def test_equal_confidences_share_a_bin() -> None:
     """Their order says nothing, so a border between them would only add noise to the error."""
-    found = reliability(np.full(30, 0.5), np.tile([0.0, 1.0], 15))
-    assert found.n_examples.tolist() == [30] and found.error == 0.0
+    bins = reliability(np.full(30, 0.5), np.tile([0.0, 1.0], 15))
+    assert bins.n_examples.tolist() == [30] and bins.error == 0.0
 
 
 def test_sharper_scores_promise_too_much() -> None:
@@ -73,8 +73,8 @@ def test_sharper_scores_promise_too_much() -> None:
     targets = torch.from_numpy((chances.cumsum(1) > generator.random((4000, 1))).argmax(1))
     errors = []
     for factor in (1.0, 4.0):
-        found = softmax_of_rows(torch.from_numpy(logits * factor), targets).numpy()
-        errors.append(reliability(np.exp(found[:, 0]), found[:, 2]).error)
+        softmax = softmax_of_rows(torch.from_numpy(logits * factor), targets).numpy()
+        errors.append(reliability(np.exp(softmax[:, 0]), softmax[:, 2]).error)
     assert errors[0] < 0.03 < 0.3 < errors[1]
 
 

@@ -15,28 +15,28 @@ from deshi.types import DeshiError
 
 def test_hand_values_with_one_target() -> None:
     """Three users at ranks 1, 3 and 20: each metric by hand."""
-    found = metrics_from_ranks(np.array([1.0, 3.0, 20.0]), [10])
-    assert found["hr@10"] == found["recall@10"] == pytest.approx(2 / 3)
-    assert found["ndcg@10"] == pytest.approx((1 + 1 / math.log2(4)) / 3)
-    assert found["mrr@10"] == found["map@10"] == pytest.approx((1 + 1 / 3) / 3)
+    metrics = metrics_from_ranks(np.array([1.0, 3.0, 20.0]), [10])
+    assert metrics["hr@10"] == metrics["recall@10"] == pytest.approx(2 / 3)
+    assert metrics["ndcg@10"] == pytest.approx((1 + 1 / math.log2(4)) / 3)
+    assert metrics["mrr@10"] == metrics["map@10"] == pytest.approx((1 + 1 / 3) / 3)
 
 
 def test_hand_values_with_several_targets() -> None:
     """One example with targets at ranks 2, 5 and 30, given in another order."""
-    found = metrics_from_ranks(np.array([30.0, 2.0, 5.0]), [5], examples=np.array([0, 0, 0]))
-    assert found["hr@5"] == 1.0
-    assert found["recall@5"] == pytest.approx(2 / 3)
+    metrics = metrics_from_ranks(np.array([30.0, 2.0, 5.0]), [5], examples=np.array([0, 0, 0]))
+    assert metrics["hr@5"] == 1.0
+    assert metrics["recall@5"] == pytest.approx(2 / 3)
     ideal = 1 + 1 / math.log2(3) + 1 / 2
-    assert found["ndcg@5"] == pytest.approx((1 / math.log2(3) + 1 / math.log2(6)) / ideal)
-    assert found["mrr@5"] == pytest.approx(1 / 2)
-    assert found["map@5"] == pytest.approx((1 / 2 + 2 / 5) / 3)
+    assert metrics["ndcg@5"] == pytest.approx((1 / math.log2(3) + 1 / math.log2(6)) / ideal)
+    assert metrics["mrr@5"] == pytest.approx(1 / 2)
+    assert metrics["map@5"] == pytest.approx((1 / 2 + 2 / 5) / 3)
 
 
 def test_more_targets_than_k() -> None:
     """NDCG and MAP of a perfect list are 1 even if it can't hold all the targets."""
-    found = metrics_from_ranks(np.array([1.0, 2.0, 3.0]), [2], examples=np.zeros(3, np.int64))
-    assert found["ndcg@2"] == found["map@2"] == 1.0
-    assert found["recall@2"] == pytest.approx(2 / 3)
+    metrics = metrics_from_ranks(np.array([1.0, 2.0, 3.0]), [2], examples=np.zeros(3, np.int64))
+    assert metrics["ndcg@2"] == metrics["map@2"] == 1.0
+    assert metrics["recall@2"] == pytest.approx(2 / 3)
 
 
 def test_a_tie_on_the_border_is_outside() -> None:

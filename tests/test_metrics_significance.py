@@ -77,10 +77,10 @@ def test_permutation_is_never_zero_and_two_sided() -> None:
 def test_many_pairs_are_each_what_they_are_alone() -> None:
     """The shared product over columns is only faster."""
     values = np.random.default_rng(0).random((50, 3))
-    found = permutation_p_values(values, [(0, 1), (2, 1), (0, None)], samples=500, seed=3)
+    p_values = permutation_p_values(values, [(0, 1), (2, 1), (0, None)], samples=500, seed=3)
     alone = [paired_permutation(values[:, a], values[:, b], 500, 3) for a, b in [(0, 1), (2, 1)]]
-    assert found[:2].tolist() == alone
-    assert found[2] == paired_permutation(values[:, 0], np.zeros(50), 500, 3)
+    assert p_values[:2].tolist() == alone
+    assert p_values[2] == paired_permutation(values[:, 0], np.zeros(50), 500, 3)
 
 
 def test_examples_of_zeros_change_nothing() -> None:
@@ -159,9 +159,9 @@ def test_p_values_are_uniform_where_there_is_no_difference() -> None:
     columns = np.concatenate([first, second], axis=0).T
     p = permutation_p_values(columns, [(draw, 300 + draw) for draw in range(300)], samples=1000)
     ranked = [wilcoxon(first[draw], second[draw]) for draw in range(300)]
-    for found in (p, np.array(ranked)):
-        assert stats.kstest(found, "uniform").pvalue > 0.01
-        assert 0.02 <= (found <= 0.05).mean() <= 0.09
+    for p_values in (p, np.array(ranked)):
+        assert stats.kstest(p_values, "uniform").pvalue > 0.01
+        assert 0.02 <= (p_values <= 0.05).mean() <= 0.09
 
 
 def test_a_planted_difference_is_found() -> None:

@@ -65,18 +65,18 @@ def file(_finished_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 class Visit:
-    """A page opened on a screen of some size, with all that it said and asked for."""
+    """A page opened on a screen of some size, with its messages and requests."""
 
     def __init__(self, browser: Any, url: str, size: tuple[int, int], scheme: str = "light") -> None:
         width, height = size
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(url)
 
 
@@ -93,8 +93,8 @@ def test_the_page_fits_and_is_silent(visit: Visit) -> None:
     page = visit.page
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     assert page.evaluate(OUTSIDE) == []
-    assert visit.said == [] and [url for url in visit.asked if not url.startswith("file:")] == []
-    assert len(visit.asked) == 1
+    assert visit.messages == [] and [url for url in visit.requests if not url.startswith("file:")] == []
+    assert len(visit.requests) == 1
     assert len(page.screenshot(full_page=True)) > 20_000
 
 
@@ -132,6 +132,6 @@ def test_texts_can_be_read_by_day_and_by_night(browser: Any, file: Path, scheme:
     """Contrast of at least 4.5 (WCAG AA) for every text, those in figures' axes included."""
     opened = Visit(browser, file.as_uri(), SCREENS["desk"], scheme)
     opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
-    found = [(ratio, text) for ratio, text in opened.page.evaluate(CONTRAST) if not text.endswith("%")]
+    faint = [(ratio, text) for ratio, text in opened.page.evaluate(CONTRAST) if not text.endswith("%")]
     opened.context.close()
-    assert found == [], "numbers on coloured bars are the exception: they stand in the table below too"
+    assert faint == [], "numbers on coloured bars are the exception: they stand in the table below too"

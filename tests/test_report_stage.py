@@ -90,11 +90,11 @@ def test_figures_are_files_too(finished: ReportResult) -> None:
 def test_the_same_input_gives_the_same_bytes(finished: ReportResult) -> None:
     """A report that changes by itself can't be compared with yesterday's."""
     again = report(finished.folder.parents[2])
-    pages = [re.sub(r"<time.*?</time>", "", one.page.read_text(encoding="utf-8")) for one in (finished, again)]
+    pages = [re.sub(r"<time.*?</time>", "", each.page.read_text(encoding="utf-8")) for each in (finished, again)]
     assert pages[0] == pages[1]
     for name in finished.figures:
         for ending in ("svg", "png"):
-            first, second = ((one.folder / "figures" / f"{name}.{ending}").read_bytes() for one in (finished, again))
+            first, second = ((each.folder / "figures" / f"{name}.{ending}").read_bytes() for each in (finished, again))
             assert first == second, f"{name}.{ending}"
 
 
@@ -124,9 +124,9 @@ def test_the_summary_agrees_with_the_evaluations(finished_root: Path) -> None:
     """A report with other figures than metrics.json would be a second truth."""
     text = Page(page_of(finished_root)).text
     metrics = [read_json(folder / "metrics.json") for folder in evaluations(finished_root)]
-    for one in [*metrics, *metrics[0]["baselines"].values()]:
-        assert f"{one['test/ndcg@10']:.4f}" in text
-    mean = sum(one["test/ndcg@10"] for one in metrics) / 2
+    for figures in [*metrics, *metrics[0]["baselines"].values()]:
+        assert f"{figures['test/ndcg@10']:.4f}" in text
+    mean = sum(each["test/ndcg@10"] for each in metrics) / 2
     assert f"{mean:.4f} ±" in text, "two seeds of one configuration are one model"
 
 
@@ -184,17 +184,17 @@ def test_a_run_that_is_gone_leaves_a_report(finished_root: Path) -> None:
 def test_a_bundle_that_is_gone_leaves_a_report(finished_root: Path) -> None:
     """The figures don't need the data; titles and popularity do."""
     (finished_root / "data" / "tiny" / "manifest.json").unlink()
-    assert "Run: deshi prepare data=tiny" in Page(page_of(finished_root)).text
+    assert "deshi prepare data=tiny" in Page(page_of(finished_root)).text
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_explained_gap_is_shown(finished_root: Path) -> None:
     """What `deshi gap` has found belongs beside the figures that it explains."""
     fitted = read_json(evaluations(finished_root)[0] / "run.json")["run"]
-    found = deshi.gap(f"paths.root={finished_root}", run=fitted)
+    gap = deshi.gap(f"paths.root={finished_root}", run=fitted)
     result = report(finished_root)
-    assert found.sentence in Page(result.page.read_text(encoding="utf-8")).text
-    assert "gap-parts-tiny_seed0" in result.figures
+    assert gap.sentence in Page(result.page.read_text(encoding="utf-8")).text
+    assert "gap-contributions-tiny_seed0" in result.figures
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -224,10 +224,10 @@ def test_one_run_and_another_part_and_metric(finished_root: Path) -> None:
 def test_candidate_sets_are_said_loudly(finished_root: Path, config_dir: Path) -> None:
     """Figures among a few candidates look splendid beside those of full ranking."""
     fitted = read_json(evaluations(finished_root)[0] / "run.json")["run"]
-    found = deshi.evaluate(
+    evaluation = deshi.evaluate(
         f"paths.root={finished_root}", "candidates=sampled", "candidates.n=5", "eval.ks=[1,3]", run=fitted
     )
-    result = report(finished_root, "metric=ndcg@3", runs=[str(found.folder)])
+    result = report(finished_root, "metric=ndcg@3", runs=[str(evaluation.folder)])
     assert any("SAMPLED" in warning for warning in result.warnings)
     assert "small candidate sets" in Page(result.page.read_text(encoding="utf-8")).text
 

@@ -13,9 +13,10 @@ import deshi
 from deshi import stages
 from deshi.artifacts import read_json
 from deshi.cli import main
-from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved
 from deshi.rendering import Table
 from deshi.reporting._blocks import Picture
 from deshi.reporting._drawing import FigureBuilder
@@ -119,7 +120,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, config_dir: Path, monkeypatc
     step = TrainingModule.training_step
 
     def cut(self: TrainingModule, batch: Any, batch_index: int) -> Any:
-        if self.current_epoch == 1 and "Distillation" in type(self.loss).__name__:
+        if self.current_epoch == 1 and "Distillation" in type(self.objective).__name__:
             raise KeyboardInterrupt
         return step(self, batch, batch_index)
 
@@ -146,7 +147,9 @@ def test_a_failing_step_says_how_to_go_on(tmp_path: Path, config_dir: Path) -> N
     assert "deshi run resume=" in str(failure.value) and "This step alone: deshi distill " in str(failure.value)
     (folder,) = (tmp_path / "runs" / "run").glob("2*")
     record = next(one for one in read_json(folder / "plan.json")["steps"] if one["status"] == "failed")
-    assert "temperature" in record["error"] and wrong in record["command"]
+    assert "temperature" in record["error"]
+    config = Path(shlex.split(record["command"])[-1].removeprefix("config="))
+    assert "temperature: 0" in config.read_text(), "the step alone is repeated with the key that failed"
     fixed = run(tmp_path, config_dir, *SELF)
     assert steps(fixed.folder)["lists of plain, seed 0"] == "reused" and fixed.folder != folder
 

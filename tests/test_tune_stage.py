@@ -12,9 +12,10 @@ import pytest
 import deshi
 from deshi import stages
 from deshi.artifacts import read_json
-from deshi.configuration.saved import load_config, resolved
+from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import FitConfig
 from deshi.configuration.targets import ConfigError
+from deshi.configuration.validation import resolved
 from deshi.pipeline.space import Choice, Numbers, parse
 from deshi.training import fit
 from deshi.training.module import TrainingModule

@@ -9,9 +9,9 @@ import lightning as L
 from arm import Stopwatch, arguments, report, settings_of, step_timer
 
 from deshi.artifacts import new_run_folder
-from deshi.configuration.saved import validate
 from deshi.configuration.schemas import FitConfig, PrepareConfig
 from deshi.configuration.targets import build
+from deshi.configuration.validation import validate
 from deshi.data.prepare import run as prepare
 from deshi.training.trainer import Training
 from deshi.types import PAD

@@ -97,9 +97,10 @@ def _main(words: list[str]) -> int:
 
 
 def _run(stage: Stage, arguments: Arguments) -> int:
+    from deshi.configuration.overrides import from_python
     from deshi.configuration.show import render
 
-    overrides = [*_subject(stage, arguments.subject), *arguments.overrides]
+    overrides = [*from_python(stage.with_subject(arguments.subject, {})), *arguments.overrides]
     config = compose(stage.name, overrides, {}, arguments.config_dir)
     command = " ".join(["deshi", stage.command, *overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
@@ -109,19 +110,6 @@ def _run(stage: Stage, arguments: Arguments) -> int:
         result = stage.run(config)
     _print_result(result)
     return int(getattr(result, "exit_code", 0))
-
-
-def _subject(stage: Stage, words: Sequence[str]) -> list[str]:
-    """Words without a ``=`` as the key that the stage works on, such as ``run`` or ``data``."""
-    from deshi.configuration.overrides import from_python
-
-    if stage.subject == "runs":
-        return from_python({"runs": list(words)}) if words else []
-    if len(words) > 1:
-        raise DeshiError(
-            f"deshi {stage.command} works on one {stage.subject}, but got {len(words)}: {', '.join(words)}."
-        )
-    return from_python({stage.subject: words[0]}) if words else []
 
 
 @contextmanager

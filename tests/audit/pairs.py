@@ -70,12 +70,12 @@ def make_world(seed: int = 0, users: int = 300, items: int = 400, length: int = 
         taken: set[int] = set()
         fresh = iter(order[user])
         item = int(next(fresh))
-        for place in range(length):
-            histories[user, place] = item
+        for position in range(length):
+            histories[user, position] = item
             taken.add(item)
             follower = int(after[item])
             if follower in taken or random.random() < 0.5:
-                follower = next(int(one) for one in fresh if int(one) not in taken)
+                follower = next(int(fallback) for fallback in fresh if int(fallback) not in taken)
             item = follower
     # Ids that are no indices: numbers from 1001 in an order that says nothing about popularity or order of appearance.
     return World(histories, after, weights, 1001 + np.arange(items), 1 + np.arange(users))
@@ -105,7 +105,7 @@ def frames_of(world: World, scores: np.ndarray, top: int | None = 50, seen_from_
         world: users and items.
         scores: ``(users, items)``.
         top: length of the lists; None is all items.
-        seen_from_end: items up to this place from the end are left out; None leaves out nothing.
+        seen_from_end: items up to this position from the end are left out; None leaves out nothing.
     """
     users, length = world.histories.shape
     masked = scores.copy()
@@ -114,12 +114,12 @@ def frames_of(world: World, scores: np.ndarray, top: int | None = 50, seen_from_
         np.put_along_axis(masked, seen, -np.inf, axis=1)
     order = np.argsort(-masked, axis=1)[:, :top]
     values = np.take_along_axis(masked, order, axis=1)
-    rows, places = np.nonzero(np.isfinite(values))
+    rows, columns = np.nonzero(np.isfinite(values))
     lists = pl.DataFrame(
         {
             "user_id": world.user_ids[rows],
-            "item_id": world.item_ids[order[rows, places]],
-            "score": values[rows, places],
+            "item_id": world.item_ids[order[rows, columns]],
+            "score": values[rows, columns],
         }
     )
     return PairFrames(events_of(world), lists)
@@ -164,4 +164,4 @@ def audit(folder: Path, frames: PairFrames, ending: str = "csv") -> PairAudit:
 
 def names_of(result: PairAudit, *severities: str) -> set[str]:
     """The names of the findings of these severities (all if none is given)."""
-    return {one.name for one in result.findings if not severities or one.severity in severities}
+    return {problem.name for problem in result.findings if not severities or problem.severity in severities}

@@ -31,7 +31,7 @@ def newest(root: Path, stage: str, ending: str = "") -> Path:
 
 def errors(result: AuditResult) -> set[str]:
     """Names of the errors among the findings."""
-    return {one.name for one in result.findings if one.severity == "error"}
+    return {problem.name for problem in result.findings if problem.severity == "error"}
 
 
 def test_a_clean_run_with_its_evaluation(finished_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_a_clean_run_with_its_evaluation(finished_root: Path, capsys: pytest.Cap
     assert all(Finding.from_json(value).name in CHECKS for value in read_json(folder / "findings.json"))
     record = read_json(folder / "run.json")
     assert record["stage"] == "audit" and record["exit_code"] == 0 and len(record["evaluations"]) == 1
-    assert [one["what"] for one in record["checked"]][-1] == "ranks, test"
+    assert [part["what"] for part in record["checked"]][-1] == "ranks, test"
 
 
 def test_an_evaluation_can_be_named_and_is_of_its_run(finished_root: Path) -> None:
@@ -57,7 +57,7 @@ def test_an_evaluation_can_be_named_and_is_of_its_run(finished_root: Path) -> No
 def test_a_data_set_alone(finished_root: Path, config_dir: Path) -> None:
     """Before any training: the bundle and its split, with any split rule."""
     result = deshi.audit(f"paths.root={finished_root}", "split=ratio", data="tiny", config_dir=config_dir)
-    assert [one.what for one in result.checked] == ["bundle", "split"] and result.exit_code == 0
+    assert [part.what for part in result.checked] == ["bundle", "split"] and result.exit_code == 0
     assert "What was looked at" in str(result) and "What was looked at" in result._repr_html_()
 
 
@@ -98,17 +98,17 @@ def test_a_run_of_other_data_stops_the_audit_of_the_run_not_of_the_data(finished
     write_json(folder / "run.json", record | {"data_fingerprint": "0" * 64})
     result = audit(finished_root, "run=latest")
     assert errors(result) == {"made-on-another-bundle"}
-    assert [one.what for one in result.checked] == ["bundle", "split", "provenance of the run"]
+    assert [part.what for part in result.checked] == ["bundle", "split", "provenance of the run"]
 
 
 def test_weights_that_diverged(finished_root: Path) -> None:
     """NaN weights are named by tensor, without a crash in the probes."""
-    path = newest(finished_root, "fit") / "student.safetensors"
+    path = newest(finished_root, "fit") / "model.safetensors"
     weights = load_file(path)
     weights["norm.weight"][0] = float("nan")
     save_file(weights, path)
-    (one,) = (one for one in audit(finished_root, "run=latest").findings if one.severity == "error")
-    assert one.name == "not-finite" and "norm.weight" in one.where[0]
+    (problem,) = (one for one in audit(finished_root, "run=latest").findings if one.severity == "error")
+    assert problem.name == "not-finite" and "norm.weight" in problem.where[0]
 
 
 def test_a_knowledge_store_beside_the_run(finished_root: Path) -> None:

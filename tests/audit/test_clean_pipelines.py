@@ -39,9 +39,9 @@ SPLITS = {
 }
 
 
-def alarms(found: list[Finding]) -> list[str]:
+def alarms(findings: list[Finding]) -> list[str]:
     """What a clean pipeline must not raise: everything above a note."""
-    return [f"{one.name}: {one.what}" for one in found if one.severity != "note"]
+    return [f"{problem.name}: {problem.what}" for problem in findings if problem.severity != "note"]
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def test_students_are_clean(build: type[SASRec], bundles: dict[str, Bundle]) -> 
     torch.manual_seed(0)
     student = build(bundle.n_items, 16, 8)
     examples = split.examples(bundle, "validation")
-    found = audit_student(student, bundle, examples)
+    findings = audit_student(student, bundle, examples)
     values = evaluate_ranks(SequentialScorer(student), bundle, examples)
     recorded = float(summarise(values.ranks, values.top_items, [10], bundle.n_items)["ndcg@10"])
-    assert alarms(found + audit_table(SequentialScorer(student), bundle, examples, recorded)) == []
+    assert alarms(findings + audit_table(SequentialScorer(student), bundle, examples, recorded)) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -101,18 +101,18 @@ def test_histories_without_any_order_raise_no_alarm(seed: int, tmp_path: Path) -
     split = LeaveOneOut()(bundle)
     embeddings = np.random.default_rng(seed).normal(size=(60, 8))
     scorer = SequentialScorer(SASRec(60, 8, 8))
-    found = audit_embeddings(embeddings, bundle) + audit_table(scorer, bundle, split.examples(bundle, "validation"))
-    assert alarms(found) == []
+    findings = audit_embeddings(embeddings, bundle) + audit_table(scorer, bundle, split.examples(bundle, "validation"))
+    assert alarms(findings) == []
 
 
 def test_the_shop_of_the_planted_faults_is_clean(tmp_path: Path) -> None:
     """Each planted fault must be what raises its alarm, not the shop."""
     shop: Shop = open_shop(tmp_path)
-    found = audit_bundle(shop.bundle) + audit_split(shop.bundle, shop.split)
-    found += audit_student(shop.student, shop.bundle, shop.examples)
-    found += audit_table(SequentialScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
-    found += ranked(shop, shop.ranks()) + audit_candidates(candidate_sets(shop), shop.ranks())
-    assert alarms(found) == []
+    findings = audit_bundle(shop.bundle) + audit_split(shop.bundle, shop.split)
+    findings += audit_student(shop.student, shop.bundle, shop.examples)
+    findings += audit_table(SequentialScorer(shop.student), shop.bundle, shop.validation, shop.ndcg())
+    findings += ranked(shop, shop.ranks()) + audit_candidates(candidate_sets(shop), shop.ranks())
+    assert alarms(findings) == []
 
 
 RUNS = {
@@ -138,4 +138,4 @@ def test_runs_are_clean(overrides: list[str], bundles: dict[str, Bundle]) -> Non
     deshi.evaluate(root, f"run={fitted.folder}")
     result = deshi.audit(root, run=str(fitted.folder))
     assert alarms(list(result.findings)) == [] and result.exit_code == 0
-    assert {"training ranges", "recorded figure", "ranks, test"} <= {one.what for one in result.checked}
+    assert {"training ranges", "recorded figure", "ranks, test"} <= {part.what for part in result.checked}

@@ -14,14 +14,14 @@ from deshi.auditing._pair_claims import read_claims
 from deshi.types import DeshiError
 
 
-def _ranks(frames: PairFrames, place: int = -1) -> np.ndarray:
-    """The rank of each user's event at ``place``, infinite where the list lacks it."""
+def _ranks(frames: PairFrames, position: int = -1) -> np.ndarray:
+    """The rank of each user's event at ``position``, infinite where the list lacks it."""
     items = {user[0]: part["item_id"].to_list() for user, part in frames.lists.group_by("user_id", maintain_order=True)}
-    found = []
+    ranks = []
     for user, part in frames.events.group_by("user_id", maintain_order=True):
-        own, target = items.get(user[0], []), part["item_id"].to_list()[place]
-        found.append(own.index(target) + 1.0 if target in own else np.inf)
-    return np.array(found)
+        listed, target = items.get(user[0], []), part["item_id"].to_list()[position]
+        ranks.append(listed.index(target) + 1.0 if target in listed else np.inf)
+    return np.array(ranks)
 
 
 def _ndcg(ranks: np.ndarray, k: int = 10) -> np.ndarray:
@@ -60,10 +60,10 @@ def test_a_wrong_claim_is_explained(
     """Knowing how a figure came about ends the search that a bare difference starts."""
     frames = good_pair(2, seen_from_end=2)
     result = audit(tmp_path, frames.options_and(claimed=f"{metric}={value(frames):.6f}"))
-    found = next(one for one in result.findings if one.name == expected)
-    assert found.severity == "error"
-    assert words in found.what
-    assert metric in found.where[0]
+    problem = next(problem for problem in result.findings if problem.name == expected)
+    assert problem.severity == "error"
+    assert words in problem.what
+    assert metric in problem.where[0]
 
 
 def test_ties_in_favour_and_left_out_users_are_recognised(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_ties_in_favour_and_left_out_users_are_recognised(tmp_path: Path) -> Non
     inside = np.array([user % 7 != 0 for user in range(1, 301)])
     claimed = f"ndcg@10={_ndcg(_ranks(fewer))[inside].mean():.6f}"
     result = audit(tmp_path, fewer.options_and(claimed=claimed))
-    assert any("users with predictions only" in one.what for one in result.findings)
+    assert any("users with predictions only" in problem.what for problem in result.findings)
 
 
 @pytest.mark.parametrize("text", ["", "ndcg=0.1", "ndcg@10", "ndcg@0=0.1", "f1@10=0.1", "ndcg@10=11.7", "ndcg@10=x"])

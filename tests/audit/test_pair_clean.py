@@ -20,8 +20,8 @@ def _popular(seed: int, top: int | None) -> PairFrames:
 
 def _split_in_files() -> PairFrames:
     frames = good_pair(5)
-    place, length = pl.int_range(pl.len()).over("user_id"), pl.len().over("user_id")
-    return frames.but(test=frames.events.filter(LAST), train=frames.events.filter(place < length - 2))
+    position, length = pl.int_range(pl.len()).over("user_id"), pl.len().over("user_id")
+    return frames.but(test=frames.events.filter(LAST), train=frames.events.filter(position < length - 2))
 
 
 def _targets_apart() -> PairFrames:
@@ -70,10 +70,10 @@ def _sequences_by_number() -> PairFrames:
     """Ids whose neighbours follow each other: shifts by one must not be seen where there are none."""
     world = make_world(14)
     follows, item = np.full(400, -1), 0
-    for place in range(400):
+    for number in range(400):
         while follows[item] >= 0:
             item = (item + 1) % 400
-        follows[item] = place
+        follows[item] = number
         item = int(world.after[item])
     world.item_ids[:] = follows + 1
     return frames_of(world, good(world, np.random.default_rng(0)))
@@ -123,10 +123,10 @@ def test_the_metrics_are_those_of_a_plain_loop(top: int | None, tmp_path: Path) 
         items = frames.lists.filter(pl.col("user_id") == user[0])["item_id"].to_list()
         target = history["item_id"].to_list()[-1]
         ranks.append(items.index(target) + 1 if target in items else np.inf)
-    found = np.array(ranks)
-    assert result.metrics["hr@10"].mean == pytest.approx((found <= 10).mean())
-    assert result.metrics["ndcg@10"].mean == pytest.approx(np.where(found <= 10, 1 / np.log2(1 + found), 0).mean())
-    assert result.metrics["mrr@10"].mean == pytest.approx(np.where(found <= 10, 1 / found, 0).mean())
+    array = np.array(ranks)
+    assert result.metrics["hr@10"].mean == pytest.approx((array <= 10).mean())
+    assert result.metrics["ndcg@10"].mean == pytest.approx(np.where(array <= 10, 1 / np.log2(1 + array), 0).mean())
+    assert result.metrics["mrr@10"].mean == pytest.approx(np.where(array <= 10, 1 / array, 0).mean())
     interval = result.metrics["ndcg@10"]
     assert interval.low < interval.mean < interval.high
 

@@ -106,7 +106,7 @@ def indices_for_ids() -> Planted:
     """Indices of the model were exported instead of ids."""
     frames = good_pair()
     ids = sorted(frames.events["item_id"].unique().to_list())
-    index = {one: place + 1 for place, one in enumerate(ids)}
+    index = {item: number + 1 for number, item in enumerate(ids)}
     return frames.but(lists=frames.lists.with_columns(pl.col("item_id").replace(index))), None
 
 
@@ -412,11 +412,11 @@ def test_a_planted_fault_is_found(plant: Callable[[], Planted], expected: str, t
     frames, affected = plant()
     result = audit(tmp_path, frames)
     assert expected in names_of(result)
-    found = next(one for one in result.findings if one.name == expected)
-    assert 1 <= len(found.where) <= 5
-    assert re.search(r"\d", found.effect) and found.fix
-    users = [int(name) for text in found.where for name in re.findall(r"user (\d+)", text)]
-    assert affected is None or (users and set(users) <= affected), found.where
+    problem = next(problem for problem in result.findings if problem.name == expected)
+    assert 1 <= len(problem.where) <= 5
+    assert re.search(r"\d", problem.effect) and problem.fix
+    users = [int(name) for text in problem.where for name in re.findall(r"user (\d+)", text)]
+    assert affected is None or (users and set(users) <= affected), problem.where
 
 
 @pytest.mark.parametrize(
@@ -432,9 +432,9 @@ def test_one_fault_is_one_error(plant: Callable[[], Planted], tmp_path: Path) ->
 def test_the_lines_of_a_finding_are_those_of_the_file(tmp_path: Path) -> None:
     """A line that doesn't hold what the finding says sends the reader astray."""
     frames, _ = scores_nan()
-    found = next(one for one in audit(tmp_path, frames).findings if one.name == "nan-scores")
+    problem = next(problem for problem in audit(tmp_path, frames).findings if problem.name == "nan-scores")
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    for text in found.where:
+    for text in problem.where:
         user, item, line = re.fullmatch(r"user (\d+), item (\d+), predictions\.csv line (\d+)", text).groups()
         assert lines[int(line) - 1] == f"{user},{item},NaN"
 

@@ -16,21 +16,21 @@ from planted_table import PAGE, descriptions, head
 @pytest.mark.parametrize("planted", FAULTS, ids=NAMES)
 def test_a_planted_fault_is_named(planted: Fault, tmp_path: Path) -> None:
     """A fault that the audit overlooks, or reports without place, size and remedy, would be believed."""
-    found, touched = planted.plant(open_shop(tmp_path))
-    named = [one for one in found if one.name == planted.finding]
-    assert named, f"expected {planted.finding}, got {[one.name for one in found]}"
-    one = named[0]
-    assert one.what and one.fix and 1 <= len(one.where) <= 5
-    assert re.search(r"\d", one.effect), one.effect
+    findings, touched = planted.plant(open_shop(tmp_path))
+    named = [problem for problem in findings if problem.name == planted.finding]
+    assert named, f"expected {planted.finding}, got {[problem.name for problem in findings]}"
+    problem = named[0]
+    assert problem.what and problem.fix and 1 <= len(problem.where) <= 5
+    assert re.search(r"\d", problem.effect), problem.effect
     if touched is not None:
-        users = {match for text in one.where for match in re.findall(r"user (u\d+)", text)}
+        users = {match for text in problem.where for match in re.findall(r"user (u\d+)", text)}
         assert users and users <= touched, (users, touched)
 
 
 def test_every_check_has_its_planted_fault() -> None:
     """A check that no fault has ever triggered may be blind; those of a pair of files have a suite of their own."""
     elsewhere = {"averaged-by-batch", "claim-not-reproduced", "malformed-rows"}  # test_pair_claims, test_pair_reading
-    assert set(CHECKS) - {one.finding for one in FAULTS} - {name for _, name in PLANTED} == elsewhere
+    assert set(CHECKS) - {fault.finding for fault in FAULTS} - {name for _, name in PLANTED} == elsewhere
 
 
 def test_the_documentation_lists_every_check() -> None:
@@ -45,5 +45,5 @@ def test_the_documentation_lists_every_check() -> None:
 def test_findings_survive_json() -> None:
     """findings.json is read by other tools and by deshi report."""
     for severity in SEVERITIES:
-        one = Finding("cold-targets", severity, "what", ("user 1", "user 2"), "0.1", "fix")
-        assert Finding.from_json(one.to_json()) == one
+        problem = Finding("cold-targets", severity, "what", ("user 1", "user 2"), "0.1", "fix")
+        assert Finding.from_json(problem.to_json()) == problem

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import deshi
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
 from deshi.types import PAD, Batch

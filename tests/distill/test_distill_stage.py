@@ -16,9 +16,9 @@ from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.models.item_table import ItemEmbedding
+from deshi.runs import Run
 from deshi.soft_labels import Histories, choose_rows, write_lists
 from deshi.training.module import TrainingModule
-from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from tiny import SMALL
 
@@ -57,9 +57,9 @@ def test_a_student_is_distilled_and_evaluated(root: Path, config_dir: Path) -> N
 def test_a_table_of_the_teachers_vectors_is_merged_away(root: Path, config_dir: Path) -> None:
     """Inference needs no teacher: the run holds a plain student that scores as the trained one was validated."""
     run = distil(root, config_dir, ADDED)
-    student, _ = load_student(run.folder)
+    student = Run(run.folder).student()
     assert type(student.items) is ItemEmbedding
-    plain, _ = load_student(next((root / "runs" / "fit").glob("*_tiny_seed0")))
+    plain = Run(next((root / "runs" / "fit").glob("*_tiny_seed0"))).student()
     shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (student, plain)]
     assert shapes[0] == shapes[1]
     result = deshi.evaluate(f"paths.root={root}", run="pupil", part="validation")
@@ -88,7 +88,7 @@ def test_augmented_histories_are_joined(root: Path, config_dir: Path) -> None:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    return load_student(folder)[0].state_dict()
+    return Run(folder).student().state_dict()
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, root: Path, config_dir: Path, *words: str) -> Path:
@@ -122,7 +122,9 @@ def test_an_interrupted_distillation_resumes_to_the_same_bits(
     assert again.folder == folder and again.metrics == whole.metrics
     left, right = weights(whole.folder), weights(folder)
     assert all(torch.equal(left[name], right[name]) for name in left)
-    assert deshi.distill(f"paths.root={root}", resume=str(folder)).reused
+    finished = (folder / "metrics.json").stat().st_mtime_ns
+    deshi.distill(f"paths.root={root}", resume=str(folder))
+    assert (folder / "metrics.json").stat().st_mtime_ns == finished, "a complete run is left as it is"
 
 
 def test_a_store_that_changed_is_not_learnt_from_in_the_same_run(

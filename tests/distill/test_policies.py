@@ -20,8 +20,8 @@ from deshi.data.splits import LeaveOneOut
 from deshi.distillation import selection
 from deshi.distillation.selection import SelectionStrategy, k_center
 from deshi.distillation.selection_inputs import SelectionInputs, windows
+from deshi.runs import Run
 from deshi.soft_labels import Histories, Labeller, SoftLabels, choose_rows, write_lists, write_soft_labels
-from deshi.training.runs import load_student
 from deshi.types import DeshiError
 from knowing import META, sasrec, shop
 from tiny import SMALL
@@ -299,7 +299,7 @@ def test_a_strategy_buys_only_the_rows_that_it_chose(root: Path) -> None:
     assert covered[train].sum() == 66 and covered.sum() == 66 + 120
     positions = result.soft_labels.manifest["positions"]
     assert "GroundTruthError" in positions and "share=0.1" in positions and "_tiny_seed1" in positions
-    student = load_student(next((root / "runs" / "fit").glob("*_tiny_seed1")))[0]
+    student = Run(next((root / "runs" / "fit").glob("*_tiny_seed1"))).student()
     loss = SelectionInputs(Histories.of(bundle), train, student).student_stats.loss
     assert loss[covered[train]].min() >= loss[~covered[train]].max()
     augmented = deshi.label(*words, "augment.item_drop=0.3", "positions=train", run="tiny_seed0", store="drop")

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from deshi.configuration.saved import find_trained
+from deshi.configuration.schemas import PathsConfig
 from deshi.data.histories import histories_of
 from deshi.models.recommend import Catalogue, recommend
+from deshi.runs import Run
 from deshi.serving.engine import Engine
-from deshi.training.runs import load_scorer
 from deshi.types import DeshiError
 
 HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}
@@ -21,7 +21,7 @@ HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing
 @pytest.mark.parametrize("filter_seen", [True, False])
 def test_answers_are_the_exported_engines(filter_seen: bool, _finished_root: Path, engine: Engine) -> None:
     """Someone who tries a run in a notebook must see what the service will answer, popular items included."""
-    scorer, _ = load_scorer(find_trained(_finished_root / "runs", "tiny_seed0"))
+    scorer = Run.open("tiny_seed0", PathsConfig.model_validate({"root": str(_finished_root)})).scorer()
     catalogue = Catalogue(engine.bundle.items, engine.bundle.items["count"].to_numpy())
     histories = histories_of(HISTORIES, engine.bundle.items["item_id"])
     answers = recommend(scorer, catalogue, histories, 7, filter_seen)

@@ -15,10 +15,10 @@ import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import SequentialScorer
+from deshi.runs import Run
 from deshi.soft_labels import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
-from deshi.training.runs import load_network, load_scorer
 from deshi.types import DeshiError
 from tiny import SMALL
 
@@ -45,14 +45,14 @@ def test_a_text_teacher_trains_and_is_evaluated_as_a_student_is(
     run = deshi.teach(root, *TRAIN, *text_words(bert), "name=words", config_dir=config_dir, data="tiny")
     assert run.folder.parent.name == "teach" and 0 <= run.metrics["validation/ndcg@10"] <= 1
     record = json.loads((run.folder / "run.json").read_text())
-    assert record["stage"] == "teach" and record["student"] == "text"
+    assert record["stage"] == "teach" and record["model"] == "text"
     assert "teacher_train_time_total" in json.loads((run.folder / "time.json").read_text())
-    network, _ = load_network(run.folder)
+    network = Run(run.folder).network()
     assert not any("items.weight" in name for name, _ in network.named_parameters()), "a text teacher has no ID table"
     latest = deshi.evaluate(root, "part=validation", run="latest")
-    assert latest.ranker == "text"
+    assert latest.model == "text"
     assert latest.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
-    assert deshi.evaluate(root, run="words").ranker == "text"
+    assert deshi.evaluate(root, run="words").model == "text"
     assert deshi.gap(root, run="words", samples=100).validation.mean == pytest.approx(
         run.metrics["validation/ndcg@10"], abs=1e-6
     )
@@ -64,7 +64,7 @@ def test_each_fold_is_answered_by_a_teacher_that_has_not_seen_it(finished_root: 
     run = deshi.teach(
         root, *TRAIN, *SASREC, "train.augment.item_drop=0", "cross_fit=3", config_dir=config_dir, data="tiny"
     )
-    scorer, record = load_scorer(run.folder)
+    scorer, record = run.scorer(), run.record
     assert isinstance(scorer, CrossFitted) and record["cross_fit"] == 3 and len(record["fold_epochs"]) == 3
     bundle = Bundle.load(finished_root / "data" / "tiny")
     folds = np.load(run.folder / "folds.npy")
@@ -85,7 +85,7 @@ def test_cross_fitted_text_teachers_give_their_vectors_to_students(
     run = deshi.teach(root, *TRAIN, *text_words(bert), "cross_fit=2", config_dir=config_dir, data="tiny")
     given = ["teacher=ensemble", f"teacher.members=[{run.folder},tiny_seed0]", "teacher.weights=[0.5,0.5]"]
     both = deshi.teach(root, *given, config_dir=config_dir, data="tiny")
-    found = [load_scorer(one.folder)[0] for one in (run, both)]
+    found = [one.scorer() for one in (run, both)]
     vectors = [scorer.text_vectors() for scorer in found if isinstance(scorer, CrossFitted | Ensemble)]
     assert len(vectors) == 2 and vectors[0] is not None and vectors[1] is not None
     assert len(vectors[0]) == found[0].n_items and np.array_equal(vectors[0], vectors[1])
@@ -98,15 +98,17 @@ def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_roo
     """Folds that are finished stay, the rest is trained, and the outcome is that of an uninterrupted run."""
     root = f"paths.root={finished_root}"
     run = deshi.teach(root, *TRAIN, *SASREC, "cross_fit=2", config_dir=config_dir, data="tiny")
-    stamp = (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns
+    stamp = (run.folder / "fold-0" / "model.safetensors").stat().st_mtime_ns
     (run.folder / "metrics.json").unlink()
     shutil.rmtree(run.folder / "fold-1")
     with pytest.raises(DeshiError, match="deshi teach resume="):
         deshi.evaluate(root, run=str(run.folder))
     again = deshi.teach(root, resume=str(run.folder))
     assert again.metrics == run.metrics
-    assert (run.folder / "fold-0" / "student.safetensors").stat().st_mtime_ns == stamp
-    assert deshi.teach(root, resume=str(run.folder)).reused
+    assert (run.folder / "fold-0" / "model.safetensors").stat().st_mtime_ns == stamp
+    finished = (run.folder / "metrics.json").stat().st_mtime_ns
+    deshi.teach(root, resume=str(run.folder))
+    assert (run.folder / "metrics.json").stat().st_mtime_ns == finished, "a complete run is left as it is"
 
 
 def test_an_ensemble_of_runs_is_chosen_on_validation_and_evaluated(finished_root: Path, config_dir: Path) -> None:
@@ -126,7 +128,7 @@ def test_an_ensemble_of_runs_is_chosen_on_validation_and_evaluated(finished_root
         expected = json.loads((folder / "metrics.json").read_text())["validation/ndcg@10"]
         assert alone[tuple(float(n == place) for n in range(2))] == pytest.approx(expected, abs=1e-6)
     result = deshi.evaluate(root, run=str(run.folder), part="both")
-    assert result.ranker == "ensemble" and result.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
+    assert result.model == "ensemble" and result.metrics["validation/ndcg@10"] == pytest.approx(best, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_members_of_other_data_are_refused(finished_root: Path, config_dir: Path
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"data_fingerprint": "0" * 64}))
     words = ["teacher=ensemble", "teacher.members=[tiny_seed0,tiny_seed1]"]
-    with pytest.raises(DeshiError, match="was trained on the data"):
+    with pytest.raises(DeshiError, match="was made on data"):
         deshi.teach(root, *words, config_dir=config_dir, data="tiny")
 
 

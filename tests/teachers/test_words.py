@@ -42,7 +42,7 @@ def test_a_written_answer_is_counted_beside_the_ranking(finished_root: Path, con
     root = f"paths.root={finished_root}"
     run = teach(finished_root, config_dir, llm, *ILORA, "teacher.objective=both", "name=words")
     found = deshi.evaluate(root, run="words", part="both", candidates="llara", answers=7)
-    assert found.metrics["test/n_examples"] == 60 and found.metrics["test/written_n_examples"] == 7
+    assert found.metrics["test/n_examples"] == 60 and found.metrics["test/generated_n_examples"] == 7
     answers = pl.read_parquet(found.folder / "answers.parquet")
     assert answers.group_by("part").len()["len"].to_list() == [7, 7]
     sets = pl.read_parquet(found.folder / "candidates.parquet")
@@ -55,19 +55,19 @@ def test_a_written_answer_is_counted_beside_the_ranking(finished_root: Path, con
         [[titles[item] for item in row] for row in own["candidates"].to_list()],
     )
     for name, value in expected.items():
-        assert found.metrics.get(f"test/written_{name}", float("nan")) == pytest.approx(value, nan_ok=True)
+        assert found.metrics.get(f"test/generated_{name}", float("nan")) == pytest.approx(value, nan_ok=True)
     ranks = pl.read_parquet(found.folder / "ranks.parquet").join(answers, on=["part", "example"], how="semi")
     first = (ranks.filter(pl.col("part") == "test")["rank"] <= 1).mean()
-    assert found.metrics["test/written_ranked_first"] == pytest.approx(first)
-    assert "Answers in words, test, 7 examples" in str(found) and "7 of 60 examples" in str(found)
+    assert found.metrics["test/generated_ranked_first"] == pytest.approx(first)
+    assert "Generated answers, test, 7 examples" in str(found) and "7 of 60 examples" in str(found)
     assert not any("never to answer" in warning for warning in found.warnings)
-    assert set(read_json(found.folder / "time.json")["ilora"]) >= {"test", "test_in_words"}
+    assert set(read_json(found.folder / "time.json")["ilora"]) >= {"test", "test_generated"}
     silent = deshi.evaluate(root, run=str(run.folder), candidates="llara")
-    assert "test/written_n_examples" not in silent.metrics, "nobody waits for answers that were not asked for"
+    assert "test/generated_n_examples" not in silent.metrics, "nobody waits for answers that were not asked for"
     assert silent.metrics["test/hit_ratio@1"] == found.metrics["test/hit_ratio@1"]
 
 
-def test_what_cannot_answer_in_words_is_refused(finished_root: Path, config_dir: Path, llm: Path) -> None:
+def test_what_generates_no_answers_is_refused(finished_root: Path, config_dir: Path, llm: Path) -> None:
     """Before any ranking: a student, candidates that hold several targets, and no candidates at all."""
     root = f"paths.root={finished_root}"
     with pytest.raises(DeshiError, match="sasrec only ranks"):
@@ -78,7 +78,7 @@ def test_what_cannot_answer_in_words_is_refused(finished_root: Path, config_dir:
     with pytest.raises(DeshiError, match="may hold several targets"):
         deshi.evaluate(root, "candidates.n=5", run="dense", candidates="sampled", answers=3)
     untaught = deshi.evaluate(root, run="dense", candidates="llara", answers=2)
-    assert any("never to answer in words" in warning for warning in untaught.warnings)
+    assert any("never to answer (teacher" in warning for warning in untaught.warnings)
 
 
 def test_a_run_tells_which_language_model_it_is_made_of(finished_root: Path, config_dir: Path, llm: Path) -> None:

@@ -32,6 +32,7 @@ def _fits_targets(pair: Pair, ranks: Floats, base: Floats) -> bool:
     """
     lengths = pair.lists.lengths[pair.target_users]
     popular = popularity_ranks(pair)
+    # a random list of length L among n items has the mean reciprocal rank (1 + 1/2 + ... + 1/L) / n
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, lengths.max() + 1))])
     random = float((harmonic[lengths] / pair.n_known_items).mean())
     bar = max(2 * random, 0.8 * float(np.where(popular <= lengths, 1 / popular, 0.0).mean()))

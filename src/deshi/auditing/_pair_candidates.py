@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deshi.arrays import Floats, Ints, offsets_of
+from deshi.arrays import Floats, offsets_of
 from deshi.auditing._pair_alignment import popularity_ranks
 from deshi.auditing._pair_data import Pair
 from deshi.auditing.finding import Finding, count, finding
@@ -39,12 +39,12 @@ def _sampled(pair: Pair) -> bool:
     usual = float(np.median(lengths))
     if len(lengths) < MANY or usual > 0.9 * pair.n_known_items or (np.abs(lengths - usual) > 2).mean() > 0.05:
         return False
-    listed = pair.lists.lengths[pair.target_users] > 0
-    there = float(np.isfinite(pair.ranks[listed]).mean())
-    # A ranker's short list holds nearly all targets only if it puts them on top.
+    ranks = pair.ranks[pair.lists.lengths[pair.target_users] > 0]
+    share_hit = float(np.isfinite(ranks).mean())
+    # a model's short list holds nearly all targets only if it puts them on top
     short = usual <= 0.25 * pair.n_known_items
-    certain = short and there >= 0.995 and pair.hits(pair.ranks[listed], 1) < 0.9
-    return certain or (there >= 0.4 and len(lengths) >= 2 * MANY and _evenly_drawn(pair))
+    certain = short and share_hit >= 0.995 and pair.hits(ranks, 1) < 0.9
+    return certain or (share_hit >= 0.4 and len(lengths) >= 2 * MANY and _evenly_drawn(pair))
 
 
 def _evenly_drawn(pair: Pair) -> bool:
@@ -52,6 +52,7 @@ def _evenly_drawn(pair: Pair) -> bool:
     rows = np.ones(len(pair.lists.user), dtype=bool)
     hit = pair.lists.rows_of(pair.target_users, pair.targets)
     rows[hit[hit >= 0]] = False
+    # evenly drawn items have counts of a Poisson distribution, whose variance is its mean
     times = np.bincount(pair.lists.item[rows], minlength=pair.n_known_items)[: pair.n_known_items]
     return bool(times.mean() >= 2 and times.var() < 1.5 * times.mean())
 
@@ -82,28 +83,31 @@ def _candidate_sets(pair: Pair) -> Iterator[Finding]:
 
 def _left_out(pair: Pair, sampled: bool) -> Iterator[Finding]:
     """Targets that could not be in the list: the filter of seen items took them out."""
-    lists = pair.lists
-    listed = lists.lengths[pair.target_users] > 0
-    filtered = not pair.seen.any()
-    again = np.flatnonzero(pair.in_history & listed & ~np.isfinite(pair.ranks)) if filtered else np.zeros(0, np.int64)
-    full = lists.lengths[pair.target_users] + pair.distinct[pair.target_users] >= 0.98 * pair.n_known_items
-    full &= (lists.lengths[pair.target_users] >= 0.5 * pair.n_known_items) & (pair.targets < pair.n_known_items)
-    absent = np.flatnonzero(full & ~np.isfinite(pair.ranks) & ~pair.in_history)
-    missed: Ints = np.union1d(again, absent)
-    if not len(missed) and not sampled and filtered and _no_hit_at_all(pair):
-        missed = np.flatnonzero(listed)
-    if not len(missed):
+    lengths = pair.lists.lengths[pair.target_users]
+    missed, filtered = (lengths > 0) & ~np.isfinite(pair.ranks), not pair.seen.any()
+    # targets that the user had before, where no list holds any seen item
+    again = missed & pair.in_history & filtered
+    # other targets that are missing although list and history together are the whole catalogue
+    whole = (lengths + pair.distinct[pair.target_users] >= 0.98 * pair.n_known_items) & (
+        lengths >= 0.5 * pair.n_known_items
+    )
+    absent = missed & ~pair.in_history & whole & (pair.targets < pair.n_known_items)
+    lost = np.flatnonzero(again | absent)
+    if not len(lost) and not sampled and filtered and _no_hit_at_all(pair):
+        lost = np.flatnonzero(lengths > 0)
+    if not len(lost):
         return
-    remaining = np.delete(pair.ranks, missed)
+    remaining = np.delete(pair.ranks, lost)
     yield finding(
         "target-filtered-out",
-        f"{count(len(missed), len(pair.targets), 'targets')} can't be hit: the lists leave out everything that the "
-        "user has, and the target with it" + (f" ({len(again):,} were consumed before)." if len(again) else "."),
-        pair.targets_at(missed),
-        f"The hit rate can reach {1 - len(missed) / len(pair.targets):.4f} at most: {pair.figure(pair.ranks)} with them"
+        f"{count(len(lost), len(pair.targets), 'targets')} can't be hit: the lists leave out everything that the "
+        "user has, and the target with it"
+        + (f" ({int(again.sum()):,} were consumed before)." if int(again.sum()) else "."),
+        pair.targets_at(lost),
+        f"The hit rate can reach {1 - len(lost) / len(pair.targets):.4f} at most: {pair.figure(pair.ranks)} with them"
         + (f", {pair.figure(remaining)} without." if len(remaining) else "."),
         "Filter by the history before the target and never the target itself; with repeat consumption don't filter.",
-        "warning" if len(missed) == len(again) and len(missed) < 0.05 * len(pair.targets) else None,
+        "warning" if len(lost) == int(again.sum()) and len(lost) < 0.05 * len(pair.targets) else None,
     )
 
 
@@ -135,6 +139,7 @@ def _seen(pair: Pair) -> Iterator[Finding]:
 def without_seen(pair: Pair) -> Floats:
     """The targets' ranks when items of the user's history are left out of the lists."""
     rows = pair.lists.rows_of(pair.target_users, pair.targets)
+    # how many seen items stand above the target: a cumulative count, minus that at the list's begin
     before = offsets_of(pair.seen_only)
     above = before[np.maximum(rows, 0)] - before[pair.lists.offsets[pair.target_users]]
     return np.where(rows >= 0, np.maximum(pair.ranks - above, 1.0), np.inf)

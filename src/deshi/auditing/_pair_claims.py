@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from deshi.auditing._pair_alignment import earlier_ranks
 from deshi.auditing._pair_candidates import without_seen
 from deshi.auditing._pair_data import Pair
 from deshi.auditing._pair_lists import BATCHES
-from deshi.auditing.finding import Finding, Severity, finding
+from deshi.auditing.finding import Finding, finding
 from deshi.metrics.ranking import METRICS, example_ranks, read_metric
 from deshi.types import DeshiError
 
@@ -66,15 +67,8 @@ def read_claims(text: str) -> list[Claim]:
     return claims
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """A way to come to a figure.
-
-    Attributes:
-        check: the finding's name if it is this one.
-        how: a phrase.
-        value: the figure.
-    """
+class Reading(NamedTuple):
+    """A way to come to a figure: the finding's name if it is this one, a phrase, and the figure."""
 
     check: str
     how: str
@@ -84,7 +78,7 @@ class Reading:
 def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
     """A finding for every claim that the files don't give, with the readings that do."""
     for claim in claims:
-        recomputed = _mean(pair, claim, pair.ranks)
+        recomputed = _mean(pair, claim.metric, claim.k, pair.ranks)
         if claim.fits(recomputed):
             continue
         readings = list(_readings(pair, claim))
@@ -99,7 +93,6 @@ def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
             explained = f"No usual reading gives it; the nearest is {near.value:.5f} {near.how}"
         else:
             explained = "No usual reading comes nearer"
-        severity: Severity | None = None if check != "cold-targets" else "error"
         yield finding(
             check,
             f"The claimed {claim} {claim.value:g} does not follow from the files, which give {recomputed:.5f}. "
@@ -109,30 +102,28 @@ def check_claims(pair: Pair, claims: list[Claim]) -> Iterator[Finding]:
             if recomputed
             else "From 0.",
             "Report the mean over all users with a target, ties by mean rank, and say K, candidates and filter.",
-            severity,
         )
 
 
 def _readings(pair: Pair, claim: Claim) -> Iterator[Reading]:
     """Usual other ways to a figure, the likeliest first."""
-    lists, user, target = pair.lists, pair.target_users, pair.targets
+    lists, user, target, other = pair.lists, pair.target_users, pair.targets, "claim-not-reproduced"
+
+    def mean(ranks: Floats, keep: Bools | None = None) -> float:
+        return _mean(pair, claim.metric, claim.k, ranks, keep)
+
     yield from _batches(pair, claim)
-    for name, values in (("in favour of", lists.best), ("against", lists.worst)):
-        value = _mean(pair, claim, lists.ranks_of(user, target, values))
+    for name, ranks in (("in favour of", lists.best), ("against", lists.worst)):
+        value = mean(lists.ranks_of(user, target, ranks))
         yield Reading("ties-counted-as-hits", f"with ties counted {name} the target", value)
-    inside = lists.lengths[user] > 0
-    yield Reading("user-not-evaluated", "over the users with predictions only", _mean(pair, claim, pair.ranks, inside))
-    hit = np.isfinite(pair.ranks)
-    yield Reading(
-        "claim-not-reproduced", "over the users whose list holds the target", _mean(pair, claim, pair.ranks, hit)
-    )
+    listed = lists.lengths[user] > 0
+    yield Reading("user-not-evaluated", "over the users with predictions only", mean(pair.ranks, listed))
+    yield Reading(other, "over the users whose list holds the target", mean(pair.ranks, np.isfinite(pair.ranks)))
     for ranks, name in zip(earlier_ranks(pair)[1:], ("second last (validation)", "third last"), strict=True):
         value = float(METRICS[claim.metric](example_ranks(ranks), claim.k).mean())
-        yield Reading("claim-not-reproduced", f"for the {name} event instead of the target", value)
-    reverse = lists.ranks_of(user, target, lists.reversed)
-    yield Reading("claim-not-reproduced", "with the lists the other way round", _mean(pair, claim, reverse))
-    unseen = _mean(pair, claim, without_seen(pair))
-    yield Reading("claim-not-reproduced", "without the items that users already have", unseen)
+        yield Reading(other, f"for the {name} event instead of the target", value)
+    yield Reading(other, "with the lists the other way round", mean(lists.ranks_of(user, target, lists.reversed)))
+    yield Reading(other, "without the items that users already have", mean(without_seen(pair)))
     yield from _other_definitions(pair, claim)
 
 
@@ -154,29 +145,28 @@ def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
 
 def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
     check = "claim-not-reproduced"
-    # With one target an example recall is HR and MAP is MRR.
+    # with one target an example, recall is HR and MAP is MRR: no other reading
     single = {"recall": "hr", "map": "mrr"} if len(pair.targets) == len(pair.examples) else {}
     for name in METRICS:
         if name not in single and name != single.get(claim.metric, claim.metric):
-            yield Reading(check, f"as {name}@{claim.k}", _mean(pair, Claim(name, claim.k, 0, 0), pair.ranks))
+            yield Reading(check, f"as {name}@{claim.k}", _mean(pair, name, claim.k, pair.ranks))
     for k in sorted({*OTHER_KS, claim.k - 1, claim.k + 1} - {claim.k, 0}):
-        yield Reading(check, f"at K={k}", _mean(pair, Claim(claim.metric, k, 0, 0), pair.ranks))
+        yield Reading(check, f"at K={k}", _mean(pair, claim.metric, k, pair.ranks))
     if claim.metric == "recall":
         hits = np.bincount(pair.examples.owners[pair.ranks <= claim.k], minlength=len(pair.examples))
         sizes = np.minimum(np.diff(pair.examples.target_offsets), claim.k)
         yield Reading(check, "with hits divided by min(K, number of targets)", float((hits / sizes).mean()))
     if claim.metric == "mrr":
-        yield Reading(check, "without a cut at K", _mean(pair, Claim("mrr", 10**9, 0, 0), pair.ranks))
+        yield Reading(check, "without a cut at K", _mean(pair, "mrr", 10**9, pair.ranks))
     if claim.metric == "ndcg":
         gains = np.where(pair.ranks <= claim.k, 1 / np.log(1 + pair.ranks), 0.0)
         yield Reading(check, "with natural logarithms and no division by the ideal", float(gains.mean()))
 
 
-def _mean(pair: Pair, claim: Claim, ranks: Floats, keep: Bools | None = None) -> float:
-    """The claimed metric of other ranks: the mean over examples, or over those whose targets ``keep`` marks."""
+def _mean(pair: Pair, metric: str, k: int, ranks: Floats, keep: Bools | None = None) -> float:
+    """A metric of other ranks: the mean over examples, or over those whose targets ``keep`` marks."""
     chosen = np.ones(len(ranks), dtype=bool) if keep is None else keep
     if not chosen.any():
         return 0.0
     grouped = example_ranks(ranks[chosen], pair.examples.owners[chosen], len(pair.examples))
-    values = METRICS[claim.metric](grouped, claim.k)
-    return float(values[grouped.sizes > 0].mean())
+    return float(METRICS[metric](grouped, k)[grouped.sizes > 0].mean())

@@ -155,9 +155,9 @@ class Pair:
         for user, item, line in rows.select("user", "item", "line").iter_rows():
             yield f"user {self.user_id(user)}, item {self.item_id(item)}, {self.tables[key].location(line)}"
 
-    def figure(self, ranks: Floats, k: int | None = None) -> str:
-        """The hit rate of ``ranks`` as text."""
-        return f"HR@{k or self.head} {self.hits(ranks, k):.4f}"
+    def figure(self, ranks: Floats) -> str:
+        """The hit rate of ``ranks`` at :attr:`head` as text."""
+        return f"HR@{self.head} {self.hits(ranks):.4f}"
 
     def hits(self, ranks: Floats, k: int | None = None) -> float:
         """The share of targets with a rank of at most ``k`` (:attr:`head` if not given)."""

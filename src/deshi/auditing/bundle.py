@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -21,27 +22,29 @@ AGAIN = "Run deshi prepare with force=true, and train and evaluate again."
 
 @dataclass(frozen=True, eq=False)
 class Flat:
-    """A bundle's events as flat arrays of one length, with the table of interactions.
-
-    Attributes:
-        users: ``(E,)`` the user whose range holds the event.
-        items: ``(E,)`` item indices.
-        times: ``(E,)`` timestamps.
-        table: the rows of ``interactions.parquet``.
-    """
+    """A bundle's events as flat arrays of one length."""
 
     bundle: Bundle
-    users: Array
-    items: Array
-    times: Array
-    table: pl.DataFrame
 
-    @classmethod
-    def of(cls, bundle: Bundle) -> Flat:
-        """Read the arrays and the table."""
-        users = np.repeat(np.arange(bundle.n_users), np.diff(bundle.offsets))
-        table = pl.read_parquet(bundle.path / "interactions.parquet")
-        return cls(bundle, users, np.asarray(bundle.items), np.asarray(bundle.timestamps), table)
+    @cached_property
+    def users(self) -> Array:
+        """``(E,)`` the user whose range holds the event."""
+        return np.repeat(np.arange(self.bundle.n_users), np.diff(self.bundle.offsets))
+
+    @cached_property
+    def items(self) -> Array:
+        """``(E,)`` item indices."""
+        return np.asarray(self.bundle.items)
+
+    @cached_property
+    def times(self) -> Array:
+        """``(E,)`` timestamps."""
+        return np.asarray(self.bundle.timestamps)
+
+    @cached_property
+    def table(self) -> pl.DataFrame:
+        """The rows of ``interactions.parquet``."""
+        return pl.read_parquet(self.bundle.path / "interactions.parquet")
 
     def locations(self, rows: Array, **further: Array) -> Iterable[str]:
         """The events at flat positions ``rows``, as a finding names them, with further values of each."""
@@ -70,7 +73,7 @@ def audit_bundle(bundle: Bundle) -> list[Finding]:
     Args:
         bundle: as opened by :meth:`Bundle.load`; it is read whole.
     """
-    flat = Flat.of(bundle)
+    flat = Flat(bundle)
     checks = (_changed, _indices, _order, _units, _owners, _agrees_with_table, _names, _item_table)
     return [problem for check in checks for problem in check(flat)]
 

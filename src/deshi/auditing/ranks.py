@@ -36,7 +36,7 @@ def audit_ranks(
         recomputed: of :func:`deshi.auditing.reranking.recompute`, where the model is at hand.
         full: whether the whole catalogue was ranked, and not a set of candidates for each example.
     """
-    flat, examples = Flat.of(bundle), split.examples(bundle, part)
+    flat, examples = Flat(bundle), split.examples(bundle, part)
     expected = _expected(flat, examples, filter_seen)
     keys = ["user", "target"]
     stored = ranks.select(*(pl.col(key).cast(pl.Int64) for key in keys), "rank", "n_candidates")
@@ -62,17 +62,24 @@ def _expected(flat: Flat, examples: Examples, filter_seen: bool) -> pl.DataFrame
     """A row a target: example, whether the history holds it, and how many candidates there must be."""
     owner, n_items = examples.owners, flat.bundle.n_items
     targets = flat.items[examples.target_rows].astype(np.int64)
-    lengths = examples.ends - examples.starts
-    rows = range_rows(examples.starts, examples.ends)
-    seen = np.unique(np.repeat(np.arange(len(examples)), lengths) * n_items + flat.items[rows])
+    # one number for each example and different item of its history
+    history = range_rows(examples.starts, examples.ends)
+    readers = np.repeat(np.arange(len(examples)), examples.ends - examples.starts)
+    seen = np.unique(readers * n_items + flat.items[history])
     repeated = np.isin(owner * n_items + targets, seen)
+    # the catalogue without the history's items, but with the targets among them
     left = n_items - np.bincount(seen // n_items, minlength=len(examples))
     left += np.bincount(owner[repeated], minlength=len(examples))
     candidates = left[owner] if filter_seen else np.full(len(owner), n_items)
     return pl.DataFrame(
-        {"example": owner, "user": examples.users[owner].astype(np.int64), "target": targets,
-         "row": examples.target_rows, "repeated": repeated & filter_seen, "candidates": candidates}
-    )  # fmt: skip
+        {
+            "example": owner,
+            "user": examples.users[owner].astype(np.int64),
+            "target": targets,
+            "repeated": repeated & filter_seen,
+            "candidates": candidates,
+        }
+    )
 
 
 def _examples(flat: Flat, frame: pl.DataFrame) -> list[str]:

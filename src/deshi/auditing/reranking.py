@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import padded_rows
-from deshi.data.sequences import history_batches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.metrics.ranks import rank_rows
+from deshi.evaluation.rank_collector import RankCollector
 from deshi.models.scorers import Scorer
 from deshi.types import PAD
 
@@ -31,30 +30,24 @@ def recompute(
         filter_seen: take the items of the history out of the candidates, never the targets.
         batch_size: examples scored at a time.
     """
-    n_targets = len(examples.target_rows)
-    ranks, best = np.full(n_targets, np.nan), np.full(n_targets, np.nan)
-    candidates = np.zeros(len(examples), dtype=np.int64)
-    offsets, wanted = examples.target_offsets, np.asarray(bundle.items)[examples.target_rows]
-    for numbers, batch in history_batches(
-        bundle.items, examples.users, examples.starts, examples.ends, bundle.n_interactions, batch_size
-    ):
-        scores = scorer.scores(batch)
-        lost = scores.isnan().any(1)
+    collector, undefined = RankCollector(), np.zeros(len(examples), dtype=bool)
+    for batch in ExampleBatches(bundle, examples, bundle.n_interactions, batch_size, filter_seen):
+        scores = scorer.scores(batch.histories)
+        undefined[batch.numbers.numpy()] = scores.isnan().any(1).numpy()
         scores = torch.where(scores.isnan(), 0.0, scores)
-        targets = torch.from_numpy(padded_rows(wanted, offsets[numbers], offsets[numbers + 1]))
-        places = padded_rows(np.arange(n_targets), offsets[numbers], offsets[numbers + 1])
-        seen = batch.items if filter_seen else None
-        fair, counts, _ = rank_rows(scores, targets, seen)
-        lucky, _, _ = rank_rows(_nudged(scores, targets), targets, seen)
-        for values, found in ((ranks, fair), (best, lucky)):
-            found[lost] = torch.nan
-            values[places[places != PAD]] = found.numpy()[places != PAD]
-        candidates[numbers] = counts.numpy()
-    example = examples.owners
+        collector.add(batch, [scores, _nudged(scores, batch.targets)])
+    collected, owners = collector.collected(), examples.owners
+    fair, optimistic = np.where(undefined[owners], np.nan, collected.ranks.numpy())
     return pl.DataFrame(
-        {"example": example, "user": examples.users[example], "target": wanted.astype(np.int64), "rank": ranks,
-         "optimistic": best, "n_candidates": candidates[example]}
-    )  # fmt: skip
+        {
+            "example": owners,
+            "user": examples.users[owners],
+            "target": np.asarray(bundle.items)[examples.target_rows].astype(np.int64),
+            "rank": fair,
+            "optimistic": optimistic,
+            "n_candidates": collected.n_candidates.numpy()[owners],
+        }
+    )
 
 
 def _nudged(scores: Tensor, targets: Tensor) -> Tensor:

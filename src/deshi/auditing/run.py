@@ -21,14 +21,14 @@ from deshi.auditing.result import Checked
 from deshi.auditing.selection import audit_selection
 from deshi.auditing.split import audit_split, audit_training_ranges
 from deshi.auditing.student import audit_student
-from deshi.auditing.subject import Fitted, Subject
+from deshi.auditing.subject import Subject
 from deshi.auditing.table import audit_table, reproduced
+from deshi.configuration.run_folders import CANDIDATES_FILE, RUN_FILE, WEIGHTS_FILE
 from deshi.data.splits import PARTS, Examples, Split
-from deshi.evaluation.stored import Evaluation, read_curve
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
+from deshi.runs import Evaluation, Run, read_curve
 from deshi.training.module import MONITOR
-from deshi.training.runs import STUDENT_FILE, load_selected_student, load_student
 
 log = logging.getLogger(__name__)
 
@@ -56,31 +56,31 @@ def audit(subject: Subject) -> tuple[list[Finding], list[Checked]]:
 
 
 def _steps(subject: Subject) -> Iterator[Step]:
-    bundle, split, fitted = subject.bundle, subject.split, subject.fitted
+    bundle, split, run = subject.bundle, subject.split, subject.run
     yield "bundle", lambda: audit_bundle(bundle)
-    yield "split", lambda: audit_split(bundle, split, fitted.cfg.eval.filter_seen if fitted else True)
-    if fitted is not None:
-        own = audit_record(fitted.record, bundle, fitted.folder / "run.json")
-        own += audit_weights(fitted.folder / STUDENT_FILE, bundle)
+    yield "split", lambda: audit_split(bundle, split, run.config.eval.filter_seen if run else True)
+    if run is not None:
+        own = audit_record(run.record, bundle, run.folder / RUN_FILE)
+        own += audit_weights(run.folder / WEIGHTS_FILE, bundle)
         yield "provenance of the run", lambda: own
         if own:  # with other data or broken weights, batches and answers say nothing about this run
             return
-        yield from _of_run(subject, fitted)
+        yield from _of_run(subject, run)
     for evaluation, asked in subject.evaluations:
         yield from _of_evaluation(subject, evaluation, asked)
 
 
-def _of_run(subject: Subject, fitted: Fitted) -> Iterator[Step]:
-    selected = load_selected_student(fitted.folder)
+def _of_run(subject: Subject, run: Run) -> Iterator[Step]:
+    selected = run.selected_student()
     examples = subject.split.examples(subject.bundle, "validation")
-    yield "training ranges", lambda: _training_ranges(subject, fitted, selected)
+    yield "training ranges", lambda: _training_ranges(subject, run, selected)
     yield "student", lambda: audit_student(selected, subject.bundle, examples)
-    yield "recorded figure", lambda: _recorded(subject, fitted, selected, examples)
+    yield "recorded figure", lambda: _recorded(subject, run, selected, examples)
 
 
-def _training_ranges(subject: Subject, fitted: Fitted, student: SequentialRecommender) -> list[Finding]:
+def _training_ranges(subject: Subject, run: Run, student: SequentialRecommender) -> list[Finding]:
     """What the run was trained on by its own settings, and in its refit on training and validation together."""
-    bundle, split, train, seen = subject.bundle, subject.split, fitted.cfg.train, fitted.cfg.eval.filter_seen
+    bundle, split, train, seen = subject.bundle, subject.split, run.config.train, run.config.eval.filter_seen
     with warnings.catch_warnings():  # the finding says with counts what this warns of
         warnings.simplefilter("ignore")
         ranges = split.train_ranges(bundle, train.train_targets)
@@ -101,17 +101,17 @@ def _with_own_figures(problem: Finding, subject: Subject, student: SequentialRec
     return replace(problem, effect=f"{problem.effect} This run's student: NDCG@{AT} {', '.join(figures)}.")
 
 
-def _recorded(subject: Subject, fitted: Fitted, student: SequentialRecommender, examples: Examples) -> list[Finding]:
+def _recorded(subject: Subject, run: Run, student: SequentialRecommender, examples: Examples) -> list[Finding]:
     """The figure that selected the student must come back, and must be validation's."""
-    bundle, seen = subject.bundle, fitted.cfg.eval.filter_seen
-    scorer, recorded = SequentialScorer(student), fitted.metrics.get(MONITOR)
+    bundle, seen = subject.bundle, run.config.eval.filter_seen
+    scorer, recorded = SequentialScorer(student), run.metrics.get(MONITOR)
     test = subject.split.examples(bundle, "test")
     figures = {"validation": ndcg_per_example(scorer, bundle, examples, seen)}
     lost = recorded is not None and not reproduced(recorded, figures["validation"])
     if lost and len(test):
         figures["test"] = ndcg_per_example(scorer, bundle, test, seen)
     measured = figures if "test" in figures else None
-    selection = audit_selection(fitted.record, read_curve(fitted.folder), recorded, measured)
+    selection = audit_selection(run.record, read_curve(run.folder), recorded, measured)
     if any(one.name == "selected-on-test" for one in selection):
         return selection
     return selection + audit_table(scorer, bundle, examples, recorded, seen, figures["validation"])
@@ -119,7 +119,7 @@ def _recorded(subject: Subject, fitted: Fitted, student: SequentialRecommender, 
 
 def _of_evaluation(subject: Subject, evaluation: Evaluation, split: Split) -> Iterator[Step]:
     record, bundle = evaluation.record, subject.bundle
-    foreign = audit_record(record, bundle, evaluation.folder / "run.json")
+    foreign = audit_record(record, bundle, evaluation.folder / RUN_FILE)
     yield "provenance of the evaluation", lambda: foreign
     if not foreign:
         for part in evaluation.parts:
@@ -131,12 +131,11 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     ranks, examples = evaluation.ranks(part), split.examples(bundle, part)
     full, seen = protocol["candidates"] == "full", bool(protocol["filter_seen"])
     honest = None
-    if full and subject.fitted is not None:
-        student, _ = load_student(subject.fitted.folder)
-        honest = recompute(SequentialScorer(student), bundle, examples, seen)
+    if full and subject.run is not None:
+        honest = recompute(SequentialScorer(subject.run.student()), bundle, examples, seen)
     found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
     found += _refitted(subject, evaluation, part)
-    drawn = evaluation.folder / "candidates.parquet"
+    drawn = evaluation.folder / CANDIDATES_FILE
     if drawn.is_file():
         found += audit_candidates(pl.read_parquet(drawn).filter(pl.col("part") == part), ranks)
     return found
@@ -144,14 +143,14 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
 
 def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Finding]:
     """Validation figures of weights that were refitted on validation: a warning, since evaluate says it too."""
-    fitted = subject.fitted
-    if part != "validation" or fitted is None or not fitted.cfg.train.refit:
+    run = subject.run
+    if part != "validation" or run is None or not run.config.train.refit:
         return []
     name = f"validation/ndcg@{AT}"
     ranks = evaluation.ranks(part)
     what = f"All {ranks['example'].n_unique():,} validation examples of this evaluation were trained on by the refit."
     effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
-    effect += f"{fitted.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
+    effect += f"{run.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
     fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
     where = [location(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
     return [finding("validation-target-trained-on", what, where, effect, fix, "warning")]

@@ -12,7 +12,7 @@ from deshi.arrays import Floats
 from deshi.auditing.finding import Finding, finding, location
 from deshi.auditing.probe import AT
 from deshi.auditing.table import tolerance
-from deshi.evaluation.stored import CURVE_FILE
+from deshi.configuration.run_folders import CURVE_FILE
 
 
 def audit_selection(

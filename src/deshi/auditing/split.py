@@ -25,7 +25,7 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
         split: made from that bundle.
         filter_seen: of the evaluation; the probes that measure effects rank as it does.
     """
-    flat = Flat.of(bundle)
+    flat = Flat(bundle)
     findings = audit_training_ranges(bundle, split, split.train_ranges(bundle), PARTS, filter_seen)
     for part in PARTS:
         examples = split.examples(bundle, part)
@@ -49,7 +49,7 @@ def audit_training_ranges(
         parts: what must not be trained on.
         filter_seen: of the evaluation; the probes that measure effects rank as it does.
     """
-    flat, (starts, ends) = Flat.of(bundle), ranges
+    flat, (starts, ends) = Flat(bundle), ranges
     trained = np.arange(len(flat.items)) < ends[flat.users]
     findings = []
     for part in parts:

@@ -1,44 +1,16 @@
-"""What is audited: a data set and its split, and a run of ``deshi fit`` with its evaluations where there is one."""
+"""The subject of an audit: a data set and its split, and a run with its evaluations where there is one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from deshi.artifacts import read_json
-from deshi.configuration.saved import CONFIG_FILE, load_config
-from deshi.configuration.schemas import (
-    LEAVE_ONE_OUT,
-    AuditConfig,
-    DataConfig,
-    EvaluateConfig,
-    PathsConfig,
-    TrainingConfig,
-)
+from deshi.configuration.run_folders import TRAINING_STAGES
+from deshi.configuration.schemas import LEAVE_ONE_OUT, AuditConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
-from deshi.evaluation.stored import Evaluation, evaluations_of, load_evaluation
-from deshi.training.runs import RUN_FILE, STUDENT_FILE, read_record, trained_config
+from deshi.runs import Evaluation, Run, load_bundle
 from deshi.types import DeshiError
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A finished run of ``deshi fit``, or of ``deshi teach`` that trained one network.
-
-    Attributes:
-        folder: its run folder.
-        cfg: its configuration.
-        record: its ``run.json``.
-        metrics: its ``metrics.json``.
-    """
-
-    folder: Path
-    cfg: TrainingConfig
-    record: dict[str, Any]
-    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +21,7 @@ class Subject:
         name: for the run folder and the title.
         bundle: the data.
         split: of the run, or as configured.
-        fitted: the run, or None.
+        run: a finished training of one network, or None.
         evaluations: of the run, with the split of each.
         notes: sentences about what could not be looked at.
     """
@@ -57,13 +29,13 @@ class Subject:
     name: str
     bundle: Bundle
     split: Split
-    fitted: Fitted | None = None
+    run: Run | None = None
     evaluations: list[tuple[Evaluation, Split]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def find_subject(cfg: AuditConfig) -> Subject:
-    """Load what ``cfg`` names.
+    """Load what ``cfg`` names. Whether run and data belong together is for the audit to say.
 
     Raises:
         DeshiError: if a run or bundle is missing or unfinished, with what to do.
@@ -71,73 +43,49 @@ def find_subject(cfg: AuditConfig) -> Subject:
     if cfg.run is None:
         if cfg.data is None:
             raise DeshiError("There is nothing to audit: give a run, or data=NAME, e.g. data=ml-100k.")
-        bundle = _bundle(cfg.data, [cfg.paths])
+        bundle = load_bundle(cfg.data.name, cfg.paths.data)
         return Subject(bundle.name, bundle, build(cfg.split or LEAVE_ONE_OUT)(bundle))
-    folder = Path(cfg.run)
-    return _of_evaluation(cfg, folder) if _stage(folder) == "evaluate" else _of_fit(cfg, folder)
+    stages = TRAINING_STAGES if cfg.run == "latest" else (*TRAINING_STAGES, "evaluate")
+    run = Run.open(cfg.run, cfg.paths, stages)
+    if run.stage not in TRAINING_STAGES:
+        return _of_evaluation(cfg, Evaluation(run.folder, cfg.paths))
+    return _of_training(cfg, run)
 
 
-def _stage(folder: Path) -> str:
-    if not (folder / RUN_FILE).is_file():
-        if (folder / CONFIG_FILE).is_file() and (folder / "data.json").is_file():
-            read_record(folder)  # says that it isn't finished
-        raise DeshiError(f"{folder} has no {RUN_FILE}: expected a finished run of deshi fit or deshi evaluate.")
-    stage = str(read_json(folder / RUN_FILE).get("stage"))
-    if stage not in ("fit", "teach", "distill", "evaluate"):
-        raise DeshiError(f"{folder} is a run of deshi {stage}, expected one of deshi fit, teach or evaluate.")
-    return stage
+def _of_training(cfg: AuditConfig, run: Run) -> Subject:
+    """A training with its newest evaluation, if it was evaluated."""
+    _check_one_network(run)
+    bundle = _bundle(cfg, run)
+    newest = run.evaluations()[-1:]
+    notes = [] if newest else [f"The run was not evaluated: no ranks to audit. Run: deshi evaluate run={run.folder}"]
+    evaluations = [(evaluation, evaluation.split_of(bundle)) for evaluation in newest]
+    return Subject(f"{bundle.name}_{run.record['model']}", bundle, run.split_of(bundle), run, evaluations, notes)
 
 
-def _of_fit(cfg: AuditConfig, folder: Path) -> Subject:
-    """A run with its newest evaluation, if it was evaluated."""
-    fitted = _fitted(folder)
-    bundle = _bundle(cfg.data or fitted.cfg.data, [cfg.paths, fitted.cfg.paths])
-    newest = evaluations_of(cfg.paths.runs, folder)[-1:]
-    notes = [] if newest else [f"The run was not evaluated: no ranks to audit. Run: deshi evaluate run={folder}"]
-    evaluations = [(one, _split_of(one, bundle)) for one in newest]
-    name = f"{bundle.name}_{fitted.record['student']}"
-    return Subject(name, bundle, build(fitted.cfg.split)(bundle), fitted, evaluations, notes)
+def _of_evaluation(cfg: AuditConfig, evaluation: Evaluation) -> Subject:
+    """An evaluation with the training that it is of; a baseline has none."""
+    recorded, run, notes = evaluation.record["run"], evaluation.run, []
+    if recorded and run is None:
+        notes.append(f"The run {recorded} is gone: its training ranges and weights could not be audited.")
+    if run is not None and not run.is_one_network:
+        notes.append(f"The run {recorded} is no single network: its ranks are audited, its weights are not.")
+        run = None
+    bundle = _bundle(cfg, evaluation)
+    split = evaluation.split_of(bundle)
+    trained_split = split if run is None else run.split_of(bundle)
+    name = f"{bundle.name}_{evaluation.record['model']}"
+    return Subject(name, bundle, trained_split, run, [(evaluation, split)], notes)
 
 
-def _of_evaluation(cfg: AuditConfig, folder: Path) -> Subject:
-    """An evaluation with the run that it is of; a baseline has none."""
-    evaluation = load_evaluation(folder)
-    saved = load_config(folder, EvaluateConfig)
-    data = cfg.data or saved.data
-    if data is None:
-        raise DeshiError(f"{folder / CONFIG_FILE} names no data set. Give it: data=NAME.")
-    run, notes = evaluation.record["run"], []
-    fitted = None
-    if run and (Path(run) / RUN_FILE).is_file() and not (Path(run) / STUDENT_FILE).is_file():
-        notes.append(f"The run {run} is no single network: its ranks are audited, its batches and weights are not.")
-    elif run and (Path(run) / RUN_FILE).is_file():
-        fitted = _fitted(Path(run))
-    elif run:
-        notes.append(f"The run {run} is gone: its batches and weights could not be audited.")
-    bundle = _bundle(data, [cfg.paths, saved.paths, *([fitted.cfg.paths] if fitted else [])])
-    split = _split_of(evaluation, bundle)
-    own = build(fitted.cfg.split)(bundle) if fitted else split
-    name = f"{bundle.name}_{evaluation.record['ranker']}"
-    return Subject(name, bundle, own, fitted, [(evaluation, split)], notes)
+def _bundle(cfg: AuditConfig, run: Run) -> Bundle:
+    name = run.saved["data"]["name"] if cfg.data is None else cfg.data.name
+    return load_bundle(str(name), *run.data_folders)
 
 
-def _fitted(folder: Path) -> Fitted:
-    record = read_record(folder)
-    if not (folder / STUDENT_FILE).is_file():
+def _check_one_network(run: Run) -> None:
+    record = run.record
+    if not run.is_one_network:
         raise DeshiError(
-            f"The run {folder} holds {record['student']}, which is no single network. Audit its evaluation instead: "
-            f"deshi audit EVALUATION, after deshi evaluate run={folder}"
+            f"The run {run.folder} holds {record['model']}, which is no single network. Audit its evaluation "
+            f"instead: deshi audit EVALUATION, after deshi evaluate run={run.folder}"
         )
-    return Fitted(folder, trained_config(folder), record, read_json(folder / "metrics.json"))
-
-
-def _split_of(evaluation: Evaluation, bundle: Bundle) -> Split:
-    split: Split = build(load_config(evaluation.folder, EvaluateConfig).split or LEAVE_ONE_OUT)(bundle)
-    return split
-
-
-def _bundle(data: DataConfig, places: list[PathsConfig]) -> Bundle:
-    """The data set's bundle in the first of the places that has it."""
-    folders = [paths.data / data.name for paths in places]
-    found = [folder for folder in folders if (folder / "manifest.json").is_file()]
-    return Bundle.load(found[0] if found else folders[0])

@@ -167,7 +167,7 @@ def _unexplained(bundle: Bundle, values: Floats, recorded: float) -> Finding:
     error = float(values.std()) / len(values) ** 0.5
     chance = min(1.0, _chance(bundle.n_items))
     effect = f"Validation NDCG@{AT} is {values.mean():.4f}, recorded {recorded:.4f} ({len(values):,} examples)."
-    where = [location(file="student.safetensors"), location(file="metrics.json")]
+    where = [location(file="model.safetensors"), location(file="metrics.json")]
     if values.mean() < chance + 2 * error and recorded > chance + 6 * error:
         what = f"The run's weights rank {len(values):,} validation targets by chance ({chance:.4f}), though more was "
         what += f"recorded: the {bundle.n_items:,} item rows are in another order than the vocabulary, or not trained."

@@ -1,4 +1,4 @@
-"""What every baseline is: fitted on training events alone, then a scorer of histories."""
+"""The base class of baselines: fitted on training events alone, then a scorer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deshi.types import Batch, DeshiError
 
 
 class Baseline(Scorer):
-    """A simple ranker that a student must beat. It computes on the CPU and is deterministic.
+    """A scorer without learnt weights. It computes on the CPU and is deterministic.
 
     Attributes:
         n_items: size of the catalogue, 0 before :meth:`fit`.
@@ -27,7 +27,7 @@ class Baseline(Scorer):
         """Learn from the events at the flat positions ``[starts[u], ends[u])`` of every user ``u``, no others.
 
         Raises:
-            DeshiError: if there are none, or the catalogue is too large for the ranker.
+            DeshiError: if there are none, or the catalogue is too large for the baseline.
         """
         events = training_events(bundle, starts, ends)
         self._fit(events)

@@ -1,4 +1,4 @@
-"""What the baselines learn from: the training events of a bundle, as flat arrays."""
+"""The training events of a bundle as flat arrays: what baselines are fitted on."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def training_events(bundle: Bundle, starts: Ints, ends: Ints) -> Events:
 def user_item_matrix(events: Events) -> Tensor:
     """``(n_users, n_items)`` sparse COO float32, 1 where the user has the item in training."""
     users, items = events.pairs()
-    places = torch.from_numpy(np.stack([users, items]))
+    indices = torch.from_numpy(np.stack([users, items]))
     shape = (events.n_users, events.n_items)
-    return torch.sparse_coo_tensor(places, torch.ones(len(users)), shape, is_coalesced=True, check_invariants=False)
+    return torch.sparse_coo_tensor(indices, torch.ones(len(users)), shape, is_coalesced=True, check_invariants=False)
 
 
 def distinct_items(batch: Batch, n_items: int) -> tuple[Tensor, Tensor]:

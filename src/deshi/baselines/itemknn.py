@@ -36,24 +36,26 @@ class ItemKNN(Baseline):
 
     def _fit(self, events: Events) -> None:
         matrix = user_item_matrix(events)
-        items_of = matrix.t().coalesce()
-        norms = torch.sparse.sum(matrix, dim=0).to_dense().sqrt()
+        transposed = matrix.t().coalesce()
+        norms = torch.sparse.sum(matrix, dim=0).to_dense().sqrt()  # sqrt(n_i): a 0/1 column's length
         width = max(1, _BLOCK_NUMBERS // max(events.n_users, events.n_items))
-        blocks = [self._nearest(matrix, items_of, norms, part) for part in torch.arange(events.n_items).split(width)]
+        blocks = [self._nearest(matrix, transposed, norms, part) for part in torch.arange(events.n_items).split(width)]
         self._similarity, self._neighbours = (torch.cat(parts) for parts in zip(*blocks, strict=True))
 
-    def _nearest(self, matrix: Tensor, items_of: Tensor, norms: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearest(self, matrix: Tensor, transposed: Tensor, norms: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Similarities and numbers ``(len(items), neighbours)`` of the nearest items."""
-        together = torch.sparse.mm(items_of, matrix.index_select(1, items).to_dense()).T
-        similarity = together / (norms[items, None] * norms + self.shrink).clamp(min=1e-12)
-        similarity[torch.arange(len(items)), items] = 0.0
+        # n_ij of a block of items i with all items j: rows of X'X
+        common_users = torch.sparse.mm(transposed, matrix.index_select(1, items).to_dense()).T
+        similarity = common_users / (norms[items, None] * norms + self.shrink).clamp(min=1e-12)
+        similarity[torch.arange(len(items)), items] = 0.0  # no item is its own neighbour
         best = torch.topk(similarity, min(self.neighbours, similarity.shape[1]))
         return best.values, best.indices
 
     def _scores(self, batch: Batch) -> Tensor:
+        # votes are added up in a flat matrix: row * n_items + item is the position of a row's item
         flat = torch.zeros(len(batch.items) * self.n_items)
         step = max(1, _VOTES // self._neighbours.shape[1])
         for rows, items in zip(*(part.split(step) for part in distinct_items(batch, self.n_items)), strict=True):
-            places = rows[:, None] * self.n_items + self._neighbours[items]
-            flat.index_add_(0, places.flatten(), self._similarity[items].flatten())
+            positions = rows[:, None] * self.n_items + self._neighbours[items]
+            flat.index_add_(0, positions.flatten(), self._similarity[items].flatten())
         return flat.view(len(batch.items), self.n_items)

@@ -1,4 +1,4 @@
-"""Markov: what followed the last item in training."""
+"""Markov: the items that followed the last item in training."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Markov(Baseline):
         self.prior = prior
 
     def _fit(self, events: Events) -> None:
-        follows = events.users[1:] == events.users[:-1]
-        keys = events.items[:-1][follows] * events.n_items + events.items[1:][follows]
+        # n_ij in rows: for each item i the items j that followed it, and how often
+        same_user = events.users[1:] == events.users[:-1]
+        keys = events.items[:-1][same_user] * events.n_items + events.items[1:][same_user]
         pairs, counts = np.unique(keys, return_counts=True)
-        sources = np.bincount(pairs // events.n_items, minlength=events.n_items)
-        self._offsets = offsets_of(sources)
+        self._offsets = offsets_of(np.bincount(pairs // events.n_items, minlength=events.n_items))
         self._next = torch.from_numpy(pairs % events.n_items)
         self._counts = torch.from_numpy(counts).float()
         share = events.counts() / len(events.items)
@@ -43,9 +43,10 @@ class Markov(Baseline):
         rows = torch.arange(len(batch.items))
         last = batch.items[rows, batch.lengths - 1].numpy()
         begins, ends = self._offsets[last], self._offsets[last + 1]
+        # all transitions of the last items, with the batch row that each belongs to
         row = torch.from_numpy(np.repeat(rows.numpy(), ends - begins))
-        place = torch.from_numpy(range_rows(begins, ends))
+        transitions = torch.from_numpy(range_rows(begins, ends))
         scores = (self.prior * self._popularity).repeat(len(rows), 1)
-        scores[row, self._next[place]] += self._counts[place]
-        totals = torch.zeros(len(rows)).index_add_(0, row, self._counts[place])
+        scores[row, self._next[transitions]] += self._counts[transitions]
+        totals = torch.zeros(len(rows)).index_add_(0, row, self._counts[transitions])
         return scores / (totals + self.prior)[:, None]

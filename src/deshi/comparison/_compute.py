@@ -12,9 +12,8 @@ from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._models import Group, find_model, flatten, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
+from deshi.comparison._warnings import evaluation_warnings, not_beating
 from deshi.evaluation.result import headline_k
-from deshi.evaluation.stored import Evaluation
-from deshi.evaluation.warnings import not_beating, own_warnings
 from deshi.metrics.ranking import metric_title
 from deshi.metrics.significance import (
     bootstrap_means,
@@ -25,6 +24,7 @@ from deshi.metrics.significance import (
     wilcoxon,
     wins_ties_losses,
 )
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 
 Pair = tuple[int, int]
@@ -54,7 +54,7 @@ def compare_evaluations(
     """Compare evaluations by user.
 
     Args:
-        evaluations: of :func:`deshi.evaluation.stored.find_evaluations`.
+        evaluations: of :func:`deshi.runs.find_evaluations`.
         part: validation or test.
         metrics: names such as ``ndcg@10``; any K, as ranks are exact.
         against: a model (its name, its kind or a run of it) that all others are compared with; None compares all pairs.
@@ -215,7 +215,7 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
     for model in models:
         for member in model.members:
             name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
-            warnings = own_warnings(member.evaluation)
+            warnings = evaluation_warnings(member.evaluation)
             sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
     return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deshi.comparison._settings import belongs_to, flatten, settings_of
-from deshi.configuration.saved import CONFIG_FILE
 from deshi.configuration.targets import TARGET, suggestion
-from deshi.evaluation.stored import Evaluation
+from deshi.runs import Evaluation
 from deshi.types import DeshiError
 
 OUTCOMES = ("seed", "name", "selected_epoch", "trained_epochs", "threads", "positions", "precision")
@@ -133,7 +132,7 @@ def _one_a_run(evaluations: Iterable[Evaluation], notes: list[str]) -> list[Eval
     """Leave out evaluations of a run that was evaluated again since."""
     newest: dict[str, Evaluation] = {}
     for evaluation in evaluations:
-        run = str(evaluation.record.get("run") or f"baseline {evaluation.record['ranker']}")
+        run = str(evaluation.record.get("run") or f"baseline {evaluation.record['model']}")
         other = newest.get(run)
         if other is None:
             newest[run] = evaluation
@@ -164,8 +163,8 @@ def _one_a_seed(members: Sequence[Member], notes: list[str]) -> list[Member]:
 def _member(evaluation: Evaluation) -> Member:
     record, fitted = evaluation.record, evaluation.record.get("fit")
     if fitted is None:
-        return Member(evaluation, str(record["ranker"]), None, _training_range({}), None)
-    return Member(evaluation, str(record["ranker"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
+        return Member(evaluation, str(record["model"]), None, _training_range({}), None)
+    return Member(evaluation, str(record["model"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
 
 
 def _baseline(evaluation: Evaluation, name: str) -> Member:
@@ -180,11 +179,8 @@ def _training_range(fitted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(evaluation: Evaluation, fitted: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the model that it is: its configuration, or its record where the folder is gone."""
-    run = Path(str(evaluation.record["run"]))
-    # The path may be relative to where the evaluation ran: the run then lies beside the evaluation.
-    for folder in (evaluation.folder.parent.parent / run.parent.name / run.name, run):
-        if (folder / CONFIG_FILE).is_file():
-            return settings_of(folder)
+    if evaluation.run is not None:
+        return settings_of(evaluation.run.folder)
     return {key: value for key, value in flatten(fitted).items() if not belongs_to(key, OUTCOMES)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint, read_json
-from deshi.configuration.saved import CONFIG_FILE, TRAINING_STAGES, read_saved
+from deshi.configuration.run_folders import CONFIG_FILE, RUN_FILE, TRAINING_STAGES, read_saved
 from deshi.configuration.targets import TARGET
 
 NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")
@@ -17,7 +17,6 @@ NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progre
 LIMIT = "train.max_minutes"
 """Another such key, where the run was over before it."""
 
-RUN_FILE = "run.json"
 NAMES_RUNS = ("student", "members")
 """Arguments that name other runs: of an LLM teacher, an ensemble, a selection strategy."""
 _STAMP = re.compile(r"-\d{8}-\d{6}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deshi.configuration.groups import stage_groups
 from deshi.configuration.overrides import Override, parse
-from deshi.configuration.saved import TRAINING_STAGES, Config, find_run, read_saved, resolved, schema_defaults, validate
+from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_file, read_saved
 from deshi.configuration.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
 from deshi.configuration.targets import ConfigError, Problem
+from deshi.configuration.validation import Config, resolved, schema_defaults, validate
 
+REPEATED = "config"
+"""The key, of no schema, that names a saved configuration to begin with."""
 LOOKED_UP = ("paths", "run", "runs", "resume")
 
 
@@ -28,19 +31,22 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     Args:
         stage: the name of a YAML file of :mod:`deshi.conf`.
         model: the stage's schema.
-        texts: ``key=value`` arguments; the later wins.
+        texts: ``key=value`` arguments; the later wins. ``config=RUN`` begins with the configuration that a run saved.
         config_dir: a folder with groups and choices of the user's own.
 
     Raises:
         ConfigError: for everything that is wrong, before any work.
         DeshiError: if a run that is named doesn't exist.
     """
-    overrides = parse(stage, texts, config_dir)
+    repeated = [text for text in texts if text.startswith(f"{REPEATED}=")]
+    overrides = parse(stage, [text for text in texts if text not in repeated], config_dir)
     values = _compose(stage, model, overrides, config_dir)
+    if repeated:
+        values = _on_top(_read_repeated(repeated[-1], values, stage), values, overrides)
     if values.get("resume") is not None:
         values = _resumed(stage, model, values, overrides)
-    if model.model_fields.keys() >= {"run", "data", "split"}:
-        values = _with_run(values, model) if values.get("run") is not None else _without_run(values)
+    if model.data_of_run:
+        values = _with_data(values)
     config = validate(model, values, list(texts), known=stage_groups(stage))
     _check_applied(config, overrides)
     return config
@@ -54,7 +60,7 @@ def _compose(
     if config_dir is not None:
         texts.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
     try:
-        with _hydra_of_ones_own(), initialize_config_module("deshi.conf", version_base="1.3"):
+        with _separate_hydra(), initialize_config_module("deshi.conf", version_base="1.3"):
             composed = compose(stage, overrides=texts)
         merged = OmegaConf.merge(schema_defaults(model), composed)
         missing = sorted(OmegaConf.missing_keys(merged))
@@ -69,8 +75,32 @@ def _compose(
     return {str(key): value for key, value in values.items()}
 
 
+def _read_repeated(text: str, values: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The configuration that ``config=`` names: a YAML file, or a run of the stage."""
+    name = text.partition("=")[2].strip("'\"")
+    path = Path(name).expanduser()
+    if path.is_file():
+        return read_file(path)
+    return read_saved(find_run(_paths(values).runs, stage, name))
+
+
+def _on_top(saved: dict[str, Any], values: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+    """The saved configuration with what the overrides set: keys, and groups whose choice is one key's value."""
+    changed = OmegaConf.create(saved)
+    composed = OmegaConf.create(dict(values))
+    for override in overrides:
+        if override.is_group and override.key not in values:
+            reason = f"chooses values of several keys, which {REPEATED}= has set. Give the keys that are to change."
+            raise ConfigError([Problem(override.text, reason)])
+        value = override.value if isinstance(override.value, dict) else OmegaConf.select(composed, override.key)
+        OmegaConf.update(changed, override.key, value, merge=not override.is_group, force_add=True)
+    plain = OmegaConf.to_container(changed, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
 @contextmanager
-def _hydra_of_ones_own() -> Iterator[None]:
+def _separate_hydra() -> Iterator[None]:
     """Hydra is a singleton: set aside what a notebook may have initialised, and put it back."""
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -94,21 +124,18 @@ def _resumed(
     return {**read_saved(folder), **anew, "resume": str(folder)}
 
 
-def _with_run(values: dict[str, Any], model: type[StageConfig]) -> dict[str, Any]:
-    """Data and split of the run that is evaluated, unless they are given."""
-    runs, name = _paths(values).runs, str(values["run"])
-    stages = [stage for stage in model.run_stages if name != "latest" or stage in TRAINING_STAGES]
-    folder = find_run(runs, stages, name)
-    saved = read_saved(folder)
-    taken = {key: saved.get(key) for key in ("data", "split") if values.get(key) is None}
-    return {**values, **taken, "run": str(folder)}
+def _with_data(values: dict[str, Any]) -> dict[str, Any]:
+    """Data and split of the run, or leave-one-out without a run, unless they are given."""
+    defaults: dict[str, Any] = {"split": dict(LEAVE_ONE_OUT)}
+    if values.get("run") is not None:
+        folder = find_run(_paths(values).runs, TRAINING_STAGES, str(values["run"]))
+        saved = read_saved(folder)
+        defaults = {"data": saved.get("data"), "split": saved.get("split")}
+        values = {**values, "run": str(folder)}
+    return {**values, **{key: value for key, value in defaults.items() if values.get(key) is None}}
 
 
-def _without_run(values: dict[str, Any]) -> dict[str, Any]:
-    return values if values.get("split") is not None else {**values, "split": dict(LEAVE_ONE_OUT)}
-
-
-def _paths(values: dict[str, Any]) -> PathsConfig:
+def _paths(values: Mapping[str, Any]) -> PathsConfig:
     class OnlyPaths(StageConfig):
         pass
 

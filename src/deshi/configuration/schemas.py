@@ -175,8 +175,8 @@ class EvalConfig(Closed):
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill")
-    """Stages whose runs the key ``run`` may name; ``latest`` is the first one's."""
+    data_of_run: ClassVar[bool] = False
+    """Whether ``data`` and ``split`` are those of ``run`` unless they are given."""
     resumed_with: ClassVar[tuple[str, ...]] = ()
     """Keys that may be given anew when a run is resumed."""
 
@@ -233,7 +233,6 @@ class TeachConfig(TrainingConfig):
     """Configuration of ``deshi teach``."""
 
     stage: ClassVar[str] = "teach"
-    run_stages: ClassVar[tuple[str, ...]] = ("teach",)
 
     teacher: TeacherNode
     cross_fit: Folds = Field(
@@ -260,7 +259,6 @@ class DistillConfig(FitConfig):
     """Configuration of ``deshi distill``."""
 
     stage: ClassVar[str] = "distill"
-    run_stages: ClassVar[tuple[str, ...]] = ("distill",)
 
     soft_labels: list[str] = Field(
         min_length=1, description="stores of soft labels that deshi label wrote: folders or names"
@@ -328,6 +326,8 @@ class LabelImportConfig(StageConfig):
 
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
+
+    data_of_run: ClassVar[bool] = True
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
     baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
@@ -422,8 +422,6 @@ class ColumnsConfig(Closed):
 class AuditConfig(StageConfig):
     """Configuration of ``deshi audit``: of a run, of a data set, or of a pair of files."""
 
-    run_stages: ClassVar[tuple[str, ...]] = ("fit", "teach", "distill", "evaluate")
-
     run: str | None = Field(None, description="a trained or evaluated run: folder, name, or latest")
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
@@ -447,6 +445,8 @@ class AuditConfig(StageConfig):
             raise ValueError(
                 f"{got}: give a run (deshi audit latest), data=NAME, or interactions=FILE predictions=FILE"
             )
+        if self.run is not None and self.split is not None:
+            raise ValueError("the audit of a run uses the run's own split: leave split out, or the run")
         if self.interactions is None and (self.test or self.trained_on or self.claimed):
             raise ValueError("test, trained_on and claimed belong to interactions=FILE predictions=FILE")
         if self.interactions is not None and self.soft_labels is not None:

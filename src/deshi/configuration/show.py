@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from deshi.configuration.groups import choices, content, description, stage_groups
-from deshi.configuration.saved import nested_model, resolved
 from deshi.configuration.schemas import StageConfig
+from deshi.configuration.validation import nested_model, resolved
 
 WIDTH = 110
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from deshi.configuration.schemas import StageConfig
+from deshi.types import DeshiError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ class Stage:
     def command(self) -> str:
         """The words after ``deshi``, such as ``label inspect``."""
         return self.name.replace("_", " ")
+
+    def with_subject(self, subjects: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """``values`` with the key that the stage works on set to what was given without a key.
+
+        Raises:
+            DeshiError: if it was given more than once.
+        """
+        if not subjects:
+            return dict(values)
+        if self.subject == "runs":
+            runs = [run for each in subjects for run in (each if isinstance(each, list | tuple) else [each])]
+            return {**values, "runs": runs}
+        if len(subjects) > 1 or self.subject in values:
+            number = len(subjects) + (self.subject in values)
+            shown = ", ".join(map(str, subjects))
+            raise DeshiError(f"deshi {self.command} works on one {self.subject}, but got {number}: {shown}.")
+        return {**values, self.subject: subjects[0]}
 
     def run(self, config: Any) -> Any:
         """Do the work."""

@@ -35,16 +35,10 @@ class CD(ScoreTerm):
     """
 
     def __init__(
-        self,
-        top_k: int | None = None,
-        decay: float = 20.0,
-        guide: Literal["teacher", "student"] = "teacher",
-        labels: Literal["scores", "ranks"] = "scores",
-        temperature: float = 1.0,
-        offset: float | None = None,
-        weight: float = 1.0,
-        final_weight: float | None = None,
-    ) -> None:
+        self, top_k: int | None = None, decay: float = 20.0, guide: Literal["teacher", "student"] = "teacher",
+        labels: Literal["scores", "ranks"] = "scores", temperature: float = 1.0, offset: float | None = None,
+        weight: float = 1.0, final_weight: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("CD", top_k=top_k, decay=decay, temperature=temperature)
         self.top_k, self.decay, self.guide, self.labels = top_k, decay, guide, labels

@@ -33,13 +33,9 @@ class DE(HiddenTerm):
     vectors: Tensor
 
     def __init__(
-        self,
-        experts: int = 5,
-        temperature: float = 1.0,
-        top_k: int | None = 10,
-        weight: float = 1.0,
+        self, experts: int = 5, temperature: float = 1.0, top_k: int | None = 10, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("DE", experts=experts, temperature=temperature, top_k=top_k)
         self.experts, self.temperature, self.top_k = experts, temperature, top_k

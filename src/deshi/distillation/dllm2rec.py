@@ -20,18 +20,10 @@ class _Importance(ScoreTerm):
     propensity: Tensor
 
     def __init__(
-        self,
-        top_k: int = 10,
-        decay: float = 1.0,
-        gamma_position: float = 0.3,
-        gamma_confidence: float = 0.5,
-        gamma_consistency: float = 0.1,
-        alpha: float = 0.0,
-        beta: float = 1.0,
-        power: float = 0.05,
-        weight: float = 1.0,
-        final_weight: float | None = None,
-    ) -> None:
+        self, top_k: int = 10, decay: float = 1.0, gamma_position: float = 0.3, gamma_confidence: float = 0.5,
+        gamma_consistency: float = 0.1, alpha: float = 0.0, beta: float = 1.0, power: float = 0.05,
+        weight: float = 1.0, final_weight: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         name, gammas = type(self).__name__, (gamma_position, gamma_confidence, gamma_consistency)
         check_positive(name, top_k=top_k, decay=decay, beta=beta)

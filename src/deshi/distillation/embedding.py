@@ -37,15 +37,10 @@ class EmbeddingMatch(HiddenTerm):
     vectors: Tensor
 
     def __init__(
-        self,
-        loss: Literal["mse", "cosine", "infonce"] = "mse",
-        of: Literal["items", "hidden"] = "items",
-        top_k: int | None = 10,
-        temperature: float = 0.1,
-        contrast: int = 512,
-        weight: float = 1.0,
+        self, loss: Literal["mse", "cosine", "infonce"] = "mse", of: Literal["items", "hidden"] = "items",
+        top_k: int | None = 10, temperature: float = 0.1, contrast: int = 512, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("EmbeddingMatch", top_k=top_k, temperature=temperature, contrast=contrast)
         self.loss, self.of, self.top_k = loss, of, top_k

@@ -81,15 +81,9 @@ class ItemTableAdapter(ItemTable):
     vectors: Tensor
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int,
-        embeddings: Tensor,
-        hidden: int | None = 256,
-        dropout: float = 0.0,
-        scale: float = 0.02,
-        offset: float = 0.02,
-    ) -> None:
+        self, n_items: int, dim: int, embeddings: Tensor, hidden: int | None = 256, dropout: float = 0.0,
+        scale: float = 0.02, offset: float = 0.02,
+    ) -> None:  # fmt: skip
         super().__init__()
         vectors = _checked(embeddings, n_items)
         if (hidden is not None and hidden < 1) or not scale > 0 or not offset >= 0:

@@ -36,17 +36,11 @@ class ListwiseKL(ScoreTerm):
     """
 
     def __init__(
-        self,
-        temperature: float = 1.0,
-        teacher_temperature: float | None = None,
-        top_k: int | None = None,
-        other_items: Literal["renormalised", "bucket"] = "renormalised",
-        other_share: float | None = None,
-        target: Literal["scores", "ranks"] = "scores",
-        decay: float = 10.0,
-        weight: float = 1.0,
+        self, temperature: float = 1.0, teacher_temperature: float | None = None, top_k: int | None = None,
+        other_items: Literal["renormalised", "bucket"] = "renormalised", other_share: float | None = None,
+        target: Literal["scores", "ranks"] = "scores", decay: float = 10.0, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         for name, value in (("temperature", temperature), ("teacher_temperature", teacher_temperature or 1.0),
                             ("top_k", top_k or 1), ("decay", decay)):  # fmt: skip

@@ -29,14 +29,9 @@ class RD(ScoreTerm):
     """
 
     def __init__(
-        self,
-        top_k: int = 10,
-        decay: float = 1.0,
-        mu: float | None = 0.1,
-        samples: int = 100,
-        weight: float = 1.0,
+        self, top_k: int = 10, decay: float = 1.0, mu: float | None = 0.1, samples: int = 100, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("RD", top_k=top_k, decay=decay, mu=mu, samples=samples)
         self.top_k, self.decay, self.mu, self.samples = top_k, decay, mu, samples

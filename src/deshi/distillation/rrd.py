@@ -34,14 +34,9 @@ class RRD(ScoreTerm):
     """
 
     def __init__(
-        self,
-        top_k: int | None = None,
-        interesting: int | None = 40,
-        uninteresting: int = 40,
-        decay: float = 10.0,
-        weight: float = 1.0,
-        final_weight: float | None = None,
-    ) -> None:
+        self, top_k: int | None = None, interesting: int | None = 40, uninteresting: int = 40, decay: float = 10.0,
+        weight: float = 1.0, final_weight: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("RRD", top_k=top_k, interesting=interesting, uninteresting=uninteresting, decay=decay)
         self.top_k, self.interesting, self.uninteresting, self.decay = top_k, interesting, uninteresting, decay

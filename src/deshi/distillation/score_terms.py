@@ -29,14 +29,9 @@ class SoftmaxWithTerms(ChunkLoss):
     divisor = 1
 
     def __init__(
-        self,
-        targets: Tensor,
-        soft_labels: SoftLabelBatch,
-        terms: Sequence[ScoreTerm],
-        weights: Sequence[float],
-        chunk: int,
-        generator: torch.Generator,
-    ) -> None:
+        self, targets: Tensor, soft_labels: SoftLabelBatch, terms: Sequence[ScoreTerm], weights: Sequence[float],
+        chunk: int, generator: torch.Generator,
+    ) -> None:  # fmt: skip
         self.targets, self.soft_labels, self.terms, self.generator = targets, soft_labels, terms, generator
         distilled, total = len(soft_labels), len(targets)
         ranges = [(begin, min(begin + chunk, distilled)) for begin in range(0, distilled, chunk)]

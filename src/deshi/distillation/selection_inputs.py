@@ -57,13 +57,9 @@ class SelectionInputs:
     """
 
     def __init__(
-        self,
-        histories: Histories,
-        rows: Ints,
-        student: SequentialRecommender | None = None,
-        soft_labels: SoftLabels | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
+        self, histories: Histories, rows: Ints, student: SequentialRecommender | None = None,
+        soft_labels: SoftLabels | None = None, device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
         if not len(rows) or rows[0] < 0 or (np.diff(rows) <= 0).any() or rows[-1] >= histories.n_interactions:
             raise DeshiError(
                 f"A strategy got {len(rows)} rows to choose from, expected one or more ascending positions of the "

@@ -36,14 +36,9 @@ class UnKD(ScoreTerm):
     group: Tensor
 
     def __init__(
-        self,
-        top_k: int | None = None,
-        groups: int = 4,
-        pairs: int = 30,
-        decay: float = 20.0,
-        weight: float = 1.0,
+        self, top_k: int | None = None, groups: int = 4, pairs: int = 30, decay: float = 20.0, weight: float = 1.0,
         final_weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(weight, final_weight)
         check_positive("UnKD", top_k=top_k, groups=groups, pairs=pairs, decay=decay)
         self.top_k, self.groups, self.pairs, self.decay = top_k, groups, pairs, decay

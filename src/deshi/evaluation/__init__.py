@@ -1,0 +1,68 @@
+"""Evaluation of a model: examples, candidates, exact ranks, and everything that is measured on them."""
+
+from __future__ import annotations
+
+from deshi.evaluation.candidates import (
+    CandidateRule,
+    FromFile,
+    Llara,
+    Sampled,
+    candidate_sets,
+    candidates_frame,
+    draw_candidates,
+)
+from deshi.evaluation.generated_answers import (
+    AnswerGenerator,
+    GeneratedAnswers,
+    answer_generator,
+    generate_answers,
+)
+from deshi.evaluation.leaks import leak_warnings, leaked_targets
+from deshi.evaluation.measurement import (
+    EvaluationSet,
+    Measurement,
+    RankedExamples,
+    history_popularity,
+    measure_model,
+)
+from deshi.evaluation.population import Population, population
+from deshi.evaluation.rank_collector import CollectedRanks, RankCollector
+from deshi.evaluation.ranking import Ranking, evaluate_ranks, summarise
+from deshi.evaluation.result import EvaluateResult, headline_k, unbeaten
+from deshi.evaluation.slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
+
+__all__ = [
+    "LENGTH",
+    "POPULARITY",
+    "AnswerGenerator",
+    "CandidateRule",
+    "CollectedRanks",
+    "EvaluateResult",
+    "EvaluationSet",
+    "FromFile",
+    "GeneratedAnswers",
+    "Llara",
+    "Measurement",
+    "Population",
+    "RankCollector",
+    "RankedExamples",
+    "Ranking",
+    "Sampled",
+    "answer_generator",
+    "candidate_sets",
+    "candidates_frame",
+    "draw_candidates",
+    "evaluate_ranks",
+    "generate_answers",
+    "headline_k",
+    "history_popularity",
+    "leak_warnings",
+    "leaked_targets",
+    "length_groups",
+    "measure_model",
+    "popularity_groups",
+    "population",
+    "slice_frame",
+    "summarise",
+    "unbeaten",
+]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from deshi.arrays import Ints
+from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import padded_rows
+from deshi.data.example_batches import padded_rows
 from deshi.data.splits import Examples
 from deshi.types import ITEM, USER, DeshiError
 
@@ -50,8 +50,8 @@ def read_candidates(path: Path, bundle: Bundle, examples: Examples, part: str) -
     _check_sets(path, rows, long)
     vocabulary = bundle.vocabulary.select(pl.col(ITEM).alias(COLUMN), "index")
     indices = long.join(vocabulary, on=COLUMN, how="left", maintain_order="left")["index"].to_numpy()
-    ends = np.cumsum(rows[COLUMN].list.len().to_numpy().astype(np.int64))
-    return padded_rows(indices, np.concatenate([[0], ends[:-1]]), ends)
+    offsets = offsets_of(rows[COLUMN].list.len().to_numpy())
+    return padded_rows(indices, offsets[:-1], offsets[1:])
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -96,25 +96,25 @@ def _check_known(path: Path, bundle: Bundle, frame: pl.DataFrame) -> None:
 
 def _rows_of_examples(path: Path, bundle: Bundle, examples: Examples, part: str, frame: pl.DataFrame) -> pl.DataFrame:
     """The row of every example, in the order of examples."""
-    twice = frame.filter(pl.struct(USER, ITEM).is_duplicated())
-    if twice.height:
+    repeated = frame.filter(pl.struct(USER, ITEM).is_duplicated())
+    if repeated.height:
         raise DeshiError(
-            f"{path} has {twice.height} rows that share user and target with another, the first of the user "
-            f"{twice[USER][0]!r} with the target {twice[ITEM][0]!r}. Expected one row an example."
+            f"{path} has {repeated.height} rows that share user and target with another, the first of the user "
+            f"{repeated[USER][0]!r} with the target {repeated[ITEM][0]!r}. Expected one row an example."
         )
-    asked = pl.DataFrame(
+    targets = pl.DataFrame(
         {
             "example": np.arange(len(examples)),
             USER: bundle.users[USER].gather(examples.users),
             ITEM: bundle.vocabulary[ITEM].gather(bundle.items[examples.target_rows]),
         }
     )
-    rows = asked.join(frame.select(USER, ITEM, COLUMN), on=[USER, ITEM], how="left", maintain_order="left")
-    lost = rows.filter(pl.col(COLUMN).is_null())
-    if lost.height:
+    rows = targets.join(frame.select(USER, ITEM, COLUMN), on=[USER, ITEM], how="left", maintain_order="left")
+    missing = rows.filter(pl.col(COLUMN).is_null())
+    if missing.height:
         raise DeshiError(
-            f"{path} has no candidates for {lost.height} of {len(examples)} {part} examples, the first is the user "
-            f"{lost[USER][0]!r} with the target {lost[ITEM][0]!r}. Was it made for this data, split and part?"
+            f"{path} has no candidates for {missing.height} of {len(examples)} {part} examples, the first is the user "
+            f"{missing[USER][0]!r} with the target {missing[ITEM][0]!r}. Was it made for this data, split and part?"
         )
     return rows
 

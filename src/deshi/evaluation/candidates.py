@@ -1,7 +1,7 @@
 """Candidate sets: ranking among a few items instead of the whole catalogue, as much of the literature does.
 
 A rule is called with the data and the examples of a part and gives one set an example, drawn once: the same for every
-ranker, and for every run with the same seed on the same data and split. What each is for, and when not to use it, is in
+model, and for every run with the same seed on the same data and split. What each is for, and when not to use it, is in
 ``docs/protocols.md``.
 """
 
@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from deshi.arrays import Ints
+from deshi.arrays import Floats, Ints
 from deshi.artifacts import file_sha256, fingerprint
 from deshi.baselines.events import training_events
 from deshi.data.bundle import Bundle
@@ -163,15 +162,15 @@ def candidate_sets(
 ) -> tuple[dict[str, Ints], dict[str, Any]]:
     """The sets of every part, and what identifies them.
 
-    Popularity is counted on the split's training part, whatever a ranker was trained on, so that all rankers of a split
-    share their sets. Drawn sets are identified over all parts, whichever are asked for, so that evaluations of
+    Popularity is counted on the split's training part, whatever a model was trained on, so that all models of a split
+    share their sets. Drawn sets are identified over all parts, whichever are evaluated, so that evaluations of
     different parts agree.
 
     Args:
         rule: how candidates are chosen.
         bundle: the data.
         split: of it.
-        parts: the examples of each part that is asked for.
+        parts: the examples of each part that is evaluated.
 
     Returns:
         ``(C, W)`` item indices of each of ``parts``; the rule's description with ``sha256``, of the file or of each
@@ -186,8 +185,8 @@ def candidate_sets(
     for part in PARTS:
         examples = parts[part] if part in parts else split.examples(bundle, part)
         if len(examples):
-            own = sets[part] if part in sets else rule(bundle, examples, part, counts)
-            shas[part] = candidates_sha(examples, own)
+            part_sets = sets[part] if part in sets else rule(bundle, examples, part, counts)
+            shas[part] = candidates_sha(examples, part_sets)
     return sets, description | {"sha256": shas}
 
 
@@ -213,22 +212,24 @@ def draw_candidates(
     items = np.asarray(bundle.items)
     most = int(np.diff(examples.target_offsets).max(initial=0))
     sets = np.full((len(examples), n + most), PAD, dtype=np.int64)
-    free = np.ones(bundle.n_items) if weights is None else weights.astype(np.float64)
+    item_weights = np.ones(bundle.n_items) if weights is None else weights.astype(np.float64)
     for example, user in enumerate(examples.users.tolist()):
         targets = items[examples.target_rows[examples.target_offsets[example] : examples.target_offsets[example + 1]]]
-        own = free.copy()
-        own[items[examples.starts[example] : examples.ends[example]]] = 0
-        own[targets] = 0
-        pool = np.flatnonzero(own)
+        # an item of the history, a target, or an item of weight 0 is never drawn
+        drawable = item_weights.copy()
+        drawable[items[examples.starts[example] : examples.ends[example]]] = 0
+        drawable[targets] = 0
+        pool = np.flatnonzero(drawable)
         if len(pool) < n:
             raise DeshiError(
                 f"The user {bundle.users[USER][user]!r} ({part}) has {len(pool)} items to draw candidates from: the "
-                f"catalogue without the own history and targets{' and items never trained on' * (weights is not None)}"
-                f"; {n} are wanted. Lower candidates.n."
+                f"catalogue without its history and targets{' and items never trained on' * (weights is not None)}"
+                f"; expected at least {n}. Lower candidates.n."
             )
         generator = np.random.Generator(np.random.SFC64([seed, PARTS.index(part), user]))
-        chosen = np.concatenate([_draw(generator, pool, None if weights is None else own[pool], n), targets])
-        sets[example, : len(chosen)] = generator.permutation(chosen)
+        drawn = _draw(generator, pool, None if weights is None else drawable[pool], n)
+        candidates = np.concatenate([drawn, targets])
+        sets[example, : len(candidates)] = generator.permutation(candidates)
     return sets
 
 
@@ -250,16 +251,18 @@ def candidates_frame(bundle: Bundle, examples: Examples, sets: Ints) -> pl.DataF
 
 
 def candidates_sha(examples: Examples, sets: Ints) -> str:
-    """A sha256 of who is asked among which items, whatever the order inside a set."""
+    """A sha256 of users, targets and candidates, whatever the order inside a set."""
     return fingerprint(
         [("users", examples.users), ("targets", examples.target_rows), ("candidates", np.sort(sets, axis=1))]
     )
 
 
-def _draw(generator: np.random.Generator, pool: Ints, weights: NDArray[np.float64] | None, n: int) -> Ints:
+def _draw(generator: np.random.Generator, pool: Ints, weights: Floats | None, n: int) -> Ints:
     if weights is None:
         return generator.choice(pool, n, replace=False, shuffle=False)
-    waits = generator.exponential(size=len(pool)) / weights  # the n first arrivals: Efraimidis and Spirakis 2006
+    # Weighted draw without replacement: each item arrives after an exponential time with its weight as rate, and the
+    # first n to arrive are drawn (Efraimidis and Spirakis 2006).
+    waits = generator.exponential(size=len(pool)) / weights
     return pool[np.argpartition(waits, n - 1)[:n]]
 
 

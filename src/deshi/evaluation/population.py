@@ -1,4 +1,7 @@
-"""Who is asked and who isn't: new users, cold items. A global clock leaves both behind, and figures must say so."""
+"""Events of a part without an example, and targets without a training event: new users and cold items.
+
+A split by a global clock leaves both behind; figures are about what remains.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from deshi.data.splits import Examples, Split
 
 @dataclass(frozen=True)
 class Population:
-    """The events of one part of a split, and what became of them.
+    """Counts of the events of one part of a split.
 
     Attributes:
         events: of the part.
-        examples: questions made of them.
-        targets: events that are asked for.
+        examples: made of them.
+        targets: events that are targets of an example.
         cold_targets: targets whose item has no training event.
         new_users: users with events in the part and no history before it; they have no example.
         events_of_new_users: their events.
@@ -30,16 +33,16 @@ class Population:
     events_of_new_users: int
 
     def note(self, part: str) -> str | None:
-        """A sentence about what isn't asked or can't be known; None if there is nothing to say."""
-        said = []
+        """A sentence about new users and cold targets; None if there are none."""
+        clauses = []
         if self.new_users:
-            said.append(
+            clauses.append(
                 f"{self.events_of_new_users:,} of {self.events:,} {part} events have no example, since their "
                 f"{self.new_users:,} users have no history before the part"
             )
         if self.cold_targets:
-            said.append(f"{self.cold_targets:,} of {self.targets:,} {part} targets are cold (no training event)")
-        return f"{'; '.join(said)}." if said else None
+            clauses.append(f"{self.cold_targets:,} of {self.targets:,} {part} targets are cold (no training event)")
+        return f"{'; '.join(clauses)}." if clauses else None
 
     def plain(self) -> dict[str, int]:
         """The counts by name, for ``run.json``."""
@@ -47,7 +50,7 @@ class Population:
 
 
 def population(bundle: Bundle, split: Split, part: str, examples: Examples, counts: Ints) -> Population:
-    """Count one part.
+    """Count the events, users and targets of one part.
 
     Args:
         bundle: the data.
@@ -56,10 +59,8 @@ def population(bundle: Bundle, split: Split, part: str, examples: Examples, coun
         examples: of the part.
         counts: ``(n_items,)`` events of each item among those trained on.
     """
-    begins, stops = (
-        (split.train_end, split.valid_end) if part == "validation" else (split.valid_end, bundle.offsets[1:])
-    )
-    sizes = stops - begins
+    begins, ends = (split.train_end, split.valid_end) if part == "validation" else (split.valid_end, bundle.offsets[1:])
+    sizes = ends - begins
     new = (begins == bundle.offsets[:-1]) & (sizes > 0)
     cold = counts[bundle.items[examples.target_rows]] == 0
     return Population(

@@ -1,4 +1,4 @@
-"""Result of ``evaluate``."""
+"""The result of an evaluation as tables."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ BEYOND = {
     "log_loss": "Log loss",
 }
 
-WORDS = "written_"
-"""How the names of the figures begin that are about answers in words."""
+GENERATED = "generated_"
+"""Prefix of the metrics of generated answers."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class EvaluateResult(Result):
 
     Attributes:
         folder: the run folder that it wrote.
-        ranker: the name of what was evaluated: a student or a baseline.
-        metrics: of it, such as ``test/ndcg@10``; means over all examples, ``test/n_examples`` of them.
+        model: its name: of a network, an ensemble, files of lists or a baseline.
+        metrics: of the model, such as ``test/ndcg@10``; means over all examples, ``test/n_examples`` of them.
         baselines: the same for every baseline that was evaluated beside it.
         ranks: a row a target: ``part``, ``example``, ``user``, ``user_id``, ``target``, ``item_id``, ``rank``,
             ``n_candidates``.
         ks: the list lengths.
-        slices: ``ranker``, ``part``, ``slice``, ``value``, ``n_examples`` and the metrics, for every ranker.
+        slices: ``model``, ``part``, ``slice``, ``value``, ``n_examples`` and the metrics, for every model.
         warnings: sentences about what makes the figures doubtful.
         notes: sentences about what was left out.
-        protocol: among what it was ranked, in words.
+        protocol: the candidates of the ranking, as a phrase.
     """
 
     folder: Path
-    ranker: str
+    model: str
     metrics: Metrics
     baselines: Mapping[str, Metrics]
     ranks: pl.DataFrame = field(repr=False)
@@ -59,6 +59,14 @@ class EvaluateResult(Result):
     notes: Sequence[str] = ()
     protocol: str = "exact full ranking"
 
+    def frame(self) -> pl.DataFrame:
+        """The metrics as a table: ``model``, ``part``, ``metric`` and ``value``, a row for each figure."""
+        models = {self.model: self.metrics, **self.baselines}
+        pairs = [(model, name, value) for model, metrics in models.items() for name, value in metrics.items()]
+        rows = [(model, *name.split("/", 1), value) for model, name, value in pairs]
+        schema = {"model": pl.String, "part": pl.String, "metric": pl.String, "value": pl.Float64}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
     def blocks(self) -> list[Block]:
         """Figures of each part, warnings and notes."""
         blocks: list[Block] = []
@@ -66,20 +74,20 @@ class EvaluateResult(Result):
             blocks.append(self._by_k(part))
             if self.baselines:
                 columns = {f"{part}/{name}@{headline_k(self.ks)}": title for name, title in COLUMNS.items()}
-                blocks.append(self._by_model(f"Beside the baselines, {part}, at {headline_k(self.ks)}", columns))
-            blocks += [*self._beyond(part), *self._in_words(part), self._by_slice(part)]
+                blocks.append(self._by_model(f"Model and baselines, {part}, at {headline_k(self.ks)}", columns))
+            blocks += [*self._beyond(part), *self._generated(part), self._by_slice(part)]
         blocks += [*paragraphs(*self.warnings, tone="warning"), *paragraphs(*self.notes)]
         return [*blocks, Paragraph(f"Written to {self.folder}")]
 
     def _by_k(self, part: str) -> Table:
         examples = int(self.metrics[f"{part}/n_examples"])
         rows = [[str(k), *_figures(self.metrics, [f"{part}/{name}@{k}" for name in COLUMNS])] for k in self.ks]
-        title = f"{self.ranker}, {part}, {examples:,} examples, {self.protocol}"
+        title = f"{self.model}, {part}, {examples:,} examples, {self.protocol}"
         return Table(title, ["K", *COLUMNS.values()], rows)
 
     def _by_model(self, title: str, columns: Mapping[str, str]) -> Table:
         """A row a model that has any of the metrics; ``columns`` are the metrics with their heads."""
-        rows = [_bold([self.ranker, *_figures(self.metrics, list(columns))])]
+        rows = [_bold([self.model, *_figures(self.metrics, list(columns))])]
         for name, metrics in self.baselines.items():
             if any(metric in metrics for metric in columns):
                 rows.append([name, *_figures(metrics, list(columns))])
@@ -96,24 +104,24 @@ class EvaluateResult(Result):
         title = f"Beyond accuracy, {part}, at {k}" if full else f"Answers and calibration, {part}"
         return [self._by_model(title, measured)]
 
-    def _in_words(self, part: str) -> list[Table]:
-        examples = self.metrics.get(f"{part}/{WORDS}n_examples")
+    def _generated(self, part: str) -> list[Table]:
+        examples = self.metrics.get(f"{part}/{GENERATED}n_examples")
         if examples is None:
             return []
         names = ("hit_ratio@1", "valid_ratio", "hit_ratio_of_all@1")
-        ranked = self.metrics[f"{part}/{WORDS}ranked_first"]
+        ranked = self.metrics[f"{part}/{GENERATED}ranked_first"]
         rows = [
-            _bold(["written", *_figures(self.metrics, [f"{part}/{WORDS}{name}" for name in names])]),
+            _bold(["generated", *_figures(self.metrics, [f"{part}/{GENERATED}{name}" for name in names])]),
             ["ranked first", *(f"{value:.4f}" for value in (ranked, 1.0, ranked))],
         ]
-        title = f"Answers in words, {part}, {int(examples):,} examples"
-        return [Table(title, [self.ranker, *(BEYOND[name] for name in names)], rows)]
+        title = f"Generated answers, {part}, {int(examples):,} examples"
+        return [Table(title, [self.model, *(BEYOND[name] for name in names)], rows)]
 
     def _by_slice(self, part: str) -> Table:
         metric = f"ndcg@{headline_k(self.ks)}"
-        models = [self.ranker, *self.baselines]
+        models = [self.model, *self.baselines]
         wide = self.slices.filter(pl.col("part") == part).pivot(
-            "ranker", index=["slice", "value", "n_examples"], values=metric, maintain_order=True
+            "model", index=["slice", "value", "n_examples"], values=metric, maintain_order=True
         )
         rows = [
             [f"{row['slice']}: {row['value']}", f"{row['n_examples']:,}", *(f"{row[name]:.4f}" for name in models)]
@@ -128,19 +136,19 @@ def parts_of(metrics: Metrics) -> list[str]:
 
 
 def headline_k(ks: Sequence[int]) -> int:
-    """The K that rankers are compared at: 10, or the largest if 10 isn't measured."""
+    """The K that models are compared at: 10, or the largest if 10 isn't measured."""
     return 10 if 10 in ks else max(ks)
 
 
-def unbeaten(ranker: str, metrics: Metrics, baselines: Mapping[str, Metrics], ks: Sequence[int]) -> list[str]:
-    """A sentence for every baseline and part whose NDCG the ranker does not beat."""
+def unbeaten(model: str, metrics: Metrics, baselines: Mapping[str, Metrics], ks: Sequence[int]) -> list[str]:
+    """A sentence for every baseline and part whose NDCG the model does not beat."""
     k = headline_k(ks)
     return [
-        f"{ranker} does not beat {name} on NDCG@{k} ({part}: {metrics[key]:.4f} against {other[key]:.4f})."
+        f"{model} does not beat {name} on NDCG@{k} ({part}: {metrics[key]:.4f} against {baseline[key]:.4f})."
         for part in parts_of(metrics)
-        for name, other in baselines.items()
+        for name, baseline in baselines.items()
         for key in [f"{part}/ndcg@{k}"]
-        if not metrics[key] > other[key]
+        if not metrics[key] > baseline[key]
     ]
 
 

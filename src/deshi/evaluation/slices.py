@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from deshi.arrays import Ints
+from deshi.arrays import Bools, Ints
 from deshi.data.splits import Examples
 from deshi.metrics.ranking import metrics_from_ranks
 
@@ -21,7 +21,7 @@ EDGE_SHARE = 0.2
 
 
 def popularity_groups(counts: Ints) -> Names:
-    """Every item's place in the distribution of popularity: ``head``, ``torso``, ``tail`` or ``cold``.
+    """Every item's group of popularity: ``head``, ``torso``, ``tail`` or ``cold``.
 
     ``head`` is the fewest most popular items that together hold at least 20 % of the training events, ``tail`` the
     least popular items that hold at most 20 %, ``torso`` what lies between; items with the same number of events are
@@ -30,12 +30,15 @@ def popularity_groups(counts: Ints) -> Names:
     Args:
         counts: ``(n_items,)`` training events of each item.
     """
-    distinct, group = np.unique(counts, return_inverse=True)
-    held = distinct * np.bincount(group)
-    share = np.cumsum(held) / max(1, held.sum())  # held by items of at most that many events
-    more = 1 - share  # held by items of more events
-    names = np.where(more < EDGE_SHARE, "head", np.where(share <= EDGE_SHARE, "tail", "torso"))
-    return np.where(distinct == 0, "cold", names)[group]
+    # items with the same number of events are one level, levels ascending
+    levels, level = np.unique(counts, return_inverse=True)
+    events = levels * np.bincount(level)
+    # share of all events that items of this level and below hold, and that items above it hold
+    below = np.cumsum(events) / max(1, events.sum())
+    above = 1 - below
+    # a level is head while those above it don't fill the head's share yet; tail while it fits into the tail's share
+    names = np.where(above < EDGE_SHARE, "head", np.where(below <= EDGE_SHARE, "tail", "torso"))
+    return np.where(levels == 0, "cold", names)[level]
 
 
 def length_groups(lengths: Ints) -> Names:
@@ -53,8 +56,8 @@ def length_groups(lengths: Ints) -> Names:
     group = np.searchsorted(edges, lengths, side="left")
     labels = np.array(["", "", ""], dtype=object)
     for number in np.unique(group):
-        own = lengths[group == number]
-        labels[number] = f"{('short', 'medium', 'long')[number]} ({own.min()}-{own.max()})"
+        members = lengths[group == number]
+        labels[number] = f"{('short', 'medium', 'long')[number]} ({members.min()}-{members.max()})"
     return labels[group].astype(np.str_)
 
 
@@ -73,17 +76,18 @@ def slice_frame(ranks: pl.DataFrame, examples: Examples, counts: Ints, ks: Seque
     rank, example = ranks["rank"].to_numpy(), ranks["example"].to_numpy()
     popularity = popularity_groups(counts)[ranks["target"].to_numpy()]
     rows = []
-    for name, value, inside in [
+    for name, value, in_slice in [
         *_slices(POPULARITY, popularity, ("head", "torso", "tail", "cold")),
         *_slices(LENGTH, length_groups(examples.ends - examples.starts)[example], ("short", "medium", "long")),
     ]:
-        of_example, dense = np.unique(example[inside], return_inverse=True)
-        figures = metrics_from_ranks(rank[inside], ks, dense, len(of_example))
-        rows.append({"slice": name, "value": value, "n_examples": len(of_example), **figures})
+        # examples are numbered anew, so that those without a target in the slice don't count
+        members, example_in_slice = np.unique(example[in_slice], return_inverse=True)
+        metrics = metrics_from_ranks(rank[in_slice], ks, example_in_slice, len(members))
+        rows.append({"slice": name, "value": value, "n_examples": len(members), **metrics})
     return pl.DataFrame(rows)
 
 
-def _slices(name: str, values: Names, order: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+def _slices(name: str, values: Names, order: Sequence[str]) -> Iterator[tuple[str, str, Bools]]:
     """The name, the value and the ``(T,)`` targets of each slice that has any."""
     for value in sorted(np.unique(values).tolist(), key=lambda text: order.index(text.split(" ")[0])):
         yield name, value, values == value

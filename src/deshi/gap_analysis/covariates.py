@@ -1,4 +1,4 @@
-"""What may differ between validation and test: properties of targets and histories, known from the training events."""
+"""Properties of examples that may differ between validation and test, measured on the training events."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Covariate:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the events that were trained on say about items.
+class TrainingItems:
+    """The items' counts and first times among the events that were trained on.
 
     Attributes:
         bundle: the data.
@@ -44,7 +44,7 @@ class Known:
     first: Floats
 
     @classmethod
-    def of(cls, bundle: Bundle, starts: Ints, ends: Ints) -> Known:
+    def of(cls, bundle: Bundle, starts: Ints, ends: Ints) -> TrainingItems:
         """Count the events ``[starts[u], ends[u])`` of every user."""
         rows = np.flatnonzero(inside(starts, ends, bundle.n_interactions))
         items = np.asarray(bundle.items)[rows]
@@ -54,12 +54,12 @@ class Known:
         return cls(bundle, np.bincount(items, minlength=bundle.n_items), np.where(np.isinf(first), np.nan, first))
 
 
-def covariates(known: Known, validation: Examples, test: Examples) -> list[Covariate]:
+def covariates(trained: TrainingItems, validation: Examples, test: Examples) -> list[Covariate]:
     """All covariates that the data have; those that need times are left out where there are only positions.
 
     For an example with several targets, a property of the target is its mean over them.
     """
-    found = [
+    properties = [
         ("target popularity", "training events of the target; an unseen target is a group of its own", _popularity),
         (
             "history length",
@@ -67,36 +67,36 @@ def covariates(known: Known, validation: Examples, test: Examples) -> list[Covar
             lambda _, examples: (examples.ends - examples.starts).astype(np.float64),
         ),
     ]
-    if known.bundle.time_unit == "ms":
-        found += [
+    if trained.bundle.time_unit == "ms":
+        properties += [
             ("target age", "time since the target's first training event", _age),
             ("time since the previous event", "between the history's last event and the target", _pause),
             ("time in the user's life", "between the user's first event and the target", _life),
         ]
-    return [Covariate(name, note, value(known, validation), value(known, test)) for name, note, value in found]
+    return [Covariate(name, note, value(trained, validation), value(trained, test)) for name, note, value in properties]
 
 
-def unseen_share(known: Known, examples: Examples) -> float:
+def unseen_share(trained: TrainingItems, examples: Examples) -> float:
     """The share of targets that have no training event."""
-    return float((known.counts[np.asarray(known.bundle.items)[examples.target_rows]] == 0).mean())
+    return float((trained.counts[np.asarray(trained.bundle.items)[examples.target_rows]] == 0).mean())
 
 
-def _popularity(known: Known, examples: Examples) -> Floats:
-    counts = known.counts[np.asarray(known.bundle.items)[examples.target_rows]].astype(np.float64)
+def _popularity(trained: TrainingItems, examples: Examples) -> Floats:
+    counts = trained.counts[np.asarray(trained.bundle.items)[examples.target_rows]].astype(np.float64)
     return _mean(np.where(counts > 0, counts, np.nan), examples)
 
 
-def _age(known: Known, examples: Examples) -> Floats:
-    first = known.first[np.asarray(known.bundle.items)[examples.target_rows]]
-    return _mean(known.bundle.timestamps[examples.target_rows] - first, examples)
+def _age(trained: TrainingItems, examples: Examples) -> Floats:
+    first = trained.first[np.asarray(trained.bundle.items)[examples.target_rows]]
+    return _mean(trained.bundle.timestamps[examples.target_rows] - first, examples)
 
 
-def _pause(known: Known, examples: Examples) -> Floats:
-    return _since(known.bundle, examples, examples.ends - 1)
+def _pause(trained: TrainingItems, examples: Examples) -> Floats:
+    return _since(trained.bundle, examples, examples.ends - 1)
 
 
-def _life(known: Known, examples: Examples) -> Floats:
-    return _since(known.bundle, examples, examples.starts)
+def _life(trained: TrainingItems, examples: Examples) -> Floats:
+    return _since(trained.bundle, examples, examples.starts)
 
 
 def _since(bundle: Bundle, examples: Examples, rows: Ints) -> Floats:

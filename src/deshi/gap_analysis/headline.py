@@ -30,27 +30,32 @@ def headline(
     Args:
         validation: the metric of each example.
         test: the metric of each example.
-        users: whose examples they are, ``(V,)`` and ``(T,)``.
+        users: of the examples, ``(V,)`` and ``(T,)``.
         samples: of the bootstrap.
         confidence: of the intervals.
         seed: of the resampling.
     """
-    everybody = np.union1d(*users)
-    sums = np.zeros((len(everybody), 4))
-    for column, (own, worth) in enumerate(zip(users, (validation, test), strict=True)):
-        places = np.searchsorted(everybody, own)
-        np.add.at(sums[:, column], places, worth)
-        np.add.at(sums[:, 2 + column], places, 1.0)
-    drawn = bootstrap_means(sums, samples, seed)
-    before, after = (_over(drawn[:, part], drawn[:, 2 + part]) for part in (0, 1))
-    first, second = float(validation.mean()), float(test.mean())
+    # A row a user: sum of the metric on validation and on test, number of examples on validation and on test. A mean
+    # over resampled users' examples is then a ratio of two resampled means, paired over the parts.
+    all_users = np.union1d(*users)
+    sums = np.zeros((len(all_users), 4))
+    for column, (part_users, values) in enumerate(zip(users, (validation, test), strict=True)):
+        rows = np.searchsorted(all_users, part_users)
+        np.add.at(sums[:, column], rows, values)
+        np.add.at(sums[:, 2 + column], rows, 1.0)
+    resampled = bootstrap_means(sums, samples, seed)
+    validation_means, test_means = (_ratio(resampled[:, part], resampled[:, 2 + part]) for part in (0, 1))
+    before, after = float(validation.mean()), float(test.mean())
     return Headline(
-        percentile_interval(first, before, confidence),
-        percentile_interval(second, after, confidence),
-        percentile_interval(second - first, after - before, confidence),
-        percentile_interval(second / first if first else float("nan"), _over(after, before), confidence),
+        percentile_interval(before, validation_means, confidence),
+        percentile_interval(after, test_means, confidence),
+        percentile_interval(after - before, test_means - validation_means, confidence),
+        percentile_interval(
+            after / before if before else float("nan"), _ratio(test_means, validation_means), confidence
+        ),
     )
 
 
-def _over(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole != 0)
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)

@@ -1,4 +1,4 @@
-"""Result of ``gap``: headline, parts, counterfactuals, steps back and the verdict."""
+"""The result of a gap analysis: headline, contributions, counterfactuals, steps back and the verdict."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from deshi.rendering import Block, Paragraph, Result, Table, paragraphs, percent
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the gap; all parts, the residue included, add up to it."""
+class Contribution:
+    """A property's contribution to the gap; all of them, the residue included, add up to it."""
 
     name: str
     interval: Interval
@@ -43,36 +43,36 @@ class GapResult(Result):
     """A gap, explained. Intervals are percentile bootstrap intervals over users.
 
     Attributes:
-        folder: the run folder that was written.
         metric: such as ``ndcg@10``.
-        run: the name of the run that was asked.
+        run: the name of the run.
         validation: the metric on validation.
         test: the metric on test, by the student that validation selected.
         difference: test minus validation.
         ratio: test over validation.
-        parts: of the difference, the residue last.
+        contributions: to the difference, the residue last.
         counterfactuals: other treatments of the newest events.
         steps: from training targets back to test, oldest first; empty where there are too few users.
         verdict: ``noise``, ``drift`` or ``suspicious``.
-        sentence: why.
-        notes: what could not be said.
+        sentence: the verdict's reason.
+        notes: sentences about what could not be measured.
         confidence: of the intervals.
+        folder: the run folder that was written; None for an analysis without files.
     """
 
-    folder: Path
     metric: str
     run: str
     validation: Interval
     test: Interval
     difference: Interval
     ratio: Interval
-    parts: Sequence[Part]
+    contributions: Sequence[Contribution]
     counterfactuals: Sequence[Counterfactual]
     steps: Sequence[Step]
     verdict: str
     sentence: str
     notes: Sequence[str]
     confidence: float = 0.95
+    folder: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, as written to ``gap.json``."""
@@ -87,8 +87,8 @@ class GapResult(Result):
             "interval": bounds["difference"],
             "ratio": self.ratio.mean,
             "ratio_interval": bounds["ratio"],
-            "parts": [_flat(part.name, part.interval) | {"note": part.note} for part in self.parts],
-            "counterfactuals": [asdict(one) for one in self.counterfactuals],
+            "contributions": [_flat(each.name, each.interval) | {"note": each.note} for each in self.contributions],
+            "counterfactuals": [asdict(each) for each in self.counterfactuals],
             "steps": [_flat(step.name, step.interval) | {"n_examples": step.n_examples} for step in self.steps],
             "verdict": self.verdict,
             "sentence": self.sentence,
@@ -96,14 +96,15 @@ class GapResult(Result):
         }
 
     def blocks(self) -> list[Block]:
-        """Headline, parts, counterfactuals, steps and the verdict."""
-        tables = [self._headline(), self._parts()]
+        """Headline, contributions, counterfactuals, steps and the verdict."""
+        tables = [self._headline(), self._contributions()]
         if self.counterfactuals:
             tables.append(self._counterfactuals())
         if self.steps:
             tables.append(self._steps())
         verdict = Paragraph(self.sentence, "alarm" if self.verdict == "suspicious" else "strong")
-        return [*tables, verdict, *paragraphs(*self.notes, f"Written to {self.folder}")]
+        written = [f"Written to {self.folder}"] if self.folder else []
+        return [*tables, verdict, *paragraphs(*self.notes, *written)]
 
     def _headline(self) -> Table:
         interval = f"{percent(self.confidence)} interval over users"
@@ -115,9 +116,9 @@ class GapResult(Result):
         ]
         return Table(f"{self.metric} of {self.run}", ["", "value", interval], rows)
 
-    def _parts(self) -> Table:
-        rows = [[part.name, *_cells(part.interval, signed=True), part.note] for part in self.parts]
-        columns = ["part", "value", "interval", "what differs"]
+    def _contributions(self) -> Table:
+        rows = [[each.name, *_cells(each.interval, signed=True), each.note] for each in self.contributions]
+        columns = ["property", "contribution", "interval", "medians"]
         return Table("Where the difference comes from", columns, rows, align="lrrl")
 
     def _counterfactuals(self) -> Table:

@@ -1,4 +1,4 @@
-"""The verdict on a gap: noise, drift or suspicious, in a sentence that says why."""
+"""The verdict on a gap, noise, drift or suspicious, with its reason in a sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Cliff:
 
 
 def find_cliff(ladder: Mapping[str, Floats], samples: int, confidence: float, seed: int) -> Cliff | None:
-    """The ladder's cliff, if there is one: where what the model has memorised ends.
+    """The ladder's cliff, if there is one: the end of the targets that the model has memorised.
 
     Args:
         ladder: the metric ``(C,)`` of the same users at one step after the other, oldest first.
@@ -45,17 +45,18 @@ def find_cliff(ladder: Mapping[str, Floats], samples: int, confidence: float, se
     names = list(ladder)
     if len(names) < 3:
         return None
-    worth = np.stack([ladder[name] for name in names], axis=1)
-    falls = (worth[:, :-1] - worth[:, 1:]).mean(0)
-    place = int(falls.argmax())
-    means = bootstrap_means(worth, samples, seed)
-    drawn = means[:, :-1] - means[:, 1:]
-    others = np.delete(drawn, place, axis=1).max(1)
-    beyond = float(falls[place] - np.delete(falls, place).max())
-    excess = percentile_interval(beyond, drawn[:, place] - others, confidence)
+    values = np.stack([ladder[name] for name in names], axis=1)
+    falls = (values[:, :-1] - values[:, 1:]).mean(0)
+    largest = int(falls.argmax())
+    # The excess over the second largest fall, resampled over users; which fall is second may change with the resample.
+    means = bootstrap_means(values, samples, seed)
+    resampled = means[:, :-1] - means[:, 1:]
+    second = np.delete(resampled, largest, axis=1).max(1)
+    estimate = float(falls[largest] - np.delete(falls, largest).max())
+    excess = percentile_interval(estimate, resampled[:, largest] - second, confidence)
     if excess.low <= 0:
         return None
-    return Cliff(names[place], names[place + 1], float(falls[place]), excess)
+    return Cliff(names[largest], names[largest + 1], float(falls[largest]), excess)
 
 
 def judge(
@@ -71,8 +72,8 @@ def judge(
     Args:
         difference: test minus validation.
         ratio: test over validation.
-        residue: what differing examples leave over.
-        explained: the sum of the properties' parts.
+        residue: the part of the difference that differing examples don't explain.
+        explained: the sum of the properties' contributions.
         cliff: of the ladder.
         leaked: the parts whose targets were trained on, by the run's own record.
     """
@@ -82,7 +83,7 @@ def judge(
     if cliff is not None and cliff.after == "test":
         return "suspicious", (
             f"Suspicious: the metric falls by {cliff.fall:.4f} between validation and test, more than at any step "
-            f"before it: the model answers validation as it answers what it was trained on; {figures}. Run deshi audit."
+            f"before it: the model predicts validation targets like training targets; {figures}. Run deshi audit."
         )
     if cliff is not None and cliff.after.startswith("train"):
         return "suspicious", (
@@ -94,7 +95,12 @@ def judge(
     if difference.low > 0:
         return "drift", f"Drift in the test's favour: test is better than validation, not worse; {figures}."
     share = min(max(explained / difference.mean, 0.0), 1.0)
-    rest = "the rest goes with the distance to what was trained on" if residue.high < 0 else "the rest may be noise"
+    remainder = (
+        "the remainder goes with the distance to the training events"
+        if residue.high < 0
+        else "the remainder may be noise"
+    )
     return "drift", (
-        f"Drift: no sign of a leak; examples of another kind explain {share:.0%} of the difference, {rest}; {figures}."
+        f"Drift: no sign of a leak; examples of another kind explain {share:.0%} of the difference, {remainder}; "
+        f"{figures}."
     )

@@ -1,0 +1,67 @@
+"""Metrics of ranked lists: exact ranks, accuracy, beyond accuracy, calibration, generated answers and significance."""
+
+from __future__ import annotations
+
+from deshi.metrics.best_items import best_items
+from deshi.metrics.beyond import beyond_accuracy, coverage, gini, intra_list_diversity, novelty, popularity_lift
+from deshi.metrics.calibration import Reliability, reliability, softmax_of_rows
+from deshi.metrics.generated_answers import answer_metrics, answer_ratios, judge_answer
+from deshi.metrics.ranking import (
+    METRICS,
+    ExampleRanks,
+    example_ranks,
+    metrics_from_ranks,
+    metrics_per_example,
+    read_metric,
+)
+from deshi.metrics.ranks import ScoreError, candidate_scores, exact_ranks, rank_rows
+from deshi.metrics.significance import (
+    Interval,
+    bootstrap_interval,
+    bootstrap_means,
+    effect_size,
+    holm,
+    paired_permutation,
+    percentile_bounds,
+    percentile_interval,
+    permutation_p_values,
+    wilcoxon,
+    wins_ties_losses,
+)
+
+__all__ = [
+    "METRICS",
+    "ExampleRanks",
+    "Interval",
+    "Reliability",
+    "ScoreError",
+    "answer_metrics",
+    "answer_ratios",
+    "best_items",
+    "beyond_accuracy",
+    "bootstrap_interval",
+    "bootstrap_means",
+    "candidate_scores",
+    "coverage",
+    "effect_size",
+    "example_ranks",
+    "exact_ranks",
+    "gini",
+    "holm",
+    "intra_list_diversity",
+    "judge_answer",
+    "metrics_from_ranks",
+    "metrics_per_example",
+    "novelty",
+    "paired_permutation",
+    "percentile_bounds",
+    "percentile_interval",
+    "permutation_p_values",
+    "popularity_lift",
+    "rank_rows",
+    "read_metric",
+    "reliability",
+    "softmax_of_rows",
+    "wilcoxon",
+    "wins_ties_losses",
+]

@@ -1,4 +1,4 @@
-"""Metrics beyond accuracy, of the lists that a ranker would show.
+"""Metrics beyond accuracy, of the lists that a model would show.
 
 Every function takes lists ``(C, K)`` of item indices, best first, :data:`~deshi.types.PAD` on the right where a list is
 shorter, and looks at the first ``k`` of each. Popularity is the number of events that were *trained on*, never of
@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deshi.arrays import Floats, Ints
+from deshi.arrays import Float32s, Floats, Ints
 from deshi.types import PAD, DeshiError
 
 _NUMBERS = 4_000_000
@@ -30,16 +29,16 @@ def coverage(top_items: Ints, k: int, n_items: int) -> float:
     Returns:
         0 .. 1, NaN without any list.
     """
-    shown = np.unique(_lists("coverage", top_items, k))
-    return float((shown != PAD).sum() / n_items) if len(top_items) else float("nan")
+    items = np.unique(_lists("coverage", top_items, k))
+    return float((items != PAD).sum() / n_items) if len(top_items) else float("nan")
 
 
 def gini(top_items: Ints, k: int, n_items: int) -> float:
-    """How unequally the lists' places are shared out among all items of the catalogue.
+    """The Gini coefficient of the items' exposure: how unequally the lists share their positions among the catalogue.
 
     With an item's exposure the number of lists that it is in, ascending ``x_1 <= ... <= x_n``, it is
     ``sum_i (2 i - n - 1) x_i / (n sum_i x_i)``: 0 if all items are shown equally often, ``1 - 1/n`` if one item takes
-    every place. Source: Gini 1912; for recommenders Fleder and Hosanagar 2009,
+    every position. Source: Gini 1912; for recommenders Fleder and Hosanagar 2009,
     https://doi.org/10.1287/mnsc.1080.0974.
 
     Args:
@@ -51,9 +50,10 @@ def gini(top_items: Ints, k: int, n_items: int) -> float:
         0 .. 1, NaN if nothing is shown.
     """
     lists = _lists("gini", top_items, k)
-    exposure = np.sort(np.bincount(lists[lists != PAD], minlength=n_items))
+    exposure = np.sort(np.bincount(lists[lists != PAD], minlength=n_items))  # ascending: x_1 <= ... <= x_n
     if not exposure.sum():
         return float("nan")
+    # 2 i - n - 1: the i-th item is above i - 1 others and below n - i
     weights = 2 * np.arange(1, n_items + 1) - n_items - 1
     return float((weights * exposure).sum() / (n_items * exposure.sum()))
 
@@ -74,6 +74,7 @@ def novelty(top_items: Ints, k: int, counts: Ints) -> Floats:
     Returns:
         ``(C,)``, NaN for an empty list.
     """
+    # -log2((c_i + 1) / (sum_j c_j + n)) as a difference of logarithms
     information = np.log2(counts.sum() + len(counts)) - np.log2(counts + 1.0)
     return _means(information, _lists("novelty", top_items, k))
 
@@ -95,16 +96,16 @@ def popularity_lift(top_items: Ints, k: int, counts: Ints, history_popularity: F
         ``(C,)``, NaN for an empty list, and where no item of the history has a training event.
     """
     lists = _lists("popularity_lift", top_items, k)
-    known = np.where(history_popularity > 0, history_popularity, np.nan)
-    return _means(counts.astype(np.float64), lists) / known
+    denominator = np.where(history_popularity > 0, history_popularity, np.nan)
+    return _means(counts.astype(np.float64), lists) / denominator
 
 
-def intra_list_diversity(top_items: Ints, k: int, vectors: NDArray[np.float32]) -> Floats:
+def intra_list_diversity(top_items: Ints, k: int, vectors: Float32s) -> Floats:
     """The mean of ``1 - cosine`` over all pairs of a list's items.
 
     Source: Ziegler et al. 2005, https://doi.org/10.1145/1060745.1060754 (there the sum of similarities); the mean
     distance after Vargas and Castells 2011, https://doi.org/10.1145/2043932.2043955. An item with a zero vector has
-    cosine 0 with every other. What "different" means depends on the vectors: compare only rankers measured with the
+    cosine 0 with every other. What "different" means depends on the vectors: compare only models measured with the
     same ones.
 
     Args:
@@ -116,19 +117,20 @@ def intra_list_diversity(top_items: Ints, k: int, vectors: NDArray[np.float32]) 
         ``(C,)`` 0 .. 2, NaN for lists of fewer than two items.
     """
     lists = _lists("intra_list_diversity", top_items, k)
+    # Unit vectors, whose inner products are cosines. A last row of zeros stands for padding: PAD = -1 indexes it.
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.concatenate([vectors / np.where(norms > 0, norms, 1), np.zeros_like(vectors[:1])])  # PAD = -1 is the last
+    unit = np.concatenate([vectors / np.where(norms > 0, norms, 1), np.zeros_like(vectors[:1])])
     squares = (unit**2).sum(1)
     rows = max(1, _NUMBERS // max(1, k * vectors.shape[1]))
-    found = np.full(len(lists), np.nan)
+    diversity = np.full(len(lists), np.nan)
     for start in range(0, len(lists), rows):
-        part = lists[start : start + rows]
-        # the cosines of all pairs, twice, are the squared length of the sum without its diagonal
-        twice = (unit[part].sum(1).astype(np.float64) ** 2).sum(1) - squares[part].sum(1)
-        size = (part != PAD).sum(1)
+        block = lists[start : start + rows]
+        # |sum_i u_i|^2 = sum_i |u_i|^2 + sum_{i != j} u_i u_j: the cosines of all ordered pairs, in time linear in k
+        cosines = (unit[block].sum(1).astype(np.float64) ** 2).sum(1) - squares[block].sum(1)
+        size = (block != PAD).sum(1)
         pairs = size * (size - 1)
-        found[start : start + rows] = np.where(pairs > 0, 1 - twice / np.maximum(pairs, 1), np.nan)
-    return np.clip(found, 0.0, 2.0)
+        diversity[start : start + rows] = np.where(pairs > 0, 1 - cosines / np.maximum(pairs, 1), np.nan)
+    return np.clip(diversity, 0.0, 2.0)
 
 
 def beyond_accuracy(
@@ -136,7 +138,7 @@ def beyond_accuracy(
     ks: Sequence[int],
     counts: Ints,
     history_popularity: Floats,
-    vectors: NDArray[np.float32] | None = None,
+    vectors: Float32s | None = None,
 ) -> dict[str, float]:
     """Gini and the means over the examples that have a value at every K, such as ``gini@10``.
 
@@ -148,16 +150,16 @@ def beyond_accuracy(
         vectors: ``(n, D)`` item vectors; without them there is no ``ild@K``.
 
     Returns:
-        ``gini``, ``novelty``, ``popularity_lift`` and ``ild``; what has no value in any case (``ild@1``) is left out.
+        ``gini``, ``novelty``, ``popularity_lift`` and ``ild``; what no example has (``ild@1``) is left out.
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for k in ks:
-        figures[f"gini@{k}"] = gini(top_items, k, len(counts))
-        figures[f"novelty@{k}"] = _mean(novelty(top_items, k, counts))
-        figures[f"popularity_lift@{k}"] = _mean(popularity_lift(top_items, k, counts, history_popularity))
+        metrics[f"gini@{k}"] = gini(top_items, k, len(counts))
+        metrics[f"novelty@{k}"] = _mean(novelty(top_items, k, counts))
+        metrics[f"popularity_lift@{k}"] = _mean(popularity_lift(top_items, k, counts, history_popularity))
         if vectors is not None:
-            figures[f"ild@{k}"] = _mean(intra_list_diversity(top_items, k, vectors))
-    return {name: value for name, value in figures.items() if not np.isnan(value)}
+            metrics[f"ild@{k}"] = _mean(intra_list_diversity(top_items, k, vectors))
+    return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
 def _lists(name: str, top_items: Ints, k: int) -> Ints:
@@ -175,5 +177,5 @@ def _means(values: Floats, lists: Ints) -> Floats:
 
 
 def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    real = values[~np.isnan(values)]
+    return float(real.mean()) if len(real) else float("nan")

@@ -1,6 +1,6 @@
-"""Calibration: are a ranker's probabilities as large as its successes are frequent?
+"""Calibration: the probabilities of a model's best candidates against the share of them that are right.
 
-A ranker's scores are read as logits: the softmax over an example's candidates gives every candidate a probability. That
+A model's scores are read as logits: the softmax over an example's candidates gives every candidate a probability. That
 is what a student is trained for by ``loss=softmax``; after other losses it is only a way to compare. Defined for
 examples with one target. Formulas are in ``docs/metrics.md``.
 """
@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.arrays import Floats
+from deshi.arrays import Floats, Ints
 from deshi.metrics.ranks import candidate_scores, row_slices
 from deshi.types import DeshiError, check_shape
 
@@ -37,17 +36,17 @@ def softmax_of_rows(scores: Tensor, targets: Tensor, seen: Tensor | None = None)
     """
     check_shape("scores", scores, ("B", "N"))
     check_shape("targets", targets, (len(scores),))
-    found = torch.empty(len(scores), 3, dtype=torch.float64, device=scores.device)
+    values = torch.empty(len(scores), 3, dtype=torch.float64, device=scores.device)
     for rows in row_slices(len(scores)):
-        block, wanted = scores[rows], targets[rows, None]
+        block, columns = scores[rows], targets[rows, None]
         if seen is not None and seen.shape[1]:
-            block = candidate_scores(block, wanted, seen[rows], -torch.inf)
-        best, own = block.amax(1), block.gather(1, wanted).squeeze(1)
-        total = torch.logsumexp(block, 1).double()
+            block = candidate_scores(block, columns, seen[rows], -torch.inf)
+        best, target = block.amax(1), block.gather(1, columns).squeeze(1)
+        normaliser = torch.logsumexp(block, 1).double()
         tied = (block == best[:, None]).sum(1)
-        hit = torch.where(own == best, 1 / tied.double(), 0.0)
-        found[rows] = torch.stack([best.double() - total, own.double() - total, hit], 1)
-    return found
+        hit = torch.where(target == best, 1 / tied.double(), 0.0)
+        values[rows] = torch.stack([best.double() - normaliser, target.double() - normaliser, hit], 1)
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class Reliability:
 
     confidence: Floats
     accuracy: Floats
-    n_examples: NDArray[np.int64]
+    n_examples: Ints
 
     @property
     def error(self) -> float:
@@ -73,7 +72,7 @@ class Reliability:
 
 
 def reliability(confidence: Floats, hits: Floats, bins: int = BINS) -> Reliability:
-    """Group examples by confidence into bins of equal *mass*: about as many cases in each.
+    """Group examples by confidence into bins of equal *mass*: about as many examples in each.
 
     The probabilities of a best candidate among thousands crowd near 0; bins of equal width would put nearly all
     examples into one. Examples with the same confidence share a bin, so there may be fewer bins. Sources: Guo et al.
@@ -93,6 +92,7 @@ def reliability(confidence: Floats, hits: Floats, bins: int = BINS) -> Reliabili
         raise DeshiError("confidence holds values outside 0 .. 1, or NaN: expected probabilities.")
     if not len(confidence):
         return Reliability(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+    # edges are values that occur, so that equal confidences fall into one bin; bins that stay empty are numbered away
     edges = np.quantile(confidence, np.arange(1, bins) / bins, method="lower")
     number = np.unique(np.searchsorted(edges, confidence, side="left"), return_inverse=True)[1]
     sizes = np.bincount(number)

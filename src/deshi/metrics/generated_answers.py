@@ -1,4 +1,4 @@
-"""Answers in words among a few candidates, counted as LLaRA and iLoRA do."""
+"""Metrics of generated answers among a few candidates, counted as LLaRA and iLoRA do."""
 
 from __future__ import annotations
 
@@ -35,30 +35,32 @@ def answer_metrics(
             f"Got {len(answers)} answers, {len(targets)} targets and {len(candidates)} candidate lists, expected one "
             f"of each for every example."
         )
-    judged = [judge(*one) for one in zip(answers, targets, candidates, strict=True)]
-    return ratios(sum(hit for _, hit in judged), sum(valid for valid, _ in judged), len(judged))
+    examples = zip(answers, targets, candidates, strict=True)
+    judgements = [judge_answer(answer, target, names) for answer, target, names in examples]
+    hits, valid = sum(hit for _, hit in judgements), sum(valid for valid, _ in judgements)
+    return answer_ratios(hits, valid, len(judgements))
 
 
-def judge(answer: str, target: str, candidates: Sequence[str]) -> tuple[bool, bool]:
+def judge_answer(answer: str, target: str, candidates: Sequence[str]) -> tuple[bool, bool]:
     """Whether one answer is valid, and whether it is right, by the rule of :func:`answer_metrics`.
 
     Raises:
         DeshiError: if the target isn't among the candidates.
     """
-    wanted, known = _plain(target), [_plain(name) for name in candidates]
-    if wanted not in known:
-        raise DeshiError(f"The target {target!r} is not among its {len(known)} candidates: no answer is right.")
-    named = [name for name in known if name in _plain(answer)]
-    return len(named) == 1, named == [wanted]
+    target_name, names = _plain(target), [_plain(name) for name in candidates]
+    if target_name not in names:
+        raise DeshiError(f"The target {target!r} is not among its {len(names)} candidates: no answer is right.")
+    contained = [name for name in names if name in _plain(answer)]
+    return len(contained) == 1, contained == [target_name]
 
 
-def ratios(hits: float, valid: int, answers: int) -> dict[str, float]:
+def answer_ratios(hits: float, valid: int, answers: int) -> dict[str, float]:
     """The three figures of :func:`answer_metrics` from the numbers of hits, of valid answers and of answers."""
-    nothing = float("nan")
+    nan = float("nan")
     return {
-        "hit_ratio@1": hits / valid if valid else nothing,
-        "valid_ratio": valid / answers if answers else nothing,
-        "hit_ratio_of_all@1": hits / answers if answers else nothing,
+        "hit_ratio@1": hits / valid if valid else nan,
+        "valid_ratio": valid / answers if answers else nan,
+        "hit_ratio_of_all@1": hits / answers if answers else nan,
     }
 
 

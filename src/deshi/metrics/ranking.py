@@ -1,8 +1,8 @@
 """Ranking metrics at K, as pure functions of exact ranks: HR, Recall, NDCG, MRR and MAP.
 
-A *example* is one question to a recommender: a history and the targets that followed it. Every function takes
-the ranks of all targets, flat, and the example that each belongs to, and returns one value an example; an example
-without targets is NaN, never 0. Definitions and formulas are in ``docs/metrics.md``.
+An *example* is a history and the targets that followed it. Every function takes the ranks of all targets, flat, and the
+example that each belongs to, and returns one value an example; an example without targets is NaN, never 0. Definitions
+and formulas are in ``docs/metrics.md``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ExampleRanks:
         ranks: ``(T,)`` float64, from 1; halves stand for ties.
         examples: ``(T,)`` int64, ``0 .. C - 1``, not decreasing.
         sizes: ``(C,)`` int64, the number of targets of each example.
-        order: ``(T,)`` int64, the place of each target within its example, from 1.
+        order: ``(T,)`` int64, the position of each target among its example's, best rank first, from 1.
     """
 
     ranks: Floats
@@ -58,7 +58,7 @@ def example_ranks(
     count = (int(owner.max()) + 1 if len(owner) else 0) if n_examples is None else n_examples
     if len(owner) and not (0 <= owner.min() and owner.max() < count):
         raise DeshiError(f"examples lie in {owner.min()} .. {owner.max()}, expected 0 .. {count - 1}.")
-    by_rank = np.lexsort((flat, owner))
+    by_rank = np.lexsort((flat, owner))  # by example, then by rank: sums don't depend on the order of the input
     flat, owner = flat[by_rank], owner[by_rank]
     sizes = np.bincount(owner, minlength=count)
     starts = offsets_of(sizes)[:-1]
@@ -73,13 +73,14 @@ def hit_rate(grouped: ExampleRanks, k: int) -> Floats:
 
 def recall(grouped: ExampleRanks, k: int) -> Floats:
     """The share of the targets that are among the best ``k``."""
-    found: Floats = grouped.total((grouped.ranks <= k).astype(np.float64))
-    return found / np.maximum(grouped.sizes, 1)
+    hits: Floats = grouped.total((grouped.ranks <= k).astype(np.float64))
+    return hits / np.maximum(grouped.sizes, 1)
 
 
 def ndcg(grouped: ExampleRanks, k: int) -> Floats:
     """Discounted gain ``sum 1 / log2(1 + rank)`` of the best ``k``, over that of an ideal order."""
     gains = np.where(grouped.ranks <= k, 1.0 / np.log2(1.0 + grouped.ranks), 0.0)
+    # the gain of t targets on the ranks 1 .. t, at index t
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, k + 1)))])
     return _at_most_one(grouped.total(gains) / ideal[np.clip(grouped.sizes, 1, k)])
 
@@ -105,12 +106,12 @@ METRICS: dict[str, Callable[[ExampleRanks, int], Floats]] = {
 }
 
 
-def read_metric(text: str, given: str = "metric is") -> tuple[str, int]:
+def read_metric(text: str, setting: str = "metric is") -> tuple[str, int]:
     """The name and K of a metric that each example has, such as ``ndcg@10``.
 
     Args:
         text: ``NAME@K``.
-        given: how the message begins: the setting that held it.
+        setting: how the message begins: the setting that held it.
 
     Raises:
         DeshiError: for an unknown name or a K that is no whole number from 1, with the nearest names.
@@ -119,10 +120,10 @@ def read_metric(text: str, given: str = "metric is") -> tuple[str, int]:
     whole = k.isdecimal() and int(k) >= 1
     if name in METRICS and whole:
         return name, int(k)
-    known = [f"{known}@{int(k) if whole else 10}" for known in METRICS]
+    names = [f"{metric}@{int(k) if whole else 10}" for metric in METRICS]
     raise DeshiError(
-        f"{given} {text!r}, expected NAME@K of a metric that each user has, K from 1. "
-        f"{suggestion(text, known, 'metrics')}"
+        f"{setting} {text!r}, expected NAME@K of a metric that each user has, K from 1. "
+        f"{suggestion(text, names, 'metrics')}"
     )
 
 

@@ -45,29 +45,6 @@ def exact_ranks(scores: Tensor, targets: Tensor, seen: Tensor | None = None) -> 
 
 
 @torch.no_grad()
-def exact_ranks_from_hidden(hidden: Tensor, table: Tensor, targets: Tensor, seen: Tensor | None = None) -> Tensor:
-    """:func:`exact_ranks` of the scores ``hidden @ table.T``, without ever holding all of them.
-
-    Args:
-        hidden: ``(B, D)``, one state per row; scored in float32.
-        table: ``(N, D)``, the item table.
-        targets: ``(B,)`` int64 item indices.
-        seen: ``(B, S)`` as in :func:`exact_ranks`.
-    """
-    check_shape("hidden", hidden, ("B", "D"))
-    check_shape("table", table, ("N", hidden.shape[1]))
-    check_shape("targets", targets, (len(hidden),))
-    if seen is not None:
-        check_shape("seen", seen, (len(hidden), "S"))
-    transposed = table.float().T
-    ranks = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
-    for rows in row_slices(len(hidden)):
-        scores = hidden[rows].float() @ transposed
-        ranks[rows] = exact_ranks(scores, targets[rows], None if seen is None else seen[rows])
-    return ranks
-
-
-@torch.no_grad()
 def rank_rows(
     scores: Tensor, targets: Tensor, seen: Tensor | None = None, top_k: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,8 +77,8 @@ def rank_rows(
             counts[rows] -= block.isnan().sum(1)
         ranks[rows] = _ranks_among(block, targets[rows])
         if top_k:
-            found = _top_items(block, min(top_k, n_items))
-            best[rows, : found.shape[1]] = found
+            top_items = _top_items(block, min(top_k, n_items))
+            best[rows, : top_items.shape[1]] = top_items
     return ranks, counts, best
 
 
@@ -128,8 +105,9 @@ def _ranks_among(masked: Tensor, targets: Tensor) -> Tensor:
     for column in range(targets.shape[1]):
         real = (targets[:, column] != PAD).nonzero().squeeze(1)
         rows = masked if len(real) == len(masked) else masked[real]
-        own = rows.gather(1, targets[real, column, None])
-        higher, not_lower = (rows > own).sum(1), (rows >= own).sum(1)
+        target_scores = rows.gather(1, targets[real, column, None])
+        higher, not_lower = (rows > target_scores).sum(1), (rows >= target_scores).sum(1)
+        # 1 + higher + (not_lower - higher - 1) / 2: the target ties with itself, which is no other candidate
         ranks[real, column] = (higher + not_lower + 1).double() / 2
     return ranks
 

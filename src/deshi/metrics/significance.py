@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from deshi.arrays import Floats
 from deshi.types import DeshiError
@@ -112,22 +111,22 @@ def permutation_p_values(
         seed: of the signs.
     """
     checked = _checked(values)
-    # Examples of zeros, such as users whom no model serves, change no sum. None stands for a column of zeros at the
-    # end.
+    # Examples of zeros, such as users whom no model serves, change no sum. A last column of zeros stands for None.
     used = checked[checked.any(axis=1)]
     padded = np.concatenate([used, np.zeros((len(used), 1))], axis=1)
-    first = np.array([one for one, _ in pairs], dtype=np.int64)
-    second = np.array([-1 if other is None else other for _, other in pairs], dtype=np.int64)
+    first = np.array([column for column, _ in pairs], dtype=np.int64)
+    second = np.array([-1 if column is None else column for _, column in pairs], dtype=np.int64)
     totals = padded.sum(axis=0)
     observed = np.abs(totals[first] - totals[second])
     # Metrics take few values: many flips tie with the observed sum, and rounding must not break the ties.
     bound = observed - 1e-9 * np.abs(padded).sum(axis=0).max()
     generator, reached = np.random.default_rng(seed), np.zeros(len(pairs), dtype=np.int64)
     for size in _blocks(samples, len(padded)):
+        # signs are 2 c - 1 of coins c in {0, 1}: sum_i (2 c_i - 1) x_i = 2 sum_i c_i x_i - sum_i x_i, for all columns
         sums = 2.0 * (_coins(generator, size, len(padded)) @ padded) - totals
         reached += (np.abs(sums[:, first] - sums[:, second]) >= bound).sum(axis=0)
-    found: Floats = (reached + 1) / (samples + 1)
-    return found
+    p_values: Floats = (reached + 1) / (samples + 1)
+    return p_values
 
 
 def wilcoxon(first: Floats, second: Floats) -> float:
@@ -135,6 +134,8 @@ def wilcoxon(first: Floats, second: Floats) -> float:
 
     Zero differences take part in the ranking and are then left out (Pratt), as most examples are ties at small K.
     """
+    from scipy import stats  # a second of import time, for this test alone
+
     differences = _differences(first, second)
     if not differences.any():
         return 1.0
@@ -147,12 +148,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Raises:
         DeshiError: for a value outside of 0 .. 1.
     """
-    found = np.asarray(p_values, dtype=np.float64)
-    if not ((found >= 0) & (found <= 1)).all():
+    values = np.asarray(p_values, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
         raise DeshiError(f"p-values are {list(p_values)}, expected numbers from 0 to 1.")
-    order = np.argsort(found, kind="stable")
-    scaled = found[order] * np.arange(len(found), 0, -1)
-    adjusted = np.empty_like(found)
+    # the smallest of m is multiplied by m, the next by m - 1, ...; none becomes smaller than those before it
+    order = np.argsort(values, kind="stable")
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(value) for value in adjusted]
 
@@ -187,13 +189,13 @@ def _differences(first: Floats, second: Floats) -> Floats:
 
 
 def _checked(values: Floats) -> Floats:
-    found = np.asarray(values, dtype=np.float64)
-    if not len(found):
+    checked = np.asarray(values, dtype=np.float64)
+    if not len(checked):
         raise DeshiError("There is no example: statistics need at least one. Check the split and the part.")
-    bad = int((~np.isfinite(found)).sum())
+    bad = int((~np.isfinite(checked)).sum())
     if bad:
-        raise DeshiError(f"{bad} of {found.size} values are NaN or infinite. Leave examples without targets out.")
-    return found
+        raise DeshiError(f"{bad} of {checked.size} values are NaN or infinite. Leave examples without targets out.")
+    return checked
 
 
 def _blocks(samples: int, n_examples: int) -> Iterator[int]:
@@ -208,12 +210,12 @@ def _blocks(samples: int, n_examples: int) -> Iterator[int]:
 def _resample(generator: np.random.Generator, size: int, n_examples: int) -> Floats:
     """``(size, C)``: how often each example is in each resample."""
     drawn = generator.integers(0, n_examples, size=(size, n_examples))
-    drawn += np.arange(size)[:, None] * n_examples
+    drawn += np.arange(size)[:, None] * n_examples  # one count for all resamples: each has its own range of numbers
     counts = np.bincount(drawn.ravel(), minlength=size * n_examples)
     return counts.reshape(size, n_examples).astype(np.float64)
 
 
 def _coins(generator: np.random.Generator, size: int, n_examples: int) -> Floats:
     """``(size, C)`` of 0 and 1, each bit of a random byte for one example."""
-    drawn = generator.integers(0, 256, size=(size, -(-n_examples // 8)), dtype=np.uint8)
-    return np.unpackbits(drawn, axis=1, count=n_examples).astype(np.float64)
+    random_bytes = generator.integers(0, 256, size=(size, -(-n_examples // 8)), dtype=np.uint8)
+    return np.unpackbits(random_bytes, axis=1, count=n_examples).astype(np.float64)

@@ -41,16 +41,9 @@ class LiGR(SASRec):
     """
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int = 128,
-        max_length: int = 200,
-        blocks: int = 2,
-        heads: int = 2,
-        feed_forward: float = 4.0,
-        dropout: float = 0.2,
-        positions: Literal["absolute", "rotary"] = "absolute",
-    ) -> None:
+        self, n_items: int, dim: int = 128, max_length: int = 200, blocks: int = 2, heads: int = 2,
+        feed_forward: float = 4.0, dropout: float = 0.2, positions: Literal["absolute", "rotary"] = "absolute",
+    ) -> None:  # fmt: skip
         super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
         hidden, rotary = round(dim * feed_forward), positions == "rotary"
         self.blocks = nn.ModuleList(GatedBlock(dim, heads, hidden, dropout, rotary) for _ in range(blocks))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Ints
-from deshi.data.datamodule import padded_rows
+from deshi.data.example_batches import padded_rows
 from deshi.data.histories import Histories
 from deshi.data.sequences import history_batches
 from deshi.metrics.best_items import best_items

@@ -36,18 +36,10 @@ class SASRec(BlockRecommender):
     """
 
     def __init__(
-        self,
-        n_items: int,
-        dim: int = 128,
-        max_length: int = 200,
-        blocks: int = 2,
-        heads: int = 2,
-        feed_forward: float = 4.0,
-        dropout: float = 0.2,
-        activation: Literal["relu", "gelu", "silu"] = "gelu",
-        norm: Literal["pre", "original"] = "pre",
-        positions: Literal["absolute", "rotary"] = "absolute",
-    ) -> None:
+        self, n_items: int, dim: int = 128, max_length: int = 200, blocks: int = 2, heads: int = 2,
+        feed_forward: float = 4.0, dropout: float = 0.2, activation: Literal["relu", "gelu", "silu"] = "gelu",
+        norm: Literal["pre", "original"] = "pre", positions: Literal["absolute", "rotary"] = "absolute",
+    ) -> None:  # fmt: skip
         super().__init__(n_items, dim, max_length)
         if positions not in ("absolute", "rotary"):
             raise DeshiError(f"{type(self).__name__} got positions={positions!r}, expected 'absolute' or 'rotary'.")

@@ -10,20 +10,20 @@ from typing import Any
 
 from deshi.artifacts import read_json
 from deshi.comparison import belongs_to, flatten
-from deshi.configuration.saved import TRAINING_STAGES, load_config, resolved
+from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, TRAINING_STAGES, load_config
 from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
+from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
 from deshi.pipeline.steps import STAMP
 from deshi.soft_labels import SoftLabels, store_path
 from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
-from deshi.training.runs import DATA_FILE, RUN_FILE
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
 LAST_FILES = {
-    "fit": "metrics.json", "teach": "metrics.json", "distill": "metrics.json", "evaluate": "metrics.json",
-    "gap": "gap.json", "compare": "comparison.csv", "report": "run.json",
+    "fit": METRICS_FILE, "teach": METRICS_FILE, "distill": METRICS_FILE, "evaluate": METRICS_FILE,
+    "gap": "gap.json", "compare": "comparison.csv", "report": RUN_FILE,
 }  # fmt: skip
 """What a finished run folder of a stage holds."""
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from deshi.configuration.saved import overlaid
 from deshi.configuration.schemas import (
     Closed,
     DistillGroup,
@@ -19,6 +18,7 @@ from deshi.configuration.schemas import (
     TeacherNode,
     TrainConfig,
 )
+from deshi.configuration.validation import overlaid
 from deshi.pipeline.space import Choice, Numbers, parse_space
 
 PLAIN, DISTILLED = "plain", "distilled"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json, write_json
-from deshi.configuration.saved import find_trained, read_saved
+from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
 from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig
 from deshi.pipeline.steps import COMPARISON, Plan, evaluation_of
 from deshi.rendering import Block, Cell, Result, Table, paragraphs
-from deshi.training.runs import RUN_FILE
+from deshi.runs import Run
 from deshi.training.trainer import TIME_NAMES
 
 METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
@@ -85,29 +85,28 @@ def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path
         "pages": {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)},
     }
     times = _times(plan, done) | {"wall_seconds": round(seconds, 3)}
-    write_json(folder / "time.json", times)
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / TIME_FILE, times)
+    write_json(folder / METRICS_FILE, metrics)
     return RunResult(folder, metrics, times)
 
 
 def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path]) -> dict[str, Any]:
     """A model's figures, a number a seed, its size and its runs."""
-    measured = [read_json(done[evaluation_of(step)] / "metrics.json") for step in steps]
+    measured = [read_json(done[evaluation_of(step)] / METRICS_FILE) for step in steps]
     names = [f"{part}/{metric}" for part in PARTS for metric in METRICS]
     return {
         "figures": {name: [one[name] for one in measured] for name in names},
-        "parameters": _parameters(cfg.paths.runs, done[steps[0]]),
+        "parameters": _parameters(Run(done[steps[0]], cfg.paths)),
         "runs": [done[step].name for step in steps],
     }
 
 
-def _parameters(runs: Path, folder: Path) -> int:
+def _parameters(run: Run) -> int:
     """Numbers that are needed to answer: an ensemble's are its members', a cross-fitted teacher's its folds'."""
-    members = (read_saved(folder).get("teacher") or {}).get("members")
+    members = (run.saved.get("teacher") or {}).get("members")
     if members:
-        return sum(_parameters(runs, find_trained(runs, member)) for member in members)
-    record = read_json(folder / RUN_FILE)
-    return int(record["parameters"]) * max(1, int(record.get("cross_fit", 0)))
+        return sum(_parameters(Run.open(member, run.paths)) for member in members)
+    return int(run.record["parameters"]) * max(1, int(run.record.get("cross_fit", 0)))
 
 
 def _shares(models: Mapping[str, Any], teacher: str) -> dict[str, float | None]:
@@ -151,7 +150,7 @@ def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
     for step in plan.steps:
         name = EXPORT_TIME if step.stage == "label" else TIME_NAMES.get(step.stage)
         if name is not None:
-            seconds = read_json(done[step.name] / "time.json")
+            seconds = read_json(done[step.name] / TIME_FILE)
             found[name] += seconds["export_seconds" if step.stage == "label" else name]
     return {name: round(value, 3) for name, value in found.items()}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deshi.configuration.command import command_of
 from deshi.configuration.schemas import TrainingConfig
 from deshi.rendering import Block, Paragraph, Result, Table, paragraphs
+
+BEST_FILE = "best.yaml"
+"""The configuration of the best trial."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class TuneResult(Result):
     @property
     def command(self) -> str:
         """What trains the best configuration again, by itself."""
-        return command_of(self.stage, self.best)
+        return shlex.join(["deshi", self.stage, f"config={self.folder / BEST_FILE}"])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, as written to ``metrics.json``."""

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
-from deshi.evaluation.stored import find_evaluations
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import render_template
 from deshi.reporting import (
@@ -26,6 +25,7 @@ from deshi.reporting._blocks import Section
 from deshi.reporting._context import Context, find_data
 from deshi.reporting._drawing import FigureBuilder
 from deshi.reporting._runs import ReportedRun, check_metric, reported_runs
+from deshi.runs import find_evaluations
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def find_runs(cfg: ReportConfig) -> list[ReportedRun]:
         DeshiError: if a run isn't there, was not evaluated on the part or by the metric, or the runs can't share a
             page.
     """
-    runs = reported_runs(find_evaluations(cfg.paths.runs, cfg.runs), cfg.paths.runs)
+    runs = reported_runs(find_evaluations(cfg.paths, cfg.runs))
     check_metric(runs, cfg.part, cfg.metric)
     return runs
 

@@ -9,20 +9,16 @@ from pathlib import Path
 
 import polars as pl
 
-from deshi.configuration.saved import load_config
-from deshi.configuration.schemas import EvaluateConfig, ReportConfig
-from deshi.configuration.targets import build
+from deshi.configuration.run_folders import LISTS_FILE
+from deshi.configuration.schemas import ReportConfig
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Examples, LeaveOneOut, Split
-from deshi.evaluation.stored import read_part
+from deshi.data.splits import Examples, Split
 from deshi.rendering import Cell, Row
 from deshi.reporting._blocks import Missing
 from deshi.reporting._drawing import FigureBuilder, LineStyle, baseline_style, model_style
 from deshi.reporting._runs import ReportedRun, baseline_names
-from deshi.training.runs import trained_config
+from deshi.runs import read_part
 from deshi.types import DeshiError
-
-LISTS_FILE = "lists.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +94,7 @@ def evaluate_again(artifact: str, runs: Sequence[ReportedRun], part: str) -> lis
 
 def _evaluate_command(run: ReportedRun, part: str) -> str:
     """Evaluates a run again, the parts that were evaluated before included."""
-    subject = run.record["run"] or f"baseline={run.record['ranker']} data={run.record['data']}"
+    subject = run.record["run"] or f"baseline={run.record['model']} data={run.record['data']}"
     parts = part if run.evaluation.parts == [part] else "both"
     return f"deshi evaluate {subject} part={parts} with_baselines=true"
 
@@ -112,16 +108,5 @@ def find_data(cfg: ReportConfig, run: ReportedRun) -> tuple[Data | None, str]:
 
 
 def _load_data(cfg: ReportConfig, run: ReportedRun) -> Data:
-    saved = load_config(run.evaluation.folder, EvaluateConfig)
-    name = str(run.record["data"])
-    folders = [cfg.paths.data / name, saved.paths.data / name]
-    if run.trained is not None:
-        folders.append(trained_config(run.trained).paths.data / name)
-    bundle = Bundle.load(next((folder for folder in folders if (folder / "manifest.json").is_file()), folders[0]))
-    if bundle.fingerprint != run.record["data_fingerprint"]:
-        raise DeshiError(
-            f"{bundle.path} has fingerprint {bundle.fingerprint[:12]}, but the evaluation was made on "
-            f"{run.record['data_fingerprint'][:12]}. Prepare the data as they were."
-        )
-    split: Split = (build(saved.split) if saved.split else LeaveOneOut())(bundle)
+    bundle, split = run.evaluation.bundle, run.evaluation.split
     return Data(bundle, split, split.examples(bundle, cfg.part))

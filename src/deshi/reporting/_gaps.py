@@ -81,22 +81,23 @@ def _explanation(context: Context, run: ReportedRun, folder: Path) -> list[Block
         f"ratio {gap['ratio']:.3f}."
     )
     blocks: list[Block] = [Paragraph(f"{run.label}. {gap['sentence']}", "strong"), Paragraph(figures)]
-    return [*blocks, Pictures([_parts(context, run, gap)])] if gap["parts"] else blocks
+    return [*blocks, Pictures([_contributions(context, run, gap)])] if gap["contributions"] else blocks
 
 
-def _parts(context: Context, run: ReportedRun, gap: dict[str, Any]) -> Picture:
-    base, metric, parts = context.styles[run.label], metric_title(gap["metric"]), gap["parts"]
+def _contributions(context: Context, run: ReportedRun, gap: dict[str, Any]) -> Picture:
+    base, metric, contributions = context.styles[run.label], metric_title(gap["metric"]), gap["contributions"]
     values = [
-        Span(LineStyle(part["name"], base.color, base.marker), part["value"], *part["interval"]) for part in parts
+        Span(LineStyle(each["name"], base.color, base.marker), each["value"], *each["interval"])
+        for each in contributions
     ]
     rows = []
-    for part in parts:
-        low, high = part["interval"]
-        rows.append([part["name"], f"{part['value']:+.4f}", f"{low:+.4f} to {high:+.4f}", part["note"]])
+    for each in contributions:
+        low, high = each["interval"]
+        rows.append([each["name"], f"{each['value']:+.4f}", f"{low:+.4f} to {high:+.4f}", each["note"]])
     title = f"What the difference of {run.label} is made of"
     return context.figures.picture(
-        f"gap-parts-{figure_name(run.label)}", title,
-        f"The parts of the difference between test and validation in {metric}, with intervals.",
-        spans(values, f"part of the difference in {metric}", zero_line=True),
-        Table(title, ["part", "value", "interval", "note"], rows, align="llll"), rows_height(len(values)),
+        f"gap-contributions-{figure_name(run.label)}", title,
+        f"The contributions to the difference between test and validation in {metric}, with intervals.",
+        spans(values, f"contribution to the difference in {metric}", zero_line=True),
+        Table(title, ["property", "contribution", "interval", "note"], rows, align="llll"), rows_height(len(values)),
     )  # fmt: skip

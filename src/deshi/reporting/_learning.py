@@ -6,14 +6,13 @@ from typing import Any
 
 import polars as pl
 
-from deshi.artifacts import read_json
-from deshi.evaluation.stored import LOSS, read_curve
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
 from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
 from deshi.reporting._context import Context
 from deshi.reporting._figures import Curve, curves
 from deshi.reporting._runs import ReportedRun
+from deshi.runs import LOSS, read_curve
 
 LEAD = (
     "The loss on the training data and the metric that the best epoch is selected by, after each epoch. A ring marks "
@@ -24,7 +23,7 @@ LEAD = (
 
 def section(context: Context) -> Section:
     """Curves of all runs that are still there, and a sentence about the others."""
-    by_epoch = {run.label: read_curve(run.trained) if run.trained else None for run in context.runs}
+    by_epoch = {run.label: read_curve(run.trained.folder) if run.trained else None for run in context.runs}
     frames = {label: frame for label, frame in by_epoch.items() if frame is not None}
     blocks: list[Block] = []
     if frames:
@@ -56,7 +55,7 @@ def _loss_column(frame: pl.DataFrame) -> str:
 
 def _selection(context: Context, frames: dict[str, pl.DataFrame]) -> list[Picture]:
     """The curve of the metric that the first run selects by; runs that select by another have it too, unmarked."""
-    records = {run.label: read_json(run.trained / "run.json") for run in context.runs if run.trained}
+    records = {run.label: run.trained.record for run in context.runs if run.trained}
     metric = str(records[next(iter(frames))]["selected_on"])
     lines = []
     for label, frame in frames.items():

@@ -7,7 +7,7 @@ import numpy as np
 from deshi.arrays import Ints
 from deshi.baselines.events import training_events
 from deshi.data.ranges import inside
-from deshi.evaluation.measure import history_popularity
+from deshi.evaluation.measurement import history_popularity
 from deshi.evaluation.slices import popularity_groups
 from deshi.metrics.beyond import beyond_accuracy, coverage
 from deshi.metrics.ranking import metric_title

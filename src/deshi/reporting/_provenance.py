@@ -9,7 +9,7 @@ import yaml
 
 from deshi.artifacts import read_json
 from deshi.comparison import flatten
-from deshi.configuration.saved import read_saved
+from deshi.configuration.run_folders import ENVIRONMENT_FILE, TIME_FILE
 from deshi.data.sources.sql import hide_password
 from deshi.rendering import Paragraph, Table
 from deshi.reporting._blocks import Block, Details, Missing, Section
@@ -26,7 +26,7 @@ LEAD = (
 
 def section(context: Context) -> Section:
     """Differences, configurations, environments and times."""
-    configs = {run.label: read_saved(run.trained or run.evaluation.folder) for run in context.runs}
+    configs = {run.label: (run.trained or run.evaluation).saved for run in context.runs}
     blocks: list[Block] = [_differences(configs), _environments(context), _times(context)]
     blocks += [
         Missing(f"The run of {run.label} is no longer at {run.record['run']}: its evaluation's configuration is shown.")
@@ -79,7 +79,7 @@ def _environments(context: Context) -> Table:
 
 
 def _environment(run: ReportedRun) -> dict[str, str]:
-    saved = read_json((run.trained or run.evaluation.folder) / "environment.json")
+    saved = read_json((run.trained or run.evaluation).folder / ENVIRONMENT_FILE)
     packages = saved.get("packages", {})
     return {
         "Python": str(saved.get("python")),
@@ -103,10 +103,10 @@ def _times(context: Context) -> Table:
 
 def _seconds(run: ReportedRun, part: str) -> dict[str, float]:
     times: dict[str, float] = {}
-    if run.trained is not None and (path := run.trained / "time.json").is_file():
+    if run.trained is not None and (path := run.trained.folder / TIME_FILE).is_file():
         times = {name.replace("_", " "): float(value) for name, value in read_json(path).items()}
     path = run.evaluation.folder / "time.json"
-    evaluation = read_json(path).get(str(run.record["ranker"]), {}) if path.is_file() else {}
+    evaluation = read_json(path).get(str(run.record["model"]), {}) if path.is_file() else {}
     return times | ({f"evaluation, {part}": float(evaluation[part])} if part in evaluation else {})
 
 

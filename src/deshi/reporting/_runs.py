@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from deshi.comparison import check_measured_alike, group, named
-from deshi.evaluation.stored import Evaluation
 from deshi.metrics.ranking import METRICS
+from deshi.runs import Evaluation, Run
 from deshi.types import DeshiError
 
 _STAMP = re.compile(r"^\d{8}-\d{6}_")
@@ -29,7 +29,7 @@ class ReportedRun:
         color: the model's number.
         variant: the run's number in the model.
         evaluation: the figures.
-        trained: the folder of the run that was evaluated, None if there is none or it is gone.
+        trained: the run that was evaluated, None if there is none or it is gone.
     """
 
     label: str
@@ -37,7 +37,7 @@ class ReportedRun:
     color: int
     variant: int
     evaluation: Evaluation
-    trained: Path | None
+    trained: Run | None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -54,12 +54,8 @@ class ReportedRun:
         return self.evaluation.metrics.get(f"{part}/{metric}")
 
 
-def reported_runs(evaluations: Sequence[Evaluation], folder: Path) -> list[ReportedRun]:
+def reported_runs(evaluations: Sequence[Evaluation]) -> list[ReportedRun]:
     """Name and colour the evaluations; of evaluations of one run, only the newest is taken.
-
-    Args:
-        evaluations: at least one.
-        folder: of all runs.
 
     Raises:
         DeshiError: if they were not measured alike, naming what differs.
@@ -69,8 +65,8 @@ def reported_runs(evaluations: Sequence[Evaluation], folder: Path) -> list[Repor
     for color, model in enumerate(named(group(evaluations)[0])):
         for variant, member in enumerate(model.members):
             label = model.name if member.seed is None else f"{model.name}, seed {member.seed}"
-            trained = _trained(member.evaluation, folder)
-            runs.append(ReportedRun(label, model.name, color, variant, member.evaluation, trained))
+            evaluation = member.evaluation
+            runs.append(ReportedRun(label, model.name, color, variant, evaluation, evaluation.run))
     return [replace(run, label=label) for label, run in zip(_labels(runs), runs, strict=True)]
 
 
@@ -128,12 +124,3 @@ def _labels(runs: Sequence[ReportedRun]) -> list[str]:
         f"{label} ({run.evaluation.folder.name})" if counts[label] > 1 else label
         for label, run in zip(labels, runs, strict=True)
     ]
-
-
-def _trained(evaluation: Evaluation, runs: Path) -> Path | None:
-    """The finished run's folder where it was, or under the runs of today if the whole root has moved."""
-    if not evaluation.record["run"]:
-        return None
-    recorded = Path(evaluation.record["run"])
-    folders = (recorded, runs / "fit" / recorded.name, evaluation.folder.parents[1] / "fit" / recorded.name)
-    return next((folder for folder in folders if (folder / "run.json").is_file()), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from deshi.evaluation.stored import read_part
 from deshi.metrics.ranking import metric_title
 from deshi.rendering import Table
 from deshi.reporting._blocks import Block, Picture, Pictures, Section
@@ -13,6 +12,7 @@ from deshi.reporting._context import Context, evaluate_again
 from deshi.reporting._drawing import figure_name
 from deshi.reporting._figures import Curve, against_diagonal, grouped_bars, rows_height
 from deshi.reporting._runs import baseline_names
+from deshi.runs import read_part
 
 SLICES_FILE, CALIBRATION_FILE = "slices.parquet", "calibration.parquet"
 LEAD = (
@@ -50,7 +50,7 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
     figures: dict[str, dict[str, tuple[float, int]]] = {}
     for run in context.runs:
         if run.label in frames:
-            figures[run.label] = _values(frames[run.label], str(run.record["ranker"]), name, context.metric)
+            figures[run.label] = _values(frames[run.label], str(run.record["model"]), name, context.metric)
     for baseline in baseline_names(context.runs):
         measured = (_values(frame, baseline, name, context.metric) for frame in frames.values())
         if values := next(filter(None, measured), None):
@@ -73,7 +73,7 @@ def _picture(context: Context, name: str, frames: dict[str, pl.DataFrame]) -> Pi
 
 def _values(frame: pl.DataFrame, model: str, name: str, metric: str) -> dict[str, tuple[float, int]]:
     """The metric and the number of examples by the slice's value, for one model."""
-    rows = frame.filter((pl.col("ranker") == model) & (pl.col("slice") == name))
+    rows = frame.filter((pl.col("model") == model) & (pl.col("slice") == name))
     if metric not in rows.columns:
         return {}
     return {

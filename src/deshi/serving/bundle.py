@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from deshi.artifacts import file_sha256, fingerprint, read_json, write_json
-from deshi.configuration.saved import find_trained
+from deshi.configuration.run_folders import TRAINING_STAGES, find_run
 from deshi.types import ITEM, TITLE, DeshiError
 
 FORMAT = 1
@@ -191,7 +191,7 @@ def find_bundle(runs: Path, text: str) -> Path:
     path = Path(text).expanduser()
     if (path / MANIFEST).is_file():
         return path
-    run = find_trained(runs, text)
+    run = find_run(runs, TRAINING_STAGES, text)
     if not (run / FOLDER / MANIFEST).is_file():
         raise BundleError(f"The run {run} was not exported to its own folder yet. Run: deshi export {run}")
     return run / FOLDER

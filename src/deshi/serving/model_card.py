@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from deshi.data.bundle import Bundle
-from deshi.evaluation.stored import Evaluation
 from deshi.metrics.ranking import example_ranks, metric_title, metrics_per_example
 from deshi.metrics.significance import bootstrap_interval
 from deshi.rendering import Table, markdown_table
+from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
 from deshi.serving.parity import Parity
 from deshi.serving.result import sentences

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.metrics.ranking import metrics_from_ranks
 from deshi.metrics.ranks import candidate_scores, rank_rows

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.arrays import Ints
-from deshi.data.datamodule import padded_rows
+from deshi.data.example_batches import padded_rows
 from deshi.data.sequences import history_batches
 from deshi.metrics.best_items import best_items
 from deshi.models.scorers import Scorer

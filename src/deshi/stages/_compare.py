@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from deshi.artifacts import environment, new_run_folder, write_json
 from deshi.comparison import CompareResult, compare_evaluations, write_comparison
-from deshi.configuration.saved import save_config
 from deshi.configuration.schemas import CompareConfig
-from deshi.evaluation.stored import find_evaluations
+from deshi.runs import find_evaluations, new_run, write_record
 
 
 def run(cfg: CompareConfig) -> CompareResult:
@@ -15,7 +13,7 @@ def run(cfg: CompareConfig) -> CompareResult:
     Raises:
         DeshiError: if a run is missing or not evaluated, or the evaluations were not measured alike.
     """
-    evaluations = find_evaluations(cfg.paths.runs, cfg.runs)
+    evaluations = find_evaluations(cfg.paths, cfg.runs)
     comparison = compare_evaluations(
         evaluations,
         part=cfg.part,
@@ -29,9 +27,7 @@ def run(cfg: CompareConfig) -> CompareResult:
         confidence=cfg.confidence,
         seed=cfg.seed,
     )
-    folder = new_run_folder(cfg.paths.runs, "compare", comparison.data)
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
+    folder = new_run(cfg, "compare", comparison.data)
     record = {
         "stage": "compare",
         "data": comparison.data,
@@ -42,6 +38,6 @@ def run(cfg: CompareConfig) -> CompareResult:
         "warnings": list(comparison.warnings),
         "notes": list(comparison.notes),
     }
-    write_json(folder / "run.json", record)
+    write_record(folder, record)
     write_comparison(folder, comparison)
     return CompareResult(folder, comparison)

@@ -1,4 +1,4 @@
-"""The stage ``evaluate``: exact ranks of a student or a baseline on a split, in a run folder of its own."""
+"""The work of ``deshi evaluate``: exact ranks of a run's model or of baselines on a split."""
 
 from __future__ import annotations
 
@@ -8,41 +8,69 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from deshi.artifacts import atomic_file, environment, fingerprint, new_run_folder, write_json
-from deshi.baselines import BASELINES
-from deshi.baselines.ease import MAX_ITEMS
-from deshi.baselines.events import training_events
-from deshi.configuration.saved import save_config
-from deshi.configuration.schemas import EvaluateConfig
+from deshi.arrays import Ints
+from deshi.artifacts import atomic_file, fingerprint, write_json
+from deshi.baselines import BASELINES, EASE, training_events
+from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
+from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
+from deshi.configuration.schemas import LEAVE_ONE_OUT, EvaluateConfig
 from deshi.configuration.targets import build
-from deshi.data.splits import Examples
+from deshi.data.bundle import Bundle
+from deshi.data.splits import Examples, Split
 from deshi.evaluation.candidates import CandidateRule, candidate_sets, candidates_frame
-from deshi.evaluation.generated_answers import Writer, ask_in_words, writer_of
-from deshi.evaluation.measure import Measured, Part, Questions, measure
+from deshi.evaluation.generated_answers import (
+    AnswerGenerator,
+    GeneratedAnswers,
+    answer_generator,
+    generate_answers,
+)
+from deshi.evaluation.leaks import leak_warnings
+from deshi.evaluation.measurement import EvaluationSet, Measurement, RankedExamples, measure_model
 from deshi.evaluation.population import population
 from deshi.evaluation.result import EvaluateResult, unbeaten
-from deshi.evaluation.subject import Subject, find_subject, leaked_targets
 from deshi.hardware import training_device
+from deshi.models.scorers import Scorer
+from deshi.runs import Run, load_bundle, new_run, write_record
 from deshi.types import PAD, DeshiError
-
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """The questions, and what there is to say about them before anyone answers.
+class _Subject:
+    """Data and split of an evaluation, and the run if there is one.
 
     Attributes:
-        questions: for every ranker.
+        bundle: the data.
+        split: whose examples are ranked.
+        starts: ``(n_users,)`` flat positions, with ``ends`` the events that were trained on.
+        ends: ``(n_users,)`` flat positions.
+        run: the trained run, or None.
+        scorer: the model of the run, or None.
+    """
+
+    bundle: Bundle
+    split: Split
+    starts: Ints
+    ends: Ints
+    run: Run | None = None
+    scorer: Scorer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """An evaluation before any model is measured.
+
+    Attributes:
+        evaluation_set: for every model.
         candidates: ``full``, or the description of the candidate sets.
         population: of each part, as counts.
         warnings: about what makes the figures doubtful.
         notes: about what was left out.
     """
 
-    questions: Questions
+    evaluation_set: EvaluationSet
     candidates: str | dict[str, Any]
     population: dict[str, dict[str, int]]
     warnings: list[str]
@@ -50,68 +78,91 @@ class _Asked:
 
 
 def run(cfg: EvaluateConfig) -> EvaluateResult:
-    """Evaluate what ``cfg`` names and write a run folder.
+    """Evaluate the run or baseline of ``cfg`` and write a run folder.
 
     Raises:
         DeshiError: if the run, the bundle or an example is missing, the run was trained on other data, its scores can't
             be ranked, or the candidate sets don't fit.
     """
     device = str(training_device("auto"))
-    subject = find_subject(cfg, device)
-    asked = _ask(cfg, subject)
-    writer = _writer(cfg, subject, asked.questions)
+    subject = _subject(cfg, device)
+    plan = _plan(cfg, subject)
+    network = _answer_generator(cfg, subject, plan.evaluation_set)
     names, left_out = _baselines(cfg, subject.bundle.n_items)
-    measured: dict[str, Measured] = {}
-    student = _student_name(subject)
-    if student is not None:
-        measured[student] = _measure_run(subject, asked.questions, device)
+    measurements: dict[str, Measurement] = {}
+    trained, generated = _trained_name(subject), None
+    if trained is not None:
+        measurement = _measure_run(subject, plan.evaluation_set, device)
+        if network is not None:
+            generated = generate_answers(network, plan.evaluation_set, measurement.ranks, cfg.answers, device)
+            metrics, seconds = measurement.metrics | generated.metrics, measurement.seconds | generated.seconds
+            measurement = replace(measurement, metrics=metrics, seconds=seconds)
+        measurements[trained] = measurement
     for name in names:
-        measured[name] = _measure_baseline(name, subject, asked.questions)
-    written = None
-    if student is not None and writer is not None:
-        written = ask_in_words(writer, asked.questions, measured[student].ranks, cfg.answers, device)
-        metrics, seconds = measured[student].metrics | written.metrics, measured[student].seconds | written.seconds
-        measured[student] = replace(measured[student], metrics=metrics, seconds=seconds)
-    main, *others = measured
-    baselines = {name: measured[name].metrics for name in others}
-    warnings, notes, ks = list(asked.warnings), [*asked.notes, *left_out], asked.questions.ks
-    if written is not None:
-        warnings, notes = [*warnings, *written.warnings], [*notes, *written.notes]
-    if student is not None:
-        warnings += unbeaten(student, measured[student].metrics, baselines, ks)
-    result = EvaluateResult(
-        folder=new_run_folder(cfg.paths.runs, "evaluate", f"{subject.bundle.name}_{main}"),
-        ranker=main,
-        metrics=measured[main].metrics,
-        baselines=baselines,
-        ranks=measured[main].ranks,
-        ks=ks,
-        slices=pl.concat(
-            [found.slices.select(pl.lit(name).alias("ranker"), pl.all()) for name, found in measured.items()]
-        ),
-        warnings=warnings,
-        notes=notes,
-        protocol=_protocol_words(asked),
-    )
-    if written is not None:
-        _write_parquet(result.folder / "answers.parquet", written.answers)
-    _write(cfg, subject, asked, result, measured)
+        measurements[name] = _measure_baseline(name, subject, plan.evaluation_set)
+    result = _result(cfg, subject, plan, measurements, generated, left_out)
+    if generated is not None:
+        _write_parquet(result.folder / "answers.parquet", generated.answers)
+    _write(cfg, subject, plan, result, measurements)
     return result
 
 
-def _ask(cfg: EvaluateConfig, subject: Subject) -> _Asked:
-    """The questions of the parts that ``cfg`` asks for."""
+def _subject(cfg: EvaluateConfig, device: str) -> _Subject:
+    """Load what ``cfg`` names and check that it fits together."""
+    if cfg.run is None:
+        assert cfg.data is not None  # by the schema
+        bundle = load_bundle(cfg.data.name, cfg.paths.data)
+        baseline_split: Split = build(cfg.split or LEAVE_ONE_OUT)(bundle)
+        return _Subject(bundle, baseline_split, *baseline_split.train_ranges(bundle))
+    run = Run.open(cfg.run, cfg.paths)
+    bundle = load_bundle(run.config.data.name if cfg.data is None else cfg.data.name, *run.data_folders)
+    run.check_same_data(bundle)
+    split = build(cfg.split)(bundle) if cfg.split else run.split_of(bundle)
+    return _Subject(bundle, split, *run.trained_ranges(bundle), run, run.scorer(device, bundle))
+
+
+def _result(
+    cfg: EvaluateConfig,
+    subject: _Subject,
+    plan: _Plan,
+    measurements: Mapping[str, Measurement],
+    generated: GeneratedAnswers | None,
+    left_out: list[str],
+) -> EvaluateResult:
+    main, *others = measurements
+    baselines = {name: measurements[name].metrics for name in others}
+    warnings, notes = list(plan.warnings), [*plan.notes, *left_out]
+    if generated is not None:
+        warnings, notes = [*warnings, *generated.warnings], [*notes, *generated.notes]
+    if subject.run is not None:
+        warnings += unbeaten(main, measurements[main].metrics, baselines, plan.evaluation_set.ks)
+    slices = [each.slices.select(pl.lit(name).alias("model"), pl.all()) for name, each in measurements.items()]
+    return EvaluateResult(
+        folder=new_run(cfg, "evaluate", f"{subject.bundle.name}_{main}"),
+        model=main,
+        metrics=measurements[main].metrics,
+        baselines=baselines,
+        ranks=measurements[main].ranks,
+        ks=plan.evaluation_set.ks,
+        slices=pl.concat(slices),
+        warnings=warnings,
+        notes=notes,
+        protocol=_protocol_sentence(plan),
+    )
+
+
+def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
+    """Examples and candidates of the parts that ``cfg`` names."""
     bundle = subject.bundle
-    examples = {
-        part: _examples(subject, part) for part in (("validation", "test") if cfg.part == "both" else (cfg.part,))
-    }
+    names = ("validation", "test") if cfg.part == "both" else (cfg.part,)
+    examples = {part: _examples(subject, part) for part in names}
     counts = training_events(bundle, subject.starts, subject.ends).counts()
-    counted = {part: population(bundle, subject.split, part, own, counts) for part, own in examples.items()}
-    warnings = _leaks(subject, examples)
-    notes = [note for part, own in counted.items() if (note := own.note(part))]
-    questions = Questions(
+    populations = {name: population(bundle, subject.split, name, part, counts) for name, part in examples.items()}
+    warnings = leak_warnings(examples, subject.ends)
+    notes = [note for name, part in populations.items() if (note := part.note(name))]
+    evaluation_set = EvaluationSet(
         bundle,
-        {part: Part(own) for part, own in examples.items()},
+        {name: RankedExamples(part) for name, part in examples.items()},
         counts,
         cfg.eval.ks,
         cfg.eval.filter_seen,
@@ -121,21 +172,21 @@ def _ask(cfg: EvaluateConfig, subject: Subject) -> _Asked:
     if cfg.candidates is not None:
         rule: CandidateRule = build(cfg.candidates)
         sets, description = candidate_sets(rule, bundle, subject.split, examples)
-        ks, left_out = _meaningful_ks(cfg.eval.ks, max(own.shape[1] for own in sets.values()))
-        parts = {part: Part(own, sets[part]) for part, own in examples.items()}
-        questions = replace(questions, parts=parts, ks=ks, one_answer=rule.one_answer)
+        ks, left_out = _meaningful_ks(cfg.eval.ks, max(part.shape[1] for part in sets.values()))
+        parts = {name: RankedExamples(part, sets[name]) for name, part in examples.items()}
+        evaluation_set = replace(evaluation_set, parts=parts, ks=ks, one_answer=rule.one_answer)
         warnings += [rule.caution] if rule.caution else []
         notes += left_out
-    return _Asked(questions, description, {part: own.plain() for part, own in counted.items()}, warnings, notes)
+    counts_of_parts = {name: part.plain() for name, part in populations.items()}
+    return _Plan(evaluation_set, description, counts_of_parts, warnings, notes)
 
 
-def _examples(subject: Subject, part: str) -> Examples:
+def _examples(subject: _Subject, part: str) -> Examples:
     examples = subject.split.examples(subject.bundle, part)
     if not len(examples):
         raise DeshiError(
             f"The split {subject.split.name} of {subject.bundle.name} has no {part} example: no user has a {part} "
-            "event "
-            f"and a history before it. Lower the filters of the data or move the split's boundaries."
+            "event and a history before it. Lower the filters of the data or move the split's boundaries."
         )
     return examples
 
@@ -157,116 +208,103 @@ def _baselines(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]
     """The baselines to evaluate, the named one first, and notes about those left out."""
     named = [cfg.baseline] if cfg.baseline else []
     others = [name for name in BASELINES if cfg.with_baselines and name != cfg.baseline]
-    if "ease" in others and n_items > MAX_ITEMS:
+    if "ease" in others and n_items > EASE.max_items:
         others.remove("ease")
-        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {MAX_ITEMS}."]
+        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {EASE.max_items}."]
     return [*named, *others], []
 
 
-def _student_name(subject: Subject) -> str | None:
-    return None if subject.record is None else str(subject.record["student"])
+def _trained_name(subject: _Subject) -> str | None:
+    return None if subject.run is None else str(subject.run.record["model"])
 
 
-def _measure_run(subject: Subject, questions: Questions, device: str) -> Measured:
+def _measure_run(subject: _Subject, evaluation_set: EvaluationSet, device: str) -> Measurement:
     if subject.scorer is None:
         raise DeshiError("There is no run to evaluate: give run=FOLDER or run=latest.")
-    return measure(subject.scorer, questions, device, subject.scorer.item_vectors())
+    return measure_model(subject.scorer, evaluation_set, device, subject.scorer.item_vectors())
 
 
-def _writer(cfg: EvaluateConfig, subject: Subject, questions: Questions) -> Writer | None:
-    """What is to answer in words, if the run is asked to."""
+def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: EvaluationSet) -> AnswerGenerator | None:
+    """The network whose generated answers are evaluated, if ``cfg`` says so."""
     if not cfg.answers:
         return None
-    writer, asked = writer_of(subject.scorer), f"answers={cfg.answers} asks for titles in words"
-    if writer is None:
-        raise DeshiError(f"{asked}, but {_student_name(subject)} only ranks. Leave answers out.")
-    if not questions.one_answer:
+    network, setting = answer_generator(subject.scorer), f"answers={cfg.answers} generates titles"
+    if network is None:
+        raise DeshiError(f"{setting}, but {_trained_name(subject)} only ranks. Leave answers out.")
+    if not evaluation_set.one_answer:
         raise DeshiError(
-            f"{asked}, one an example, but these candidates may hold several targets. Use candidates=llara."
+            f"{setting}, one an example, but these candidates may hold several targets. Use candidates=llara."
         )
-    return writer
+    return network
 
 
-def _measure_baseline(name: str, subject: Subject, questions: Questions) -> Measured:
+def _measure_baseline(name: str, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
     begin = time.perf_counter()
-    ranker = BASELINES[name]().fit(subject.bundle, subject.starts, subject.ends)
+    baseline = BASELINES[name]().fit(subject.bundle, subject.starts, subject.ends)
     seconds = {"fit": round(time.perf_counter() - begin, 3)}
-    found = measure(ranker, questions)
-    return replace(found, seconds=seconds | found.seconds)
+    measurement = measure_model(baseline, evaluation_set)
+    return replace(measurement, seconds=seconds | measurement.seconds)
 
 
-def _leaks(subject: Subject, parts: Mapping[str, Examples]) -> list[str]:
-    sentences = []
-    for part, examples in parts.items():
-        leaked = leaked_targets(subject, examples)
-        if leaked:
-            sentences.append(
-                f"LEAK: {leaked} of {len(examples.target_rows)} {part} targets were trained on; the {part} figures say "
-                f"nothing about new events."
-            )
-    return sentences
-
-
-def _protocol_words(asked: _Asked) -> str:
-    if isinstance(asked.candidates, str):
+def _protocol_sentence(plan: _Plan) -> str:
+    if isinstance(plan.candidates, str):
         return "exact full ranking"
-    sizes = [(own.candidates != PAD).sum(1) for own in asked.questions.parts.values() if own.candidates is not None]
-    smallest, largest = min(int(one.min()) for one in sizes), max(int(one.max()) for one in sizes)
-    among = f"{largest}" if smallest == largest else f"{smallest} to {largest}"
-    return f"exact ranks among {among} candidates ({asked.candidates['kind']})"
+    candidates = [part.candidates for part in plan.evaluation_set.parts.values() if part.candidates is not None]
+    sizes = np.concatenate([(sets != PAD).sum(1) for sets in candidates])
+    smallest, largest = int(sizes.min()), int(sizes.max())
+    size = f"{largest}" if smallest == largest else f"{smallest} to {largest}"
+    return f"exact ranks among {size} candidates ({plan.candidates['kind']})"
 
 
 def _write(
-    cfg: EvaluateConfig, subject: Subject, asked: _Asked, result: EvaluateResult, measured: Mapping[str, Measured]
+    cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: EvaluateResult, measurements: Mapping[str, Measurement]
 ) -> None:
-    folder, main = result.folder, measured[result.ranker]
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
-    tables = {"ranks": main.ranks, "lists": main.lists, "slices": result.slices}
-    tables |= {f"baselines/{name}": measured[name].ranks for name in result.baselines}
+    folder, main = result.folder, measurements[result.model]
+    tables = {RANKS_FILE: main.ranks, LISTS_FILE: main.lists, "slices.parquet": result.slices}
+    tables |= {f"{BASELINES_FOLDER}/{name}.parquet": measurements[name].ranks for name in result.baselines}
     if main.calibration.height:
-        tables["calibration"] = main.calibration
-    if not isinstance(asked.candidates, str):
-        tables["candidates"] = _candidates_table(subject, asked.questions)
+        tables["calibration.parquet"] = main.calibration
+    if not isinstance(plan.candidates, str):
+        tables[CANDIDATES_FILE] = _candidates_table(subject, plan.evaluation_set)
     for name, table in tables.items():
-        _write_parquet(folder / f"{name}.parquet", table)
-    write_json(folder / "time.json", {name: found.seconds for name, found in measured.items()})
-    write_json(folder / RUN_FILE, _record(cfg, subject, asked, result))
-    write_json(folder / "metrics.json", dict(result.metrics) | {"baselines": dict(result.baselines)})
+        _write_parquet(folder / name, table)
+    write_json(folder / TIME_FILE, {name: each.seconds for name, each in measurements.items()})
+    write_record(folder, _record(cfg, subject, plan, result))
+    write_json(folder / METRICS_FILE, dict(result.metrics) | {"baselines": dict(result.baselines)})
 
 
-def _candidates_table(subject: Subject, questions: Questions) -> pl.DataFrame:
+def _candidates_table(subject: _Subject, evaluation_set: EvaluationSet) -> pl.DataFrame:
     return pl.concat(
         [
             candidates_frame(subject.bundle, part.examples, part.candidates).select(
                 pl.lit(name).alias("part"), pl.all()
             )
-            for name, part in questions.parts.items()
+            for name, part in evaluation_set.parts.items()
             if part.candidates is not None
         ]
     )
 
 
-def _record(cfg: EvaluateConfig, subject: Subject, asked: _Asked, result: EvaluateResult) -> dict[str, Any]:
-    """What a later comparison must know: the subject, its data and the protocol."""
+def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: EvaluateResult) -> dict[str, Any]:
+    """The model, its data and the protocol, for later comparisons."""
     protocol = {
         "split": subject.split.description,
-        "candidates": asked.candidates,
-        "filter_seen": cfg.eval.filter_seen if asked.candidates == "full" else None,
+        "candidates": plan.candidates,
+        "filter_seen": cfg.eval.filter_seen if plan.candidates == "full" else None,
         "ties": "mean rank",
     }
     return {
         "stage": "evaluate",
-        "ranker": result.ranker,
-        "run": None if subject.folder is None else str(subject.folder),
-        "fit": subject.record,
+        "model": result.model,
+        "run": None if subject.run is None else str(subject.run.folder),
+        "fit": None if subject.run is None else subject.run.record,
         "data": subject.bundle.name,
         "data_fingerprint": subject.bundle.fingerprint,
         "n_items": subject.bundle.n_items,
         "part": cfg.part,
         "protocol": protocol,
         "protocol_fingerprint": fingerprint([("protocol", protocol)]),
-        "population": asked.population,
+        "population": plan.population,
         "warnings": list(result.warnings),
         "notes": list(result.notes),
     }

@@ -1,4 +1,4 @@
-"""The stage ``export``: from a trained run to a serving bundle, checked against the run before it is let out."""
+"""The work of ``deshi export``: a serving bundle of a run, its graph compared with the network on test users."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from safetensors.numpy import save_file
 
 from deshi.artifacts import atomic_folder, write_json
 from deshi.baselines.events import training_events
-from deshi.configuration.saved import find_trained
-from deshi.configuration.schemas import EvaluateConfig, ExportConfig, FitConfig
+from deshi.configuration.run_folders import name_of
+from deshi.configuration.schemas import ExportConfig, FitConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.evaluation.stored import evaluations_of
-from deshi.evaluation.subject import Subject, find_subject, leaked_targets
+from deshi.evaluation.leaks import leaked_targets
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
+from deshi.runs import Run
 from deshi.serving.approximate_search import ItemIndex, Recall, build_index, measure_recall, wants_index
 from deshi.serving.bundle import (
     CARD,
@@ -47,7 +47,6 @@ from deshi.serving.onnx_network import OnnxNetwork, runtime
 from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
 from deshi.serving.quantization import write_int8
 from deshi.serving.result import ExportResult
-from deshi.training.runs import read_record, trained_config
 from deshi.types import ITEM, TITLE, DeshiError
 
 log = logging.getLogger(__name__)
@@ -55,9 +54,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Exported:
-    """What is written: the run's subject, its student with a merged table, and how it is to be asked."""
+    """What is written: the run, its student with a merged table, and how it is to be asked."""
 
-    subject: Subject
+    run: Run
     student: SequentialRecommender
     examples: Examples
     filter_seen: bool
@@ -72,22 +71,21 @@ def run(cfg: ExportConfig) -> ExportResult:
     """
     begin = time.perf_counter()
     runtime()
-    folder = find_trained(cfg.paths.runs, cfg.run)
-    output = (cfg.output or folder / FOLDER).expanduser()
+    source = Run.open(cfg.run, cfg.paths)
+    output = (cfg.output or source.folder / FOLDER).expanduser()
     _check_free(output)
-    exported = _load(cfg, folder)
+    exported = _load(source)
     wants_index(cfg.index, exported.student.n_items)  # a missing package is told before the work
     with atomic_folder(output) as temporary:
         parities = _fill(temporary, cfg, exported)
         recall = _index(temporary, cfg, exported)
-        evaluations = evaluations_of(cfg.paths.runs, folder)
         config = _config(exported)
         write_json(temporary / CONFIG, config)
         write_json(temporary / PARITY, {name: parity.plain() for name, parity in parities.items()})
-        card = model_card(folder, config, exported.subject.bundle, parities, evaluations, recall)
+        card = model_card(source.folder, config, source.bundle, parities, source.evaluations(), recall)
         (temporary / CARD).write_text(card, encoding="utf-8")
-        facts = {"run": folder.name, "data": exported.subject.bundle.name}
-        write_manifest(temporary, _name(folder), facts)
+        facts = {"run": source.name, "data": source.bundle.name}
+        write_manifest(temporary, name_of(source.folder), facts)
         ServingBundle.load(temporary)
     return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, time.perf_counter() - begin)
 
@@ -99,50 +97,47 @@ def _check_free(output: Path) -> None:
         raise DeshiError(f"{output} exists and is no serving bundle; it is left alone. Give another output=FOLDER.")
 
 
-def _load(cfg: ExportConfig, folder: Path) -> _Exported:
-    _check_exportable(folder)
-    subject = find_subject(EvaluateConfig(run=str(folder), paths=cfg.paths))
-    network = None if subject.scorer is None else subject.scorer.network
-    if not isinstance(network, SequentialRecommender):
-        raise _not_a_student(folder, type(subject.scorer).__name__)
-    examples = subject.split.examples(subject.bundle, "test")
+def _load(run: Run) -> _Exported:
+    _check_exportable(run)
+    scorer = run.scorer()
+    if not isinstance(scorer.network, SequentialRecommender):
+        raise _not_a_student(run, type(scorer).__name__)
+    examples = run.split.examples(run.bundle, "test")
     if not len(examples):
         raise DeshiError(
-            f"The split of {folder} has no test example, so the graph can't be held against the student. Expected a "
-            "split "
+            f"The split of {run.folder} has no test example to compare the graph with the student on. Expected a split "
             "with test events."
         )
-    student = merged(network)
-    return _Exported(subject, student, examples, trained_config(folder).eval.filter_seen)
+    return _Exported(run, merged(scorer.network), examples, run.config.eval.filter_seen)
 
 
-def _check_exportable(folder: Path) -> None:
+def _check_exportable(run: Run) -> None:
     """Refuse what is no student before it is loaded: an LLM takes its time."""
-    record, cfg = read_record(folder), trained_config(folder)
+    record, cfg = run.record, run.config
     node: dict[str, Any] = cfg.student if isinstance(cfg, FitConfig) else getattr(cfg, "teacher", {})
     kind = import_target(node["_target_"])
     if not (isinstance(kind, type) and issubclass(kind, SequentialRecommender)):
-        raise _not_a_student(folder, record["student"])
+        raise _not_a_student(run, record["model"])
     if getattr(cfg, "cross_fit", 0):
-        raise _not_a_student(folder, f"{cfg.cross_fit} cross-fitted {record['student']} networks")  # type: ignore[attr-defined]
+        raise _not_a_student(run, f"{cfg.cross_fit} cross-fitted {record['model']} networks")  # type: ignore[attr-defined]
 
 
-def _not_a_student(folder: Path, what: str) -> DeshiError:
+def _not_a_student(run: Run, what: str) -> DeshiError:
     return DeshiError(
-        f"The run {folder} holds {what}, which can't be served, expected one network that turns a history into a "
+        f"The run {run.folder} holds {what}, which can't be served, expected one network that turns a history into a "
         "hidden state and scores it against an item table: a run of deshi fit or deshi distill. Distil it first."
     )
 
 
 def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Parity]:
     """Write weights, table, items and graphs, and hold each graph against the student."""
-    student, subject = exported.student, exported.subject
+    student = exported.student
     weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
     # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
     table = _table(student)
     save_file(weights, folder / WEIGHTS)
     save_file({"item_table": table}, folder / TABLE)
-    _items(subject).write_parquet(folder / ITEMS)
+    _items(exported.run).write_parquet(folder / ITEMS)
     write_graph(student, folder / GRAPHS["fp32"])
     parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
     parities["fp32"].refuse("The exported graph")
@@ -158,7 +153,7 @@ def _table(student: SequentialRecommender) -> np.ndarray:
 
 def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | None:
     """Write the index for approximate search, if there is to be one, and what it misses for the users of the parity."""
-    table, bundle = _table(exported.student), exported.subject.bundle
+    table, bundle = _table(exported.student), exported.run.bundle
     if not wants_index(cfg.index, len(table)):
         return None
     log.info("An index for approximate search is made of %s items", f"{len(table):,}")
@@ -175,7 +170,7 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
 def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
     network = OnnxNetwork(folder / GRAPHS[precision])
     graph = OnnxScorer(network, table, exported.student.max_length)
-    bundle, examples = exported.subject.bundle, _sample(exported.examples, exported.subject.bundle, cfg.parity.users)
+    bundle, examples = exported.run.bundle, _sample(exported.examples, exported.run.bundle, cfg.parity.users)
     return compare_scorers(
         SequentialScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
     )
@@ -191,33 +186,28 @@ def _sample(examples: Examples, bundle: Bundle, users: int | None) -> Examples:
     return examples.of_users(chosen)
 
 
-def _items(subject: Subject) -> pl.DataFrame:
+def _items(run: Run) -> pl.DataFrame:
     """The vocabulary with titles and training events."""
-    counts = training_events(subject.bundle, subject.starts, subject.ends).counts()
-    table = subject.bundle.item_table().select("index", ITEM, pl.col(TITLE).cast(pl.String))
+    counts = training_events(run.bundle, *run.trained_ranges()).counts()
+    table = run.bundle.item_table().select("index", ITEM, pl.col(TITLE).cast(pl.String))
     return table.with_columns(pl.Series(COUNT, counts, dtype=pl.Int64))
 
 
 def _config(exported: _Exported) -> dict[str, Any]:
-    student, subject = exported.student, exported.subject
-    assert subject.folder is not None and subject.record is not None
-    cfg = trained_config(subject.folder)
+    student, run = exported.student, exported.run
+    cfg, (starts, ends) = run.config, run.trained_ranges()
     return {
         "n_items": student.n_items,
         "dim": student.dim,
         "max_length": student.max_length,
         "filter_seen": exported.filter_seen,
         "student": cfg.student if isinstance(cfg, FitConfig) else None,
-        "name": subject.record["student"],
+        "name": run.record["model"],
         "parameters": sum(value.numel() for value in student.parameters()),
-        "data": subject.bundle.name,
-        "data_fingerprint": subject.bundle.fingerprint,
-        "split": subject.split.description,
-        "training_events": int((subject.ends - subject.starts).sum()),
-        "leaked_test_targets": leaked_targets(subject, exported.examples),
-        "run": subject.record,
+        "data": run.bundle.name,
+        "data_fingerprint": run.bundle.fingerprint,
+        "split": run.split.description,
+        "training_events": int((ends - starts).sum()),
+        "leaked_test_targets": leaked_targets(exported.examples, ends),
+        "run": run.record,
     }
-
-
-def _name(folder: Path) -> str:
-    return folder.name.partition("_")[2] or folder.name

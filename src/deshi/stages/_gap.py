@@ -1,37 +1,18 @@
-"""The stage ``gap``: why validation and test differ, from the run's own student, without training anything."""
+"""The work of ``deshi gap``: why validation and test differ, from the run's own student, without any training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
-
-from deshi.arrays import Floats, Ints
-from deshi.artifacts import environment, new_run_folder, write_json
-from deshi.configuration.saved import save_config
-from deshi.configuration.schemas import EvaluateConfig, GapConfig
-from deshi.data.splits import Examples
-from deshi.evaluation.subject import Subject, find_subject, leaked_targets
-from deshi.gap_analysis.covariates import Covariate, Known, covariates, unseen_share
-from deshi.gap_analysis.decomposition import decompose, design
-from deshi.gap_analysis.headline import headline
-from deshi.gap_analysis.probe import Asker, Metric, steps_back
-from deshi.gap_analysis.result import Counterfactual, GapResult, Part, Step
-from deshi.gap_analysis.verdict import find_cliff, judge
+from deshi.artifacts import write_json
+from deshi.configuration.run_folders import name_of
+from deshi.configuration.schemas import GapConfig
+from deshi.gap_analysis.analysis import GapAnalysis
+from deshi.gap_analysis.probe import Metric, MetricProbe
+from deshi.gap_analysis.result import GapResult
 from deshi.hardware import training_device
-from deshi.metrics.significance import Interval, bootstrap_interval
 from deshi.models.scorers import Scorer, scorer_of
-from deshi.training.runs import load_selected_student, trained_config
-from deshi.types import DeshiError
-
-
-@dataclass(frozen=True, eq=False)
-class _Answers:
-    """What the student answered: the metric of each example."""
-
-    validation: Floats
-    test: Floats
-    users: tuple[Ints, Ints]
+from deshi.runs import Run, new_run, write_record
 
 
 def run(cfg: GapConfig) -> GapResult:
@@ -41,156 +22,32 @@ def run(cfg: GapConfig) -> GapResult:
         DeshiError: if the run or its bundle is missing, or a part has no examples.
     """
     metric = Metric.parse(cfg.metric)
-    subject = find_subject(EvaluateConfig(run=cfg.run, paths=cfg.paths), str(training_device("auto")))
-    return _Explanation(cfg, metric, subject).result()
+    trained = Run.open(cfg.run, cfg.paths)
+    analysis = _analysis(cfg, trained, metric)
+    result = analysis.result(trained.name)
+    folder = new_run(cfg, "gap", name_of(trained.folder))
+    write_record(folder, {
+        "stage": "gap", "run": str(trained.folder), "data": trained.bundle.name,
+        "data_fingerprint": trained.bundle.fingerprint, "split": trained.split.description, "fit": trained.record,
+    })  # fmt: skip
+    write_json(folder / "gap.json", result.as_dict())
+    return replace(result, folder=folder)
 
 
-class _Explanation:
-    """One explanation, part by part."""
+def _analysis(cfg: GapConfig, trained: Run, metric: Metric) -> GapAnalysis:
+    """Of the model that validation selected: with a refit, the one before it."""
+    device, evaluation = str(training_device("auto")), trained.config.eval
 
-    def __init__(self, cfg: GapConfig, metric: Metric, subject: Subject) -> None:
-        assert subject.scorer is not None and subject.record is not None and subject.folder is not None
-        self.cfg, self.metric, self.subject = cfg, metric, subject
-        self.folder, self.record = subject.folder, subject.record
-        self.settings = trained_config(self.folder).eval
-        self.bundle, self.split = subject.bundle, subject.split
-        self.final = subject.scorer
-        self.refitted = bool(self.record["refit"])
-        self.selected = self._selected() if self.refitted else self.final
-        self.starts, self.ends = self._trained()
-        self.validation, self.test = (self._examples(part) for part in ("validation", "test"))
-
-    def result(self) -> GapResult:
-        """Ask, compare and judge; write the run folder."""
-        asker = self._asker(self.selected)
-        answers = _Answers(
-            asker.worth(self.validation), asker.worth(self.test), (self.validation.users, self.test.users)
-        )
-        cfg = self.cfg
-        found = headline(answers.validation, answers.test, answers.users, cfg.samples, cfg.confidence, cfg.seed)
-        parts, residue = self._parts(answers)
-        ladder = self._asked(asker, answers)
-        cliff = find_cliff(ladder, cfg.samples, cfg.confidence, cfg.seed)
-        explained = sum(part.interval.mean for part in parts)
-        verdict, sentence = judge(found.difference, found.ratio, residue, explained, cliff, self._leaked())
-        folder = new_run_folder(cfg.paths.runs, "gap", self.folder.name.partition("_")[2])
-        result = GapResult(
-            folder, str(self.metric), self.folder.name, *found,
-            [*parts, Part("residue", residue, "examples that are alike in all of the above")],
-            self._counterfactuals(asker, answers),
-            [Step(name, self._mean(worth), len(worth)) for name, worth in ladder.items()],
-            verdict, sentence, self._notes(ladder), cfg.confidence,
+    def probe(scorer: Scorer) -> MetricProbe:
+        return MetricProbe(
+            scorer, trained.bundle, metric, evaluation.filter_seen, evaluation.batch_size, device
         )  # fmt: skip
-        self._write(result)
-        return result
 
-    def _trained(self) -> tuple[Ints, Ints]:
-        """What the selected student was trained on: with a refit, not yet the validation events."""
-        if self.refitted:
-            return self.split.train_ranges(self.bundle)
-        return self.subject.starts, self.subject.ends
-
-    def _examples(self, part: str) -> Examples:
-        examples = self.split.examples(self.bundle, part)
-        if not len(examples):
-            raise DeshiError(f"The split {self.split.name} of {self.bundle.name} has no {part} example to compare.")
-        return examples
-
-    def _selected(self) -> Scorer:
-        return scorer_of(load_selected_student(self.folder), str(training_device("auto")))
-
-    def _asker(self, scorer: Scorer) -> Asker:
-        cfg = self.settings
-        return Asker(scorer, self.bundle, self.metric, cfg.filter_seen, cfg.batch_size, str(training_device("auto")))
-
-    def _parts(self, answers: _Answers) -> tuple[list[Part], Interval]:
-        known = Known.of(self.bundle, self.starts, self.ends)
-        properties = covariates(known, self.validation, self.test)
-        inputs = design(properties, (answers.validation, answers.test), answers.users)
-        found, residue = decompose(inputs, self.cfg.samples, self.cfg.confidence, self.cfg.seed)
-        parts = [Part(one.name, value, self._note(one, known)) for one, value in zip(properties, found, strict=True)]
-        return parts, residue
-
-    def _note(self, one: Covariate, known: Known) -> str:
-        before, after = float(np.nanmedian(one.validation)), float(np.nanmedian(one.test))
-        note = f"median {_short(one.name, before)} at validation, {_short(one.name, after)} at test"
-        if one.name == "target popularity":
-            shares = [unseen_share(known, examples) for examples in (self.validation, self.test)]
-            note += f"; unseen {shares[0]:.1%} and {shares[1]:.1%}"
-        return note
-
-    def _asked(self, asker: Asker, answers: _Answers) -> dict[str, Floats]:
-        """The metric of each step's examples; what was answered already isn't asked again."""
-        known = [(self.validation, answers.validation), (self.test, answers.test)]
-        found = {}
-        for name, examples in self._ladder().items():
-            same = [worth for other, worth in known if _same(examples, other)]
-            found[name] = same[0] if same else asker.worth(examples)
-        return found
-
-    def _ladder(self) -> dict[str, Examples]:
-        for steps in range(self.cfg.steps, 0, -1):
-            ladder = steps_back(self.bundle, self.split, steps)
-            if ladder and len(next(iter(ladder.values()))) * 2 >= len(self.test):
-                return ladder
-        return {}
-
-    def _counterfactuals(self, asker: Asker, answers: _Answers) -> list[Counterfactual]:
-        """What other treatments of the newest events would have given at test."""
-        found = []
-        ends = np.minimum(self.split.train_end[self.test.users], self.test.ends)
-        able = ends > self.test.starts
-        if (ends < self.test.ends)[able].any():
-            users = np.zeros(self.bundle.n_users, dtype=bool)
-            users[self.test.users[able]] = True  # a part has at most one example a user
-            withheld = asker.worth_withheld(self.test.of_users(users), ends[able])
-            found.append(self._against("newest events withheld from the history", withheld, answers.test[able]))
-        if self.refitted:
-            refit = self._asker(self.final).worth(self.test)
-            found.append(self._against("refit on training and validation", refit, answers.test))
-        return found
-
-    def _against(self, name: str, other: Floats, test: Floats) -> Counterfactual:
-        return Counterfactual(name, self._mean(other), self._mean(other - test))
-
-    def _leaked(self) -> list[str]:
-        now = Subject(self.bundle, self.split, self.starts, self.ends)
-        parts = {"validation": self.validation, "test": self.test}
-        return [part for part, examples in parts.items() if leaked_targets(now, examples)]
-
-    def _notes(self, ladder: dict[str, Floats]) -> list[str]:
-        notes = []
-        if not self.refitted:
-            notes.append("Training on the newest events: fit with train.refit=true, and deshi gap shows what it gives.")
-        if not ladder:
-            notes.append("No steps back: fewer than half of the users have a training target, validation and test.")
-        if self.bundle.time_unit != "ms":
-            notes.append("The data have positions, no times: target age and pauses are unknown.")
-        return notes
-
-    def _mean(self, worth: Floats) -> Interval:
-        return bootstrap_interval(worth, self.cfg.confidence, self.cfg.samples, self.cfg.seed)
-
-    def _write(self, result: GapResult) -> None:
-        save_config(result.folder, self.cfg)
-        write_json(result.folder / "environment.json", environment())
-        write_json(result.folder / "run.json", {
-            "stage": "gap", "run": str(self.folder), "data": self.bundle.name,
-            "data_fingerprint": self.bundle.fingerprint, "split": self.split.description, "fit": self.record,
-        })  # fmt: skip
-        write_json(result.folder / "gap.json", result.as_dict())
-
-
-def _same(first: Examples, second: Examples) -> bool:
-    pairs = ((first.users, second.users), (first.ends, second.ends), (first.target_rows, second.target_rows))
-    return all(np.array_equal(one, other) for one, other in pairs)
-
-
-def _short(name: str, value: float) -> str:
-    """A median with its unit."""
-    if not name.startswith(("time", "target age")):
-        return f"{value:,.0f}"
-    for size, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")):
-        if value >= size:
-            return f"{value / size:,.1f} {unit}"
-    return f"{value:,.0f} ms"
+    final, split = probe(trained.scorer(device)), trained.split
+    if trained.record["refit"]:
+        selected, refitted = probe(scorer_of(trained.selected_student(), device)), final
+        starts, ends = split.train_ranges(trained.bundle)  # without the validation events of the refit
+    else:
+        selected, refitted = final, None
+        starts, ends = trained.trained_ranges()
+    return GapAnalysis(selected, refitted, split, starts, ends, cfg.steps, cfg.samples, cfg.confidence, cfg.seed)

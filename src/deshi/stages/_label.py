@@ -13,14 +13,14 @@ import torch
 
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
-from deshi.configuration.saved import find_trained
+from deshi.configuration.run_folders import FOLDS_FILE, TEACHER_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import LabelConfig, TrainingConfig
-from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
 from deshi.hardware import training_device
 from deshi.rendering import Block, Result, paragraphs
+from deshi.runs import Run, fold_folder, with_named_runs
 from deshi.soft_labels import (
     Histories,
     Labeller,
@@ -29,17 +29,6 @@ from deshi.soft_labels import (
     choose_rows,
     store_path,
     write_soft_labels,
-)
-from deshi.training.runs import (
-    FOLDS_FILE,
-    STUDENT_FILE,
-    TEACHER_FILE,
-    check_same_data,
-    fold_folder,
-    load_bundle,
-    load_scorer,
-    trained_config,
-    with_named_runs,
 )
 from deshi.training.selection import choose
 from deshi.types import DeshiError
@@ -78,26 +67,23 @@ def run(cfg: LabelConfig) -> LabelResult:
     Raises:
         DeshiError: if the run or its data are missing or don't belong together.
     """
-    folder = find_trained(cfg.paths.runs, cfg.run)
-    trained, device = trained_config(folder), str(training_device("auto"))
-    bundle = load_bundle(trained)
-    scorer, record = load_scorer(folder, device, bundle)
-    check_same_data(folder, record, bundle)
-    split: Split = build(trained.split)(bundle)
+    source, device = Run.open(cfg.run, cfg.paths), str(training_device("auto"))
+    trained, bundle, split, record = source.config, source.bundle, source.split, source.record
+    scorer = source.scorer(device)
     augmentation = Augmentation(**cfg.augment.model_dump())
     augmented = None
     if augmentation != Augmentation():
         augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
     rows, positions = _rows(cfg, trained, bundle, split, augmented)
     teacher = {
-        "name": record["student"], "run": folder.name, "weights": _identity(folder), "split": trained.split,
+        "name": record["model"], "run": source.name, "weights": _identity(source.folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
         "refit": trained.train.refit,
     }  # fmt: skip
     vectors = {"none": lambda: None, "scoring": scorer.item_vectors, "text": scorer.text_vectors}[cfg.vectors]()
     if vectors is None and cfg.vectors == "text":
         raise DeshiError(
-            f"vectors=text, but {record['student']} isn't made of a language model's vectors of the items. Export a "
+            f"vectors=text, but {record['model']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
     labeller = Labeller(
@@ -107,7 +93,7 @@ def run(cfg: LabelConfig) -> LabelResult:
     soft_labels = write_soft_labels(
         labeller,
         rows,
-        store_path(cfg.paths.soft_labels, cfg.store or folder.name),
+        store_path(cfg.paths.soft_labels, cfg.store or source.name),
         teacher=teacher,
         positions=positions,
         score_kind=scorer.score_kind,
@@ -129,13 +115,13 @@ def _rows(
     def by_rule(rule: str) -> Ints:
         return choose_rows(rule, bundle, split, augmented, cfg.seed, trained.train.train_targets)
 
-    rows, strategy = by_rule(cfg.positions), cfg.selection and with_named_runs(cfg.selection, cfg.paths.runs)
+    rows, strategy = by_rule(cfg.positions), cfg.selection and with_named_runs(cfg.selection, cfg.paths)
     if strategy is None:
         return rows, cfg.positions
     training = np.isin(rows, by_rule("train"))
     marked = choose(
         strategy, augmented or Histories.of(bundle), rows[training], bundle=bundle, split=trained.split,
-        runs=cfg.paths.runs, seed=cfg.seed, device=training_device("auto"),
+        paths=cfg.paths, seed=cfg.seed, device=training_device("auto"),
     )  # fmt: skip
     kept = ~training | marked[rows]
     log.info("%s chose %d of %d training rows", strategy["_target_"], int(marked.sum()), int(training.sum()))
@@ -146,6 +132,6 @@ def _rows(
 def _identity(folder: Path) -> dict[str, Any]:
     """The sha256 of everything that a run's answers depend on."""
     folds = len(list(folder.glob("fold-*")))
-    files = [folder / STUDENT_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
-    files += [fold_folder(folder, fold) / STUDENT_FILE for fold in range(folds)]
+    files = [folder / WEIGHTS_FILE, folder / TEACHER_FILE, folder / FOLDS_FILE]
+    files += [fold_folder(folder, fold) / WEIGHTS_FILE for fold in range(folds)]
     return {str(file.relative_to(folder)): file_sha256(file) for file in files if file.is_file()}

@@ -6,7 +6,7 @@ import logging
 
 from deshi.configuration.schemas import LabelImportConfig
 from deshi.configuration.targets import build
-from deshi.data.bundle import Bundle
+from deshi.runs import load_bundle
 from deshi.soft_labels import Histories, store_path, write_lists
 from deshi.soft_labels.foreign import Imported
 from deshi.stages._label import LabelResult
@@ -20,7 +20,7 @@ def run(cfg: LabelImportConfig) -> LabelResult:
     Raises:
         DeshiError: if the files or the data are missing or don't belong together.
     """
-    bundle = Bundle.load(cfg.paths.data / cfg.data.name)
+    bundle = load_bundle(cfg.data.name, cfg.paths.data)
     imported: Imported = build(cfg.source, bundle=bundle)
     for note in imported.notes:
         log.info("%s", note)

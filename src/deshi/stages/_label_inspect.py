@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from deshi.configuration.saved import find_trained
 from deshi.configuration.schemas import LabelInspectConfig
 from deshi.configuration.targets import build
-from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Split
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
+from deshi.runs import Run, load_bundle
 from deshi.soft_labels import Inspection, SoftLabels, inspect_soft_labels, store_path
-from deshi.training.runs import check_same_data, load_scorer
 
 
 def run(cfg: LabelInspectConfig) -> Inspection:
@@ -21,15 +19,15 @@ def run(cfg: LabelInspectConfig) -> Inspection:
     """
     path, device = store_path(cfg.paths.soft_labels, cfg.store), str(training_device("auto"))
     manifest = SoftLabels.load(path).manifest
-    bundle = Bundle.load(cfg.paths.data / manifest["data"])
+    bundle = load_bundle(manifest["data"], cfg.paths.data)
     soft_labels = SoftLabels.load(path, bundle, check=True)
     node = manifest["teacher"].get("split")
     split: Split = (build(node) if node else LeaveOneOut())(bundle)
     other: Scorer | None = None
     if cfg.compare_with is not None:
-        folder = find_trained(cfg.paths.runs, cfg.compare_with)
-        other, record = load_scorer(folder, device, bundle)
-        check_same_data(folder, record, bundle)
+        run = Run.open(cfg.compare_with, cfg.paths)
+        run.check_same_data(bundle)
+        other = run.scorer(device, bundle)
     return inspect_soft_labels(
         soft_labels, bundle, split, other, cfg.compare_with or "", examples=cfg.examples, seed=cfg.seed, device=device
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from deshi.artifacts import atomic_file, environment, new_run_folder, write_json
-from deshi.configuration.saved import save_config
+from deshi.artifacts import atomic_file
 from deshi.configuration.schemas import ReportConfig
 from deshi.reporting import ReportResult, collect, find_runs
+from deshi.runs import new_run, write_record
 from deshi.types import DeshiError
 
 
@@ -20,16 +20,14 @@ def run(cfg: ReportConfig) -> ReportResult:
     if cfg.output is not None and cfg.output.is_dir():
         raise DeshiError(f"output={cfg.output} is a folder, expected a file. Say output={cfg.output / 'report.html'}.")
     runs = find_runs(cfg)
-    folder = new_run_folder(cfg.paths.runs, "report", str(runs[0].record["data"]))
+    folder = new_run(cfg, "report", str(runs[0].record["data"]))
     content = collect(cfg, runs, folder / "figures")
     page = content.page(datetime.now(timezone.utc))
     targets = [folder / "report.html", *([cfg.output] if cfg.output else [])]
     for target in targets:
         with atomic_file(target) as path:
             path.write_text(page, encoding="utf-8")
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
-    write_json(folder / "run.json", {
+    write_record(folder, {
         "stage": "report", "evaluations": [str(run.evaluation.folder) for run in runs],
         "data": runs[0].record["data"], "data_fingerprint": runs[0].record["data_fingerprint"],
         "warnings": list(content.warnings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import shutil
 import time
@@ -14,15 +15,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from deshi.artifacts import environment, fingerprint, new_run_folder, write_json
-from deshi.configuration.command import command_of
-from deshi.configuration.saved import find_run, load_config, resolved, save_config
+from deshi.artifacts import fingerprint, write_json
+from deshi.configuration.run_folders import METRICS_FILE, find_run, load_config, write_config
 from deshi.configuration.schemas import StageConfig
+from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
 from deshi.pipeline.reuse import comparable, find_done
 from deshi.pipeline.schema import RunConfig
 from deshi.pipeline.steps import REPORT, Plan, Step, plan_of
 from deshi.pipeline.summary import RunResult, summarise
+from deshi.runs import new_run
 from deshi.stages import STAGES
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
@@ -30,6 +32,8 @@ from deshi.types import DeshiError
 log = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
+STEPS = "steps"
+"""The folder of the configurations of all steps."""
 
 
 def run(cfg: RunConfig) -> RunResult:
@@ -48,12 +52,9 @@ def _folder(cfg: RunConfig) -> Path:
     if cfg.resume is not None:
         return find_run(cfg.paths.runs, "run", cfg.resume)
     for place in sorted((cfg.paths.runs / "run").glob(f"*/{PLAN_FILE}"), reverse=True):
-        if not (place.parent / "metrics.json").exists() and _same(place.parent, cfg):
+        if not (place.parent / METRICS_FILE).exists() and _same(place.parent, cfg):
             return place.parent
-    folder = new_run_folder(cfg.paths.runs, "run", cfg.name or f"{cfg.data.name}_{network_name(cfg.student)}")
-    save_config(folder, cfg)
-    write_json(folder / "environment.json", environment())
-    return folder
+    return new_run(cfg, "run", cfg.name or f"{cfg.data.name}_{network_name(cfg.student)}")
 
 
 def _same(folder: Path, cfg: RunConfig) -> bool:
@@ -89,7 +90,7 @@ class _Pipeline:
 
     def _step(self, number: int, step: Step) -> None:
         config = step.configure(self.done)
-        command, place = command_of(step.stage, config), f"[{number + 1}/{len(self.plan.steps)}] {step.name}"
+        command, place = self._command(number, step, config), f"[{number + 1}/{len(self.plan.steps)}] {step.name}"
         log.info("%s: %s", place, command)
         self._record(number, "running", command=command)
         begin = time.perf_counter()
@@ -102,6 +103,14 @@ class _Pipeline:
         )
         state = "is there already" if reused else f"took {seconds:.0f} s"
         log.info("%s: %s, %s", place, state, folder)
+
+    def _command(self, number: int, step: Step, config: StageConfig) -> str:
+        """The command that does a step by itself, with the step's configuration in a file."""
+        words = re.sub(r"[^A-Za-z0-9]+", "-", step.name)
+        path = self.folder / STEPS / f"{number + 1:02d}-{words}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        write_config(path, config)
+        return shlex.join(["deshi", *STAGES[step.stage].command.split(), f"config={path}"])
 
     def _do(self, step: Step, config: StageConfig) -> tuple[Path, bool]:
         """The folder that a step leaves, and whether it was there."""

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deshi.artifacts import environment, new_run_folder, read_json, write_json
-from deshi.configuration.saved import find_run, overlaid, resolved, save_config, validate
+from deshi.artifacts import write_json
+from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
+from deshi.configuration.validation import overlaid, resolved, validate
 from deshi.pipeline.schema import TuneConfig
-from deshi.pipeline.tuned import Trial, TuneResult
+from deshi.pipeline.tuned import BEST_FILE, Trial, TuneResult
+from deshi.runs import Run, new_run
 from deshi.stages import STAGES
 from deshi.training.module import MONITOR
 from deshi.types import DeshiError
@@ -38,8 +40,7 @@ def run(cfg: TuneConfig) -> TuneResult:
     if cfg.resume is not None:
         folder = find_run(cfg.paths.runs, "tune", cfg.resume)
     else:
-        folder = new_run_folder(cfg.paths.runs, "tune", cfg.name or f"{cfg.data.name}_{cfg.stage}")
-        write_json(folder / "environment.json", environment())
+        folder = new_run(cfg, "tune", cfg.name or f"{cfg.data.name}_{cfg.stage}")
     save_config(folder, cfg.model_copy(update={"resume": None}))
     return _Search(optuna, cfg, folder).run()
 
@@ -177,16 +178,19 @@ class _Search:
         seconds = {"search_seconds": round(sum(trial.seconds for trial in trials), 3), "trials": len(trials)}
         best = max(good, key=lambda trial: trial.value or 0.0)
         result = TuneResult(self.folder, self.cfg.stage, trials, trial_config(self.cfg, best.values), seconds)
-        write_json(self.folder / "time.json", seconds)
-        write_json(self.folder / "metrics.json", result.as_dict())
+        write_config(self.folder / BEST_FILE, result.best)
+        write_json(self.folder / TIME_FILE, seconds)
+        write_json(self.folder / METRICS_FILE, result.as_dict())
         return result
 
     def _trial(self, trial: Any) -> Trial:
         run = self._run_of(trial.number)
         if trial.value is None or run is None:
             return Trial(trial.number + 1, dict(trial.params), None, 0, 0.0, None if run is None else run.name)
-        epochs, seconds = read_json(run / "run.json")["selected_epoch"], read_json(run / "time.json")["wall_seconds"]
-        return Trial(trial.number + 1, dict(trial.params), float(trial.value), epochs, seconds, run.name)
+        trained = Run(run, self.cfg.paths)
+        return Trial(
+            trial.number + 1, dict(trial.params), float(trial.value), trained.epochs, trained.seconds, trained.name
+        )
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer
 from deshi.types import DeshiError

@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.data.datamodule import ExampleBatches
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
+from deshi.data.example_batches import ExampleBatches
+from deshi.evaluation.rank_collector import RankCollector
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.teachers.base import FittedTeacher, Resources
-from deshi.types import PAD, Batch, DeshiError, ScoreKind
+from deshi.types import Batch, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
 
@@ -103,19 +102,12 @@ class Ensemble(FittedTeacher):
         if self.weights is not None:
             return {"members": self.members, "weights": self.weights}
         vectors = list(weight_vectors(len(self.members), self.steps))
-        ranks, examples = [], []
-        for numbers, batch, targets, seen in validation:
-            moved = batch.to(self.device)
-            parts = [normalised(scorer.scores(moved).cpu(), self.scale) for scorer in self.scorers]
-            real = targets != PAD
-            examples.append(numbers[:, None].expand_as(targets)[real])
-            # One tensor a batch is kept, not one a vector: each small one that outlives the matrices made around it
-            # would keep the allocator from using their memory again.
-            ranks.append(
-                torch.stack([rank_rows(combined(parts, vector), targets, seen)[0][real] for vector in vectors])
-            )
-        owners = torch.cat(examples)
-        values = [metrics_from_ranks(row, ks=(10,), examples=owners)["ndcg@10"] for row in torch.cat(ranks, dim=1)]
+        ranks = RankCollector()
+        for batch in validation:
+            histories = batch.histories.to(self.device)
+            parts = [normalised(scorer.scores(histories).cpu(), self.scale) for scorer in self.scorers]
+            ranks.add(batch, (combined(parts, weights) for weights in vectors))
+        values = [metrics["ndcg@10"] for metrics in ranks.collected().metrics()]
         best = max(range(len(vectors)), key=lambda number: values[number])
         log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
         tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]

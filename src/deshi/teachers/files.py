@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deshi.arrays import offsets_of
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.teachers._file_readers import (
     column_names,
     fingerprints,

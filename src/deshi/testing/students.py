@@ -141,8 +141,8 @@ class StudentContract:
         student, other = seeded(build).eval(), seeded(build, seed=5).eval()
         inputs = histories([5, 3])
         assert not torch.equal(student(*inputs), other(*inputs))
-        save_file(student.state_dict(), tmp_path / "student.safetensors")
-        other.load_state_dict(load_file(tmp_path / "student.safetensors"))
+        save_file(student.state_dict(), tmp_path / "model.safetensors")
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"))
         assert torch.equal(student(*inputs), other(*inputs))
         assert torch.equal(student.item_table(), other.item_table())
 

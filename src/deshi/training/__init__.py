@@ -1,7 +1,6 @@
-"""The training of a network: the Lightning module, the loop with selection and refit, checkpoints without pickle."""
+"""The training of a network: the Lightning module, the loop with selection and refit."""
 
-from deshi.training.checkpoint import load_weights, save_weights
 from deshi.training.module import TrainingModule, count_parameters
 from deshi.training.trainer import Trained, Training
 
-__all__ = ["Trained", "Training", "TrainingModule", "count_parameters", "load_weights", "save_weights"]
+__all__ = ["Trained", "Training", "TrainingModule", "count_parameters"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from deshi.artifacts import atomic_file
@@ -98,23 +98,3 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete the checkpoint at ``path`` if it is there."""
         Path(path).unlink(missing_ok=True)
-
-
-def save_weights(module: torch.nn.Module, path: Path) -> None:
-    """Write a module's weights as plain safetensors, atomically."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    with atomic_file(path) as temporary:
-        save_file(weights, temporary)
-
-
-def load_weights(module: torch.nn.Module, path: Path) -> None:
-    """Fill a module from :func:`save_weights`'s file.
-
-    Raises:
-        DeshiError: if the file is missing or damaged, or holds other weights than the module has.
-    """
-    try:
-        weights = load_file(path)
-        module.load_state_dict(weights)
-    except (FileNotFoundError, SafetensorError, OSError, RuntimeError) as error:
-        raise DeshiError(f"{path} doesn't fit the {type(module).__name__} of its config: {error}") from error

@@ -23,9 +23,9 @@ from deshi.distillation.soft_label_batches import SoftLabelLists
 from deshi.distillation.term import Context, Term
 from deshi.hardware import training_device
 from deshi.models.base import Recommender, SequentialRecommender
+from deshi.runs import Run, with_named_runs
 from deshi.soft_labels import TRAIN, Histories, SoftLabels, row_targets, store_path
-from deshi.training.fit import FitResult, network_name, run_training
-from deshi.training.runs import with_named_runs
+from deshi.training.fit import network_name, run_training
 from deshi.training.selection import choose
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
@@ -40,7 +40,7 @@ ENOUGH = 100
 """Number of rows from which that share says something."""
 
 
-def run(cfg: DistillConfig) -> FitResult:
+def run(cfg: DistillConfig) -> Run:
     """Distil as ``cfg`` says; ``cfg.resume`` goes on with an interrupted run.
 
     Raises:
@@ -48,7 +48,7 @@ def run(cfg: DistillConfig) -> FitResult:
             made by a teacher that knew what the student is selected and tested on.
     """
     if cfg.resume is None and cfg.distill.selection is not None:
-        group = cfg.distill.model_copy(update={"selection": with_named_runs(cfg.distill.selection, cfg.paths.runs)})
+        group = cfg.distill.model_copy(update={"selection": with_named_runs(cfg.distill.selection, cfg.paths)})
         cfg = cfg.model_copy(update={"distill": group})
     return run_training("distill", cfg, network_name(cfg.student), _train)
 
@@ -164,7 +164,7 @@ class DistillTraining(Training):
         if not file.exists():
             histories, device = Histories.of(self.bundle), training_device(cfg.train.accelerator)
             marked = choose(
-                node, histories, rows, bundle=self.bundle, split=cfg.split, runs=cfg.paths.runs, soft_labels=own,
+                node, histories, rows, bundle=self.bundle, split=cfg.split, paths=cfg.paths, soft_labels=own,
                 seed=cfg.seed, device=device,
             )  # fmt: skip
             with atomic_file(file) as temporary, temporary.open("wb") as handle:

@@ -1,58 +1,33 @@
-"""The stage ``fit``: train a student on a bundle, select it on validation, leave a run folder."""
+"""Training in a run folder: begun or gone on with, logged, and removed again if it was refused before it began."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from deshi.artifacts import environment, new_run_folder, read_json, write_json
-from deshi.configuration.saved import find_run, load_config, save_config
+from deshi.artifacts import write_json
+from deshi.configuration.run_folders import CHECKPOINTS, DATA_FILE, find_run
 from deshi.configuration.schemas import FitConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
-from deshi.rendering import Block, Result, paragraphs
-from deshi.training.runs import CHECKPOINTS, DATA_FILE, RUN_FILE, load_bundle
+from deshi.runs import Run, load_bundle, new_run
 from deshi.training.trainer import Trained, Training
 from deshi.types import DeshiError
+
+log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=TrainingConfig)
 Train = Callable[[Config, Bundle, Split, Path], Trained]
 
 
-@dataclass(frozen=True)
-class FitResult(Result):
-    """A finished training.
-
-    Attributes:
-        folder: the run folder.
-        metrics: of the selected student on validation, e.g. ``validation/ndcg@10``.
-        epochs: number of epochs that the selected student was trained for.
-        seconds: of training and validation, the refit included.
-        reused: whether the run was complete already and nothing was done.
-    """
-
-    folder: Path
-    metrics: dict[str, float]
-    epochs: int
-    seconds: float
-    reused: bool = field(default=False)
-
-    def blocks(self) -> Sequence[Block]:
-        """One line."""
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
-        state = "was complete already" if self.reused else f"took {self.seconds:.0f} s"
-        return paragraphs(f"{self.folder}: {state}, selected epoch {self.epochs}, {figures}")
-
-
-def run(cfg: FitConfig) -> FitResult:
-    """Train as ``cfg`` says; ``cfg.resume`` goes on with an interrupted run, by that run's own configuration.
+def run(cfg: FitConfig) -> Run:
+    """Train a student; ``cfg.resume`` goes on with an interrupted run, by that run's own configuration.
 
     Raises:
         DeshiError: if the bundle is missing or another than the interrupted run's, or the training diverges.
@@ -69,36 +44,34 @@ def network_name(node: dict[str, object]) -> str:
     return str(node["_target_"]).rsplit(".", 1)[-1].lower()
 
 
-def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) -> FitResult:
+def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) -> Run:
     """Open a run folder, or one that was interrupted, and train in it.
 
     Args:
         stage: the run folder's.
         cfg: of the stage.
         network: ends a new folder's name.
-        train: does the work and returns what came of it, reaching ``metrics.json`` last.
+        train: trains in the folder and writes ``metrics.json`` last.
     """
     limit_kernel_cache()
-    folder = None
-    if cfg.resume is not None:
-        folder = find_run(cfg.paths.runs, stage, cfg.resume)
-        cfg = _resumed_config(cfg, folder)
-        if (folder / "metrics.json").exists():
-            return _finished(folder)
-    bundle = load_bundle(cfg)
+    interrupted = None if cfg.resume is None else Run(find_run(cfg.paths.runs, stage, cfg.resume))
+    if interrupted is not None:
+        if interrupted.finished:
+            log.info("%s was complete already", interrupted.folder)
+            return interrupted
+        cfg = cast(Config, interrupted.config)
+    bundle = load_bundle(cfg.data.name, cfg.paths.data)
     split: Split = build(cfg.split)(bundle)
-    new = folder is None
-    if folder is None:
+    if interrupted is None:
         cfg = _with_measured_precision(cfg)
-        folder = new_run_folder(cfg.paths.runs, stage, cfg.name or f"{cfg.data.name}_{network}")
-        save_config(folder, cfg)
-        write_json(folder / "environment.json", environment())
+        folder = new_run(cfg, stage, cfg.name or f"{cfg.data.name}_{network}")
         write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
     else:
-        _check_same_data(folder, bundle)
-    with _refused_leaves_nothing(folder, new=new), _log_file(folder / "log.txt"):
-        trained = train(cfg, bundle, split, folder)
-    return FitResult(folder, trained.metrics, trained.record["selected_epoch"], sum(trained.seconds.values()))
+        folder = interrupted.folder
+        interrupted.check_same_data(bundle)
+    with _refused_leaves_nothing(folder, new=interrupted is None), _log_file(folder / "log.txt"):
+        train(cfg, bundle, split, folder)
+    return Run(folder, cfg.paths)
 
 
 def _with_measured_precision(cfg: Config) -> Config:
@@ -106,34 +79,6 @@ def _with_measured_precision(cfg: Config) -> Config:
     set_threads(cfg.train.threads)
     precision = choose_precision(cfg.train.precision, training_device(cfg.train.accelerator))
     return cfg.model_copy(update={"train": cfg.train.model_copy(update={"precision": precision})})
-
-
-def _resumed_config(cfg: Config, folder: Path) -> Config:
-    saved = load_config(folder, type(cfg))
-    extra = [item for item in cfg.overrides if not item.startswith(("resume=", "paths.", "data=", "data.name="))]
-    if extra:
-        raise DeshiError(
-            f"resume={folder} goes on with that run's own configuration, but got {', '.join(extra)} too. "
-            "Leave the other overrides out, or start a new run."
-        )
-    return saved
-
-
-def _finished(folder: Path) -> FitResult:
-    seconds = read_json(folder / "time.json")
-    record = read_json(folder / RUN_FILE)
-    return FitResult(
-        folder, read_json(folder / "metrics.json"), record["selected_epoch"], seconds["wall_seconds"], reused=True
-    )
-
-
-def _check_same_data(folder: Path, bundle: Bundle) -> None:
-    known = read_json(folder / DATA_FILE)["fingerprint"]
-    if known != bundle.fingerprint:
-        raise DeshiError(
-            f"The run {folder} was started on data {known[:12]}, but {bundle.path} now holds "
-            f"{bundle.fingerprint[:12]}. Prepare the data as they were, or start a new run."
-        )
 
 
 @contextmanager

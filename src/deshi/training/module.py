@@ -6,15 +6,16 @@ import copy
 import math
 import statistics
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
+from deshi.configuration.schemas import TrainConfig
+from deshi.data.example_batches import ExampleBatch
 from deshi.distillation.objective import Objective
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
+from deshi.evaluation.rank_collector import RankCollector
 from deshi.models.base import Recommender
 from deshi.models.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError
@@ -28,44 +29,21 @@ class TrainingModule(L.LightningModule):
     Args:
         network: a student or a teacher.
         objective: called as ``loss, logs = objective(network, batch)``.
-        learning_rate: peak rate of AdamW.
-        betas: of AdamW.
-        weight_decay: of matrices; biases, norms and embeddings are left alone.
-        warmup_steps: steps of linear rise from 0.
-        schedule: of the rate after the rise: constant, or cosine or linear down to 1 % at ``total_steps``.
+        settings: of optimizer, schedule and EMA. AdamW decays matrices; biases, norms and embeddings are left alone.
+            The EMA of the weights (Polyak averaging), not the last step's, is validated and kept if ``ema_decay``
+            isn't 0.
         total_steps: the schedule's horizon in optimizer steps.
-        ema_decay: decay of the exponential moving average of the weights (Polyak averaging), 0 for none; the
-            average, not the last step's weights, is then validated and kept.
         seed: all randomness inside an epoch derives from (seed, epoch), so that a resumed run repeats it.
     """
 
     def __init__(
-        self,
-        network: Recommender,
-        objective: Objective,
-        learning_rate: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        warmup_steps: int,
-        schedule: Literal["constant", "cosine", "linear"],
-        total_steps: int,
-        ema_decay: float,
-        seed: int,
+        self, network: Recommender, objective: Objective, settings: TrainConfig, total_steps: int, seed: int
     ) -> None:
         super().__init__()
-        self.network = network
-        self.objective = objective
-        self.learning_rate = learning_rate
-        self.betas = betas
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.schedule = schedule
-        self.total_steps = total_steps
-        self.ema_decay = ema_decay
-        self.ema: Recommender | None = copy.deepcopy(network).requires_grad_(False) if ema_decay else None
-        self.seed = seed
-        self._ranks: list[Tensor] = []
-        self._examples: list[Tensor] = []
+        self.network, self.objective, self.settings = network, objective, settings
+        self.total_steps, self.seed = total_steps, seed
+        self.ema: Recommender | None = copy.deepcopy(network).requires_grad_(False) if settings.ema_decay else None
+        self._ranks = RankCollector()
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
         self._logs: list[dict[str, float]] = []
@@ -116,7 +94,7 @@ class TrainingModule(L.LightningModule):
         """Move the EMA of the weights towards the trained ones."""
         if self.ema is None:
             return
-        decay = min(self.ema_decay, (1 + self.global_step) / (10 + self.global_step))
+        decay = min(self.settings.ema_decay, (1 + self.global_step) / (10 + self.global_step))
         pairs = zip(self.ema.parameters(), self.network.parameters(), strict=True)
         moving = [(mean, trained) for mean, trained in pairs if trained.requires_grad]
         with torch.no_grad():
@@ -135,18 +113,14 @@ class TrainingModule(L.LightningModule):
         """Release the merged copy."""
         self._next_scores = self.result.next_scores
 
-    def validation_step(self, batch: tuple[Tensor, Batch, Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: ExampleBatch, batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
-        examples, histories, targets, seen = batch
-        ranks, _, _ = rank_rows(self._next_scores(histories.items, histories.lengths), targets, seen)
-        is_target = targets != PAD
-        self._ranks.append(ranks[is_target].cpu())
-        self._examples.append(examples[:, None].expand_as(targets)[is_target].cpu())
+        self._ranks.add(batch, [self._next_scores(batch.histories.items, batch.histories.lengths)])
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all examples at once."""
-        metrics = metrics_from_ranks(torch.cat(self._ranks), ks=(10,), examples=torch.cat(self._examples))
-        self._ranks, self._examples = [], []
+        [metrics] = self._ranks.collected().metrics()
+        self._ranks = RankCollector()
         for name, value in metrics.items():
             self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
 
@@ -166,18 +140,23 @@ class TrainingModule(L.LightningModule):
         matrices = [p for name, p in trained if p.dim() > 1 and not name.startswith("items.")]
         decayed = {id(p) for p in matrices}
         undecayed = [p for p in [*(p for _, p in trained), *self.objective.parameters()] if id(p) not in decayed]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
+        groups = [
+            {"params": matrices, "weight_decay": self.settings.weight_decay},
+            {"params": undecayed, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=self.settings.betas, fused=True)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        if self.schedule == "constant":
+        """The factor of the learning rate: a linear rise, then constant, or cosine or linear down to 1 % at the end."""
+        warmup, schedule = self.settings.warmup_steps, self.settings.schedule
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if schedule == "constant":
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
-        return max(0.01, 0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1 - done)
+        done = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
+        return max(0.01, 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints
-from deshi.configuration.saved import find_trained
+from deshi.configuration.schemas import PathsConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.distillation.selection import SelectionStrategy
 from deshi.distillation.selection_inputs import SelectionInputs
 from deshi.models.base import SequentialRecommender
+from deshi.runs import Run
 from deshi.soft_labels import Histories, SoftLabels
-from deshi.training.runs import check_same_data, load_selected_student, read_record, trained_config
 from deshi.types import DeshiError
 
 _STREAM = 37  # so that no other part of deshi draws the same numbers from the same seed
@@ -30,7 +29,7 @@ def choose(
     *,
     bundle: Bundle,
     split: dict[str, Any],
-    runs: Path,
+    paths: PathsConfig,
     soft_labels: SoftLabels | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -43,7 +42,7 @@ def choose(
         rows: ``(M,)`` ascending flat positions to choose from.
         bundle: the data.
         split: how the split is configured; the student that is looked at must have been trained on it.
-        runs: where run folders lie.
+        paths: where run folders lie.
         soft_labels: the teacher's answers; None where they are yet to be asked for.
         seed: of what is drawn.
         device: where the student computes.
@@ -60,21 +59,21 @@ def choose(
         raise DeshiError(
             f"{node['_target_']} is no strategy, expected a class of deshi.distillation.selection or one like it."
         )
-    student = None if strategy.student is None else _student(runs, strategy.student, bundle, split)
+    student = None if strategy.student is None else _student(paths, strategy.student, bundle, split)
     lists = soft_labels if "teacher" in strategy.needs else None
     inputs = SelectionInputs(histories, rows, student, lists, device)
     return strategy.choose(inputs, np.random.Generator(np.random.SFC64([seed, _STREAM])))
 
 
-def _student(runs: Path, text: str, bundle: Bundle, split: dict[str, Any]) -> SequentialRecommender:
+def _student(paths: PathsConfig, name: str, bundle: Bundle, split: dict[str, Any]) -> SequentialRecommender:
     """The student that validation selected, if it knows nothing that the choice must not depend on."""
-    folder = find_trained(runs, text)
-    check_same_data(folder, read_record(folder), bundle)
-    trained = trained_config(folder)
+    run = Run.open(name, paths)
+    run.check_same_data(bundle)
+    trained = run.config
     if trained.split != split or trained.train.train_targets == "including_validation":
         raise DeshiError(
-            f"The student of {folder} was trained on the split {trained.split} with train.train_targets="
+            f"The student of {run.folder} was trained on the split {trained.split} with train.train_targets="
             f"{trained.train.train_targets}, the choice is for {split}: it may have seen what is validated and tested "
             "on. Give a run of the same split that was trained on the training events alone."
         )
-    return load_selected_student(folder)
+    return run.selected_student()

@@ -9,50 +9,42 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints
 from deshi.artifacts import atomic_file, write_json
+from deshi.configuration.run_folders import FOLDS_FILE, METRICS_FILE, TEACHER_FILE, TIME_FILE
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
-from deshi.data.datamodule import ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples, Split
+from deshi.evaluation.ranking import evaluate_ranks
 from deshi.hardware import training_device
 from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
 from deshi.models.base import Recommender
 from deshi.models.scorers import Scorer
+from deshi.runs import Run, fold_folder, new_network, with_named_runs, write_record
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
-from deshi.training.callbacks import KeepBest, LearningCurve
-from deshi.training.fit import FitResult, network_name, run_training
+from deshi.training._callbacks import KeepBest, LearningCurve
+from deshi.training.fit import network_name, run_training
 from deshi.training.module import MONITOR
-from deshi.training.runs import (
-    FOLDS_FILE,
-    RUN_FILE,
-    TEACHER_FILE,
-    fold_folder,
-    load_cross_fitted,
-    new_network,
-    with_named_runs,
-)
 from deshi.training.trainer import TIME_NAMES, Trained, Training
-from deshi.types import PAD, DeshiError
+from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
 VALIDATION_EXAMPLES = "validation_examples"
 
 
-def run(cfg: TeachConfig) -> FitResult:
+def run(cfg: TeachConfig) -> Run:
     """Make a teacher as ``cfg`` says; ``cfg.resume`` goes on with an interrupted run.
 
     Raises:
         DeshiError: as :func:`deshi.training.fit.run`, or for folds of a teacher that isn't trained.
     """
-    cfg = cfg.model_copy(update={"teacher": with_named_runs(cfg.teacher, cfg.paths.runs)})
+    cfg = cfg.model_copy(update={"teacher": with_named_runs(cfg.teacher, cfg.paths)})
     return run_training("teach", cfg, network_name(cfg.teacher), _train)
 
 
@@ -120,9 +112,9 @@ def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> 
         done = _fold(cfg, bundle, split, fold_folder(folder, fold), folds != fold)
         records.append(done.record)
         seconds = {key: seconds.get(key, 0.0) + value for key, value in done.seconds.items()}
-    scorer = load_cross_fitted(folder, cfg, bundle, training_device(cfg.train.accelerator))
+    scorer = Run(folder, cfg.paths).cross_fitted(training_device(cfg.train.accelerator), bundle)
     metrics = validation_metrics(scorer, cfg, bundle, asked(cfg, split.examples(bundle, "validation")))
-    record = records[0] | {"student": name, "cross_fit": cfg.cross_fit, "fold_epochs": _epochs(records)}
+    record = records[0] | {"model": name, "cross_fit": cfg.cross_fit, "fold_epochs": _epochs(records)}
     return _finish(folder, record, seconds, metrics)
 
 
@@ -150,7 +142,7 @@ def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -
     metrics = validation_metrics(teacher, cfg, bundle, examples)
     write_json(folder / TEACHER_FILE, state)
     record = {
-        "stage": "teach", "student": network_name(cfg.teacher), "parameters": 0, "data": bundle.name,
+        "stage": "teach", "model": network_name(cfg.teacher), "parameters": 0, "data": bundle.name,
         "data_fingerprint": bundle.fingerprint, "n_items": bundle.n_items, "split": split.description,
         "train_targets": cfg.train.train_targets, "refit": False, "selected_on": MONITOR, "selected_epoch": 0,
         "trained_epochs": 0, "positions": 0, "seed": cfg.seed, "state": state,
@@ -159,23 +151,16 @@ def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -
 
 
 def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], metrics: dict[str, float]) -> Trained:
-    write_json(folder / RUN_FILE, record)
-    write_json(folder / "time.json", seconds | {"wall_seconds": round(sum(seconds.values()), 3)})
-    write_json(folder / "metrics.json", metrics)
+    write_record(folder, record)
+    write_json(folder / TIME_FILE, seconds | {"wall_seconds": round(sum(seconds.values()), 3)})
+    write_json(folder / METRICS_FILE, metrics)
     log.info("finished: %s", metrics)
     return Trained(metrics, record, seconds)
 
 
-@torch.no_grad()
 def validation_metrics(scorer: Scorer, cfg: TeachConfig, bundle: Bundle, examples: Examples) -> dict[str, float]:
     """Metrics at 10 of a scorer on validation examples, each named ``validation/...``."""
     device = training_device(cfg.train.accelerator)
-    ranks, owners = [], []
-    batches = ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
-    for numbers, batch, targets, seen in batches:
-        found, _, _ = rank_rows(scorer.scores(batch.to(device)).cpu(), targets, seen)
-        real = targets != PAD
-        ranks.append(found[real])
-        owners.append(numbers[:, None].expand_as(targets)[real])
-    metrics = metrics_from_ranks(torch.cat(ranks), ks=(10,), examples=torch.cat(owners))
+    ranks = evaluate_ranks(scorer, bundle, examples, cfg.eval.filter_seen, cfg.eval.batch_size, device, top_k=0).ranks
+    metrics = metrics_from_ranks(ranks["rank"].to_numpy(), (10,), ranks["example"].to_numpy())
     return {f"validation/{name}": value for name, value in metrics.items()}

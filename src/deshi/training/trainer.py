@@ -24,6 +24,7 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import read_json, write_json
+from deshi.configuration.run_folders import CHECKPOINTS, CURVE_FILE, METRICS_FILE, TIME_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
@@ -35,10 +36,10 @@ from deshi.data.splits import Examples, Split
 from deshi.distillation.objective import Objective
 from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
-from deshi.training.callbacks import KeepBest, LearningCurve, ReleaseMemory
-from deshi.training.checkpoint import SafeCheckpointIO, load_weights, save_weights
+from deshi.runs import load_weights, new_network, save_weights, write_record
+from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training.checkpoint import SafeCheckpointIO
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
-from deshi.training.runs import CHECKPOINTS, RUN_FILE, STUDENT_FILE, new_network
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,12 @@ TIME_NAMES = {
     "teach": "teacher_train_time_total",
     "distill": "distill_student_train_time",
 }
-"""What a stage's training time is called in ``time.json``."""
+"""The name of a stage's training time in ``time.json``."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         metrics: of the selected network on validation, e.g. ``validation/ndcg@10``.
@@ -74,20 +75,15 @@ class Training:
         cfg: of the stage.
         bundle: the data.
         split: of that bundle.
-        folder: where everything goes.
+        folder: of the run.
         name: of the network, for the record.
         users: ``(n_users,)`` bool, whose events are trained and validated on; None is everybody.
     """
 
     def __init__(
-        self,
-        cfg: TrainingConfig,
-        bundle: Bundle,
-        split: Split,
-        folder: Path,
-        name: str,
+        self, cfg: TrainingConfig, bundle: Bundle, split: Split, folder: Path, name: str,
         users: NDArray[np.bool_] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.cfg, self.bundle, self.split, self.folder = cfg, bundle, split, folder
         self.name, self.users = name, users
         self.stage = cfg.stage
@@ -96,7 +92,7 @@ class Training:
 
     def run_once(self) -> Trained:
         """:meth:`run`, unless the folder holds the finished training already."""
-        if not (self.folder / "metrics.json").exists():
+        if not (self.folder / METRICS_FILE).exists():
             return self.run()
         metrics, record, seconds = (read_json(self.folder / f"{name}.json") for name in ("metrics", "run", "time"))
         return Trained(metrics, record, {key: value for key, value in seconds.items() if key != "wall_seconds"})
@@ -104,7 +100,7 @@ class Training:
     def run(self) -> Trained:
         """Train, or go on; leaves weights, ``run.json``, ``time.json`` and, last of all, ``metrics.json``."""
         train = self.cfg.train
-        starts, ends = self._only(self.split.train_ranges(self.bundle, train.train_targets))
+        starts, ends = self._of_users(self.split.train_ranges(self.bundle, train.train_targets))
         if train.train_targets == "including_validation":
             log.warning("LEAK: train_targets=%s; the validation figures of this run mean nothing", train.train_targets)
         examples = self.split.examples(self.bundle, "validation")
@@ -115,7 +111,7 @@ class Training:
                 f"The split {self.split.name} of {self.bundle.name} has no validation example, so nothing can be "
                 "selected. Lower the filters or move the split's boundaries."
             )
-        best = KeepBest(self.checkpoints / STUDENT_FILE)
+        best = KeepBest(self.checkpoints / WEIGHTS_FILE)
         begin = time.perf_counter()
         curve, trainer = self._train("select", starts, ends, examples, train.max_epochs, best)
         seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
@@ -123,23 +119,23 @@ class Training:
         load_weights(student, best.path)
         if train.refit:
             student = self._refit(best.epochs, seconds)
-        save_weights(student, self.folder / STUDENT_FILE)
+        save_weights(student, self.folder / WEIGHTS_FILE)
         metrics = _best_row(curve, best.epochs)
         record = self._record(student, best.epochs, curve, trainer)
-        write_json(self.folder / RUN_FILE, record)
-        write_json(self.folder / "time.json", seconds | {"wall_seconds": round(time.perf_counter() - begin, 3)})
-        write_json(self.folder / "metrics.json", metrics)
+        write_record(self.folder, record)
+        write_json(self.folder / TIME_FILE, seconds | {"wall_seconds": round(time.perf_counter() - begin, 3)})
+        write_json(self.folder / METRICS_FILE, metrics)
         log.info("finished: %s", metrics)
         return Trained(metrics, record, seconds)
 
-    def _only(self, ranges: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    def _of_users(self, ranges: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
         """The ranges, empty for users who are left out."""
         starts, ends = ranges
         return starts, ends if self.users is None else np.where(self.users, ends, starts)
 
     def _refit(self, epochs: int, seconds: dict[str, float]) -> Recommender:
         log.info("refit on training and validation events for %d epochs", epochs)
-        starts, ends = self._only(self.split.refit_ranges(self.bundle))
+        starts, ends = self._of_users(self.split.refit_ranges(self.bundle))
         curve, trainer = self._train("refit", starts, ends, None, epochs, None)
         seconds["student_refit_time"] = round(_total_seconds(curve), 3)
         return cast(TrainingModule, trainer.lightning_module).result.merged()
@@ -149,7 +145,7 @@ class Training:
     ) -> tuple[LearningCurve, L.Trainer]:
         """Train a fresh student, or go on from the phase's last checkpoint."""
         module, data = self._module(starts, ends, examples)
-        curve = LearningCurve(self.folder / ("epochs.csv" if phase == "select" else f"epochs-{phase}.csv"), log.info)
+        curve = LearningCurve(self.folder / (CURVE_FILE if phase == "select" else f"epochs-{phase}.csv"), log.info)
         callbacks = [curve, *self._selection(best)]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
@@ -180,18 +176,8 @@ class Training:
         network, objective = self.objective(counts)
         objective.set_counts(counts)
         data = data_module(cfg, self.bundle, starts, ends, examples, network.max_length, self.more_histories())
-        module = TrainingModule(
-            network,
-            objective,
-            train.learning_rate,
-            train.betas,
-            train.weight_decay,
-            train.warmup_steps,
-            train.schedule,
-            total_steps=len(data.epoch(0)) * train.max_epochs,
-            ema_decay=train.ema_decay,
-            seed=cfg.seed,
-        )
+        total_steps = len(data.epoch(0)) * train.max_epochs
+        module = TrainingModule(network, objective, train, total_steps, cfg.seed)
         return module, data
 
     def objective(self, counts: Tensor) -> tuple[Recommender, Objective]:
@@ -203,7 +189,7 @@ class Training:
         return self._new_network(), Objective(build(self.cfg.loss))
 
     def more_histories(self) -> MoreHistories | None:
-        """Histories beside the bundle's that are trained on."""
+        """Further training histories than the bundle's; none by default."""
         return None
 
     def _new_network(self) -> Recommender:
@@ -223,7 +209,7 @@ class Training:
         last = ModelCheckpoint(
             self.checkpoints, filename=f"{phase}-last", enable_version_counter=False, save_on_train_epoch_end=True
         )
-        trainer = L.Trainer(
+        return L.Trainer(
             accelerator=accelerator,
             devices=1,
             precision="bf16-mixed" if precision == "bf16" else "32-true",
@@ -242,14 +228,13 @@ class Training:
             enable_model_summary=False,
             default_root_dir=self.folder,
         )
-        return trainer
 
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
-        """What later stages must know of this run."""
+        """The run's record for later stages, ``run.json``."""
         cfg = self.cfg
         return {
             "stage": self.stage,
-            "student": self.name,
+            "model": self.name,
             "parameters": count_parameters(student),
             "data": self.bundle.name,
             "data_fingerprint": self.bundle.fingerprint,
@@ -283,40 +268,16 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def data_module(
-    cfg: TrainingConfig,
-    bundle: Bundle,
-    starts: Ints,
-    ends: Ints,
-    examples: Examples | None,
-    max_length: int,
+    cfg: TrainingConfig, bundle: Bundle, starts: Ints, ends: Ints, examples: Examples | None, max_length: int,
     more: MoreHistories | None = None,
-) -> DataModule:
-    """The batches of a run: what ``deshi fit`` trains on and what ``deshi audit`` looks at.
-
-    Args:
-        cfg: of the run.
-        bundle: its data.
-        starts: ``(U,)`` flat position of each user's first training event.
-        ends: ``(U,)`` one past each user's last training event.
-        examples: the validation examples; None for training without validation.
-        max_length: of the student.
-        more: histories beside the bundle's.
-    """
+) -> DataModule:  # fmt: skip
+    """The batches of a run by its configuration; see :class:`~deshi.data.datamodule.DataModule` for the arguments."""
     train = cfg.train
+    augmentation, evaluation = Augmentation(**train.augment.model_dump()), (cfg.eval.batch_size, cfg.eval.filter_seen)
     return DataModule(
-        bundle,
-        starts,
-        ends,
-        examples,
-        max_length,
-        train.batch_positions,
-        train.max_batch_size,
-        train.windows,
-        Augmentation(**train.augment.model_dump()),
-        (cfg.eval.batch_size, cfg.eval.filter_seen),
-        cfg.seed,
-        more,
-    )
+        bundle, starts, ends, examples, max_length, train.batch_positions, train.max_batch_size, train.windows,
+        augmentation, evaluation, cfg.seed, more,
+    )  # fmt: skip
 
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:

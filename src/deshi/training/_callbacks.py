@@ -13,7 +13,7 @@ import polars as pl
 
 from deshi.artifacts import atomic_file
 from deshi.hardware import release_memory
-from deshi.training.checkpoint import save_weights
+from deshi.runs import save_weights
 from deshi.training.module import MONITOR, TrainingModule
 
 

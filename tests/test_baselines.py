@@ -23,15 +23,15 @@ def histories(*rows: list[int]) -> Batch:
     return Batch(torch.arange(len(rows)), items, torch.tensor([len(row) for row in rows]), nothing, nothing)
 
 
-def fit_on_all(ranker: Baseline, bundle: Bundle) -> Baseline:
-    return ranker.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
+def fit_on_all(baseline: Baseline, bundle: Bundle) -> Baseline:
+    return baseline.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
 
 
 def test_popularity_counts_training_events_only(tmp_path: Path) -> None:
     """With leave-one-out the last two events of a user must not be counted."""
     bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3], [1, 0, 3, 3], [1, 3, 3]], n_items=4)
-    ranker = Popularity().fit(bundle, *LeaveOneOut()(bundle).train_ranges(bundle))
-    assert ranker.scores(histories([0], [2, 3])).tolist() == [[2.0, 3.0, 0.0, 0.0]] * 2
+    baseline = Popularity().fit(bundle, *LeaveOneOut()(bundle).train_ranges(bundle))
+    assert baseline.scores(histories([0], [2, 3])).tolist() == [[2.0, 3.0, 0.0, 0.0]] * 2
 
 
 def test_markov_by_hand(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_ease_is_the_closed_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_ease_refuses_a_large_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The inverse of a huge matrix would exhaust the memory; the error names what to use instead."""
-    monkeypatch.setattr(ease, "MAX_ITEMS", 3)
+    monkeypatch.setattr(EASE, "max_items", 3)
     with pytest.raises(DeshiError, match=r"limited to 3 items. Use itemknn"):
         fit_on_all(EASE(), tiny_bundle(tmp_path, [[0, 1, 2, 3]]))
 
@@ -112,11 +112,11 @@ def test_only_the_training_ranges_matter(name: str, tmp_path: Path) -> None:
 def test_contract(name: str, tmp_path: Path) -> None:
     """Finite float32 scores of the whole catalogue, whatever the padding and the rest of the batch."""
     bundle = tiny_bundle(tmp_path, random_sequences(20, 12, 4, 8), n_items=13)
-    ranker = fit_on_all(BASELINES[name](), bundle)
-    scores = ranker.scores(histories([1, 2, 3, 4, 12], [3], [0, 7]))
-    assert ranker.n_items == 13 and scores.shape == (3, 13) and scores.dtype == torch.float32
+    baseline = fit_on_all(BASELINES[name](), bundle)
+    scores = baseline.scores(histories([1, 2, 3, 4, 12], [3], [0, 7]))
+    assert baseline.n_items == 13 and scores.shape == (3, 13) and scores.dtype == torch.float32
     assert bool(scores.isfinite().all())
-    assert torch.allclose(ranker.scores(histories([3]))[0], scores[1])
+    assert torch.allclose(baseline.scores(histories([3]))[0], scores[1])
 
 
 def test_misuse_is_refused(tmp_path: Path) -> None:

@@ -1,24 +1,16 @@
-"""Checking a stage's configuration against its schema, and keeping it in run folders."""
+"""The check of plain values against a stage's schema, and configurations as plain values."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from deshi.configuration.schemas import RUNTIME, PathsConfig, StageConfig
 from deshi.configuration.targets import TARGET, ConfigError, Problem, arguments, show, suggestion
 from deshi.types import DeshiError
-
-CONFIG_FILE = "config.yaml"
-OVERRIDES_FILE = "overrides.yaml"
-TRAINING_STAGES = ("fit", "teach", "distill")
-"""The stages that leave a run folder with something trained in it."""
 
 Config = TypeVar("Config", bound=StageConfig)
 
@@ -145,67 +137,3 @@ def overlaid(base: Mapping[str, Any], changes: Any) -> dict[str, Any]:
 def resolved(config: BaseModel) -> dict[str, Any]:
     """The configuration as plain dicts, lists and scalars, every default written out."""
     return config.model_dump(mode="json")
-
-
-def save_config(folder: Path, config: StageConfig) -> None:
-    """Write ``config.yaml`` (resolved) and ``overrides.yaml`` into a run folder."""
-    for name, content in ((CONFIG_FILE, resolved(config)), (OVERRIDES_FILE, config.overrides)):
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(temporary, folder / name)
-
-
-def read_saved(folder: Path) -> dict[str, Any]:
-    """The plain content of a run folder's ``config.yaml``.
-
-    Raises:
-        DeshiError: if there is none or it isn't YAML.
-    """
-    path = folder / CONFIG_FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DeshiError(f"{folder} holds no {CONFIG_FILE}: it is no run folder. Give a folder under runs/.") from error
-    except yaml.YAMLError as error:
-        raise DeshiError(f"{path} is not valid YAML ({error}).") from error
-    if not isinstance(content, dict):
-        raise DeshiError(f"{path} holds {type(content).__name__}, expected keys and values: the file is damaged.")
-    return content
-
-
-def load_config(folder: Path, model: type[Config]) -> Config:
-    """The configuration that a stage saved in ``folder``, checked again."""
-    return validate(model, read_saved(folder))
-
-
-def find_run(runs: Path, stages: str | Sequence[str], text: str) -> Path:
-    """The run folder that ``text`` names: a path, a folder's name, what the run was called, or ``latest``.
-
-    Args:
-        runs: where the stages' folders are.
-        stages: a stage or several; of several runs with one name, the newest is meant.
-        text: the name.
-
-    Raises:
-        DeshiError: with the names nearest to it.
-    """
-    if (Path(text).expanduser() / CONFIG_FILE).is_file():
-        return Path(text).expanduser()
-    folders = [runs / stage for stage in ([stages] if isinstance(stages, str) else stages)]
-    known = sorted(
-        (path.parent for folder in folders for path in folder.glob(f"*/{CONFIG_FILE}")), key=lambda path: path.name
-    )
-    named = [path for path in known if text in ("latest", path.name, path.name.partition("_")[2])]
-    if named:
-        return named[-1]
-    where = " or ".join(map(str, folders))
-    if known:
-        hint = suggestion(text, [path.name for path in known], "runs")
-    else:
-        hint = f"There is no run under {where}: run `deshi {folders[0].name}` first."
-    raise DeshiError(f"No run {text!r}: it is neither a run folder nor the name of one under {where}. {hint}")
-
-
-def find_trained(runs: Path, text: str) -> Path:
-    """The folder of a run of ``deshi fit``, ``deshi teach`` or ``deshi distill``, see :func:`find_run`."""
-    return find_run(runs, TRAINING_STAGES, text)

@@ -1,0 +1,73 @@
+"""Untrained networks by a configuration, with the other runs that a teacher or a selection strategy names."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from deshi.configuration.run_folders import TRAINING_STAGES, find_run
+from deshi.configuration.schemas import FitConfig, PathsConfig, TeachConfig, TrainingConfig
+from deshi.configuration.targets import build
+from deshi.data.bundle import Bundle
+from deshi.hardware import training_device
+from deshi.models.base import SequentialRecommender
+from deshi.models.scorers import Scorer
+from deshi.runs.run import Run, load_bundle
+from deshi.teachers.base import Resources
+
+
+def new_network(cfg: TrainingConfig, bundle: Bundle | None, n_items: int, paths: PathsConfig | None = None) -> Any:
+    """What ``cfg`` describes, untrained: a student, or a teacher with what it draws on.
+
+    Its initial weights depend on the run's seed alone; the global generator stays as it was.
+
+    Args:
+        cfg: of a training.
+        bundle: its data, for a teacher; None loads them.
+        n_items: of the catalogue.
+        paths: where runs and data lie; None: where ``cfg`` has them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        if isinstance(cfg, FitConfig):
+            return build(cfg.student, n_items=n_items)
+        assert isinstance(cfg, TeachConfig)
+        places = paths or cfg.paths
+        data = bundle or load_bundle(cfg.data.name, places.data, cfg.paths.data)
+        return build(cfg.teacher, n_items=n_items, resources=resources(cfg, data, places))
+
+
+def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = None) -> Resources:
+    """What a teacher may draw on, by a run's configuration."""
+    places = paths or cfg.paths
+    student, scorer = partial(_student, places, bundle), partial(_scorer, places, bundle)
+    return Resources(bundle, cfg.paths.cache, student, training_device(cfg.train.accelerator), scorer)
+
+
+def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[SequentialRecommender, dict[str, Any]]:
+    run = Run.open(name, paths)
+    run.check_same_data(bundle)
+    return run.student(), run.record
+
+
+def _scorer(paths: PathsConfig, bundle: Bundle, name: str, device: torch.device | str) -> tuple[Scorer, dict[str, Any]]:
+    run = Run.open(name, paths)
+    run.check_same_data(bundle)
+    return run.scorer(device), run.record
+
+
+def with_named_runs(node: dict[str, Any], paths: PathsConfig) -> dict[str, Any]:
+    """A node whose runs (``student``, ``members``) are named by their folders: ``latest`` is another one tomorrow."""
+
+    def exact(name: str) -> str:
+        folder = find_run(paths.runs, TRAINING_STAGES, name)
+        return folder.name if folder.resolve().parents[1] == paths.runs.resolve() else str(folder)
+
+    named = dict(node)
+    if isinstance(node.get("student"), str):
+        named["student"] = exact(node["student"])
+    if isinstance(node.get("members"), list):
+        named["members"] = [exact(member) for member in node["members"]]
+    return named

@@ -1,0 +1,25 @@
+"""New run folders and the record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import environment, new_run_folder, write_json
+from deshi.configuration.run_folders import ENVIRONMENT_FILE, RUN_FILE, save_config
+from deshi.configuration.schemas import StageConfig
+from deshi.runs.run import FORMAT
+
+
+def new_run(cfg: StageConfig, stage: str, name: str) -> Path:
+    """Make the folder ``runs/STAGE/TIME_NAME`` with configuration and environment in it."""
+    folder = new_run_folder(cfg.paths.runs, stage, name)
+    save_config(folder, cfg)
+    write_json(folder / ENVIRONMENT_FILE, environment())
+    return folder
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``run.json``: data, protocol, seed and what the run came to, with the number of the format."""
+    write_json(folder / RUN_FILE, {"format": FORMAT, **record})
