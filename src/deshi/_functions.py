@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from deshi.auditing.result import AuditResult
+    from deshi.auditing import AuditResult
     from deshi.comparison import CompareResult
     from deshi.data.dataset import Dataset
     from deshi.data.prepare import PrepareResult

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles import tiny_bundle
-from deshi.auditing.provenance import audit_soft_labels
+from deshi.auditing import audit_soft_labels
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.metrics.best_items import best_items

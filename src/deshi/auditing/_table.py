@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Floats
-from deshi.auditing.finding import Finding, finding, location
-from deshi.auditing.probe import AT, ndcg_per_example, sample_examples
+from deshi.auditing._finding import Finding, finding, location
+from deshi.auditing._probe import AT, ndcg_per_example, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
 from deshi.models.scorers import Scorer

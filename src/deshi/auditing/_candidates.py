@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from deshi.auditing.finding import Finding, count, finding, location
-from deshi.auditing.probe import ndcg_of
+from deshi.auditing._finding import Finding, count, finding, location
+from deshi.auditing._probe import ndcg_of
 from deshi.types import ITEM, USER
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Floats
-from deshi.auditing.finding import Finding, finding, location
-from deshi.auditing.probe import AT
-from deshi.auditing.table import tolerance
+from deshi.auditing._finding import Finding, finding, location
+from deshi.auditing._probe import AT
+from deshi.auditing._table import tolerance
 from deshi.configuration.run_folders import CURVE_FILE
 
 

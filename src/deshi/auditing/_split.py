@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from deshi.arrays import Array
-from deshi.auditing.bundle import Flat
-from deshi.auditing.finding import Finding, count, finding
-from deshi.auditing.probe import AT, gain, markov_ndcg, sample_examples
+from deshi.auditing._bundle import Flat
+from deshi.auditing._finding import Finding, count, finding
+from deshi.auditing._probe import AT, gain, markov_ndcg, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Examples, Split
 

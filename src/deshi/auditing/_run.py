@@ -10,19 +10,19 @@ from dataclasses import replace
 
 import polars as pl
 
-from deshi.auditing.bundle import audit_bundle
-from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.finding import Finding, finding, location
-from deshi.auditing.probe import AT, ndcg_per_example
-from deshi.auditing.provenance import audit_record, audit_weights
-from deshi.auditing.ranks import audit_ranks
-from deshi.auditing.reranking import recompute
-from deshi.auditing.result import Checked
-from deshi.auditing.selection import audit_selection
-from deshi.auditing.split import audit_split, audit_training_ranges
-from deshi.auditing.student import audit_student
-from deshi.auditing.subject import Subject
-from deshi.auditing.table import audit_table, reproduced
+from deshi.auditing._bundle import audit_bundle
+from deshi.auditing._candidates import audit_candidates
+from deshi.auditing._finding import Finding, finding, location
+from deshi.auditing._probe import AT, ndcg_per_example
+from deshi.auditing._provenance import audit_record, audit_weights
+from deshi.auditing._ranks import audit_ranks
+from deshi.auditing._reranking import recompute
+from deshi.auditing._result import Checked
+from deshi.auditing._selection import audit_selection
+from deshi.auditing._split import audit_split, audit_training_ranges
+from deshi.auditing._student import audit_student
+from deshi.auditing._subject import Subject
+from deshi.auditing._table import audit_table, reproduced
 from deshi.configuration.run_folders import CANDIDATES_FILE, RUN_FILE, WEIGHTS_FILE
 from deshi.data.splits import PARTS, Examples, Split
 from deshi.models.base import SequentialRecommender
@@ -48,10 +48,10 @@ def audit(subject: Subject) -> tuple[list[Finding], list[Checked]]:
     checked: list[Checked] = []
     for what, step in _steps(subject):
         begin = time.perf_counter()
-        found = step()
-        checked.append(Checked(what, time.perf_counter() - begin, len(found)))
-        log.info("%s: %d findings in %.1f s", what, len(found), checked[-1].seconds)
-        findings += found
+        problems = step()
+        checked.append(Checked(what, time.perf_counter() - begin, len(problems)))
+        log.info("%s: %d findings in %.1f s", what, len(problems), checked[-1].seconds)
+        findings += problems
     return findings, checked
 
 
@@ -60,14 +60,14 @@ def _steps(subject: Subject) -> Iterator[Step]:
     yield "bundle", lambda: audit_bundle(bundle)
     yield "split", lambda: audit_split(bundle, split, run.config.eval.filter_seen if run else True)
     if run is not None:
-        own = audit_record(run.record, bundle, run.folder / RUN_FILE)
-        own += audit_weights(run.folder / WEIGHTS_FILE, bundle)
-        yield "provenance of the run", lambda: own
-        if own:  # with other data or broken weights, batches and answers say nothing about this run
+        problems = audit_record(run.record, bundle, run.folder / RUN_FILE)
+        problems += audit_weights(run.folder / WEIGHTS_FILE, bundle)
+        yield "provenance of the run", lambda: problems
+        if problems:  # with other data or broken weights, its answers say nothing about this run
             return
         yield from _of_run(subject, run)
-    for evaluation, asked in subject.evaluations:
-        yield from _of_evaluation(subject, evaluation, asked)
+    for evaluation, evaluated_split in subject.evaluations:
+        yield from _of_evaluation(subject, evaluation, evaluated_split)
 
 
 def _of_run(subject: Subject, run: Run) -> Iterator[Step]:
@@ -87,10 +87,12 @@ def _training_ranges(subject: Subject, run: Run, student: SequentialRecommender)
     findings = audit_training_ranges(bundle, split, ranges, PARTS, seen)
     if train.refit:
         findings += audit_training_ranges(bundle, split, split.refit_ranges(bundle), PARTS[1:], seen)
-    return [_with_own_figures(problem, subject, student, seen) for problem in findings]
+    return [_with_figures_of_run(problem, subject, student, seen) for problem in findings]
 
 
-def _with_own_figures(problem: Finding, subject: Subject, student: SequentialRecommender, filter_seen: bool) -> Finding:
+def _with_figures_of_run(
+    problem: Finding, subject: Subject, student: SequentialRecommender, filter_seen: bool
+) -> Finding:
     """A leak's effect on this very run: its figure where the targets were trained on, and where they were not."""
     figures = []
     for part in PARTS:
@@ -112,7 +114,7 @@ def _recorded(subject: Subject, run: Run, student: SequentialRecommender, exampl
         figures["test"] = ndcg_per_example(scorer, bundle, test, seen)
     measured = figures if "test" in figures else None
     selection = audit_selection(run.record, read_curve(run.folder), recorded, measured)
-    if any(one.name == "selected-on-test" for one in selection):
+    if any(problem.name == "selected-on-test" for problem in selection):
         return selection
     return selection + audit_table(scorer, bundle, examples, recorded, seen, figures["validation"])
 
@@ -130,15 +132,15 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     bundle, protocol = subject.bundle, evaluation.record["protocol"]
     ranks, examples = evaluation.ranks(part), split.examples(bundle, part)
     full, seen = protocol["candidates"] == "full", bool(protocol["filter_seen"])
-    honest = None
+    recomputed = None
     if full and subject.run is not None:
-        honest = recompute(SequentialScorer(subject.run.student()), bundle, examples, seen)
-    found = audit_ranks(ranks, bundle, split, part, seen, honest, full)
-    found += _refitted(subject, evaluation, part)
+        recomputed = recompute(SequentialScorer(subject.run.student()), bundle, examples, seen)
+    findings = audit_ranks(ranks, bundle, split, part, seen, recomputed, full)
+    findings += _refitted(subject, evaluation, part)
     drawn = evaluation.folder / CANDIDATES_FILE
     if drawn.is_file():
-        found += audit_candidates(pl.read_parquet(drawn).filter(pl.col("part") == part), ranks)
-    return found
+        findings += audit_candidates(pl.read_parquet(drawn).filter(pl.col("part") == part), ranks)
+    return findings
 
 
 def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deshi.auditing.finding import SEVERITIES, Finding, exit_code
+from deshi.auditing._finding import SEVERITIES, Finding, exit_code
 from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, Tone, paragraphs
 
 TONES: Mapping[str, Tone] = {"error": "alarm", "warning": "caution", "note": "info"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deshi.auditing._finding import Finding, in_order
 from deshi.auditing._pair_alignment import check_alignment
 from deshi.auditing._pair_building import build_pair
 from deshi.auditing._pair_candidates import check_candidates
@@ -17,7 +18,6 @@ from deshi.auditing._pair_events import check_events
 from deshi.auditing._pair_files import Names, check_named, read_events, read_predictions
 from deshi.auditing._pair_ids import malformed_rows, same_ids, same_units
 from deshi.auditing._pair_lists import check_lists
-from deshi.auditing.finding import Finding, in_order
 from deshi.metrics.ranking import example_ranks, metrics_per_example
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.types import DeshiError

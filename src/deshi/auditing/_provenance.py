@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from deshi.arrays import Array
 from deshi.artifacts import read_json
-from deshi.auditing.finding import Finding, count, finding, location
+from deshi.auditing._finding import Finding, count, finding, location
 from deshi.data.bundle import Bundle
 from deshi.types import ITEM, DeshiError
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Array
-from deshi.auditing.finding import Finding, count, finding, location
-from deshi.auditing.probe import AT, ndcg_of
+from deshi.auditing._finding import Finding, count, finding, location
+from deshi.auditing._probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import Examples

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import range_rows
-from deshi.auditing.bundle import Flat
-from deshi.auditing.finding import Finding, count, finding, location
-from deshi.auditing.probe import AT, ndcg_of
+from deshi.auditing._bundle import Flat
+from deshi.auditing._finding import Finding, count, finding, location
+from deshi.auditing._probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.types import ITEM, USER

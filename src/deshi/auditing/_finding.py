@@ -197,7 +197,7 @@ def finding(
     """A finding of a check, of its severity unless ``severity`` is set, with the first few locations of ``where``."""
     check = CHECKS.get(name)
     if check is None:
-        raise DeshiError(f"There is no check {name!r}. Register it in deshi.auditing.finding first.")
+        raise DeshiError(f"There is no check {name!r}. Register it in deshi.auditing first.")
     return Finding(name, severity or check.severity, what, tuple(islice(where, LOCATIONS)), effect, fix)
 
 

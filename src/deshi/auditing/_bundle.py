@@ -11,8 +11,8 @@ import polars as pl
 
 from deshi.arrays import Array
 from deshi.artifacts import file_sha256
-from deshi.auditing.finding import Finding, count, finding, location
-from deshi.auditing.units import mixed_units
+from deshi.auditing._finding import Finding, count, finding, location
+from deshi.auditing._units import mixed_units
 from deshi.data.bundle import Bundle
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX
 from deshi.types import ITEM, PAD, TIMESTAMP, USER

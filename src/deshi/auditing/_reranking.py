@@ -26,7 +26,7 @@ def recompute(
     Args:
         scorer: what is evaluated.
         bundle: the data.
-        examples: the questions.
+        examples: of one part of a split.
         filter_seen: take the items of the history out of the candidates, never the targets.
         batch_size: examples scored at a time.
     """
