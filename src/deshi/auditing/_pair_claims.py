@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from deshi.arrays import Bools, Floats
+from deshi.auditing._finding import Finding, finding
 from deshi.auditing._pair_alignment import earlier_ranks
 from deshi.auditing._pair_candidates import without_seen
 from deshi.auditing._pair_data import Pair
 from deshi.auditing._pair_lists import BATCHES
-from deshi.auditing.finding import Finding, finding
 from deshi.metrics.ranking import METRICS, example_ranks, read_metric
 from deshi.types import DeshiError
 

@@ -28,7 +28,7 @@ from deshi.evaluation.measurement import (
 from deshi.evaluation.population import Population, population
 from deshi.evaluation.rank_collector import CollectedRanks, RankCollector
 from deshi.evaluation.ranking import Ranking, evaluate_ranks, summarise
-from deshi.evaluation.result import EvaluateResult, headline_k, unbeaten
+from deshi.evaluation.result import EvaluateResult, headline_k, not_beating, unbeaten
 from deshi.evaluation.slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "leaked_targets",
     "length_groups",
     "measure_model",
+    "not_beating",
     "popularity_groups",
     "population",
     "slice_frame",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from deshi.metrics.ranking import metric_title
 from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, paragraphs
 
 Metrics = Mapping[str, float]
@@ -44,6 +45,7 @@ class EvaluateResult(Result):
         ks: the list lengths.
         slices: ``model``, ``part``, ``slice``, ``value``, ``n_examples`` and the metrics, for every model.
         warnings: sentences about what makes the figures doubtful.
+        unbeaten: sentences about baselines that the model doesn't beat.
         notes: sentences about what was left out.
         protocol: the candidates of the ranking, as a phrase.
     """
@@ -56,6 +58,7 @@ class EvaluateResult(Result):
     ks: Sequence[int]
     slices: pl.DataFrame = field(repr=False)
     warnings: Sequence[str] = ()
+    unbeaten: Sequence[str] = ()
     notes: Sequence[str] = ()
     protocol: str = "exact full ranking"
 
@@ -76,7 +79,7 @@ class EvaluateResult(Result):
                 columns = {f"{part}/{name}@{headline_k(self.ks)}": title for name, title in COLUMNS.items()}
                 blocks.append(self._by_model(f"Model and baselines, {part}, at {headline_k(self.ks)}", columns))
             blocks += [*self._beyond(part), *self._generated(part), self._by_slice(part)]
-        blocks += [*paragraphs(*self.warnings, tone="warning"), *paragraphs(*self.notes)]
+        blocks += [*paragraphs(*self.warnings, *self.unbeaten, tone="warning"), *paragraphs(*self.notes)]
         return [*blocks, Paragraph(f"Written to {self.folder}")]
 
     def _by_k(self, part: str) -> Table:
@@ -140,16 +143,29 @@ def headline_k(ks: Sequence[int]) -> int:
     return 10 if 10 in ks else max(ks)
 
 
-def unbeaten(model: str, metrics: Metrics, baselines: Mapping[str, Metrics], ks: Sequence[int]) -> list[str]:
-    """A sentence for every baseline and part whose NDCG the model does not beat."""
-    k = headline_k(ks)
-    return [
-        f"{model} does not beat {name} on NDCG@{k} ({part}: {metrics[key]:.4f} against {baseline[key]:.4f})."
-        for part in parts_of(metrics)
-        for name, baseline in baselines.items()
-        for key in [f"{part}/ndcg@{k}"]
-        if not metrics[key] > baseline[key]
-    ]
+def unbeaten(model: str, metrics: Metrics, baselines: Mapping[str, Metrics]) -> list[str]:
+    """A sentence for every part in which the model's headline NDCG doesn't beat all baselines."""
+    ks = [int(name.rpartition("@")[2]) for name in metrics if "/ndcg@" in name]
+    sentences = []
+    for part in parts_of(metrics) if ks else ():
+        metric = f"ndcg@{headline_k(ks)}"
+        key = f"{part}/{metric}"
+        figures = {name: baseline[key] for name, baseline in baselines.items() if key in baseline}
+        sentences += not_beating(model, metrics[key], figures, f"{metric_title(metric)}, {part}")
+    return sentences
+
+
+def not_beating(model: str, figure: float, baselines: Mapping[str, float], metric: str) -> list[str]:
+    """One sentence about all baselines that are not beaten, none if there are none.
+
+    Args:
+        model: its name.
+        figure: the model's.
+        baselines: their figures, by name.
+        metric: the metric and the part, such as ``NDCG@10, test``.
+    """
+    better = [f"{name} ({value:.4f})" for name, value in baselines.items() if not figure > value]
+    return [f"{model} ({figure:.4f}) does not beat {', '.join(better)} on {metric}."] if better else []
 
 
 def _bold(row: Sequence[str]) -> Row:

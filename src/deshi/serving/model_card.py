@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deshi.data.bundle import Bundle
+from deshi.evaluation import unbeaten
 from deshi.metrics.ranking import example_ranks, metric_title, metrics_per_example
 from deshi.metrics.significance import bootstrap_interval
 from deshi.rendering import Table, markdown_table
@@ -94,7 +95,9 @@ def _measured(folder: Path, evaluation: Evaluation | None) -> list[str]:
     ]
     for part in evaluation.parts:
         lines += ["", _table(evaluation, part)]
-    warnings = evaluation.record.get("warnings") or []
+    warnings = evaluation.record["warnings"] + unbeaten(
+        evaluation.record["model"], evaluation.metrics, evaluation.baselines
+    )
     return [*lines, *([""] if warnings else []), *(f"- **WARNING** {sentence}" for sentence in warnings)]
 
 

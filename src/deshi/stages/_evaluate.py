@@ -134,8 +134,6 @@ def _result(
     warnings, notes = list(plan.warnings), [*plan.notes, *left_out]
     if generated is not None:
         warnings, notes = [*warnings, *generated.warnings], [*notes, *generated.notes]
-    if subject.run is not None:
-        warnings += unbeaten(main, measurements[main].metrics, baselines, plan.evaluation_set.ks)
     slices = [each.slices.select(pl.lit(name).alias("model"), pl.all()) for name, each in measurements.items()]
     return EvaluateResult(
         folder=new_run(cfg, "evaluate", f"{subject.bundle.name}_{main}"),
@@ -146,6 +144,7 @@ def _result(
         ks=plan.evaluation_set.ks,
         slices=pl.concat(slices),
         warnings=warnings,
+        unbeaten=[] if subject.run is None else unbeaten(main, measurements[main].metrics, baselines),
         notes=notes,
         protocol=_protocol_sentence(plan),
     )
