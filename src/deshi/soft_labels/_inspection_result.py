@@ -10,7 +10,7 @@ from typing import Any
 
 from deshi.metrics import Interval, metric_title
 from deshi.rendering import Block, Cell, Paragraph, Result, Table, paragraphs
-from deshi.soft_labels.targets import LATEST, TRAIN
+from deshi.soft_labels._targets import LATEST, TRAIN
 
 
 @dataclass(frozen=True)
