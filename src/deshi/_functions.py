@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult
     from deshi.serving.result import ExportResult
-    from deshi.soft_labels.inspection_result import Inspection
+    from deshi.soft_labels import Inspection
     from deshi.stages._label import LabelResult
     from deshi.stages._serve import ServeResult
 

@@ -177,33 +177,12 @@ def _tests(
     corrected = zip(permutation, signed_ranks, holm(permutation), holm(signed_ranks), strict=True)
     tests = []
     for (column, first, second), p_values in zip(cells, corrected, strict=True):
+        a, b = values[:, first, column], values[:, second, column]
         low, high = percentile_bounds(means[:, first, column] - means[:, second, column], confidence)
-        tests.append(
-            _test(
-                (metrics[column], names[first], names[second]), values[:, [first, second], column], low, high, p_values
-            )
-        )
+        difference = float((a - b).mean()), float(low), float(high)
+        key = metrics[column], names[first], names[second]
+        tests.append(PairTest(*key, *difference, *p_values, effect_size(a, b), *wins_ties_losses(a, b)))
     return tests
-
-
-def _test(
-    key: tuple[str, str, str], values: Floats, low: Floats, high: Floats, p_values: tuple[float, float, float, float]
-) -> PairTest:
-    """One test.
-
-    Args:
-        key: metric, first and second model.
-        values: ``(users, 2)`` of both models.
-        low: lower end of the interval of the difference.
-        high: upper end.
-        p_values: of the permutation test and of Wilcoxon's, then both corrected.
-    """
-    first, second = values.T
-    wins, ties, losses = wins_ties_losses(first, second)
-    difference = float((first - second).mean())
-    return PairTest(
-        *key, difference, float(low), float(high), *p_values, effect_size(first, second), wins, ties, losses
-    )
 
 
 def _warnings(groups: Sequence[Group], part: str) -> list[str]:

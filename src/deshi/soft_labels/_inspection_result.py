@@ -11,7 +11,7 @@ from typing import Any
 from deshi.metrics.ranking import metric_title
 from deshi.metrics.significance import Interval
 from deshi.rendering import Block, Cell, Paragraph, Result, Table, paragraphs
-from deshi.soft_labels.targets import LATEST, TRAIN
+from deshi.soft_labels._targets import LATEST, TRAIN
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from deshi.data.example_batches import padded_rows
 from deshi.data.sequences import history_batches
 from deshi.metrics.best_items import best_items
 from deshi.models.scorers import Scorer
-from deshi.soft_labels.histories import Histories
+from deshi.soft_labels._histories import Histories
 from deshi.types import PAD, Batch, DeshiError
 
 PADDED = 64

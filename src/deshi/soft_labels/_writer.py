@@ -14,13 +14,13 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import fingerprint, read_json
-from deshi.soft_labels.checks import check_lists
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller, RankedLists
-from deshi.soft_labels.manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_manifest, new_request
-from deshi.soft_labels.progress import Meter, Progress
-from deshi.soft_labels.store import SoftLabels, check_embeddings
-from deshi.soft_labels.working_folder import STATE, WorkingFolder, compare_requests
+from deshi.soft_labels._checks import check_lists
+from deshi.soft_labels._histories import Histories
+from deshi.soft_labels._labeller import Labeller, RankedLists
+from deshi.soft_labels._manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_manifest, new_request
+from deshi.soft_labels._progress import Meter, Progress
+from deshi.soft_labels._store import SoftLabels, check_embeddings
+from deshi.soft_labels._working_folder import STATE, WorkingFolder, compare_requests
 from deshi.types import PAD, DeshiError, ScoreKind
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def write_soft_labels(
 
     Args:
         labeller: the teacher, the histories, and what its lists are to be.
-        rows: ``(M,)`` ascending flat positions of events, see :func:`deshi.soft_labels.positions.choose_rows`.
+        rows: ``(M,)`` ascending flat positions of events, see :func:`deshi.soft_labels.choose_rows`.
         folder: the store's.
         teacher: JSON-able, who the teacher is: ``name`` and whatever tells it from others, such as ``run`` and the
             sha256 of its weights. A request with another teacher is another request.

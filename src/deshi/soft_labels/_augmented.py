@@ -8,7 +8,7 @@ from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, Windows
 from deshi.data.splits import Split
-from deshi.soft_labels.histories import Histories
+from deshi.soft_labels._histories import Histories
 from deshi.types import DeshiError
 
 _BLOCK = 256

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from deshi.arrays import offsets_of
-from deshi.soft_labels.foreign.alignment import ForeignLists
-from deshi.soft_labels.foreign.mapping import Titles
+from deshi.soft_labels.foreign._alignment import ForeignLists
+from deshi.soft_labels.foreign._mapping import Titles
 from deshi.types import PAD, DeshiError
 
 BETWEEN = '", "'
@@ -28,7 +28,7 @@ def read_examples(path: Path | str, titles: Mapping[int, str], window: int = 10)
 
     Args:
         path: the JSON file.
-        titles: from each number to its title, see :mod:`deshi.soft_labels.foreign.titles`.
+        titles: from each number to its title, see :mod:`deshi.soft_labels.foreign._titles`.
         window: the most titles that a history has.
 
     Returns:

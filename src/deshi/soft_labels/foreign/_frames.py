@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints, offsets_of
-from deshi.soft_labels.foreign.pickled_frames import Frame, read_pickled_frame
+from deshi.soft_labels.foreign._pickled_frames import Frame, read_pickled_frame
 from deshi.types import DeshiError
 
 COLUMNS = ("seq", "len_seq", "next")

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from deshi.arrays import Ints
-from deshi.soft_labels.foreign.alignment import ForeignLists
-from deshi.soft_labels.foreign.frames import read_frame, read_sequences
-from deshi.soft_labels.foreign.rankings import ScoreMeaning, check_direction, check_ranks, rank_evidence
+from deshi.soft_labels.foreign._alignment import ForeignLists
+from deshi.soft_labels.foreign._frames import read_frame, read_sequences
+from deshi.soft_labels.foreign._rankings import ScoreMeaning, check_direction, check_ranks, rank_evidence
 from deshi.types import DeshiError
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256, fingerprint, read_json
-from deshi.soft_labels.histories import Histories
+from deshi.soft_labels._histories import Histories
 from deshi.types import PAD, DeshiError, ScoreKind
 
 SCHEMA = 1

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from deshi.teachers.item_text import item_names
+from deshi.teachers._item_text import item_names
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ItemTitles:
 def item_titles(items: pl.DataFrame, tokenizer: Any, longest: int) -> ItemTitles:
     """The titles of a catalogue as they are shown to a language model and expected from it.
 
-    Items go by :func:`~deshi.teachers.item_text.item_names`, without quotes at the ends, as what the model writes.
+    Items go by :func:`~deshi.teachers._item_text.item_names`, without quotes at the ends, as what the model writes.
     Shared and shortened titles are counted in the log.
 
     Args:

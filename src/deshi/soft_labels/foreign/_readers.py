@@ -9,14 +9,14 @@ from typing import Literal
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign.alignment import Alignment, ForeignLists, align_embeddings, align_rows
-from deshi.soft_labels.foreign.bigrec import read_examples
-from deshi.soft_labels.foreign.dllm2rec import read_lists
-from deshi.soft_labels.foreign.frames import read_sequences
-from deshi.soft_labels.foreign.llara import read_answers
-from deshi.soft_labels.foreign.mapping import ItemMapping, map_by_id, map_by_index, map_by_title
-from deshi.soft_labels.foreign.tensors import read_vectors
-from deshi.soft_labels.foreign.titles import bigrec_names, llara_names
+from deshi.soft_labels.foreign._alignment import Alignment, ForeignLists, align_embeddings, align_rows
+from deshi.soft_labels.foreign._bigrec import read_examples
+from deshi.soft_labels.foreign._dllm2rec import read_lists
+from deshi.soft_labels.foreign._frames import read_sequences
+from deshi.soft_labels.foreign._llara import read_answers
+from deshi.soft_labels.foreign._mapping import ItemMapping, map_by_id, map_by_index, map_by_title
+from deshi.soft_labels.foreign._tensors import read_vectors
+from deshi.soft_labels.foreign._titles import bigrec_names, llara_names
 
 How = Literal["exact", "contained"]
 
@@ -56,11 +56,11 @@ def dllm2rec(
         data: folder with ``train_data`` and ``data_statis``.
         tocf: folder with ``myrank_train.txt`` and, perhaps, ``confidence_train.txt`` and ``all_embeddings.pt``.
         item_ids: from their numbers to the bundle's item ids; null: their numbers are the bundle's indices.
-        id_base: see :func:`deshi.soft_labels.foreign.dllm2rec.read_lists`, as the next three.
+        id_base: see :func:`deshi.soft_labels.foreign._dllm2rec.read_lists`, as the next three.
         rank_holds: ids or positions.
         confidence: distance or score.
         row_order: label or position.
-        how: see :func:`deshi.soft_labels.foreign.alignment.align_rows`.
+        how: see :func:`deshi.soft_labels.foreign._alignment.align_rows`.
     """
     lists = read_lists(data, tocf, id_base, rank_holds, confidence, row_order)
     if item_ids is None:
@@ -80,7 +80,7 @@ def bigrec(bundle: Bundle, examples: str, names: str, embeddings: str | None = N
         examples: the JSON file with ``predict``.
         names: ``id2name.txt``.
         embeddings: ``item_embedding.pt``, or null.
-        how: see :func:`deshi.soft_labels.foreign.alignment.align_rows`.
+        how: see :func:`deshi.soft_labels.foreign._alignment.align_rows`.
     """
     titles = bigrec_names(names)
     lists, vectors = read_examples(examples, titles), None if embeddings is None else Path(embeddings)
@@ -95,7 +95,7 @@ def llara(bundle: Bundle, frame: str, answers: str, names: str, how: How = "cont
         frame: ``Test_data.df``, ``Val_data.df`` or their parquet.
         answers: ``test.csv`` or ``valid.csv``.
         names: ``id2name.txt``.
-        how: see :func:`deshi.soft_labels.foreign.alignment.align_rows`.
+        how: see :func:`deshi.soft_labels.foreign._alignment.align_rows`.
     """
     titles = llara_names(names)
     answered = read_answers(answers, read_sequences(frame, len(titles)), titles)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.checks import CheckResult, check_files, check_lists
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
+from deshi.soft_labels._checks import CheckResult, check_files, check_lists
+from deshi.soft_labels._histories import Histories
+from deshi.soft_labels._manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
 from deshi.types import ITEM, PAD, USER, DeshiError, ScoreKind
 
 

@@ -15,7 +15,7 @@ from deshi.artifacts import file_sha256
 from deshi.types import PAD, DeshiError
 
 Seen = Callable[[NDArray[np.int64], Array], NDArray[np.bool_]]
-"""As :meth:`deshi.soft_labels.histories.FirstEvents.seen`."""
+"""As :meth:`deshi.soft_labels.FirstEvents.seen`."""
 
 _BLOCK = 1 << 15
 """Rows read at a time."""

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign import matching
-from deshi.soft_labels.foreign.mapping import ItemMapping
-from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED
+from deshi.soft_labels.foreign._mapping import ItemMapping
+from deshi.soft_labels.foreign._matching import SEVERAL, UNMATCHED, contained, exact
 from deshi.types import PAD, DeshiError, ScoreKind
 
 
@@ -145,7 +144,7 @@ def align_rows(
     unknown = unknown_before[lists.offsets[1:]] > unknown_before[lists.offsets[:-1]]
     unknown = (unknown | (nexts == PAD)) & (lengths > 0)
     events = np.full(len(lists), UNMATCHED, dtype=np.int64)
-    search = matching.exact if how == "exact" else matching.contained
+    search = exact if how == "exact" else contained
     for length in np.unique(lengths[(lengths > 0) & ~unknown]):
         chosen = np.flatnonzero((lengths == length) & ~unknown)
         windows = history[lists.offsets[chosen][:, None] + np.arange(length)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deshi.soft_labels.foreign.pickled_frames import DAMAGE
+from deshi.soft_labels.foreign._pickled_frames import DAMAGE
 from deshi.types import DeshiError
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deshi.artifacts import read_json, write_json
 from deshi.data.freshness import differences
-from deshi.soft_labels.manifest import MANIFEST, SCORES, TOPK, working_path
+from deshi.soft_labels._manifest import MANIFEST, SCORES, TOPK, working_path
 from deshi.types import PAD, DeshiError
 
 STATE, LOCK, TIME = "progress.json", "lock", "time.json"

@@ -15,9 +15,9 @@ from deshi.data.splits import Split
 from deshi.metrics.beyond import coverage, gini, novelty
 from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
 from deshi.models.scorers import Scorer
-from deshi.soft_labels.agreement import jaccard, rbo
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.inspection_result import (
+from deshi.soft_labels._agreement import jaccard, rbo
+from deshi.soft_labels._histories import Histories
+from deshi.soft_labels._inspection_result import (
     Example,
     Inspection,
     ListStatistics,
@@ -25,9 +25,9 @@ from deshi.soft_labels.inspection_result import (
     PartStatistics,
     memorisation_gap,
 )
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import LATEST, TRAIN, Targets, row_targets
+from deshi.soft_labels._labeller import Labeller
+from deshi.soft_labels._store import SoftLabels
+from deshi.soft_labels._targets import LATEST, TRAIN, Targets, row_targets
 from deshi.types import ITEM, PAD, TITLE, USER, DeshiError, ScoreKind
 
 _BLOCK = 1 << 15

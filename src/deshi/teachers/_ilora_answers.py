@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from deshi.teachers.ilora_network import InstanceLLM, Prompted, mixtures
+from deshi.teachers._ilora_network import InstanceLLM, Prompted, mixtures
 from deshi.types import PAD, DeshiError
 
 INVALID = -1

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deshi.artifacts import atomic_file, fingerprint
+from deshi.teachers._models import locked
 from deshi.teachers.encoders import Encoder, LoadedEncoder
-from deshi.teachers.models import locked
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import numpy as np
 from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Split
-from deshi.soft_labels.histories import Histories
+from deshi.soft_labels._histories import Histories
 from deshi.types import DeshiError
 
 HELP = "all, train, last:N, sample:SHARE, held_out, validation, test, or several of them joined by +"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deshi.arrays import Ints, range_rows
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Split
-from deshi.soft_labels.histories import Histories
+from deshi.soft_labels._histories import Histories
 
 TRAIN, LATEST = "train", "train-last"
 """All training rows, and each user's latest one: the neighbour in time of the first held-out row."""

@@ -2,7 +2,7 @@
 
 ``train_data.df``, ``Val_data.df``, ``Test_data.df``: pickled frames as DLLM2Rec's (``seq`` padded on the right with the
 number of items, ``len_seq``, ``next``; MovieLens has pairs with ratings), read by
-:func:`deshi.soft_labels.foreign.frames.read_sequences`. Both programs skip rows with ``len_seq`` below 3.
+:func:`deshi.soft_labels.foreign._frames.read_sequences`. Both programs skip rows with ``len_seq`` below 3.
 ``test.csv`` and ``valid.csv``: what was generated (``generate``), the true title (``real``) and the candidates' titles
 (``cans``), in the order of the frame's rows. iLoRA drops the last, incomplete batch.
 Their recommenders (``rec_model/*.pt``) are whole pickled models, which are code: they are refused.
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from deshi.arrays import Ints, offsets_of
-from deshi.soft_labels.foreign.alignment import ForeignLists
-from deshi.soft_labels.foreign.frames import SequenceFrame
-from deshi.soft_labels.foreign.mapping import Titles
+from deshi.soft_labels.foreign._alignment import ForeignLists
+from deshi.soft_labels.foreign._frames import SequenceFrame
+from deshi.soft_labels.foreign._mapping import Titles
 from deshi.types import PAD, DeshiError
 
 SHORTEST = 3
@@ -55,7 +55,7 @@ def read_answers(path: Path | str, frame: SequenceFrame, titles: Mapping[int, st
     Args:
         path: the answers.
         frame: the rows that were answered, from ``Test_data.df`` or ``Val_data.df``.
-        titles: from each number to the title as the program writes it (:mod:`deshi.soft_labels.foreign.titles`).
+        titles: from each number to the title as the program writes it (:mod:`deshi.soft_labels.foreign._titles`).
 
     Raises:
         DeshiError: if there are more answers than rows, a true title isn't that of the row's next item, or the form is
