@@ -11,8 +11,7 @@ import numpy as np
 
 from deshi.data.bundle import Bundle
 from deshi.evaluation import unbeaten
-from deshi.metrics.ranking import example_ranks, metric_title, metrics_per_example
-from deshi.metrics.significance import bootstrap_interval
+from deshi.metrics import bootstrap_interval, example_ranks, metric_title, metrics_per_example
 from deshi.rendering import Table, markdown_table
 from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
