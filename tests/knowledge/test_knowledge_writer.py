@@ -16,7 +16,7 @@ from bundles import tiny_bundle
 from deshi.auditing import audit_soft_labels
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.metrics.best_items import best_items
+from deshi.metrics import best_items
 from deshi.models.scorers import Scorer
 from deshi.soft_labels import Histories, Labeller, SoftLabels, choose_rows, write_lists, write_soft_labels
 from deshi.soft_labels._progress import Progress, clock

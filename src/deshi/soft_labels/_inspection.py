@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
-from deshi.metrics.beyond import coverage, gini, novelty
-from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
+from deshi.metrics import Interval, bootstrap_means, coverage, gini, novelty, percentile_bounds
 from deshi.models.scorers import Scorer
 from deshi.soft_labels._agreement import jaccard, rbo
 from deshi.soft_labels._histories import Histories

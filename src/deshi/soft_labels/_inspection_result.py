@@ -8,8 +8,7 @@ from math import isnan, log
 from pathlib import Path
 from typing import Any
 
-from deshi.metrics.ranking import metric_title
-from deshi.metrics.significance import Interval
+from deshi.metrics import Interval, metric_title
 from deshi.rendering import Block, Cell, Paragraph, Result, Table, paragraphs
 from deshi.soft_labels._targets import LATEST, TRAIN
 

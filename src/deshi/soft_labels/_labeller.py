@@ -13,7 +13,7 @@ from torch import Tensor
 from deshi.arrays import Ints
 from deshi.data.example_batches import padded_rows
 from deshi.data.sequences import history_batches
-from deshi.metrics.best_items import best_items
+from deshi.metrics import best_items
 from deshi.models.scorers import Scorer
 from deshi.soft_labels._histories import Histories
 from deshi.types import PAD, Batch, DeshiError

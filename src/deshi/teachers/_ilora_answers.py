@@ -24,7 +24,7 @@ class Answers:
     """Generated answers.
 
     Attributes:
-        texts: as generated, for :func:`deshi.metrics.generated_answers.answer_metrics`.
+        texts: as generated, for :func:`deshi.metrics.answer_metrics`.
         chosen: ``(B,)`` int64 columns of the candidates, :data:`INVALID` for answers that match no single one.
     """
 

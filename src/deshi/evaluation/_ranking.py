@@ -14,10 +14,8 @@ from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import Examples
-from deshi.evaluation.rank_collector import RankCollector
-from deshi.metrics.beyond import coverage
-from deshi.metrics.calibration import softmax_of_rows
-from deshi.metrics.ranking import metrics_from_ranks
+from deshi.evaluation._rank_collector import RankCollector
+from deshi.metrics import coverage, metrics_from_ranks, softmax_of_rows
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
 
@@ -30,7 +28,7 @@ class Ranking:
         ranks: a row a target, in the order of examples: ``example``, ``user``, ``user_id``, ``target``, ``item_id``,
             ``rank`` (float64, from 1) and ``n_candidates``.
         top_items: ``(C, K)`` int64, each example's best candidates, ``PAD`` where there are fewer.
-        softmax: ``(C, 3)`` of :func:`~deshi.metrics.calibration.softmax_of_rows`; None without ``calibrate``.
+        softmax: ``(C, 3)`` of :func:`~deshi.metrics.softmax_of_rows`; None without ``calibrate``.
     """
 
     ranks: pl.DataFrame

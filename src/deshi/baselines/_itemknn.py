@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import Baseline
-from deshi.baselines.events import Events, distinct_items, user_item_matrix
+from deshi.baselines._base import Baseline
+from deshi.baselines._events import Events, distinct_items, user_item_matrix
 from deshi.types import Batch, DeshiError
 
 _BLOCK_NUMBERS = 32_000_000

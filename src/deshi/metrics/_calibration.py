@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Floats, Ints
-from deshi.metrics.ranks import candidate_scores, row_slices
+from deshi.metrics._ranks import candidate_scores, row_slices
 from deshi.types import DeshiError, check_shape
 
 BINS = 15

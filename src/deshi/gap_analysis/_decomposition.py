@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deshi.arrays import Floats, Ints
-from deshi.gap_analysis.covariates import Covariate
-from deshi.metrics.significance import Interval, percentile_interval
+from deshi.gap_analysis._covariates import Covariate
+from deshi.metrics import Interval, percentile_interval
 
 GROUPS = 8
 RIDGE = 1e-9

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, paragraphs
 
 Metrics = Mapping[str, float]

@@ -15,10 +15,9 @@ from torch import Tensor
 from deshi.arrays import Bools
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import PARTS
-from deshi.evaluation.measurement import EvaluationSet, RankedExamples
-from deshi.evaluation.result import GENERATED
-from deshi.metrics.generated_answers import answer_ratios, judge_answer
-from deshi.metrics.significance import bootstrap_interval
+from deshi.evaluation._measurement import EvaluationSet, RankedExamples
+from deshi.evaluation._result import GENERATED
+from deshi.metrics import answer_ratios, bootstrap_interval, judge_answer
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
 

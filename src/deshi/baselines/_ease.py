@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import Baseline
-from deshi.baselines.events import Events, distinct_items, user_item_matrix
+from deshi.baselines._base import Baseline
+from deshi.baselines._events import Events, distinct_items, user_item_matrix
 from deshi.types import Batch, DeshiError
 
 _USERS = 1024

@@ -10,14 +10,14 @@ import numpy as np
 from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
-from deshi.evaluation.leaks import leaked_targets
-from deshi.gap_analysis.covariates import Covariate, TrainingItems, covariates, unseen_share
-from deshi.gap_analysis.decomposition import decompose, design
-from deshi.gap_analysis.headline import headline
-from deshi.gap_analysis.probe import MetricProbe, steps_back
-from deshi.gap_analysis.result import Contribution, Counterfactual, GapResult, Step
-from deshi.gap_analysis.verdict import find_cliff, judge
-from deshi.metrics.significance import Interval, bootstrap_interval
+from deshi.evaluation import leaked_targets
+from deshi.gap_analysis._covariates import Covariate, TrainingItems, covariates, unseen_share
+from deshi.gap_analysis._decomposition import decompose, design
+from deshi.gap_analysis._headline import headline
+from deshi.gap_analysis._probe import MetricProbe, steps_back
+from deshi.gap_analysis._result import Contribution, Counterfactual, GapResult, Step
+from deshi.gap_analysis._verdict import find_cliff, judge
+from deshi.metrics import Interval, bootstrap_interval
 from deshi.types import DeshiError
 
 

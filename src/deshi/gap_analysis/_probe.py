@@ -9,8 +9,8 @@ import numpy as np
 from deshi.arrays import Bools, Floats, Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
-from deshi.evaluation.ranking import evaluate_ranks
-from deshi.metrics.ranking import METRICS, example_ranks, read_metric
+from deshi.evaluation import evaluate_ranks
+from deshi.metrics import METRICS, example_ranks, read_metric
 from deshi.models.scorers import Scorer
 
 

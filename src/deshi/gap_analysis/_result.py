@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deshi.metrics.significance import Interval
+from deshi.metrics import Interval
 from deshi.rendering import Block, Paragraph, Result, Table, paragraphs, percent
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deshi.arrays import Bools, Ints
 from deshi.data.splits import Examples
-from deshi.metrics.ranking import metrics_from_ranks
+from deshi.metrics import metrics_from_ranks
 
 Names = NDArray[np.str_]
 
@@ -68,7 +68,7 @@ def slice_frame(ranks: pl.DataFrame, examples: Examples, counts: Ints, ks: Seque
     have any. Slices without an example have no row.
 
     Args:
-        ranks: of :class:`~deshi.evaluation.ranking.Ranking`.
+        ranks: of :class:`~deshi.evaluation.Ranking`.
         examples: that were ranked.
         counts: ``(n_items,)`` training events of each item.
         ks: the list lengths.

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from deshi.arrays import Floats
-from deshi.metrics.significance import Interval, bootstrap_means, percentile_interval
+from deshi.metrics import Interval, bootstrap_means, percentile_interval
 
 Verdict = Literal["noise", "drift", "suspicious"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.metrics.ranks import candidate_scores
+from deshi.metrics._ranks import candidate_scores
 from deshi.types import PAD
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import offsets_of, range_rows
-from deshi.baselines.base import Baseline
-from deshi.baselines.events import Events
+from deshi.baselines._base import Baseline
+from deshi.baselines._events import Events
 from deshi.types import Batch, DeshiError
 
 

@@ -12,11 +12,9 @@ import polars as pl
 from deshi.arrays import Float32s, Floats, Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
-from deshi.evaluation.ranking import Ranking, evaluate_ranks, lists_frame, summarise
-from deshi.evaluation.slices import slice_frame
-from deshi.metrics.beyond import beyond_accuracy
-from deshi.metrics.calibration import Reliability, reliability
-from deshi.metrics.generated_answers import answer_ratios
+from deshi.evaluation._ranking import Ranking, evaluate_ranks, lists_frame, summarise
+from deshi.evaluation._slices import slice_frame
+from deshi.metrics import Reliability, answer_ratios, beyond_accuracy, reliability
 from deshi.models.scorers import Scorer
 
 
@@ -90,7 +88,7 @@ def measure_model(
             its scores; None for other models, which have neither.
 
     Raises:
-        DeshiError: see :func:`deshi.evaluation.ranking.evaluate_ranks`.
+        DeshiError: see :func:`deshi.evaluation.evaluate_ranks`.
     """
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}

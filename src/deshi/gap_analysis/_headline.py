@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deshi.arrays import Floats, Ints
-from deshi.metrics.significance import Interval, bootstrap_means, percentile_interval
+from deshi.metrics import Interval, bootstrap_means, percentile_interval
 
 
 class Headline(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deshi.baselines.base import Baseline
-from deshi.baselines.events import Events
+from deshi.baselines._base import Baseline
+from deshi.baselines._events import Events
 from deshi.types import Batch
 
 

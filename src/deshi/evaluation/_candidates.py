@@ -17,10 +17,10 @@ import polars as pl
 
 from deshi.arrays import Floats, Ints
 from deshi.artifacts import file_sha256, fingerprint
-from deshi.baselines.events import training_events
+from deshi.baselines import training_events
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Examples, Split
-from deshi.evaluation.candidate_file import read_candidates
+from deshi.evaluation._candidate_file import read_candidates
 from deshi.types import ITEM, PAD, USER, DeshiError
 
 Sampling = Literal["uniform", "popularity"]
@@ -137,7 +137,7 @@ class FromFile:
     """Candidate sets from a file, written by deshi (``candidates.parquet`` of an evaluation) or by others.
 
     Args:
-        path: parquet or csv; its form is described at :func:`deshi.evaluation.candidate_file.read_candidates`.
+        path: parquet or csv; its form is described at :func:`deshi.evaluation._candidate_file.read_candidates`.
     """
 
     path: Path

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deshi.arrays import Ints
-from deshi.baselines.events import Events, training_events
+from deshi.baselines._events import Events, training_events
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.example_batches import ExampleBatch
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import rank_rows
+from deshi.metrics import metrics_from_ranks, rank_rows
 from deshi.types import PAD
 
 
@@ -58,7 +57,7 @@ class RankCollector:
             scorings: each ``(B, N)`` scores of all items; one at a time is held, and none is kept.
 
         Raises:
-            ScoreError: for scores that can't be ranked, see :func:`deshi.metrics.ranks.rank_rows`.
+            ScoreError: for scores that can't be ranked, see :func:`deshi.metrics.rank_rows`.
         """
         has_target = batch.targets != PAD
         examples = batch.numbers[:, None].expand_as(batch.targets)[has_target]
