@@ -34,7 +34,7 @@ from deshi.auditing._table import Renamed, audit_table
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
-from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import SequentialScorer

@@ -22,7 +22,7 @@ from deshi.auditing._table import audit_table
 from deshi.baselines import BASELINES
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, LeaveOneOut, Ratio, Split, Temporal
-from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.sasrec import SASRec

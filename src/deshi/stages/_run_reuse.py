@@ -14,8 +14,7 @@ from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, T
 from deshi.configuration.schemas import DistillConfig, StageConfig
 from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels, store_path
 from deshi.stages._run_steps import STAMP
 from deshi.stages.label import LabelConfig
 from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
