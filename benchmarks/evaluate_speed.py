@@ -2,11 +2,11 @@
 
     python benchmarks/evaluate_speed.py [--threads 2] [--repeats 5]
 
-Random states and histories, so that no download is needed. Four ways: from hidden states (what validation does
-during training), from a full score matrix, the whole evaluation of a bundle by a baseline,
-with top-50 lists, per-user frame and all metrics of accuracy, and the same with all that deshi evaluate measures of a
-student: diversity of random item vectors, calibration and slices too. The bound is 2 s of wall time on 2 free cores
-for each; the process time beside it is what to read on a busy machine (it is summed over the threads).
+Random states and histories, so that no download is needed. Three ways: from a full score matrix (what validation does
+during training); the whole evaluation of a bundle by a baseline, with top-50 lists, per-user frame and all metrics of
+accuracy; and the same with all that deshi evaluate measures of a student: diversity of random item vectors, calibration
+and slices too. The bound is 2 s of wall time on 2 free cores for each; the process time beside it is what to read on a
+busy machine (it is summed over the threads).
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from deshi.baselines import Popularity
 from deshi.data.bundle import Bundle, write_bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.data.vocabulary import Events
-from deshi.evaluation.measurement import EvaluationSet, RankedExamples, measure_model
-from deshi.evaluation.ranking import evaluate_ranks, summarise
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import exact_ranks
+from deshi.evaluation import EvaluationSet, RankedExamples, evaluate_ranks, measure_model, summarise
+from deshi.metrics import exact_ranks, metrics_from_ranks
 
 USERS, ITEMS, DIM, LENGTH = 6040, 3416, 128, 165
 KS = [1, 5, 10, 20, 50]

@@ -16,9 +16,7 @@ import numpy as np
 
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.soft_labels.inspection import sharpness
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import row_targets
+from deshi.soft_labels import SoftLabels, row_targets, sharpness
 from deshi.types import PAD
 
 TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)

@@ -21,20 +21,20 @@ from torch import Tensor
 
 from bundles import tiny_bundle
 from deshi.artifacts import write_json
-from deshi.auditing.bundle import audit_bundle
-from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.finding import Finding
-from deshi.auditing.provenance import audit_record, audit_soft_labels, audit_weights
-from deshi.auditing.ranks import audit_ranks
-from deshi.auditing.reranking import recompute
-from deshi.auditing.selection import audit_selection
-from deshi.auditing.split import audit_split, audit_training_ranges
-from deshi.auditing.student import audit_student
-from deshi.auditing.table import Renamed, audit_table
+from deshi.auditing._bundle import audit_bundle
+from deshi.auditing._candidates import audit_candidates
+from deshi.auditing._finding import Finding
+from deshi.auditing._provenance import audit_record, audit_soft_labels, audit_weights
+from deshi.auditing._ranks import audit_ranks
+from deshi.auditing._reranking import recompute
+from deshi.auditing._selection import audit_selection
+from deshi.auditing._split import audit_split, audit_training_ranges
+from deshi.auditing._student import audit_student
+from deshi.auditing._table import Renamed, audit_table
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
-from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import SequentialScorer

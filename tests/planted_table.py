@@ -21,7 +21,7 @@ from pairs import PairFrames, audit, frames_of, good, good_pair, make_world  # n
 from test_pair_claims import CLAIMS  # noqa: E402
 from test_pair_planted import PLANTED  # noqa: E402
 
-from deshi.auditing.finding import CHECKS, Finding  # noqa: E402
+from deshi.auditing._finding import CHECKS, Finding  # noqa: E402
 from planted import FAULTS, open_shop  # noqa: E402
 
 
@@ -80,7 +80,7 @@ def _batch_means() -> PairFrames:
 
 
 def _malformed(folder: Path) -> object:
-    from deshi.auditing.pair import audit_pair
+    from deshi.auditing._pair import audit_pair
 
     audit(folder, _frames())
     with (folder / "interactions.csv").open("a") as handle:

@@ -13,7 +13,7 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.comparison._compute import compare_evaluations
 from deshi.comparison._result import CompareResult
-from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
+from deshi.metrics import bootstrap_interval, holm, wilcoxon
 from deshi.runs import Evaluation
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation
@@ -222,9 +222,8 @@ def test_damaged_ranks_are_refused_by_name(tmp_path: Path) -> None:
 def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) -> None:
     """A sentence a seed, part and baseline buries the warning that matters."""
     runs = []
-    for seed, figure in enumerate((0.1, 0.3)):
-        sentences = [f"sasrec does not beat pop on NDCG@10 (test: {figure:.4f} against 0.5000).", "LEAK: all of it."]
-        runs.append(write_evaluation(tmp_path, str(seed), [1, 2], SASREC, seed=seed, warnings=sentences))
+    for seed in range(2):
+        runs.append(write_evaluation(tmp_path, str(seed), [1, 2], SASREC, seed=seed, warnings=["LEAK: all of it."]))
     for run, figure in zip(runs, (0.1, 0.3), strict=True):
         figures = {"test/ndcg@10": figure, "test/n_examples": 2}
         baselines = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}

@@ -63,8 +63,7 @@ def items() -> pl.DataFrame:
 
 
 def prepared(dataset: Dataset, root: Path) -> Any:
-    values = from_python({"data": dataset.data_config(root / "data")})
-    return deshi.prepare("data=tabular", *values, f"paths.root={root}")
+    return deshi.prepare(dataset, paths={"root": str(root)})
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -89,6 +88,19 @@ def test_the_same_frames_are_prepared_once(tmp_path: Path) -> None:
     fewer = prepared(Dataset.from_frames(events().head(20), name="shop"), tmp_path)
     assert not fewer.reused and fewer.bundle.n_interactions == 20
     assert Bundle.load(tmp_path / "data" / "shop").fingerprint == fewer.bundle.fingerprint
+
+
+def test_functions_take_a_data_set_where_they_take_a_name(tmp_path: Path) -> None:
+    """A run on frames needs no file and no preparation by hand, and a saved configuration repeats it."""
+    dataset = Dataset.from_frames(to_pandas(events()), name="shop", filters={"min_user_interactions": 2})
+    paths, train = {"root": str(tmp_path)}, {"max_epochs": 1, "progress": False, "threads": 1}
+    run = deshi.fit(dataset, train=train, student={"dim": 8}, paths=paths)
+    assert run.bundle.fingerprint == prepared(dataset, tmp_path).bundle.fingerprint
+    assert run.config.data.filters.min_user_interactions == 2
+    result = deshi.evaluate(baseline="popularity", data=dataset, paths=paths)
+    assert result.metrics["test/n_examples"] == 6
+    again = deshi.fit(config=run.folder)
+    assert again.metrics == run.metrics and again.folder != run.folder
 
 
 def test_names_of_columns_and_no_times(tmp_path: Path) -> None:

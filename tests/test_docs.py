@@ -8,6 +8,7 @@ asks with curl and ends with kill. Commands on other data sets are checked up to
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 import shutil
@@ -196,6 +197,21 @@ def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    try:
+        return pkgutil.resolve_name(name) is not None
+    except (ImportError, AttributeError):
+        return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_names_of_code_in_a_page_exist(page: Path) -> None:
+    """Modules, classes and functions that were renamed live on in prose, where no import fails."""
+    names = set(re.findall(r"(?<![\w./-])deshi(?:\.\w+)+", page.read_text(encoding="utf-8")))
+    assert [name for name in sorted(names) if not exists(name)] == []
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deshi.metrics import significance
-from deshi.metrics.significance import (
+from deshi.metrics import (
     Interval,
+    _significance,
     bootstrap_interval,
     bootstrap_means,
     effect_size,
@@ -95,7 +95,7 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
     """A machine with another memory bound must give the same figures; the last block may be shorter."""
     values = np.random.default_rng(0).random((50, 2))
     means, p = bootstrap_means(values, 30), permutation_p_values(values, [(0, 1)], 30)
-    monkeypatch.setattr(significance, "CELLS", 7 * 50)
+    monkeypatch.setattr(_significance, "CELLS", 7 * 50)
     np.testing.assert_allclose(bootstrap_means(values, 30), means)
     assert permutation_p_values(values, [(0, 1)], 30) == p
 

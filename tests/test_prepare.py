@@ -3,13 +3,14 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from deshi.artifacts import file_sha256
+from deshi.configuration.schemas import PrepareConfig
+from deshi.configuration.validation import validate
 from deshi.data.bundle import Bundle
 from deshi.data.prepare import run
 from deshi.data.raw import BadRowReport, FileRecord, RawData
@@ -39,20 +40,10 @@ class CsvSource:
 
 def config(tmp_path, data="data", force=False, max_bad_rows=0, address="", **filters):
     """A config as the command line would make it, for the file ``tmp_path / events.csv``."""
-    base = {"min_rating": None, "duplicates": "keep", "min_user_interactions": 0, "min_item_interactions": 0}
-    base |= {"k_core": True, "min_history": 0}
     source = {"_target_": f"{__name__}.CsvSource", "path": str(tmp_path / "events.csv"), "address": address}
-    return SimpleNamespace(
-        data=SimpleNamespace(
-            name="toy",
-            source=source,
-            filters=SimpleNamespace(**base | filters),
-            on_bad_rows="error",
-            max_bad_rows=max_bad_rows,
-        ),
-        paths=SimpleNamespace(data=tmp_path / data, cache=tmp_path / "cache"),
-        force=force,
-    )
+    values = {"name": "toy", "source": source, "filters": filters, "max_bad_rows": max_bad_rows}
+    paths = {"data": str(tmp_path / data), "cache": str(tmp_path / "cache")}
+    return validate(PrepareConfig, {"data": values, "paths": paths, "force": force})
 
 
 @pytest.fixture

@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from deshi.auditing.result import AuditResult
+    from deshi.auditing import AuditResult
     from deshi.comparison import CompareResult
     from deshi.data.dataset import Dataset
     from deshi.data.prepare import PrepareResult
-    from deshi.evaluation.result import EvaluateResult
-    from deshi.gap_analysis.result import GapResult
-    from deshi.pipeline.summary import RunResult
-    from deshi.pipeline.tuned import TuneResult
+    from deshi.evaluation import EvaluateResult
+    from deshi.gap_analysis import GapResult
     from deshi.reporting import ReportResult
     from deshi.runs import Run
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult
     from deshi.serving.result import ExportResult
-    from deshi.soft_labels.inspection_result import Inspection
+    from deshi.soft_labels import Inspection
     from deshi.stages._label import LabelResult
+    from deshi.stages._run_summary import RunResult
     from deshi.stages._serve import ServeResult
+    from deshi.stages._tune_result import TuneResult
 
 Folder: TypeAlias = "str | Path | Run | LabelResult | ExportResult"
 """A path, a name, or an object that has a folder."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from deshi.auditing.pair import PairAudit, audit_pair
+from deshi.auditing._pair import PairAudit, audit_pair
 
 
 @dataclass(frozen=True, eq=False)

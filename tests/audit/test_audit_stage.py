@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.auditing.finding import CHECKS, Finding
-from deshi.auditing.result import AuditResult
+from deshi.auditing._finding import CHECKS, Finding
+from deshi.auditing._result import AuditResult
 from deshi.cli import main
 from deshi.types import DeshiError
 

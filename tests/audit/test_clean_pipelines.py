@@ -10,19 +10,19 @@ import torch
 
 import deshi
 from bundles import random_sequences, tiny_bundle
-from deshi.auditing.bundle import audit_bundle
-from deshi.auditing.candidates import audit_candidates
-from deshi.auditing.finding import Finding
-from deshi.auditing.provenance import audit_embeddings
-from deshi.auditing.ranks import audit_ranks
-from deshi.auditing.reranking import recompute
-from deshi.auditing.split import audit_split, audit_training_ranges
-from deshi.auditing.student import audit_student
-from deshi.auditing.table import audit_table
+from deshi.auditing._bundle import audit_bundle
+from deshi.auditing._candidates import audit_candidates
+from deshi.auditing._finding import Finding
+from deshi.auditing._provenance import audit_embeddings
+from deshi.auditing._ranks import audit_ranks
+from deshi.auditing._reranking import recompute
+from deshi.auditing._split import audit_split, audit_training_ranges
+from deshi.auditing._student import audit_student
+from deshi.auditing._table import audit_table
 from deshi.baselines import BASELINES
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, LeaveOneOut, Ratio, Split, Temporal
-from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.sasrec import SASRec

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from pairs import PairFrames, audit, events_of, frames_of, good, good_pair, make_world, names_of, with_rank
 
-from deshi.auditing.finding import CHECKS
+from deshi.auditing._finding import CHECKS
 
 Planted = tuple[PairFrames, set[int] | None]
 """The faulty files, and the users who may be named (None: any)."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from deshi.auditing._pair import Names, audit_pair
 from deshi.auditing._pair_files import read_events, read_predictions
-from deshi.auditing.pair import Names, audit_pair
 from deshi.types import DeshiError
 
 EVENTS = "user_id,item_id,timestamp\n1,10,1\n1,11,2\n1,12,3\n2,11,1\n2,10,2\n2,13,3\n"

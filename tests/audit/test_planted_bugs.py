@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_pair_planted import PLANTED
 
-from deshi.auditing.finding import CHECKS, SEVERITIES, Finding
+from deshi.auditing._finding import CHECKS, SEVERITIES, Finding
 from planted import FAULTS, NAMES, Fault, open_shop
 from planted_table import PAGE, descriptions, head
 

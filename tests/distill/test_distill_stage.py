@@ -17,9 +17,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.models.item_table import ItemEmbedding
 from deshi.runs import Run
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.writer import write_lists
+from deshi.soft_labels import Histories, choose_rows, write_lists
 from deshi.training.module import TrainingModule
 from deshi.types import DeshiError
 from tiny import SMALL

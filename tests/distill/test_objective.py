@@ -19,7 +19,7 @@ from deshi.losses.bce import BCE
 from deshi.losses.gbce import GBCE
 from deshi.losses.softmax import Softmax
 from deshi.models.sasrec import SASRec
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels
 from deshi.types import PAD, Batch, DeshiError, ScoreKind
 
 N, ROWS, K = 20, 60, 4

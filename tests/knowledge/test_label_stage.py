@@ -10,8 +10,7 @@ import pytest
 import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.inspection_result import Inspection
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import Inspection, SoftLabels
 from deshi.stages import run_stage
 from deshi.stages._label import LabelResult
 from deshi.types import DeshiError

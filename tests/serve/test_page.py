@@ -20,8 +20,7 @@ from deshi.serving.http.app import create_app
 from deshi.serving.http.comparison import ModelList, compared, rank_of, reasons
 from deshi.serving.http.demo import Demo, DemoUser, write_demo
 from deshi.serving.http.page import PAGE, page, policy
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.writer import write_lists
+from deshi.soft_labels import Histories, write_lists
 from deshi.types import DeshiError
 from html_checks import Page
 

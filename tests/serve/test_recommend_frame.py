@@ -18,6 +18,9 @@ from deshi.types import DeshiError
 HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}
 
 
+LIST = {"user_id": ["ann"] * 3, "item_id": HISTORIES["ann"], "timestamp": [1, 2, 3]}
+
+
 @pytest.mark.parametrize("filter_seen", [True, False])
 def test_answers_are_the_exported_engines(filter_seen: bool, _finished_root: Path, engine: Engine) -> None:
     """Someone who tries a run in a notebook must see what the service will answer, popular items included."""
@@ -34,6 +37,13 @@ def test_answers_are_the_exported_engines(filter_seen: bool, _finished_root: Pat
         assert answer["title"].to_list() == [item.title for item in expected]
         assert answer["score"].to_list() == pytest.approx([item.score for item in expected], rel=1e-4)
         assert answer["rank"].to_list() == list(range(1, 8))
+
+
+def test_the_default_filter_is_the_engines(_finished_root: Path, engine: Engine) -> None:
+    """Without a word both leave out what was seen, or both don't."""
+    answers = Run.open("tiny_seed0", PathsConfig(root=_finished_root)).recommend(pl.DataFrame(LIST), 5)
+    expected = engine.recommend(HISTORIES["ann"], 5).items
+    assert answers["item_id"].to_list() == [item.item_id for item in expected]
 
 
 class Constant:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from bundles import tiny_bundle
 from deshi.models.base import HistoryError
 from deshi.runs import load_weights, save_weights
+from deshi.teachers._grounding import embed_texts, l2_distances, quoted
 from deshi.teachers.base import Resources
 from deshi.teachers.bigrec import BigRec, Lora
-from deshi.teachers.grounding import embed_texts, l2_distances, quoted
 from deshi.teachers.llm import LLM
 from deshi.types import PAD, Batch, DeshiError
 

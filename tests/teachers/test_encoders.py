@@ -13,10 +13,10 @@ from tiny_models import write_tiny_bert, write_tiny_llama
 
 from bundles import tiny_bundle
 from deshi.configuration.targets import build
-from deshi.teachers import embedding
-from deshi.teachers.embedding import embed, length_batches
+from deshi.teachers import _embedding as embedding
+from deshi.teachers._embedding import embed, length_batches
+from deshi.teachers._item_text import FALLBACK
 from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder, last_real, mean_of_real
-from deshi.teachers.item_text import FALLBACK
 from deshi.teachers.llm import LLM
 from deshi.types import DeshiError
 

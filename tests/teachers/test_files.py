@@ -16,7 +16,7 @@ from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import LeaveOneOut
-from deshi.evaluation.ranking import evaluate_ranks
+from deshi.evaluation import evaluate_ranks
 from deshi.models.scorers import Scorer
 from deshi.teachers.base import Resources
 from deshi.teachers.file_vectors import ItemVectors

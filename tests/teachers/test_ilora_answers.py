@@ -11,8 +11,8 @@ from test_ilora import histories, train, training_batch
 from tiny_llm import MAX_LENGTH, N_ITEMS, tiny_teacher
 
 from deshi.losses.softmax import Softmax
+from deshi.teachers._ilora_answers import INVALID, draw_candidates, match_answer
 from deshi.teachers.ilora import ILoRA
-from deshi.teachers.ilora_answers import INVALID, draw_candidates, match_answer
 from deshi.teachers.instance_lora import InstanceLora
 from deshi.teachers.prompts import Prompt
 from deshi.types import PAD, DeshiError

@@ -1,11 +1,11 @@
 """Checks of what makes a figure wrong: in deshi's own artifacts, and in files of any tool."""
 
-from deshi.auditing.finding import CHECKS, SEVERITIES, Check, Finding, Severity, exit_code, in_order
-from deshi.auditing.pair import Names, PairAudit, audit_pair
-from deshi.auditing.provenance import audit_soft_labels
-from deshi.auditing.result import AuditResult, Checked
-from deshi.auditing.run import audit
-from deshi.auditing.subject import Subject, find_subject
+from deshi.auditing._finding import CHECKS, SEVERITIES, Check, Finding, Severity, exit_code, in_order
+from deshi.auditing._pair import Names, PairAudit, audit_pair
+from deshi.auditing._provenance import audit_soft_labels
+from deshi.auditing._result import AuditResult, Checked
+from deshi.auditing._run import audit
+from deshi.auditing._subject import Subject, find_subject
 
 __all__ = [
     "CHECKS",

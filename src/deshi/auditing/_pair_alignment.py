@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 
 from deshi.arrays import Floats, Ints
+from deshi.auditing._finding import Finding, count, finding
 from deshi.auditing._pair_data import Pair, far_higher
 from deshi.auditing._pair_lists import numeric, orders
 from deshi.auditing._ranked_lists import NOTHING
-from deshi.auditing.finding import Finding, count, finding
 from deshi.types import ITEM, USER
 
 SHIFTS = (-2, -1, 1, 2)

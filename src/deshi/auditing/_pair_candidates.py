@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from deshi.arrays import Floats, offsets_of
+from deshi.auditing._finding import Finding, count, finding
 from deshi.auditing._pair_alignment import popularity_ranks
 from deshi.auditing._pair_data import Pair
-from deshi.auditing.finding import Finding, count, finding
 
 MANY = 25
 """Lists from which on their common properties are no chance."""

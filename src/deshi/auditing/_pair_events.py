@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Bools, Ints
+from deshi.auditing._finding import Finding, count, finding
 from deshi.auditing._pair_data import Pair, far_higher, sorted_events
-from deshi.auditing.finding import Finding, count, finding
 
 
 def check_events(pair: Pair) -> Iterator[Finding]:

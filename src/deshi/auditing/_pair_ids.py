@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from deshi.auditing._finding import Finding, count, finding, location
 from deshi.auditing._pair_files import Table
-from deshi.auditing.finding import Finding, count, finding, location
-from deshi.auditing.units import UNITS, mixed_units
+from deshi.auditing._units import UNITS, mixed_units
 
 Frames = dict[str, pl.DataFrame]
 

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Floats, Ints
+from deshi.auditing._finding import Finding, count, finding
 from deshi.auditing._pair_data import Pair
 from deshi.auditing._ranked_lists import RankedLists
-from deshi.auditing.finding import Finding, count, finding
 from deshi.types import USER
 
 BATCHES = (2048, 1024, 1000, 512, 500, 256, 250, 200, 128, 100, 64, 50, 32, 16)

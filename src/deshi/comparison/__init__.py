@@ -8,7 +8,6 @@ from deshi.comparison._pairing import check_measured_alike
 from deshi.comparison._result import CompareResult
 from deshi.comparison._settings import belongs_to, flatten, settings_of
 from deshi.comparison._tables import tables_of
-from deshi.comparison._warnings import evaluation_warnings, not_beating
 
 __all__ = [
     "CompareResult",
@@ -21,12 +20,10 @@ __all__ = [
     "belongs_to",
     "check_measured_alike",
     "compare_evaluations",
-    "evaluation_warnings",
     "figures_frame",
     "flatten",
     "group",
     "named",
-    "not_beating",
     "settings_of",
     "tables_of",
     "tests_frame",

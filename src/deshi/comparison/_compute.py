@@ -12,10 +12,8 @@ from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._models import Group, find_model, flatten, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
-from deshi.comparison._warnings import evaluation_warnings, not_beating
-from deshi.evaluation.result import headline_k
-from deshi.metrics.ranking import metric_title
-from deshi.metrics.significance import (
+from deshi.evaluation import unbeaten
+from deshi.metrics import (
     bootstrap_means,
     effect_size,
     holm,
@@ -179,33 +177,12 @@ def _tests(
     corrected = zip(permutation, signed_ranks, holm(permutation), holm(signed_ranks), strict=True)
     tests = []
     for (column, first, second), p_values in zip(cells, corrected, strict=True):
+        a, b = values[:, first, column], values[:, second, column]
         low, high = percentile_bounds(means[:, first, column] - means[:, second, column], confidence)
-        tests.append(
-            _test(
-                (metrics[column], names[first], names[second]), values[:, [first, second], column], low, high, p_values
-            )
-        )
+        difference = float((a - b).mean()), float(low), float(high)
+        key = metrics[column], names[first], names[second]
+        tests.append(PairTest(*key, *difference, *p_values, effect_size(a, b), *wins_ties_losses(a, b)))
     return tests
-
-
-def _test(
-    key: tuple[str, str, str], values: Floats, low: Floats, high: Floats, p_values: tuple[float, float, float, float]
-) -> PairTest:
-    """One test.
-
-    Args:
-        key: metric, first and second model.
-        values: ``(users, 2)`` of both models.
-        low: lower end of the interval of the difference.
-        high: upper end.
-        p_values: of the permutation test and of Wilcoxon's, then both corrected.
-    """
-    first, second = values.T
-    wins, ties, losses = wins_ties_losses(first, second)
-    difference = float((first - second).mean())
-    return PairTest(
-        *key, difference, float(low), float(high), *p_values, effect_size(first, second), wins, ties, losses
-    )
 
 
 def _warnings(groups: Sequence[Group], part: str) -> list[str]:
@@ -215,7 +192,7 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
     for model in models:
         for member in model.members:
             name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
-            warnings = evaluation_warnings(member.evaluation)
+            warnings = member.evaluation.record["warnings"]
             sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
     return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 
@@ -223,14 +200,10 @@ def _warnings(groups: Sequence[Group], part: str) -> list[str]:
 def _not_beating(model: Group, part: str) -> list[str]:
     """Whether the model, as the mean of its runs, beats the baselines that were evaluated beside them."""
     metrics = [member.evaluation.metrics for member in model.members]
-    ks = [int(key.rpartition("@")[2]) for key in metrics[0] if key.startswith(f"{part}/ndcg@")]
-    key = f"{part}/ndcg@{headline_k(ks)}" if ks else ""
-    if any(key not in figures for figures in metrics):
-        return []
-    figures_of = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
-    baselines = {name: each[key] for name, each in figures_of.items() if key in each}
-    mean = sum(figures[key] for figures in metrics) / len(metrics)
-    return not_beating(model.name, mean, baselines, f"{metric_title(key.partition('/')[2])}, {part}")
+    keys = [key for key in metrics[0] if key.startswith(f"{part}/ndcg@") and all(key in each for each in metrics)]
+    means = {key: sum(each[key] for each in metrics) / len(metrics) for key in keys}
+    baselines = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
+    return unbeaten(model.name, means, baselines)
 
 
 def _name_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:

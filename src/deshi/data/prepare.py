@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from omegaconf import OmegaConf
 
 from deshi.artifacts import atomic_folder, fingerprint, read_json, write_json
+from deshi.configuration.schemas import DataConfig, PrepareConfig
 from deshi.configuration.targets import build
 from deshi.data import freshness, statistics
 from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
@@ -21,7 +21,6 @@ from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, plain_te
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
-FILTERS = ("min_rating", "duplicates", "min_user_interactions", "min_item_interactions", "k_core", "min_history")
 
 
 @dataclass(frozen=True)
@@ -53,23 +52,18 @@ class PrepareResult(Result):
         return [Paragraph(self.message), _report_table(self.report, self.bad_rows), Table(title, (), rows)]
 
 
-def run(cfg: Any) -> PrepareResult:
-    """Prepare the data set that a config describes.
-
-    Args:
-        cfg: with ``data`` (``name``, ``source``, ``filters``, ``on_bad_rows``, ``max_bad_rows``), ``paths`` (``data``,
-            ``cache``) and ``force``.
+def run(cfg: PrepareConfig) -> PrepareResult:
+    """Prepare a data set.
 
     Raises:
         DeshiError: if the source can't be read, or nothing usable is left after the filters.
     """
-    path = Path(cfg.paths.data) / cfg.data.name
-    source = _plain(cfg.data.source)
-    settings = _settings(cfg.data, source)
+    path, source = cfg.paths.data / cfg.data.name, cfg.data.source
+    settings = _settings(cfg.data)
     reason = _why_prepare(path, settings, source, cfg.force)
     if reason is None:
         return _reuse(path, source)
-    raw = _load(source, Path(cfg.paths.cache), BadRows(cfg.data.on_bad_rows, cfg.data.max_bad_rows))
+    raw = _load(source, cfg.paths.cache, BadRows(cfg.data.on_bad_rows, cfg.data.max_bad_rows))
     interactions, items = raw.interactions, raw.items
     facts = (raw.time_unit, raw.files, raw.bad_rows)
     del raw
@@ -81,10 +75,10 @@ def run(cfg: Any) -> PrepareResult:
     return PrepareResult(Bundle.load(path), steps, figures, False, message, facts[2], facts[1])
 
 
-def _settings(data: Any, source: Any) -> dict[str, Any]:
+def _settings(data: DataConfig) -> dict[str, Any]:
     return {
-        "source": freshness.redact(source),
-        "filters": {name: getattr(data.filters, name) for name in FILTERS},
+        "source": freshness.redact(data.source),
+        "filters": data.filters.model_dump(),
         "on_bad_rows": data.on_bad_rows,
         "max_bad_rows": data.max_bad_rows,
     }
@@ -182,13 +176,6 @@ def _write(
 
 def _stamp(settings: dict[str, Any], sources: Any) -> str:
     return fingerprint([("settings", settings), ("sources", sources)])
-
-
-def _plain(value: Any) -> Any:
-    """A source node as plain dicts and lists, whether it is a config of Hydra or pydantic or plain already."""
-    if OmegaConf.is_config(value):
-        return OmegaConf.to_container(value, resolve=True)
-    return value.model_dump(by_alias=True) if hasattr(value, "model_dump") else value
 
 
 def _report_table(steps: list[FilterStep], bad_rows: BadRowReport) -> Table:

@@ -40,7 +40,7 @@ class _Importance(ScoreTerm):
         self.register_buffer("propensity", propensities(context.counts, self.power), persistent=False)
 
     def agreed(self, chunk: ScoreChunk, scores: Tensor, listed: Tensor) -> Tensor:
-        """Which of the teacher's items ``(C, K)`` are among the student's ``top_k`` best of the catalogue."""
+        """Mask of the teacher's items ``(C, K)`` that are among the student's ``top_k`` best of the catalogue."""
         last = chunk.scores.topk(min(self.top_k, chunk.n_items), sorted=False).values.amin(1, keepdim=True)
         return (scores.detach() >= last) & listed
 

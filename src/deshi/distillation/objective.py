@@ -19,7 +19,7 @@ from deshi.types import PAD, Batch, DeshiError
 
 
 class Objective(nn.Module):
-    """What a network is trained on: ``loss, logs = objective(network, batch)``.
+    """The objective of a training: ``loss, logs = objective(network, batch)``.
 
     Args:
         loss: the hard loss, on the true next items.

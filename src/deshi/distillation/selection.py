@@ -97,7 +97,7 @@ class Ranked(SelectionStrategy):
 
 
 class Confidence(Ranked):
-    """Where the teacher is surest.
+    """Rows where the teacher is surest.
 
     Its distribution is that over its list alone: the softmax of stored logits or log-probabilities, or the stored
     probabilities renormalised. Scores whose order alone has a meaning are refused.
@@ -138,7 +138,7 @@ class RankedByStudent(Ranked):
 
 
 class Disagreement(RankedByStudent):
-    """Where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
+    """Rows where a plain student is farthest from the teacher: ``KL(teacher || student)`` over the teacher's list.
 
     Args: see :class:`RankedByStudent`; ``lowest`` takes the rows where they agree best.
     """
@@ -151,7 +151,7 @@ class Disagreement(RankedByStudent):
 
 
 class GroundTruthError(RankedByStudent):
-    """Where a plain student is most wrong: its loss of the item that really came next.
+    """Rows where a plain student is most wrong, by its loss of the item that really came next.
 
     Args: see :class:`RankedByStudent`; ``lowest`` takes the rows where it is right.
     """
@@ -162,7 +162,7 @@ class GroundTruthError(RankedByStudent):
 
 
 class Uncertainty(RankedByStudent):
-    """Where a plain student is least sure, whatever came next.
+    """Rows where a plain student is least sure, whatever came next.
 
     Uncertainty sampling (Lewis & Gale, SIGIR 1994, arXiv cmp-lg/9407020); margins as Scheffer et al. (2001) have them.
 

@@ -22,7 +22,7 @@ class SequenceBlock(nn.Module, ABC):
 
     @abstractmethod
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What :meth:`forward` gives at each row's last position: ``(B, L, dim)`` -> ``(B, dim)``."""
+        """The output of :meth:`forward` at each row's last position: ``(B, L, dim)`` -> ``(B, dim)``."""
 
 
 class BlockRecommender(SequentialRecommender):

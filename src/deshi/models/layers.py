@@ -101,7 +101,7 @@ class CausalSelfAttention(nn.Module):
         return cast(Tensor, self.project_out(attended.transpose(1, 2).reshape(batch, length, dim)))
 
     def last(self, x: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
-        """What :meth:`forward` gives at the last positions, for queries ``(B, dim)`` and context ``(B, L, dim)``."""
+        """The output of :meth:`forward` at the last positions, for queries ``(B, dim)`` and context ``(B, L, dim)``."""
         batch, length, dim = context.shape
         weight, bias = self.project_in.weight, self.project_in.bias
         heads = (self.heads, dim // self.heads)

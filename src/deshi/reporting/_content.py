@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import render_template
 from deshi.reporting import (
     _cutoffs,
@@ -65,7 +65,7 @@ def find_runs(cfg: ReportConfig) -> list[ReportedRun]:
 
 def collect(cfg: ReportConfig, runs: Sequence[ReportedRun], figures: Path) -> Content:
     """Gather everything; the figures are drawn into the folder ``figures`` on the way."""
-    data, problem = find_data(cfg, runs[0])
+    data, problem = find_data(runs[0], cfg.part)
     context = Context(
         runs, cfg.part, cfg.metric, cfg.paths.runs, FigureBuilder(figures), data, problem, cfg.examples,
         cfg.examples_seed,

@@ -10,7 +10,6 @@ from pathlib import Path
 import polars as pl
 
 from deshi.configuration.run_folders import LISTS_FILE
-from deshi.configuration.schemas import ReportConfig
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.rendering import Cell, Row
@@ -99,14 +98,10 @@ def _evaluate_command(run: ReportedRun, part: str) -> str:
     return f"deshi evaluate {subject} part={parts} with_baselines=true"
 
 
-def find_data(cfg: ReportConfig, run: ReportedRun) -> tuple[Data | None, str]:
+def find_data(run: ReportedRun, part: str) -> tuple[Data | None, str]:
     """The data of an evaluation, or None and a sentence about what to do."""
     try:
-        return _load_data(cfg, run), ""
+        bundle, split = run.evaluation.bundle, run.evaluation.split
     except DeshiError as error:
         return None, str(error)
-
-
-def _load_data(cfg: ReportConfig, run: ReportedRun) -> Data:
-    bundle, split = run.evaluation.bundle, run.evaluation.split
-    return Data(bundle, split, split.examples(bundle, cfg.part))
+    return Data(bundle, split, split.examples(bundle, part)), ""

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from deshi.comparison import check_measured_alike, group, named
-from deshi.metrics.ranking import METRICS
+from deshi.metrics import METRICS
 from deshi.runs import Evaluation, Run
 from deshi.types import DeshiError
 
@@ -29,7 +29,6 @@ class ReportedRun:
         color: the model's number.
         variant: the run's number in the model.
         evaluation: the figures.
-        trained: the run that was evaluated, None if there is none or it is gone.
     """
 
     label: str
@@ -37,7 +36,11 @@ class ReportedRun:
     color: int
     variant: int
     evaluation: Evaluation
-    trained: Run | None
+
+    @property
+    def trained(self) -> Run | None:
+        """The run that was evaluated, None if there is none or it is gone."""
+        return self.evaluation.run
 
     @property
     def record(self) -> dict[str, Any]:
@@ -65,8 +68,7 @@ def reported_runs(evaluations: Sequence[Evaluation]) -> list[ReportedRun]:
     for color, model in enumerate(named(group(evaluations)[0])):
         for variant, member in enumerate(model.members):
             label = model.name if member.seed is None else f"{model.name}, seed {member.seed}"
-            evaluation = member.evaluation
-            runs.append(ReportedRun(label, model.name, color, variant, evaluation, evaluation.run))
+            runs.append(ReportedRun(label, model.name, color, variant, member.evaluation))
     return [replace(run, label=label) for label, run in zip(_labels(runs), runs, strict=True)]
 
 

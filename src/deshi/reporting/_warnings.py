@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deshi.comparison import evaluation_warnings, not_beating
-from deshi.metrics.ranking import metric_title
+from deshi.evaluation import not_beating
+from deshi.metrics import metric_title
 from deshi.reporting._context import Context
 from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
 
@@ -12,7 +12,7 @@ def warnings_of(context: Context) -> list[str]:
     """All warnings, leaks first, each with the runs that it is about."""
     labels_of: dict[str, list[str]] = {}
     for run in context.runs:
-        for sentence in [*_leak(run), *evaluation_warnings(run.evaluation)]:
+        for sentence in [*_leak(run), *run.record["warnings"]]:
             labels_of.setdefault(sentence, []).append(run.label)
     several = len(context.runs) > 1
     warnings = [f"{', '.join(labels)}: {text}" if several else text for text, labels in labels_of.items()]

@@ -43,7 +43,7 @@ from deshi.rendering import Block, Result, paragraphs
 from deshi.runs.weights import load_weights
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import CrossFitted
-from deshi.types import DeshiError
+from deshi.types import ITEM, DeshiError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -331,6 +331,33 @@ class Run(Result):
         teacher = cast(FittedTeacher, new_network(self.config, data, record["n_items"], self.paths))
         teacher.restore(read_json(self.folder / TEACHER_FILE))
         return teacher
+
+    def recommend(self, histories: Any, k: int = 10, filter_seen: bool | None = None) -> pl.DataFrame:
+        """The items most likely to come next, answered in memory by the exported engine's rules.
+
+        Args:
+            histories: a frame of pandas, Polars or pyarrow with ``user_id`` and ``item_id`` (a row for each event,
+                in the order of ``timestamp`` if there is such a column) or ``items`` (a list for each user); or a dict
+                from user ids to lists of item ids. Unknown items are left out.
+            k: length of a list.
+            filter_seen: whether items of the history are left out; None: as the run was validated.
+
+        Returns:
+            ``user_id``, ``item_id``, ``score``, ``rank`` and ``title``; a user without a known item gets the most
+            popular items, with their training events as scores.
+
+        Raises:
+            DeshiError: for histories that can't be read, or a run that isn't finished.
+        """
+        from deshi.baselines import training_events
+        from deshi.data.histories import histories_of
+        from deshi.models.recommend import Catalogue, recommend
+
+        bundle = self.bundle
+        catalogue = Catalogue(bundle.item_table(), training_events(bundle, *self.trained_ranges()).counts())
+        if filter_seen is None:
+            filter_seen = self.config.eval.filter_seen
+        return recommend(self.scorer(), catalogue, histories_of(histories, catalogue.items[ITEM]), k, filter_seen)
 
     def cross_fitted(self, device: torch.device | str, bundle: Bundle) -> CrossFitted:
         """The teachers of the folds, each answering for the users that it was not trained on."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from deshi.data.bundle import Bundle
-from deshi.metrics.ranking import example_ranks, metric_title, metrics_per_example
-from deshi.metrics.significance import bootstrap_interval
+from deshi.evaluation import unbeaten
+from deshi.metrics import bootstrap_interval, example_ranks, metric_title, metrics_per_example
 from deshi.rendering import Table, markdown_table
 from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
@@ -40,7 +40,7 @@ def model_card(
         evaluations: of the run, the newest last; that among all items is taken.
         recall: of the index for approximate search; None if there is none.
     """
-    whole = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
+    whole = [evaluation for evaluation in evaluations if evaluation.record["protocol"]["candidates"] == "full"]
     sections = {
         "Model": _model(folder, config),
         "Data": _data(config, bundle),
@@ -94,7 +94,9 @@ def _measured(folder: Path, evaluation: Evaluation | None) -> list[str]:
     ]
     for part in evaluation.parts:
         lines += ["", _table(evaluation, part)]
-    warnings = evaluation.record.get("warnings") or []
+    warnings = evaluation.record["warnings"] + unbeaten(
+        evaluation.record["model"], evaluation.metrics, evaluation.baselines
+    )
     return [*lines, *([""] if warnings else []), *(f"- **WARNING** {sentence}" for sentence in warnings)]
 
 
@@ -107,8 +109,8 @@ def _table(evaluation: Evaluation, part: str) -> str:
     for metric in SHOWN:
         values = figures[metric]
         interval = bootstrap_interval(values[~np.isnan(values)])
-        others = [baseline.get(f"{part}/{metric}") for baseline in baselines]
-        texts = ["" if value is None else f"{value:.4f}" for value in others]
+        values_of_baselines = [baseline.get(f"{part}/{metric}") for baseline in baselines]
+        texts = ["" if value is None else f"{value:.4f}" for value in values_of_baselines]
         bounds = f"{interval.low:.4f} to {interval.high:.4f}"
         rows.append([metric_title(metric), f"{interval.mean:.4f}", bounds, *texts])
     head = f"{part}, {len(grouped.sizes):,} users"

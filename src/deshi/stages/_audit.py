@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import write_json
-from deshi.auditing.finding import Finding, in_order
-from deshi.auditing.pair import Names, audit_pair
-from deshi.auditing.provenance import audit_soft_labels
-from deshi.auditing.result import AuditResult, Checked
-from deshi.auditing.run import audit
-from deshi.auditing.subject import find_subject
+from deshi.auditing import (
+    AuditResult,
+    Checked,
+    Finding,
+    Names,
+    audit,
+    audit_pair,
+    audit_soft_labels,
+    find_subject,
+    in_order,
+)
 from deshi.configuration.schemas import AuditConfig
 from deshi.runs import new_run, write_record
 

@@ -16,24 +16,31 @@ from deshi.artifacts import atomic_file, fingerprint, write_json
 from deshi.baselines import BASELINES, EASE, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
-from deshi.configuration.schemas import LEAVE_ONE_OUT, EvaluateConfig
+from deshi.configuration.schemas import LEAVE_ONE_OUT
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
-from deshi.evaluation.candidates import CandidateRule, candidate_sets, candidates_frame
-from deshi.evaluation.generated_answers import (
+from deshi.evaluation import (
     AnswerGenerator,
+    CandidateRule,
+    EvaluateResult,
+    EvaluationSet,
     GeneratedAnswers,
+    Measurement,
+    RankedExamples,
     answer_generator,
+    candidate_sets,
+    candidates_frame,
     generate_answers,
+    leak_warnings,
+    measure_model,
+    population,
+    unbeaten,
 )
-from deshi.evaluation.leaks import leak_warnings
-from deshi.evaluation.measurement import EvaluationSet, Measurement, RankedExamples, measure_model
-from deshi.evaluation.population import population
-from deshi.evaluation.result import EvaluateResult, unbeaten
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle, new_run, write_record
+from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
 
 
@@ -134,8 +141,6 @@ def _result(
     warnings, notes = list(plan.warnings), [*plan.notes, *left_out]
     if generated is not None:
         warnings, notes = [*warnings, *generated.warnings], [*notes, *generated.notes]
-    if subject.run is not None:
-        warnings += unbeaten(main, measurements[main].metrics, baselines, plan.evaluation_set.ks)
     slices = [each.slices.select(pl.lit(name).alias("model"), pl.all()) for name, each in measurements.items()]
     return EvaluateResult(
         folder=new_run(cfg, "evaluate", f"{subject.bundle.name}_{main}"),
@@ -146,6 +151,7 @@ def _result(
         ks=plan.evaluation_set.ks,
         slices=pl.concat(slices),
         warnings=warnings,
+        unbeaten=[] if subject.run is None else unbeaten(main, measurements[main].metrics, baselines),
         notes=notes,
         protocol=_protocol_sentence(plan),
     )

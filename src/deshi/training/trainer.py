@@ -281,7 +281,7 @@ def data_module(
 
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
-    """How often each item is a training target ``(n_items,)``: every event of a range but its first."""
+    """Counts of each item as a training target ``(n_items,)``: every event of a range but its first."""
     targets = inside(starts + 1, ends, bundle.n_interactions)
     return np.bincount(np.asarray(bundle.items)[targets], minlength=bundle.n_items)
 

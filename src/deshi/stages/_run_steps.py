@@ -1,0 +1,212 @@
+"""The steps of ``deshi run`` in their order, each with the configuration of the stage that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import fingerprint
+from deshi.configuration.schemas import (
+    DistillConfig,
+    FitConfig,
+    ListsConfig,
+    PrepareConfig,
+    ReportConfig,
+    StageConfig,
+    TeachConfig,
+)
+from deshi.stages.compare import CompareConfig
+from deshi.stages.evaluate import EvaluateConfig
+from deshi.stages.gap import GapConfig
+from deshi.stages.label import LabelConfig
+from deshi.stages.run import DISTILLED, PLAIN, RunConfig, drawn_on
+
+Folders = Mapping[str, Path]
+"""What steps have left, by the steps' names."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage with one configuration.
+
+    Attributes:
+        name: unique, such as ``text, seed 0``.
+        stage: that does it.
+        needs: the steps before it whose folders its configuration names.
+        configure: from those folders to the stage's configuration.
+    """
+
+    name: str
+    stage: str
+    needs: tuple[str, ...]
+    configure: Callable[[Folders], StageConfig]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps, and which of them belong together.
+
+    Attributes:
+        steps: in the order of the work.
+        trained: by model (``plain``, the teachers, ``distilled``) the steps that train it, one a seed.
+    """
+
+    steps: tuple[Step, ...]
+    trained: Mapping[str, tuple[str, ...]]
+
+    def evaluated(self, model: str) -> list[str]:
+        """The steps that evaluate a model."""
+        return [evaluation_of(name) for name in self.trained[model]]
+
+
+STAMP = len("20250101-000000")
+"""How many characters of a run folder's name tell when it was made."""
+COMPARISON, REPORT = "comparison", "report"
+
+
+def evaluation_of(trained: str) -> str:
+    """The name of the step that evaluates what another step trained."""
+    return f"evaluation of {trained}"
+
+
+def gap_of(trained: str) -> str:
+    """The name of the step that explains the gap of what another step trained."""
+    return f"gap of {trained}"
+
+
+def plan_of(cfg: RunConfig) -> Plan:
+    """What is to be done for ``cfg``."""
+    return _Planning(cfg).plan()
+
+
+class _Planning:
+    """The making of a plan: steps are added once, before those that need them."""
+
+    def __init__(self, cfg: RunConfig) -> None:
+        self.cfg = cfg
+        self.steps: dict[str, Step] = {}
+        self.trained: dict[str, list[str]] = {name: [] for name in (PLAIN, *cfg.teachers, DISTILLED)}
+
+    def plan(self) -> Plan:
+        cfg = self.cfg
+        self._add("data", "prepare", (), lambda _: PrepareConfig(paths=cfg.paths, data=cfg.data))
+        for seed in cfg.seeds:
+            self._plain(seed)
+            taught = seed if cfg.teacher_seed is None else cfg.teacher_seed
+            for name in cfg.teachers:
+                self._teacher(name, taught)
+            self._distilled(seed, [self._lists(name, taught) for name in cfg.soft_labels])
+        names = [name for names in self.trained.values() for name in names]
+        for name in names:
+            self._evaluation(name)
+        explained = [self._gap(self.trained[model][0]) for model in (PLAIN, DISTILLED)]
+        self._comparison()
+        evaluations = tuple(map(evaluation_of, names))
+        self._add(REPORT, "report", (*evaluations, *explained), lambda done: ReportConfig(
+            paths=cfg.paths, runs=[done[one].name for one in evaluations]
+        ))  # fmt: skip
+        return Plan(tuple(self.steps.values()), {model: tuple(found) for model, found in self.trained.items()})
+
+    def _add(self, name: str, stage: str, needs: tuple[str, ...], configure: Callable[[Folders], StageConfig]) -> str:
+        self.steps.setdefault(name, Step(name, stage, needs, configure))
+        return name
+
+    def _train(self, model: str, seed: int, stage: str, needs: tuple[str, ...], make: Callable[..., Any]) -> str:
+        """A step that trains a model; ``make`` gets what all trainings have in common."""
+        cfg, name = self.cfg, f"{model}, seed {seed}"
+        common = {
+            "paths": cfg.paths, "data": cfg.data, "split": cfg.split, "eval": cfg.eval, "seed": seed,
+            "name": f"{cfg.data.name}_{model}_seed{seed}",
+        }  # fmt: skip
+        if name not in self.steps:
+            self.trained[model].append(name)
+        return self._add(name, stage, needs, lambda done: make(done, **common))
+
+    def _plain(self, seed: int) -> str:
+        cfg = self.cfg
+        return self._train(PLAIN, seed, "fit", (), lambda _, **common: FitConfig(
+            student=cfg.student, loss=cfg.loss, train=cfg.train, **common
+        ))  # fmt: skip
+
+    def _teacher(self, name: str, seed: int) -> str:
+        part = self.cfg.teachers[name]
+        used = self._drawn_on(part.teacher, seed)
+        return self._train(name, seed, "teach", tuple(used.values()), lambda done, **common: TeachConfig(
+            teacher=_named(part.teacher, used, done), loss=part.loss, train=part.train, cross_fit=part.cross_fit,
+            **common,
+        ))  # fmt: skip
+
+    def _drawn_on(self, node: Mapping[str, Any] | None, seed: int) -> dict[str, str]:
+        """The steps behind the models of this plan that a node names."""
+        known = [name for name in drawn_on(node or {}) if name in (PLAIN, *self.cfg.teachers)]
+        return {name: self._plain(seed) if name == PLAIN else f"{name}, seed {seed}" for name in known}
+
+    def _lists(self, name: str, seed: int) -> str:
+        cfg, lists = self.cfg, self.cfg.soft_labels[name]
+        of = cfg.teacher_of(lists)
+        source = self._plain(seed) if of == PLAIN else f"{of}, seed {seed}"
+        used = self._drawn_on(lists.selection, seed)
+
+        def configure(done: Folders) -> StageConfig:
+            asked = {key: getattr(lists, key) for key in ListsConfig.model_fields}
+            digest = fingerprint([("asked", ListsConfig(**asked).model_dump(mode="json"))])[:8]
+            others = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a strategy's run is part of it
+            store = f"{done[source].name}_{name}-{digest}{others}"
+            asked["selection"] = _named(lists.selection, used, done)
+            return LabelConfig(
+                paths=cfg.paths, run=done[source].name, store=store, seed=seed, **asked
+            )  # fmt: skip
+
+        return self._add(f"{name} of {source}", "label", (source, *used.values()), configure)
+
+    def _distilled(self, seed: int, stores: list[str]) -> str:
+        cfg, own = self.cfg, self.cfg.distilled
+        used = self._drawn_on(cfg.distill.selection, seed)
+
+        def make(done: Folders, **common: Any) -> DistillConfig:
+            group = cfg.distill.model_copy(update={"selection": _named(cfg.distill.selection, used, done)})
+            return DistillConfig(
+                student=own.student, loss=cfg.loss, train=own.train or cfg.train, distill=group,
+                soft_labels=[done[store].name for store in stores], **common,
+            )  # fmt: skip
+
+        return self._train(DISTILLED, seed, "distill", (*stores, *used.values()), make)
+
+    def _evaluation(self, trained: str) -> str:
+        cfg = self.cfg
+        baselines = cfg.with_baselines and trained == self.trained[PLAIN][0]
+        return self._add(evaluation_of(trained), "evaluate", (trained,), lambda done: EvaluateConfig(
+            paths=cfg.paths, run=done[trained].name, part="both", data=cfg.data, split=cfg.split, eval=cfg.eval,
+            with_baselines=baselines,
+        ))  # fmt: skip
+
+    def _gap(self, trained: str) -> str:
+        cfg = self.cfg
+        return self._add(
+            gap_of(trained), "gap", (trained,), lambda done: GapConfig(paths=cfg.paths, run=done[trained].name)
+        )
+
+    def _comparison(self) -> str:
+        cfg, models = self.cfg, list(self.trained)
+        evaluations = tuple(evaluation_of(name) for names in self.trained.values() for name in names)
+        return self._add(COMPARISON, "compare", evaluations, lambda done: CompareConfig(
+            paths=cfg.paths, runs=[done[one].name for one in evaluations], names=models, against=PLAIN
+        ))  # fmt: skip
+
+
+def _named(node: dict[str, Any] | None, used: Mapping[str, str], done: Folders) -> Any:
+    """A node with the names of this plan's models replaced by those of their run folders."""
+    if node is None:
+        return None
+
+    def named(text: str) -> str:
+        return done[used[text]].name if text in used else text
+
+    named_node = dict(node)
+    if isinstance(node.get("student"), str):
+        named_node["student"] = named(node["student"])
+    if isinstance(node.get("members"), list):
+        named_node["members"] = [named(member) for member in node["members"]]
+    return named_node

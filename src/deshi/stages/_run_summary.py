@@ -1,0 +1,164 @@
+"""Result of ``run``: one table, the paired test, the share of the teacher's gain, times."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deshi.artifacts import read_json, write_json
+from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
+from deshi.rendering import Block, Cell, Result, Table, paragraphs
+from deshi.runs import Run
+from deshi.stages._run_steps import COMPARISON, Plan, evaluation_of
+from deshi.stages.run import DISTILLED, PLAIN, RunConfig
+from deshi.training.trainer import TIME_NAMES
+
+METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
+PARTS = ("validation", "test")
+EXPORT_TIME = "distill_teacher_export_time"
+
+
+@dataclass(frozen=True)
+class RunResult(Result):
+    """A finished run of everything.
+
+    Attributes:
+        folder: the run folder.
+        metrics: the content of ``metrics.json``: figures of every model by seed, tests, shares, pages.
+        seconds: the content of ``time.json``.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+    @property
+    def report(self) -> Path:
+        """The HTML page about all of it."""
+        return self.folder / "report.html"
+
+    def blocks(self) -> list[Block]:
+        """The models' figures, the answers to the run's questions, warnings."""
+        return [
+            self._table(),
+            *paragraphs(*self.metrics["sentences"]),
+            *paragraphs(*self.metrics["warnings"], tone="warning"),
+            *paragraphs(
+                f"Report: {self.report}",
+                f"Written to {self.folder}: plan.json names every step's command and folder.",
+            ),
+        ]
+
+    def _table(self) -> Table:
+        models = self.metrics["models"]
+        seeds = max(len(model["runs"]) for model in models.values())
+        spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
+        columns = ["model", "parameters", *(f"{title} {part}" for title in METRICS.values() for part in PARTS)]
+        rows = []
+        for name, model in models.items():
+            figures = [model["figures"][f"{part}/{metric}"] for metric in METRICS for part in PARTS]
+            texts = [name, f"{model['parameters']:,}", *map(_mean, figures)]
+            rows.append([Cell(text, bold=name == DISTILLED) for text in texts])
+        return Table(f"{self.metrics['data']}, full ranking{spread}", columns, rows)
+
+
+def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path, seconds: float) -> RunResult:
+    """Gather the figures of all steps and write ``time.json`` and, last, ``metrics.json``."""
+    models = {name: _model(cfg, steps, done) for name, steps in plan.trained.items()}
+    comparison = read_json(done[COMPARISON] / "comparison.json")
+    tests = {
+        test["metric"]: test for test in comparison["tests"] if {test["first"], test["second"]} == {PLAIN, DISTILLED}
+    }
+    shares = _shares(models, cfg.headline_teacher)
+    metrics = {
+        "data": cfg.data.name,
+        "models": models,
+        "distilled_against_plain": tests,
+        "teacher": cfg.headline_teacher,
+        "share_of_teacher_gain": shares,
+        "sentences": [*map(_tested, tests.values()), *_arrived(models, cfg.headline_teacher, shares)],
+        "warnings": comparison["warnings"],
+        "pages": {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)},
+    }
+    times = _times(plan, done) | {"wall_seconds": round(seconds, 3)}
+    write_json(folder / TIME_FILE, times)
+    write_json(folder / METRICS_FILE, metrics)
+    return RunResult(folder, metrics, times)
+
+
+def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path]) -> dict[str, Any]:
+    """A model's figures, a number a seed, its size and its runs."""
+    measured = [read_json(done[evaluation_of(step)] / METRICS_FILE) for step in steps]
+    names = [f"{part}/{metric}" for part in PARTS for metric in METRICS]
+    return {
+        "figures": {name: [one[name] for one in measured] for name in names},
+        "parameters": _parameters(Run(done[steps[0]], cfg.paths)),
+        "runs": [done[step].name for step in steps],
+    }
+
+
+def _parameters(run: Run) -> int:
+    """Numbers that are needed to answer: an ensemble's are its members', a cross-fitted teacher's its folds'."""
+    members = (run.saved.get("teacher") or {}).get("members")
+    if members:
+        return sum(_parameters(Run.open(member, run.paths)) for member in members)
+    return int(run.record["parameters"]) * max(1, int(run.record.get("cross_fit", 0)))
+
+
+def _shares(models: Mapping[str, Any], teacher: str) -> dict[str, float | None]:
+    """How much of the teacher's gain over the plain student the distilled one has; None where there is no gain."""
+    found: dict[str, float | None] = {}
+    for name in models[PLAIN]["figures"]:
+        plain, best, own = (statistics.mean(models[one]["figures"][name]) for one in (PLAIN, teacher, DISTILLED))
+        found[name] = (own - plain) / (best - plain) if best > plain else None
+    return found
+
+
+def _tested(test: Mapping[str, Any]) -> str:
+    sign = 1 if test["first"] == DISTILLED else -1
+    low, high = sorted((sign * test["low"], sign * test["high"]))
+    return (
+        f"{METRICS[test['metric']]} on test, distilled against plain: {sign * test['difference']:+.4f} ({low:+.4f} to "
+        f"{high:+.4f} over users), p = {test['permutation_p']:.2g} by permutation, {test['wilcoxon_p']:.2g} by "
+        f"Wilcoxon; {test['permutation_holm']:.2g} corrected for all tests of the comparison."
+    )
+
+
+def _arrived(models: Mapping[str, Any], teacher: str, shares: Mapping[str, float | None]) -> list[str]:
+    if teacher == PLAIN:
+        return []
+    sentences = []
+    for part in PARTS:
+        plain, best = (statistics.mean(models[one]["figures"][f"{part}/ndcg@10"]) for one in (PLAIN, teacher))
+        share, gain = shares[f"{part}/ndcg@10"], f"{best - plain:+.4f} NDCG@10 on {part}"
+        sentences.append(
+            f"The teacher {teacher} is no better than the plain student ({gain}): there is no gain to inherit."
+            if share is None
+            else f"Of the gain of the teacher {teacher} ({gain}), {share:.0%} arrived in the distilled student."
+        )
+    return sentences
+
+
+def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of training and export, of all seeds, as the stages measured them: reused ones too."""
+    names = [*TIME_NAMES.values(), EXPORT_TIME]
+    found = dict.fromkeys(names, 0.0)
+    for step in plan.steps:
+        name = EXPORT_TIME if step.stage == "label" else TIME_NAMES.get(step.stage)
+        if name is not None:
+            seconds = read_json(done[step.name] / TIME_FILE)
+            found[name] += seconds["export_seconds" if step.stage == "label" else name]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def _link(path: Path, base: Path) -> str:
+    return Path(os.path.relpath(path, base)).as_posix()
