@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 import torch
 
-from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.models.base import SequentialRecommender
 from deshi.models.sasrec import SASRec
@@ -20,6 +19,7 @@ from deshi.teachers.ilora import ILoRA
 from deshi.teachers.instance_lora import InstanceLora, lora_layers
 from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.prompts import Prompt
+from tiny_bundles import tiny_bundle
 
 N_ITEMS, DIM, MAX_LENGTH, WIDTH = 24, 8, 6, 32
 ITEMS = pl.DataFrame({"item_id": [f"i{n}" for n in range(N_ITEMS)], "title": [f"Film {n:c}" for n in range(97, 121)]})
