@@ -10,9 +10,8 @@ import pytest
 import deshi
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
-from deshi.soft_labels import Inspection, SoftLabels
+from deshi.soft_labels import Inspection, LabelResult, SoftLabels
 from deshi.stages import run_stage
-from deshi.stages._label import LabelResult
 from deshi.types import DeshiError
 from foreign_files import write_dllm2rec
 
