@@ -61,7 +61,7 @@ def test_sums_in_another_order_are_ties() -> None:
 def test_permutation_is_the_exhaustive_one(seed: int) -> None:
     """For few examples all sign vectors can be counted; the random ones must agree within their error."""
     generator = np.random.default_rng(seed)
-    first, second = generator.choice([0.0, 0.25, 0.5, 1.0], (2, 9))
+    first, second = generator.choice(np.array([0.0, 0.25, 0.5, 1.0]), (2, 9))
     exact = enumerated(first - second)
     error = 4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4
     assert paired_permutation(first, second, samples=20_000, seed=seed) == pytest.approx(exact, abs=error)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import deshi
 from deshi import stages
@@ -79,7 +80,7 @@ def test_all_of_it_by_one_command(tmp_path: Path, config_dir: Path, capsys: pyte
 
 
 def _check_commands(folder: Path, plan: list[dict[str, Any]]) -> None:
-    models = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
+    models: dict[str, type[BaseModel]] = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
     for step in plan:
         if step["stage"] in models:
             _, stage, *words = shlex.split(step["command"])
