@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.teachers.embedding import encode
+from deshi.teachers import encode
 from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder
 from deshi.teachers.whitening import whiten
 

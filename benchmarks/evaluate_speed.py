@@ -25,10 +25,8 @@ from deshi.baselines import Popularity
 from deshi.data.bundle import Bundle, write_bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.data.vocabulary import Events
-from deshi.evaluation.measurement import EvaluationSet, RankedExamples, measure_model
-from deshi.evaluation.ranking import evaluate_ranks, summarise
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import exact_ranks
+from deshi.evaluation import EvaluationSet, RankedExamples, evaluate_ranks, measure_model, summarise
+from deshi.metrics import exact_ranks, metrics_from_ranks
 
 USERS, ITEMS, DIM, LENGTH = 6040, 3416, 128, 165
 KS = [1, 5, 10, 20, 50]

@@ -227,9 +227,7 @@ def export_speed(teacher: Any, bundle: Any, users: int) -> dict[str, float]:
     import numpy as np
 
     from deshi.models.scorers import scorer_of
-    from deshi.soft_labels.histories import Histories
-    from deshi.soft_labels.labeller import Labeller
-    from deshi.soft_labels.writer import write_soft_labels
+    from deshi.soft_labels import Histories, Labeller, write_soft_labels
 
     chosen = np.random.default_rng(0).permutation(bundle.n_users)[:users]
     rows = np.concatenate([np.arange(bundle.offsets[user], bundle.offsets[user + 1]) for user in np.sort(chosen)])

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from deshi.metrics.significance import bootstrap_interval, holm, paired_permutation
+from deshi.metrics import bootstrap_interval, holm, paired_permutation
 from quality import common_parser, data_words, deshi, evaluated, merged, preset, trained, with_overrides
 
 OTHER = 100

@@ -18,9 +18,8 @@ import torch
 from torch import nn
 
 from deshi.data.bundle import Bundle
-from deshi.teachers.embedding import encode
+from deshi.teachers import encode, item_texts
 from deshi.teachers.encoders import CausalEncoder
-from deshi.teachers.item_text import item_texts
 from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.whitening import whiten
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundles import random_sequences, tiny_bundle
-from deshi.baselines import BASELINES, EASE, Baseline, ItemKNN, Markov, Popularity, ease
+from deshi.baselines import BASELINES, EASE, Baseline, ItemKNN, Markov, Popularity, _ease
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.types import PAD, Batch, DeshiError
@@ -68,8 +68,8 @@ def test_itemknn_does_not_depend_on_its_blocks(tmp_path: Path, monkeypatch: pyte
     bundle = tiny_bundle(tmp_path, random_sequences(30, 25, 3, 9), n_items=25)
     batch = histories([1, 2, 3], [4], [5, 6])
     whole = fit_on_all(ItemKNN(), bundle).scores(batch)
-    monkeypatch.setattr("deshi.baselines.itemknn._BLOCK_NUMBERS", 120)
-    monkeypatch.setattr("deshi.baselines.itemknn._VOTES", 30)
+    monkeypatch.setattr("deshi.baselines._itemknn._BLOCK_NUMBERS", 120)
+    monkeypatch.setattr("deshi.baselines._itemknn._VOTES", 30)
     assert torch.allclose(fit_on_all(ItemKNN(), bundle).scores(batch), whole, atol=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_ease_is_the_closed_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     inverse = np.linalg.inv(matrix.T @ matrix + 5 * np.eye(15))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    monkeypatch.setattr(ease, "_USERS", 7)
+    monkeypatch.setattr(_ease, "_USERS", 7)
     scores = fit_on_all(EASE(regularisation=5.0), bundle).scores(histories([1, 2, 2], [14]))
     assert np.allclose(scores[0], weights[1] + weights[2], atol=1e-5)
     assert np.allclose(scores[1], weights[14], atol=1e-5)

@@ -13,7 +13,7 @@ import deshi
 from deshi.artifacts import read_json, write_json
 from deshi.comparison._compute import compare_evaluations
 from deshi.comparison._result import CompareResult
-from deshi.metrics.significance import bootstrap_interval, holm, wilcoxon
+from deshi.metrics import bootstrap_interval, holm, wilcoxon
 from deshi.runs import Evaluation
 from deshi.types import DeshiError
 from evaluations import PROTOCOL, SASREC, frame_of, write_evaluation

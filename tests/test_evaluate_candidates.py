@@ -13,8 +13,7 @@ from torch import Tensor
 from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, LeaveOneOut, Ratio
-from deshi.evaluation.candidates import FromFile, Llara, Sampled, candidate_sets, candidates_frame
-from deshi.evaluation.ranking import evaluate_ranks
+from deshi.evaluation import FromFile, Llara, Sampled, candidate_sets, candidates_frame, evaluate_ranks
 from deshi.models.scorers import Scorer
 from deshi.types import PAD, Batch, DeshiError
 

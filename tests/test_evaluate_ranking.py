@@ -13,7 +13,7 @@ from bundles import random_sequences, tiny_bundle
 from deshi.baselines import Popularity
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut, Ratio, Targets
-from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.types import PAD, Batch, DeshiError

@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundles import random_sequences, tiny_bundle
-from deshi.baselines import Popularity
-from deshi.baselines.events import training_events
+from deshi.baselines import Popularity, training_events
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.evaluation.ranking import evaluate_ranks
-from deshi.evaluation.slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
+from deshi.evaluation import LENGTH, POPULARITY, evaluate_ranks, length_groups, popularity_groups, slice_frame
 
 
 def test_head_torso_tail_by_hand() -> None:

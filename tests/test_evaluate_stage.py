@@ -11,7 +11,7 @@ import torch
 
 import deshi
 from deshi.artifacts import read_json, write_json
-from deshi.evaluation.result import EvaluateResult, unbeaten
+from deshi.evaluation import EvaluateResult, unbeaten
 from deshi.types import DeshiError
 from tiny import SMALL
 

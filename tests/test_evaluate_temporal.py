@@ -10,7 +10,7 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json
-from deshi.evaluation.result import EvaluateResult
+from deshi.evaluation import EvaluateResult
 from tiny import SMALL
 
 DAY = 86_400_000

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from bundles import random_sequences, tiny_bundle
 from deshi.data.splits import Examples, LeaveOneOut, Ratio, Temporal
-from deshi.gap_analysis.covariates import Covariate, TrainingItems, covariates, unseen_share
-from deshi.gap_analysis.decomposition import decompose, design
-from deshi.gap_analysis.probe import Metric, MetricProbe, steps_back
-from deshi.gap_analysis.verdict import find_cliff, judge
-from deshi.metrics.significance import Interval
+from deshi.gap_analysis import Metric, MetricProbe
+from deshi.gap_analysis._covariates import Covariate, TrainingItems, covariates, unseen_share
+from deshi.gap_analysis._decomposition import decompose, design
+from deshi.gap_analysis._probe import steps_back
+from deshi.gap_analysis._verdict import find_cliff, judge
+from deshi.metrics import Interval
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError
 

@@ -22,7 +22,9 @@ def problem(positions: int, n_items: int, dim: int, scale: float = 1.0, seed: in
     return hidden, table, torch.randint(n_items, (positions,), generator=generator)
 
 
-def value_and_gradients(hidden: Tensor, table: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> list[Tensor]:
+def value_and_gradients(
+    hidden: Tensor, table: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> list[Tensor]:
     hidden, table = hidden.clone().requires_grad_(), table.clone().requires_grad_()
     value = loss(hidden, table, targets)
     value.backward()

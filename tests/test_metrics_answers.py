@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from deshi.metrics.generated_answers import answer_metrics
+from deshi.metrics import answer_metrics
 from deshi.types import DeshiError
 
 NAMES = ["Alien (1979)", "Heat (1995)", "Aliens (1986)"]

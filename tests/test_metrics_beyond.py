@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.beyond import (
-    beyond_accuracy,
-    coverage,
-    gini,
-    intra_list_diversity,
-    novelty,
-    popularity_lift,
-)
+from deshi.metrics import beyond_accuracy, coverage, gini, intra_list_diversity, novelty, popularity_lift
 from deshi.types import PAD, DeshiError
 
 LISTS = np.array([[0, 1, 2], [0, PAD, PAD], [PAD, PAD, PAD]])

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.calibration import reliability, softmax_of_rows
+from deshi.metrics import reliability, softmax_of_rows
 from deshi.types import PAD, DeshiError, ShapeError
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.ranking import METRICS, example_ranks, metrics_from_ranks, metrics_per_example
+from deshi.metrics import METRICS, example_ranks, metrics_from_ranks, metrics_per_example
 from deshi.types import DeshiError
 
 

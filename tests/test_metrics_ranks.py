@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics.ranks import ScoreError, exact_ranks, rank_rows
+from deshi.metrics import ScoreError, exact_ranks, rank_rows
 from deshi.types import PAD, ShapeError
 
 INF = float("inf")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deshi.metrics import significance
-from deshi.metrics.significance import (
+from deshi.metrics import (
     Interval,
+    _significance,
     bootstrap_interval,
     bootstrap_means,
     effect_size,
@@ -61,7 +61,7 @@ def test_sums_in_another_order_are_ties() -> None:
 def test_permutation_is_the_exhaustive_one(seed: int) -> None:
     """For few examples all sign vectors can be counted; the random ones must agree within their error."""
     generator = np.random.default_rng(seed)
-    first, second = generator.choice(np.array([0.0, 0.25, 0.5, 1.0]), (2, 9))
+    first, second = generator.choice([0.0, 0.25, 0.5, 1.0], (2, 9))
     exact = enumerated(first - second)
     error = 4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4
     assert paired_permutation(first, second, samples=20_000, seed=seed) == pytest.approx(exact, abs=error)
@@ -69,7 +69,7 @@ def test_permutation_is_the_exhaustive_one(seed: int) -> None:
 
 def test_permutation_is_never_zero_and_two_sided() -> None:
     """The observed sign vector is one of the possible ones, so the smallest p-value is 1 / (samples + 1)."""
-    first = np.linspace(1, 2, 200)
+    first = np.linspace(1, 2, 200, dtype=np.float64)
     assert paired_permutation(first, np.zeros(200), samples=99) == pytest.approx(0.01)
     assert paired_permutation(A, B, seed=1) == paired_permutation(B, A, seed=1)
 
@@ -95,7 +95,7 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
     """A machine with another memory bound must give the same figures; the last block may be shorter."""
     values = np.random.default_rng(0).random((50, 2))
     means, p = bootstrap_means(values, 30), permutation_p_values(values, [(0, 1)], 30)
-    monkeypatch.setattr(significance, "CELLS", 7 * 50)
+    monkeypatch.setattr(_significance, "CELLS", 7 * 50)
     np.testing.assert_allclose(bootstrap_means(values, 30), means)
     assert permutation_p_values(values, [(0, 1)], 30) == p
 

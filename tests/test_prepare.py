@@ -76,7 +76,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_two_runs_have_the_same_bytes_in_every_file(tmp_path: Path, events: pl.DataFrame) -> None:
     """Same input, same bytes: parquet, arrays, manifest, statistics and picture."""
-    options: dict[str, Any] = {"min_rating": 2.0, "duplicates": "last", "min_user_interactions": 5, "min_item_interactions": 5}
+    options: dict[str, Any] = {
+        "min_rating": 2.0,
+        "duplicates": "last",
+        "min_user_interactions": 5,
+        "min_item_interactions": 5,
+    }
     first = run(config(tmp_path, "one", **options)).bundle.path
     second = run(config(tmp_path, "two", **options)).bundle.path
     assert contents(first) == contents(second)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from deshi.comparison import CompareResult
     from deshi.data.dataset import Dataset
     from deshi.data.prepare import PrepareResult
-    from deshi.evaluation.result import EvaluateResult
-    from deshi.gap_analysis.result import GapResult
+    from deshi.evaluation import EvaluateResult
+    from deshi.gap_analysis import GapResult
     from deshi.pipeline.summary import RunResult
     from deshi.pipeline.tuned import TuneResult
     from deshi.reporting import ReportResult
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deshi.serving.engine import Engine
     from deshi.serving.http.result import RecommendResult
     from deshi.serving.result import ExportResult
-    from deshi.soft_labels.inspection_result import Inspection
+    from deshi.soft_labels import Inspection
     from deshi.stages._label import LabelResult
     from deshi.stages._serve import ServeResult
 

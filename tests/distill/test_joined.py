@@ -15,8 +15,7 @@ from deshi.data.datamodule import DataModule
 from deshi.data.extra_histories import JoinedBatches, MoreHistories
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut
-from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.histories import Histories
+from deshi.soft_labels import Histories, augment_histories
 from deshi.types import PAD, Batch
 
 

@@ -21,11 +21,7 @@ from deshi.distillation import selection
 from deshi.distillation.selection import SelectionStrategy, k_center
 from deshi.distillation.selection_inputs import SelectionInputs, windows
 from deshi.runs import Run
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_lists, write_soft_labels
+from deshi.soft_labels import Histories, Labeller, SoftLabels, choose_rows, write_lists, write_soft_labels
 from deshi.types import DeshiError
 from knowing import META, sasrec, shop
 from tiny import SMALL

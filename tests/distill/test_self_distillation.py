@@ -11,10 +11,7 @@ from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.objective import Distillation
 from deshi.distillation.soft_label_batches import SoftLabelLists
 from deshi.losses.softmax import Softmax
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_soft_labels
+from deshi.soft_labels import Histories, Labeller, SoftLabels, write_soft_labels
 from deshi.types import PAD, Batch
 from knowing import META, sasrec, shop
 

@@ -12,7 +12,7 @@ from bundles import random_sequences, tiny_bundle
 from deshi.artifacts import read_json
 from deshi.baselines import BASELINES
 from deshi.data.splits import Ratio
-from deshi.evaluation.ranking import evaluate_ranks, summarise
+from deshi.evaluation import evaluate_ranks, summarise
 
 
 def figures_of(ranks: pl.DataFrame) -> dict[str, float]:

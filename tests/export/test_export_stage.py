@@ -18,7 +18,7 @@ from deshi.artifacts import file_sha256, read_json, write_json
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.evaluation.ranking import evaluate_ranks
+from deshi.evaluation import evaluate_ranks
 from deshi.models.scorers import SequentialScorer
 from deshi.serving.bundle import GRAPHS, REQUIRED, BundleError, ServingBundle, find_bundle
 from deshi.serving.onnx_network import OnnxNetwork

@@ -13,11 +13,7 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_soft_labels
+from deshi.soft_labels import Labeller, SoftLabels, augment_histories, choose_rows, write_soft_labels
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, expected_list, sasrec, shop
 

@@ -16,16 +16,19 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.soft_labels.agreement import jaccard, rbo
-from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.inspection import inspect_soft_labels, sharpness
-from deshi.soft_labels.inspection_result import Inspection
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import row_targets
-from deshi.soft_labels.writer import write_soft_labels
+from deshi.soft_labels import (
+    Histories,
+    Inspection,
+    Labeller,
+    SoftLabels,
+    augment_histories,
+    choose_rows,
+    inspect_soft_labels,
+    row_targets,
+    sharpness,
+    write_soft_labels,
+)
+from deshi.soft_labels._agreement import jaccard, rbo
 from deshi.types import PAD, DeshiError, ScoreKind
 from knowing import META, Hashed, shop
 

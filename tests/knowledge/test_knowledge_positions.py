@@ -13,8 +13,7 @@ from bundles import random_sequences, tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
-from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.positions import choose_rows
+from deshi.soft_labels import augment_histories, choose_rows
 from deshi.types import DeshiError
 
 

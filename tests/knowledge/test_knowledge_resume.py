@@ -16,12 +16,8 @@ from filelock import FileLock
 
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import Scorer
-from deshi.soft_labels import working_folder
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.working_folder import working_path
-from deshi.soft_labels.writer import write_soft_labels
+from deshi.soft_labels import Histories, Labeller, SoftLabels, _working_folder, write_soft_labels
+from deshi.soft_labels._working_folder import working_path
 from deshi.types import DeshiError
 from knowing import META, Hashed, shop
 
@@ -126,7 +122,7 @@ def test_an_end_between_the_last_steps_loses_nothing(
     """Manifest, rename and tidying are three steps: stopping before any of them must not cost the lists."""
     bundle = shop(tmp_path)
     export(bundle, tmp_path / "whole")
-    write_json, replace_folder = working_folder.write_json, working_folder.replace_folder
+    write_json, replace_folder = _working_folder.write_json, _working_folder.replace_folder
 
     def write(path: Path, value: object) -> None:
         if step == "manifest" and path.name == "manifest.json":
@@ -139,8 +135,8 @@ def test_an_end_between_the_last_steps_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(working_folder, "write_json", write)
-        patch.setattr(working_folder, "replace_folder", replace)
+        patch.setattr(_working_folder, "write_json", write)
+        patch.setattr(_working_folder, "replace_folder", replace)
         export(bundle, tmp_path / "store")
     scorer = Hashed(bundle.n_items)
     export(bundle, tmp_path / "store", scorer)

@@ -14,11 +14,8 @@ from safetensors.torch import save_file
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.checks import check_lists
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_soft_labels
+from deshi.soft_labels import Histories, Labeller, SoftLabels, write_soft_labels
+from deshi.soft_labels._checks import check_lists
 from deshi.types import PAD, DeshiError
 from knowing import META, Hashed, shop
 

@@ -16,15 +16,12 @@ from bundles import tiny_bundle
 from deshi.auditing import audit_soft_labels
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
-from deshi.metrics.best_items import best_items
+from deshi.metrics import best_items
 from deshi.models.scorers import Scorer
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.progress import Progress, clock
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import cut, write_lists, write_soft_labels
-from deshi.types import PAD, Batch, DeshiError
+from deshi.soft_labels import Histories, Labeller, SoftLabels, choose_rows, write_lists, write_soft_labels
+from deshi.soft_labels._progress import Progress, clock
+from deshi.soft_labels._writer import cut
+from deshi.types import PAD, Batch, DeshiError, ScoreKind
 from knowing import META, Hashed, expected_list, sasrec, shop
 
 
@@ -185,7 +182,7 @@ def test_float16_neither_overflows_nor_loses_the_order(tmp_path: Path) -> None:
             tmp_path / "score",
             teacher=META,
             dtype="float16",
-            score_kind="score",
+            score_kind=ScoreKind.SCORE,
         )
 
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deshi
+from deshi.serving._title_search import TitleIndex, plain
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.engine import Engine, RequestError
 from deshi.serving.onnx_network import OnnxNetwork
-from deshi.serving.title_search import TitleIndex, plain
 from deshi.serving.top_k import best_of
 from deshi.types import DeshiError
 

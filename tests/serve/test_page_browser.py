@@ -74,7 +74,7 @@ def test_a_test_user_is_shown_side_by_side(visit: Visit, url: str) -> None:
     assert page.locator("#reasons li").count() >= 3 and page.locator("#shared tr").count() == 3
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     assert page.evaluate(OUTSIDE) == []
-    assert visit.said == [] and all(one.startswith((url, "data:")) for one in visit.asked)
+    assert visit.messages == [] and all(one.startswith((url, "data:")) for one in visit.requests)
 
 
 def test_a_history_is_built_by_keyboard_alone(visit: Visit) -> None:
@@ -100,14 +100,14 @@ def test_a_history_is_built_by_keyboard_alone(visit: Visit) -> None:
     page.locator("#clear").focus()
     page.keyboard.press("Enter")
     page.locator(".model").first.wait_for(state="detached")
-    assert visit.said == []
+    assert visit.messages == []
 
 
 def test_what_comes_from_data_is_text(visit: Visit) -> None:
     """An id or a title that looks like HTML is shown, not run."""
     visit.take(1)
     assert EVIL in visit.page.locator("#history").inner_text()
-    assert visit.page.locator("main img").count() == 0 and visit.said == []
+    assert visit.page.locator("main img").count() == 0 and visit.messages == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

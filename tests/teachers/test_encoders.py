@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,10 +14,10 @@ from tiny_models import write_tiny_bert, write_tiny_llama
 
 from bundles import tiny_bundle
 from deshi.configuration.targets import build
-from deshi.teachers import embedding
-from deshi.teachers.embedding import embed, length_batches
+from deshi.teachers import _embedding as embedding
+from deshi.teachers._embedding import embed, length_batches
+from deshi.teachers._item_text import FALLBACK
 from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder, last_real, mean_of_real
-from deshi.teachers.item_text import FALLBACK
 from deshi.teachers.llm import LLM
 from deshi.types import DeshiError
 
@@ -118,7 +119,7 @@ def test_a_killed_embedding_goes_on(
     whole = embed(TEXTS, node, tmp_path / "whole")
     real, calls = embedding.encode, []
 
-    def killed(texts: list[str], *arguments: object) -> object:
+    def killed(texts: list[str], *arguments: Any) -> Any:
         calls.append(list(texts))
         if len(calls) == 2:
             raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import pytest
 import torch
 from byte_llm import ByteLLM, byte_tokenizer
 
-from deshi.teachers.grounding import (
+from deshi.teachers._grounding import (
     by_length,
     discounted,
     embed_texts,

@@ -7,7 +7,7 @@ import logging
 import polars as pl
 import pytest
 
-from deshi.teachers.item_text import FALLBACK, Template, item_names, item_texts
+from deshi.teachers._item_text import FALLBACK, Template, item_names, item_texts
 from deshi.types import DeshiError
 
 A, B, C = "Heat", "Crime", "1995"

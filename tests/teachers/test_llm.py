@@ -18,9 +18,9 @@ from tiny_models import WORDS, write_tiny_llama
 from deshi.artifacts import file_sha256
 from deshi.configuration.targets import build, check_node
 from deshi.data.sources.fetch import Package
-from deshi.teachers import models
+from deshi.teachers import _models as models
+from deshi.teachers._models import Mirror, find_model, weights_sha256
 from deshi.teachers.llm import LLM, choose_dtype
-from deshi.teachers.models import Mirror, find_model, weights_sha256
 from deshi.types import DeshiError
 
 CPU = torch.device("cpu")

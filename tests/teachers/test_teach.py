@@ -16,7 +16,7 @@ from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
 from deshi.types import DeshiError

@@ -14,7 +14,7 @@ from tiny_llm import tiny_model, tiny_tokenizer
 import deshi
 from deshi.artifacts import read_json
 from deshi.data.splits import Examples
-from deshi.metrics.generated_answers import answer_metrics
+from deshi.metrics import answer_metrics
 from deshi.teachers.ilora import ILoRA
 from deshi.types import DeshiError
 from tiny import SMALL

@@ -18,8 +18,7 @@ from deshi.auditing._pair_events import check_events
 from deshi.auditing._pair_files import Names, check_named, read_events, read_predictions
 from deshi.auditing._pair_ids import malformed_rows, same_ids, same_units
 from deshi.auditing._pair_lists import check_lists
-from deshi.metrics.ranking import example_ranks, metrics_per_example
-from deshi.metrics.significance import Interval, bootstrap_means, percentile_bounds
+from deshi.metrics import Interval, bootstrap_means, example_ranks, metrics_per_example, percentile_bounds
 from deshi.types import DeshiError
 
 REPORTED = ("ndcg", "hr", "mrr", "recall", "map")

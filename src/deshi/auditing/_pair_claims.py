@@ -15,7 +15,7 @@ from deshi.auditing._pair_alignment import earlier_ranks
 from deshi.auditing._pair_candidates import without_seen
 from deshi.auditing._pair_data import Pair
 from deshi.auditing._pair_lists import BATCHES
-from deshi.metrics.ranking import METRICS, example_ranks, read_metric
+from deshi.metrics import METRICS, example_ranks, read_metric
 from deshi.types import DeshiError
 
 OTHER_KS = (1, 3, 5, 10, 20, 50, 100)

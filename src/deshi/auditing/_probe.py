@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from deshi.arrays import Array, Floats
-from deshi.baselines.markov import Markov
+from deshi.baselines import Markov
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
-from deshi.evaluation.ranking import evaluate_ranks
-from deshi.metrics.ranking import example_ranks, metrics_per_example
+from deshi.evaluation import evaluate_ranks
+from deshi.metrics import example_ranks, metrics_per_example
 from deshi.models.scorers import Scorer
 
 AT = 10

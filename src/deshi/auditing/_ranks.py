@@ -13,7 +13,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.types import ITEM, USER
 
-RULES = "Rank by 1 + (candidates that score higher) + half of those that score the same (deshi.metrics.ranks)."
+RULES = "Rank by 1 + (candidates that score higher) + half of those that score the same (deshi.metrics)."
 
 
 def audit_ranks(

@@ -10,7 +10,7 @@ from torch import Tensor
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.evaluation.rank_collector import RankCollector
+from deshi.evaluation import RankCollector
 from deshi.models.scorers import Scorer
 from deshi.types import PAD
 

@@ -15,7 +15,7 @@ from deshi.auditing._probe import AT, ndcg_of
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import Examples
-from deshi.metrics.ranks import exact_ranks
+from deshi.metrics import exact_ranks
 from deshi.models.base import SequentialRecommender
 from deshi.types import ITEM, PAD, USER
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from deshi.baselines.base import Baseline
-from deshi.baselines.ease import EASE
-from deshi.baselines.events import Events, training_events
-from deshi.baselines.itemknn import ItemKNN
-from deshi.baselines.markov import Markov
-from deshi.baselines.popularity import Popularity
+from deshi.baselines._base import Baseline
+from deshi.baselines._ease import EASE
+from deshi.baselines._events import Events, training_events
+from deshi.baselines._itemknn import ItemKNN
+from deshi.baselines._markov import Markov
+from deshi.baselines._popularity import Popularity
 
 __all__ = [
     "BASELINES",

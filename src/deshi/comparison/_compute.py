@@ -13,7 +13,7 @@ from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._models import Group, find_model, flatten, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
 from deshi.evaluation import unbeaten
-from deshi.metrics.significance import (
+from deshi.metrics import (
     bootstrap_means,
     effect_size,
     holm,

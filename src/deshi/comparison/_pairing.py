@@ -11,7 +11,7 @@ import polars as pl
 
 from deshi.arrays import Floats
 from deshi.comparison._models import Group, Member, flatten
-from deshi.metrics.ranking import example_ranks, metrics_per_example, read_metric
+from deshi.metrics import example_ranks, metrics_per_example, read_metric
 from deshi.runs import Evaluation
 from deshi.types import ITEM, USER, DeshiError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deshi.comparison._comparison import Comparison, Figure, PairTest
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Block, Cell, Row, Table, paragraphs, percent
 
 MARK = "*"

@@ -54,7 +54,7 @@ def apply_filters(
         the events that stay (same ids and indices) and one step per filter that is switched on.
 
     Raises:
-        DeshiError: for a threshold without ratings, a duplicate under ``error``, an unknown policy.
+        DeshiError: for a threshold without ratings, a duplicate under ``error``, an unknown rule.
     """
     steps = [FilterStep("source", 0, 0, 0, *events.counts())]
 
@@ -120,13 +120,13 @@ def _rated(events: Events, minimum: float) -> pl.Series:
     return (events.frame[RATING] >= minimum).fill_null(False)
 
 
-def _single(events: Events, policy: str) -> pl.Series:
-    if policy not in DUPLICATES:
-        raise DeshiError(f"data.filters.duplicates is {policy!r}, expected one of {', '.join(DUPLICATES)}.")
+def _single(events: Events, rule: str) -> pl.Series:
+    if rule not in DUPLICATES:
+        raise DeshiError(f"data.filters.duplicates is {rule!r}, expected one of {', '.join(DUPLICATES)}.")
     users, items = _codes(events)
     pairs = pl.Series(users.astype(np.int64) * events.item_ids.len() + items)
-    keep = pairs.is_last_distinct() if policy == "last" else pairs.is_first_distinct()
-    if policy == "error" and not keep.all():
+    keep = pairs.is_last_distinct() if rule == "last" else pairs.is_first_distinct()
+    if rule == "error" and not keep.all():
         row = int(keep.arg_min() or 0)
         raise DeshiError(
             f"{len(keep) - int(keep.sum())} interactions repeat a user's item, the first for user "

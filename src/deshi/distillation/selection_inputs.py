@@ -16,8 +16,7 @@ from deshi.data.sequences import history_batches
 from deshi.distillation.list_losses import list_divergence
 from deshi.distillation.soft_label_batches import SoftLabelBatch
 from deshi.models.base import SequentialRecommender
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import Histories, SoftLabels
 from deshi.types import PAD, DeshiError, ScoreKind
 
 POSITIONS = 2048

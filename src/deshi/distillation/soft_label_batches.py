@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels
 from deshi.types import PAD, DeshiError, ScoreKind, check_shape
 
 

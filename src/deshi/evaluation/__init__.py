@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deshi.evaluation.candidates import (
+from deshi.evaluation._candidates import (
     CandidateRule,
     FromFile,
     Llara,
@@ -11,25 +11,25 @@ from deshi.evaluation.candidates import (
     candidates_frame,
     draw_candidates,
 )
-from deshi.evaluation.generated_answers import (
+from deshi.evaluation._generated_answers import (
     AnswerGenerator,
     GeneratedAnswers,
     answer_generator,
     generate_answers,
 )
-from deshi.evaluation.leaks import leak_warnings, leaked_targets
-from deshi.evaluation.measurement import (
+from deshi.evaluation._leaks import leak_warnings, leaked_targets
+from deshi.evaluation._measurement import (
     EvaluationSet,
     Measurement,
     RankedExamples,
     history_popularity,
     measure_model,
 )
-from deshi.evaluation.population import Population, population
-from deshi.evaluation.rank_collector import CollectedRanks, RankCollector
-from deshi.evaluation.ranking import Ranking, evaluate_ranks, summarise
-from deshi.evaluation.result import EvaluateResult, headline_k, not_beating, unbeaten
-from deshi.evaluation.slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
+from deshi.evaluation._population import Population, population
+from deshi.evaluation._rank_collector import CollectedRanks, RankCollector
+from deshi.evaluation._ranking import Ranking, evaluate_ranks, summarise
+from deshi.evaluation._result import EvaluateResult, headline_k, not_beating, unbeaten
+from deshi.evaluation._slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
 
 __all__ = [
     "LENGTH",

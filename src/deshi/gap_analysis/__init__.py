@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deshi.gap_analysis.analysis import GapAnalysis
-from deshi.gap_analysis.probe import Metric, MetricProbe
-from deshi.gap_analysis.result import Contribution, Counterfactual, GapResult, Step
+from deshi.gap_analysis._analysis import GapAnalysis
+from deshi.gap_analysis._probe import Metric, MetricProbe
+from deshi.gap_analysis._result import Contribution, Counterfactual, GapResult, Step
 
 __all__ = ["Contribution", "Counterfactual", "GapAnalysis", "GapResult", "Metric", "MetricProbe", "Step"]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from deshi.metrics.best_items import best_items
-from deshi.metrics.beyond import beyond_accuracy, coverage, gini, intra_list_diversity, novelty, popularity_lift
-from deshi.metrics.calibration import Reliability, reliability, softmax_of_rows
-from deshi.metrics.generated_answers import answer_metrics, answer_ratios, judge_answer
-from deshi.metrics.ranking import (
+from deshi.metrics._best_items import best_items
+from deshi.metrics._beyond import beyond_accuracy, coverage, gini, intra_list_diversity, novelty, popularity_lift
+from deshi.metrics._calibration import Reliability, reliability, softmax_of_rows
+from deshi.metrics._generated_answers import answer_metrics, answer_ratios, judge_answer
+from deshi.metrics._ranking import (
     METRICS,
     ExampleRanks,
     example_ranks,
+    metric_title,
     metrics_from_ranks,
     metrics_per_example,
     read_metric,
 )
-from deshi.metrics.ranks import ScoreError, candidate_scores, exact_ranks, rank_rows
-from deshi.metrics.significance import (
+from deshi.metrics._ranks import ScoreError, candidate_scores, exact_ranks, rank_rows
+from deshi.metrics._significance import (
     Interval,
     bootstrap_interval,
     bootstrap_means,
@@ -50,6 +51,7 @@ __all__ = [
     "holm",
     "intra_list_diversity",
     "judge_answer",
+    "metric_title",
     "metrics_from_ranks",
     "metrics_per_example",
     "novelty",

@@ -13,7 +13,7 @@ from deshi.arrays import Ints
 from deshi.data.example_batches import padded_rows
 from deshi.data.histories import Histories
 from deshi.data.sequences import history_batches
-from deshi.metrics.best_items import best_items
+from deshi.metrics import best_items
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
 

@@ -15,8 +15,7 @@ from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
 from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
 from deshi.pipeline.steps import STAMP
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import SoftLabels, store_path
 from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
 from deshi.types import DeshiError
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deshi.configuration.schemas import ReportConfig
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import render_template
 from deshi.reporting import (
     _cutoffs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Table
 from deshi.reporting._blocks import Picture, Pictures, Section
 from deshi.reporting._context import Context

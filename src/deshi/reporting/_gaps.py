@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Paragraph, Table, percent
 from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
 from deshi.reporting._context import Context, evaluate_again

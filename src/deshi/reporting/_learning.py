@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Table
 from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
 from deshi.reporting._context import Context

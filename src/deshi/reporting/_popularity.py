@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from deshi.arrays import Ints
-from deshi.baselines.events import training_events
+from deshi.baselines import training_events
 from deshi.data.ranges import inside
-from deshi.evaluation.measurement import history_popularity
-from deshi.evaluation.slices import popularity_groups
-from deshi.metrics.beyond import beyond_accuracy, coverage
-from deshi.metrics.ranking import metric_title
+from deshi.evaluation import history_popularity, popularity_groups
+from deshi.metrics import beyond_accuracy, coverage, metric_title
 from deshi.rendering import Paragraph, Table
 from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
 from deshi.reporting._context import Context, Data, evaluate_again, lists_of

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from deshi.comparison import check_measured_alike, group, named
-from deshi.metrics.ranking import METRICS
+from deshi.metrics import METRICS
 from deshi.runs import Evaluation, Run
 from deshi.types import DeshiError
 

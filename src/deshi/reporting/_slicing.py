@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Table
 from deshi.reporting._blocks import Block, Picture, Pictures, Section
 from deshi.reporting._context import Context, evaluate_again

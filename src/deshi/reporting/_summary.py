@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from deshi.comparison import Comparison, Model, compare_evaluations, tables_of
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.rendering import Cell, Table, paragraphs, percent
 from deshi.reporting._blocks import Block, Cards, Details, Picture, Pictures, Section
 from deshi.reporting._context import Context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deshi.evaluation import not_beating
-from deshi.metrics.ranking import metric_title
+from deshi.metrics import metric_title
 from deshi.reporting._context import Context
 from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
 

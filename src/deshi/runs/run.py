@@ -349,7 +349,7 @@ class Run(Result):
         Raises:
             DeshiError: for histories that can't be read, or a run that isn't finished.
         """
-        from deshi.baselines.events import training_events
+        from deshi.baselines import training_events
         from deshi.data.histories import histories_of
         from deshi.models.recommend import Catalogue, recommend
 

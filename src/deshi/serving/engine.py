@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.arrays import Bools, Ints
+from deshi.serving._title_search import TitleIndex
 from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import COUNT, ServingBundle
 from deshi.serving.onnx_network import OnnxNetwork, pad
-from deshi.serving.title_search import TitleIndex
 from deshi.serving.top_k import best_of
 from deshi.types import ITEM, PAD, TITLE, DeshiError
 

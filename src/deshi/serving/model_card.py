@@ -11,8 +11,7 @@ import numpy as np
 
 from deshi.data.bundle import Bundle
 from deshi.evaluation import unbeaten
-from deshi.metrics.ranking import example_ranks, metric_title, metrics_per_example
-from deshi.metrics.significance import bootstrap_interval
+from deshi.metrics import bootstrap_interval, example_ranks, metric_title, metrics_per_example
 from deshi.rendering import Table, markdown_table
 from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
@@ -41,7 +40,7 @@ def model_card(
         evaluations: of the run, the newest last; that among all items is taken.
         recall: of the index for approximate search; None if there is none.
     """
-    whole = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
+    whole = [evaluation for evaluation in evaluations if evaluation.record["protocol"]["candidates"] == "full"]
     sections = {
         "Model": _model(folder, config),
         "Data": _data(config, bundle),
@@ -110,8 +109,8 @@ def _table(evaluation: Evaluation, part: str) -> str:
     for metric in SHOWN:
         values = figures[metric]
         interval = bootstrap_interval(values[~np.isnan(values)])
-        others = [baseline.get(f"{part}/{metric}") for baseline in baselines]
-        texts = ["" if value is None else f"{value:.4f}" for value in others]
+        values_of_baselines = [baseline.get(f"{part}/{metric}") for baseline in baselines]
+        texts = ["" if value is None else f"{value:.4f}" for value in values_of_baselines]
         bounds = f"{interval.low:.4f} to {interval.high:.4f}"
         rows.append([metric_title(metric), f"{interval.mean:.4f}", bounds, *texts])
     head = f"{part}, {len(grouped.sizes):,} users"

@@ -14,8 +14,7 @@ from torch import Tensor
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.metrics.ranking import metrics_from_ranks
-from deshi.metrics.ranks import candidate_scores, rank_rows
+from deshi.metrics import candidate_scores, metrics_from_ranks, rank_rows
 from deshi.models.base import keep_latest
 from deshi.models.scorers import Scorer
 from deshi.serving.onnx_network import OnnxNetwork

@@ -20,17 +20,23 @@ from deshi.configuration.schemas import LEAVE_ONE_OUT, EvaluateConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
-from deshi.evaluation.candidates import CandidateRule, candidate_sets, candidates_frame
-from deshi.evaluation.generated_answers import (
+from deshi.evaluation import (
     AnswerGenerator,
+    CandidateRule,
+    EvaluateResult,
+    EvaluationSet,
     GeneratedAnswers,
+    Measurement,
+    RankedExamples,
     answer_generator,
+    candidate_sets,
+    candidates_frame,
     generate_answers,
+    leak_warnings,
+    measure_model,
+    population,
+    unbeaten,
 )
-from deshi.evaluation.leaks import leak_warnings
-from deshi.evaluation.measurement import EvaluationSet, Measurement, RankedExamples, measure_model
-from deshi.evaluation.population import population
-from deshi.evaluation.result import EvaluateResult, unbeaten
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle, new_run, write_record

@@ -13,14 +13,14 @@ import polars as pl
 from safetensors.numpy import save_file
 
 from deshi.artifacts import atomic_folder, write_json
-from deshi.baselines.events import training_events
+from deshi.baselines import training_events
 from deshi.configuration.run_folders import name_of
 from deshi.configuration.schemas import ExportConfig, FitConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.evaluation.leaks import leaked_targets
+from deshi.evaluation import leaked_targets
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run

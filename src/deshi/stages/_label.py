@@ -21,13 +21,15 @@ from deshi.data.splits import Split
 from deshi.hardware import training_device
 from deshi.rendering import Block, Result, paragraphs
 from deshi.runs import Run, fold_folder, with_named_runs
-from deshi.soft_labels.augmented import augment_histories
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.labeller import Labeller
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.positions import choose_rows
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_soft_labels
+from deshi.soft_labels import (
+    Histories,
+    Labeller,
+    SoftLabels,
+    augment_histories,
+    choose_rows,
+    store_path,
+    write_soft_labels,
+)
 from deshi.training.selection import choose
 from deshi.types import DeshiError
 

@@ -7,10 +7,8 @@ import logging
 from deshi.configuration.schemas import LabelImportConfig
 from deshi.configuration.targets import build
 from deshi.runs import load_bundle
-from deshi.soft_labels.foreign.readers import Imported
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.writer import write_lists
+from deshi.soft_labels import Histories, store_path, write_lists
+from deshi.soft_labels.foreign import Imported
 from deshi.stages._label import LabelResult
 
 log = logging.getLogger(__name__)

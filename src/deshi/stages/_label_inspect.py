@@ -8,10 +8,7 @@ from deshi.data.splits import LeaveOneOut, Split
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle
-from deshi.soft_labels.inspection import inspect_soft_labels
-from deshi.soft_labels.inspection_result import Inspection
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import Inspection, SoftLabels, inspect_soft_labels, store_path
 
 
 def run(cfg: LabelInspectConfig) -> Inspection:

@@ -1,0 +1,26 @@
+"""Teachers: networks over texts, language models that recommend, ensembles, and files of other programs."""
+
+from deshi.teachers._embedding import embed, encode
+from deshi.teachers._ilora_answers import Answers
+from deshi.teachers._item_text import Template, item_names, item_texts
+from deshi.teachers.base import FittedTeacher, Resources
+from deshi.teachers.bigrec import BigRec, Lora
+from deshi.teachers.cross_fit import CrossFitted, draw_folds
+from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder
+from deshi.teachers.ensemble import Ensemble
+from deshi.teachers.file_vectors import ItemVectors
+from deshi.teachers.files import RankedLists, ScoreMatrix
+from deshi.teachers.ilora import ILoRA
+from deshi.teachers.instance_lora import InstanceLora
+from deshi.teachers.item_embeddings import ItemEmbeddings
+from deshi.teachers.llm import LLM, LoadedLLM
+from deshi.teachers.prompts import Prompt
+from deshi.teachers.text import Text
+from deshi.teachers.whitening import pca, whiten
+
+__all__ = [
+    "LLM", "Answers", "BigRec", "CausalEncoder", "CrossFitted", "Encoder", "Ensemble", "FittedTeacher", "ILoRA",
+    "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "Prompt", "RankedLists", "Resources",
+    "ScoreMatrix", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode", "item_names", "item_texts",
+    "pca", "whiten",
+]  # fmt: skip

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 
 from deshi.losses.base import Loss
 from deshi.models.base import Recommender, check_histories
-from deshi.teachers.base import Resources
-from deshi.teachers.grounding import (
+from deshi.teachers._grounding import (
     by_length,
     discounted,
     embed_texts,
@@ -30,8 +29,9 @@ from deshi.teachers.grounding import (
     quoted,
     unquoted,
 )
+from deshi.teachers._models import extra, quiet
+from deshi.teachers.base import Resources
 from deshi.teachers.llm import LLM
-from deshi.teachers.models import extra, quiet
 from deshi.types import PAD, Batch, DeshiError
 
 PROMPT = (

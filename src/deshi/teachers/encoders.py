@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deshi.teachers._models import extra, find_model, quiet
 from deshi.teachers.llm import LLM
-from deshi.teachers.models import extra, find_model, quiet
 from deshi.types import DeshiError
 
 Forward = Callable[[Tensor, Tensor], Tensor]

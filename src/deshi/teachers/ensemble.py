@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.example_batches import ExampleBatches
-from deshi.evaluation.rank_collector import RankCollector
+from deshi.evaluation import RankCollector
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.types import Batch, DeshiError, ScoreKind

@@ -18,8 +18,7 @@ from torch import Tensor
 from deshi.arrays import offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
-from deshi.teachers.base import FittedTeacher, Resources
-from deshi.teachers.file_readers import (
+from deshi.teachers._file_readers import (
     column_names,
     fingerprints,
     indices_of,
@@ -31,6 +30,7 @@ from deshi.teachers.file_readers import (
     read_table,
     texts,
 )
+from deshi.teachers.base import FittedTeacher, Resources
 from deshi.types import ITEM, PAD, USER, Batch, DeshiError
 
 log = logging.getLogger(__name__)

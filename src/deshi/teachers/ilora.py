@@ -13,8 +13,7 @@ from deshi.losses.base import Loss
 from deshi.models.base import SequentialRecommender, check_histories, keep_latest
 from deshi.models.item_table import ItemEmbedding
 from deshi.models.layers import Dropout
-from deshi.teachers.base import Resources
-from deshi.teachers.ilora_answers import (
+from deshi.teachers._ilora_answers import (
     Answers,
     answer_log_likelihood,
     answer_loss,
@@ -23,9 +22,10 @@ from deshi.teachers.ilora_answers import (
     match_answer,
     write_answers,
 )
-from deshi.teachers.ilora_network import InstanceLLM, Prompted, mixtures
+from deshi.teachers._ilora_network import InstanceLLM, Prompted, mixtures
+from deshi.teachers._item_text import item_names
+from deshi.teachers.base import Resources
 from deshi.teachers.instance_lora import InstanceLora
-from deshi.teachers.item_text import item_names
 from deshi.teachers.llm import LLM
 from deshi.teachers.prompts import ItemTokens, Prompt
 from deshi.types import PAD, Batch, DeshiError

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deshi.models.layers import Dropout
+from deshi.teachers._models import extra
 from deshi.teachers.llm import checkpoint_activations
-from deshi.teachers.models import extra
 from deshi.types import DeshiError
 
 ADAPTER = "instance"

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
-from deshi.teachers.embedding import embed
+from deshi.teachers._embedding import embed
+from deshi.teachers._item_text import item_texts
+from deshi.teachers._models import find_model
 from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
-from deshi.teachers.item_text import item_texts
-from deshi.teachers.models import find_model
 from deshi.teachers.whitening import pca, whiten
 from deshi.types import DeshiError
 
@@ -32,7 +32,7 @@ class ItemEmbeddings:
 
     Attributes:
         encoder: a :class:`SentenceEncoder` or a :class:`CausalEncoder`.
-        template: the text of an item, over the item table's columns (:class:`deshi.teachers.item_text.Template`).
+        template: the text of an item, over the item table's columns (:class:`deshi.teachers._item_text.Template`).
         transform: ``none``, ``pca`` (mean zero, uncorrelated) or ``whiten`` (covariance identity as well).
         dim: numbers kept per item, largest variance first; null keeps all. Needs a transform.
         permute: deal the texts out to other items by this seed, an ablation; null doesn't.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deshi.hardware import bf16_is_faster
-from deshi.teachers.models import ModelFiles, extra, find_model, quiet, read_gguf
+from deshi.teachers._models import ModelFiles, extra, find_model, quiet, read_gguf
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)

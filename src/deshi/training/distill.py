@@ -24,10 +24,7 @@ from deshi.distillation.term import Context, Term
 from deshi.hardware import training_device
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.runs import Run, with_named_runs
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.manifest import store_path
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.targets import TRAIN, row_targets
+from deshi.soft_labels import TRAIN, Histories, SoftLabels, row_targets, store_path
 from deshi.training.fit import network_name, run_training
 from deshi.training.selection import choose
 from deshi.training.trainer import Trained, Training

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from deshi.configuration.schemas import TrainConfig
 from deshi.data.example_batches import ExampleBatch
 from deshi.distillation.objective import Objective
-from deshi.evaluation.rank_collector import RankCollector
+from deshi.evaluation import RankCollector
 from deshi.models.base import Recommender
 from deshi.models.layers import reseed_dropout
 from deshi.types import PAD, Batch, DeshiError

@@ -16,8 +16,7 @@ from deshi.distillation.selection import SelectionStrategy
 from deshi.distillation.selection_inputs import SelectionInputs
 from deshi.models.base import SequentialRecommender
 from deshi.runs import Run
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.store import SoftLabels
+from deshi.soft_labels import Histories, SoftLabels
 from deshi.types import DeshiError
 
 _STREAM = 37  # so that no other part of deshi draws the same numbers from the same seed

@@ -19,9 +19,9 @@ from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples, Split
-from deshi.evaluation.ranking import evaluate_ranks
+from deshi.evaluation import evaluate_ranks
 from deshi.hardware import training_device
-from deshi.metrics.ranking import metrics_from_ranks
+from deshi.metrics import metrics_from_ranks
 from deshi.models.base import Recommender
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, fold_folder, new_network, with_named_runs, write_record

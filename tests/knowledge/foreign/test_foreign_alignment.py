@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
-from deshi.soft_labels.foreign.alignment import ForeignLists, align_embeddings, align_rows
-from deshi.soft_labels.foreign.mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
-from deshi.soft_labels.foreign.matching import SEVERAL, UNMATCHED, contained
-from deshi.soft_labels.histories import Histories
-from deshi.soft_labels.store import SoftLabels
-from deshi.soft_labels.writer import write_lists
+from deshi.soft_labels import Histories, SoftLabels, write_lists
+from deshi.soft_labels.foreign._alignment import ForeignLists, align_embeddings, align_rows
+from deshi.soft_labels.foreign._mapping import AMBIGUOUS, Titles, map_by_id, map_by_index, map_by_title
+from deshi.soft_labels.foreign._matching import SEVERAL, UNMATCHED, contained
 from deshi.types import PAD, DeshiError
 
 SEQUENCES = [[0, 1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 0, 1, 2, 3, 5], [0, 3]]

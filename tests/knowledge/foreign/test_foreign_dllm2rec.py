@@ -12,12 +12,12 @@ import pytest
 import torch
 from foreign_data import ITEMS, Taught, distances, taught
 
-from deshi.soft_labels.foreign.alignment import align_embeddings, align_rows
-from deshi.soft_labels.foreign.dllm2rec import read_lists
-from deshi.soft_labels.foreign.frames import read_sequences
-from deshi.soft_labels.foreign.mapping import map_by_index
-from deshi.soft_labels.foreign.rankings import check_direction, check_ranks, rank_evidence
-from deshi.soft_labels.foreign.tensors import read_vectors
+from deshi.soft_labels.foreign._alignment import align_embeddings, align_rows
+from deshi.soft_labels.foreign._dllm2rec import read_lists
+from deshi.soft_labels.foreign._frames import read_sequences
+from deshi.soft_labels.foreign._mapping import map_by_index
+from deshi.soft_labels.foreign._rankings import check_direction, check_ranks, rank_evidence
+from deshi.soft_labels.foreign._tensors import read_vectors
 from deshi.types import PAD, DeshiError
 from foreign_files import write_dllm2rec
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from foreign_data import ITEMS, Taught, taught
 
-from deshi.soft_labels.foreign import bigrec, llara, titles
-from deshi.soft_labels.foreign.alignment import align_embeddings, align_rows
-from deshi.soft_labels.foreign.frames import read_sequences
-from deshi.soft_labels.foreign.mapping import map_by_title
-from deshi.soft_labels.foreign.tensors import read_vectors
+from deshi.soft_labels.foreign import _bigrec as bigrec
+from deshi.soft_labels.foreign import _llara as llara
+from deshi.soft_labels.foreign import _titles as titles
+from deshi.soft_labels.foreign._alignment import align_embeddings, align_rows
+from deshi.soft_labels.foreign._frames import read_sequences
+from deshi.soft_labels.foreign._mapping import map_by_title
+from deshi.soft_labels.foreign._tensors import read_vectors
 from deshi.types import PAD, DeshiError
 from foreign_files import write_answers, write_bigrec, write_llara
 
@@ -58,7 +60,10 @@ def test_bigrec_with_shared_titles(tmp_path: Path) -> None:
 
 def test_bigrec_answers_that_are_no_titles(tmp_path: Path) -> None:
     """A language model makes titles up; those are counted, and a list has each item once."""
-    example = {"input": 'The user has watched the following movies before:"A", "B"\n ', "output": '"C"'}
+    example: dict[str, object] = {
+        "input": 'The user has watched the following movies before:"A", "B"\n ',
+        "output": '"C"',
+    }
     example["predict"] = ['"C"', "C", '"D (1999)"', '"a"']
     (tmp_path / "t.json").write_text(json.dumps([example]))
     lists = bigrec.read_examples(tmp_path / "t.json", {0: "A", 1: "B", 2: "C"})

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from deshi.soft_labels.foreign.pickled_frames import read_pickled_frame
-from deshi.soft_labels.foreign.tensors import read_tensor
+from deshi.soft_labels.foreign._pickled_frames import read_pickled_frame
+from deshi.soft_labels.foreign._tensors import read_tensor
 from deshi.types import DeshiError
 
 

@@ -15,11 +15,11 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import delimited, records
+from deshi.data.sources._files import SourceFiles, merge_records
+from deshi.data.sources._item_tables import first_items
 from deshi.data.sources.columns import Columns
 from deshi.data.sources.delimited import Layout
 from deshi.data.sources.fetch import Address, Location, fetch
-from deshi.data.sources.files import SourceFiles, merge_records
-from deshi.data.sources.item_tables import first_items
 from deshi.types import DeshiError
 
 TEXTS = ("category", "brand", "description")

@@ -12,11 +12,11 @@ from pathlib import Path
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
+from deshi.data.sources._files import SourceFiles
+from deshi.data.sources._item_tables import item_table
 from deshi.data.sources.columns import Columns
 from deshi.data.sources.delimited import Layout, iterate_rows, read_interactions
 from deshi.data.sources.fetch import Address, Location, Package, fetch
-from deshi.data.sources.files import SourceFiles
-from deshi.data.sources.item_tables import item_table
 from deshi.types import ITEM, TITLE, DeshiError
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens/"

@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
+from deshi.data.sources._files import SourceFiles
+from deshi.data.sources._item_tables import item_table
 from deshi.data.sources.columns import Columns
 from deshi.data.sources.delimited import Layout, read_header, read_interactions, read_texts
-from deshi.data.sources.files import SourceFiles
-from deshi.data.sources.item_tables import item_table
 from deshi.data.sources.times import manifest_unit
 from deshi.types import DeshiError
 

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from deshi.data.raw import BadRowLog
+from deshi.data.sources._files import open_bytes
 from deshi.data.sources.columns import REASON, Columns, convert, good_rows, not_empty
-from deshi.data.sources.files import open_bytes
 from deshi.data.sources.slow_reader import SlowReader
 from deshi.types import DeshiError
 

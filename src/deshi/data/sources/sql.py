@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, FileRecord, RawData
+from deshi.data.sources._item_tables import item_table
 from deshi.data.sources.columns import Columns, convert, not_empty, take
-from deshi.data.sources.item_tables import item_table
 from deshi.data.sources.records import text_of
 from deshi.data.sources.times import manifest_unit
 from deshi.types import DeshiError

@@ -13,10 +13,10 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import records
+from deshi.data.sources._files import SourceFiles, merge_records
+from deshi.data.sources._item_tables import first_items
 from deshi.data.sources.columns import Columns
 from deshi.data.sources.fetch import Address, fetch
-from deshi.data.sources.files import SourceFiles, merge_records
-from deshi.data.sources.item_tables import first_items
 
 TEXTS = ("category", "tags", "brand")
 _COLUMNS = Columns("username", "product_id", "date", None, "date")

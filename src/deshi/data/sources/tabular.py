@@ -8,10 +8,10 @@ import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources import delimited, records
+from deshi.data.sources._files import SourceFiles, merge_records
+from deshi.data.sources._item_tables import item_table
 from deshi.data.sources.columns import Columns, convert, not_empty, take
 from deshi.data.sources.delimited import Layout
-from deshi.data.sources.files import SourceFiles, merge_records
-from deshi.data.sources.item_tables import item_table
 from deshi.data.sources.times import manifest_unit
 from deshi.types import DeshiError
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, FastAPI, Path, Query, Response, Security
 from fastapi.security import APIKeyHeader
 
 from deshi.serving.engine import Engine, RequestError
-from deshi.serving.http.errors import APIError, error_responses, install_handlers
+from deshi.serving.http._errors import APIError, error_responses, install_handlers
 from deshi.serving.http.metrics import CONTENT_TYPE, Metrics
 from deshi.serving.http.middleware import KEY_HEADER, RequestLimits
 from deshi.serving.http.reload import Engines, ReloadBusy, probe

@@ -102,7 +102,7 @@ def write_demo(
     """
     from deshi.data.bundle import Bundle
     from deshi.data.splits import LeaveOneOut
-    from deshi.soft_labels.store import SoftLabels
+    from deshi.soft_labels import SoftLabels
 
     bundle = Bundle.load(data)
     store = None if soft_labels is None else SoftLabels.load(soft_labels, bundle)

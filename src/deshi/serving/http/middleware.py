@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deshi.serving.http.errors import APIError, error_body
+from deshi.serving.http._errors import APIError, error_body
 from deshi.serving.http.logs import FIELDS
 from deshi.serving.http.metrics import Metrics
 

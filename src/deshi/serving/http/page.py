@@ -13,10 +13,10 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from deshi.serving.engine import Engine
+from deshi.serving.http._errors import APIError
 from deshi.serving.http.app import Service
 from deshi.serving.http.comparison import ModelList, compared, label_of, list_of_engine, rank_of, shown
 from deshi.serving.http.demo import Demo, DemoUser
-from deshi.serving.http.errors import APIError
 from deshi.serving.http.schemas import History, StrictModel
 
 PAGE = Path(__file__).with_name("page.html")

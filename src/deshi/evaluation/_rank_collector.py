@@ -1,0 +1,85 @@
+"""The ranking pass: exact ranks of evaluation examples' targets, batch by batch, reduced to metrics at the end.
+
+Validation during training, the choice of an ensemble's weights, evaluation and the audit all rank through it. Ranks
+are counts of comparisons, so that they depend neither on the device nor on how the examples are batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deshi.data.example_batches import ExampleBatch
+from deshi.metrics import metrics_from_ranks, rank_rows
+from deshi.types import PAD
+
+
+@dataclass(frozen=True, eq=False)
+class CollectedRanks:
+    """The ranks of ``T`` targets of ``C`` examples by ``S`` scorings, in the order of examples.
+
+    Attributes:
+        examples: ``(T,)`` int64, the number of each target's example.
+        ranks: ``(S, T)`` float64, from 1.
+        n_candidates: ``(C,)`` int64.
+        top_items: ``(S, C, K)`` int64, each example's best candidates, ``PAD`` where there are fewer.
+    """
+
+    examples: Tensor
+    ranks: Tensor
+    n_candidates: Tensor
+    top_items: Tensor
+
+    def metrics(self, ks: Sequence[int] = (10,)) -> list[dict[str, float]]:
+        """For each scoring, the means of every metric at every K over all examples."""
+        return [metrics_from_ranks(ranks, ks, self.examples) for ranks in self.ranks]
+
+
+class RankCollector:
+    """Ranks every batch that it is given, by one scoring or by several that share candidates and targets.
+
+    Args:
+        top_k: how many of the best candidates to keep.
+    """
+
+    def __init__(self, top_k: int = 0) -> None:
+        self._top_k = top_k
+        self._batches: list[tuple[Tensor, ...]] = []
+
+    def add(self, batch: ExampleBatch, scorings: Iterable[Tensor]) -> None:
+        """Rank a batch's targets.
+
+        Args:
+            batch: on the device of the scores.
+            scorings: each ``(B, N)`` scores of all items; one at a time is held, and none is kept.
+
+        Raises:
+            ScoreError: for scores that can't be ranked, see :func:`deshi.metrics.rank_rows`.
+        """
+        has_target = batch.targets != PAD
+        examples = batch.numbers[:, None].expand_as(batch.targets)[has_target]
+        ranks, lists, n_candidates = [], [], torch.empty(0)
+        for scores in scorings:
+            scored_ranks, n_candidates, top_items = rank_rows(scores, batch.targets, batch.seen, self._top_k)
+            ranks.append(scored_ranks[has_target])
+            lists.append(top_items)
+        # One tensor of ranks is kept a batch, not one a scoring: each small one that outlives the matrices made around
+        # it would keep the allocator from using their memory again.
+        tensors = batch.numbers, n_candidates, torch.stack(lists), examples, torch.stack(ranks)
+        self._batches.append(tuple(tensor.cpu() for tensor in tensors))
+
+    def collected(self) -> CollectedRanks:
+        """All ranks so far; the examples are all that were added."""
+        numbers, n_candidates, lists, examples, ranks = zip(*self._batches, strict=True)
+        by_number = torch.cat(numbers).argsort()
+        owners = torch.cat(examples)
+        by_example = owners.argsort(stable=True)  # an example's targets stay in their order
+        return CollectedRanks(
+            owners[by_example],
+            torch.cat(ranks, dim=1)[:, by_example],
+            torch.cat(n_candidates)[by_number],
+            torch.cat(lists, dim=1)[:, by_number],
+        )
