@@ -2,11 +2,11 @@
 
     python benchmarks/evaluate_speed.py [--threads 2] [--repeats 5]
 
-Random states and histories, so that no download is needed. Four ways: from hidden states (what validation does
-during training), from a full score matrix, the whole evaluation of a bundle by a baseline,
-with top-50 lists, per-user frame and all metrics of accuracy, and the same with all that deshi evaluate measures of a
-student: diversity of random item vectors, calibration and slices too. The bound is 2 s of wall time on 2 free cores
-for each; the process time beside it is what to read on a busy machine (it is summed over the threads).
+Random states and histories, so that no download is needed. Three ways: from a full score matrix (what validation does
+during training); the whole evaluation of a bundle by a baseline, with top-50 lists, per-user frame and all metrics of
+accuracy; and the same with all that deshi evaluate measures of a student: diversity of random item vectors, calibration
+and slices too. The bound is 2 s of wall time on 2 free cores for each; the process time beside it is what to read on a
+busy machine (it is summed over the threads).
 """
 
 from __future__ import annotations

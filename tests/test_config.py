@@ -11,11 +11,12 @@ import yaml
 from deshi.configuration.compose import load
 from deshi.configuration.overrides import from_python
 from deshi.configuration.run_folders import find_run, load_config, save_config
-from deshi.configuration.schemas import EvaluateConfig, FitConfig, PathsConfig, TrainConfig
+from deshi.configuration.schemas import FitConfig, PathsConfig, TrainConfig
 from deshi.configuration.show import render
 from deshi.configuration.targets import ConfigError
 from deshi.configuration.validation import resolved, validate
 from deshi.stages import STAGES, compose
+from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import DeshiError
 
 FIELDS = {name: stage.schema.model_fields for name, stage in STAGES.items()}

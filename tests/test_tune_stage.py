@@ -16,7 +16,7 @@ from deshi.configuration.run_folders import load_config
 from deshi.configuration.schemas import FitConfig
 from deshi.configuration.targets import ConfigError
 from deshi.configuration.validation import resolved
-from deshi.pipeline.space import Choice, Numbers, parse
+from deshi.stages._tune_space import Choice, Numbers, parse
 from deshi.training import fit
 from deshi.training.module import TrainingModule
 from deshi.types import DeshiError

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from deshi.data.prepare import PrepareResult
     from deshi.evaluation import EvaluateResult
     from deshi.gap_analysis import GapResult
-    from deshi.pipeline.summary import RunResult
-    from deshi.pipeline.tuned import TuneResult
     from deshi.reporting import ReportResult
     from deshi.runs import Run
     from deshi.serving.engine import Engine
@@ -29,7 +27,9 @@ if TYPE_CHECKING:
     from deshi.serving.result import ExportResult
     from deshi.soft_labels import Inspection
     from deshi.stages._label import LabelResult
+    from deshi.stages._run_summary import RunResult
     from deshi.stages._serve import ServeResult
+    from deshi.stages._tune_result import TuneResult
 
 Folder: TypeAlias = "str | Path | Run | LabelResult | ExportResult"
 """A path, a name, or an object that has a folder."""

@@ -145,36 +145,36 @@ def read(words: Sequence[str]) -> Arguments:
     Raises:
         DeshiError: for an option that doesn't exist.
     """
-    found = Arguments()
-    rest = iter(words)
-    for word in rest:
+    arguments = Arguments()
+    remaining = iter(words)
+    for word in remaining:
         option, _, value = word.partition("=")
         if word in ("-h", "--help", "help"):
-            found.help = True
+            arguments.help = True
         elif word in ("-V", "--version"):
-            found.version = True
+            arguments.version = True
         elif word == "--dry-run":
-            found.dry_run = True
+            arguments.dry_run = True
         elif option == "--config-dir":
-            found.config_dir = _folder(value or next(rest, ""))
+            arguments.config_dir = _folder(value or next(remaining, ""))
         elif word.startswith("-"):
             key = option.lstrip("-").replace("-", "_")
             raise DeshiError(
                 f"There is no option {option}. The options are --help, --dry-run, --config-dir and --version; "
                 f"settings are written key=value, e.g. {key}={value or 'VALUE'}."
             )
-        elif found.stage is None and "=" not in word:
-            found.stage = word
-        elif "=" not in word and f"{found.stage}_{word}" in STAGES:
-            found.stage = f"{found.stage}_{word}"
+        elif arguments.stage is None and "=" not in word:
+            arguments.stage = word
+        elif "=" not in word and f"{arguments.stage}_{word}" in STAGES:
+            arguments.stage = f"{arguments.stage}_{word}"
         elif "=" not in word:
-            found.subject.append(word)
+            arguments.subject.append(word)
         else:
-            found.overrides.append(word)
-    if found.stage is None and found.overrides:
+            arguments.overrides.append(word)
+    if arguments.stage is None and arguments.overrides:
         commands = ", ".join(stage.command for stage in STAGES.values())
-        raise DeshiError(f"Got {found.overrides[0]} but no stage. Name one first: {commands}.")
-    return found
+        raise DeshiError(f"Got {arguments.overrides[0]} but no stage. Name one first: {commands}.")
+    return arguments
 
 
 def _folder(text: str) -> Path:
@@ -199,7 +199,7 @@ def general_help() -> str:
         "deshi distils an LLM recommender into a small, fast one, and measures every step.\n\n"
         f"{USAGE}\n\nStages, in the order of the work:\n{stages}\n\n"
         f"A first run, from nothing to a table of results:\n{examples}\n\n"
-        "In Python the stages are functions: deshi.fit('student=gru4rec', data='ml-100k')."
+        "In Python the stages are functions: deshi.fit('ml-100k', student='gru4rec')."
     )
 
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import deshi
-from deshi.configuration.schemas import ServeConfig
 from deshi.serving import approximate_search
 from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import TABLE, ServingBundle
 from deshi.serving.engine import Engine, Recommendation
 from deshi.stages._serve import _start
+from deshi.stages.serve import ServeConfig
 from deshi.types import DeshiError
 from exports import with_index
 

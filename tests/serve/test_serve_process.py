@@ -19,10 +19,10 @@ import pytest
 import deshi
 from asking import KEY, Process, renamed
 from deshi.cli import main
-from deshi.configuration.schemas import ServeConfig
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.http.logs import JsonFormatter
 from deshi.stages._serve import read_key
+from deshi.stages.serve import ServeConfig
 from deshi.types import DeshiError
 
 

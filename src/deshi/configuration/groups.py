@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1] / "conf"
 
 def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:
     """The choices of a group, by name: its YAML files in the user's own folder and here, where the latter win."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for root in (config_dir, ROOT):
         folder = root / group if root else None
         if folder and folder.is_dir():
-            found |= {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
-    return dict(sorted(found.items()))
+            paths |= {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    return dict(sorted(paths.items()))
 
 
 @cache

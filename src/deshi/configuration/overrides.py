@@ -49,39 +49,39 @@ def parse(stage: str, texts: Iterable[str], config_dir: Path | None = None) -> l
     Raises:
         ConfigError: naming every argument that isn't ``key=value`` or chooses what doesn't exist.
     """
-    found: list[Override] = []
+    overrides: list[Override] = []
     problems: list[Problem] = []
     for text in texts:
         result = _parse_one(stage, text, config_dir)
         if isinstance(result, Problem):
             problems.append(result)
         else:
-            found.append(result)
+            overrides.append(result)
     if problems:
         raise ConfigError(problems)
-    return found
+    return overrides
 
 
-def _parse_one(stage: str, given: str, config_dir: Path | None) -> Override | Problem:
-    text = given.lstrip("+")
+def _parse_one(stage: str, argument: str, config_dir: Path | None) -> Override | Problem:
+    text = argument.lstrip("+")
     key = text.partition("=")[0]
     if "=" not in text:
-        return Problem(given, "got no '=', expected key=value, e.g. train.max_epochs=3.")
+        return Problem(argument, "got no '=', expected key=value, e.g. train.max_epochs=3.")
     if text.startswith("~"):
-        return Problem(given, "'~' isn't supported: set the key to null instead.")
+        return Problem(argument, "'~' isn't supported: set the key to null instead.")
     try:
         parsed, text = _read(text)
     except HydraException as error:
-        return Problem(given, f"can't be read ({str(error).partition(chr(10))[0]}). Check its brackets and quotes.")
+        return Problem(argument, f"can't be read ({str(error).partition(chr(10))[0]}). Check its brackets and quotes.")
     if parsed.is_sweep_override():
-        return Problem(given, f"is a sweep, expected one value. A list is written in brackets: {key}=[1,2].")
+        return Problem(argument, f"is a sweep, expected one value. A list is written in brackets: {key}=[1,2].")
     value = parsed.value()
     is_group = parsed.key_or_group in stage_groups(stage) and not isinstance(value, dict)
     if not is_group or value is None:
         return Override(text, parsed.key_or_group, value, is_group)
-    known = choices(parsed.key_or_group, config_dir)
-    if str(value) not in known:
-        return Problem(given, f"there is no {key} {str(value)!r}. {suggestion(str(value), known, 'choices')}")
+    valid = choices(parsed.key_or_group, config_dir)
+    if str(value) not in valid:
+        return Problem(argument, f"there is no {key} {str(value)!r}. {suggestion(str(value), valid, 'choices')}")
     return Override(text, parsed.key_or_group, str(value), is_group)
 
 
@@ -135,4 +135,4 @@ def _literal(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text) + "'"

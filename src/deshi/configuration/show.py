@@ -31,7 +31,7 @@ def _lines(values: Mapping[str, Any], marks: Mapping[str, str], prefix: str, dep
         start = "  " * depth + f"{name}:"
         mark = f"  # <- {marks[key]}" if key in marks else ""
         flow = f"{start} {_flow(value)}{mark}"
-        marked_inside = any(known.startswith(f"{key}.") for known in marks)
+        marked_inside = any(mark_key.startswith(f"{key}.") for mark_key in marks)
         if isinstance(value, dict) and value and (marked_inside or depth == 0 or len(flow) > WIDTH):
             yield start + mark
             yield from _lines(value, marks, f"{key}.", depth + 1)
@@ -47,12 +47,12 @@ def _flow(value: Any) -> str:
 def group_help(stage: str, config_dir: Path | None = None) -> Iterator[str]:
     """The groups of a stage: every choice with what it is, the user's own included, the default one starred."""
     for group, default in stage_groups(stage).items():
-        found = choices(group, config_dir)
-        if group == "paths" or not found:
+        options = choices(group, config_dir)
+        if group == "paths" or not options:
             continue
         yield f"  {group}=" + ("" if default else "NAME")
-        width = max(len(name) for name in found)
-        for name, path in found.items():
+        width = max(len(name) for name in options)
+        for name, path in options.items():
             star = "*" if name == default else " "
             yield f"   {star} {name:<{width}}  {description(path)}"
 

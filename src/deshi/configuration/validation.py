@@ -27,7 +27,7 @@ def validate(
         known: further names that a suggestion may name, such as groups.
 
     Raises:
-        ConfigError: with every problem found: the dotted key, what was got, what was expected, the nearest names.
+        ConfigError: with every problem: the dotted key, what was got, what was expected, the nearest names.
     """
     values = model.completed(values)
     try:
@@ -101,14 +101,14 @@ def valid_keys(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[st
 
 def schema_defaults(model: type[BaseModel]) -> dict[str, Any]:
     """The plain defaults of a schema, for interpolations such as ``name=seed_${seed}``; paths depend on their root."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         inner = nested_model(field.annotation)
         if inner is None and not field.is_required() and field.default_factory is None:
-            found[name] = list(field.default) if isinstance(field.default, tuple) else field.default
+            defaults[name] = list(field.default) if isinstance(field.default, tuple) else field.default
         if inner is not None and inner is not PathsConfig and type(None) not in get_args(field.annotation):
-            found[name] = schema_defaults(inner)
-    return found
+            defaults[name] = schema_defaults(inner)
+    return defaults
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:

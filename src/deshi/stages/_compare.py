@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from deshi.comparison import CompareResult, compare_evaluations, write_comparison
-from deshi.configuration.schemas import CompareConfig
 from deshi.runs import find_evaluations, new_run, write_record
+from deshi.stages.compare import CompareConfig
 
 
 def run(cfg: CompareConfig) -> CompareResult:

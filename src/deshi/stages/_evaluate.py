@@ -16,7 +16,7 @@ from deshi.artifacts import atomic_file, fingerprint, write_json
 from deshi.baselines import BASELINES, EASE, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
-from deshi.configuration.schemas import LEAVE_ONE_OUT, EvaluateConfig
+from deshi.configuration.schemas import LEAVE_ONE_OUT
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
@@ -40,6 +40,7 @@ from deshi.evaluation import (
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle, new_run, write_record
+from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from deshi.artifacts import atomic_folder, write_json
 from deshi.baselines import training_events
 from deshi.configuration.run_folders import name_of
-from deshi.configuration.schemas import ExportConfig, FitConfig
+from deshi.configuration.schemas import FitConfig
 from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
@@ -47,6 +47,7 @@ from deshi.serving.onnx_network import OnnxNetwork, runtime
 from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
 from deshi.serving.quantization import write_int8
 from deshi.serving.result import ExportResult
+from deshi.stages.export import ExportConfig
 from deshi.types import ITEM, TITLE, DeshiError
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from deshi.artifacts import write_json
 from deshi.configuration.run_folders import name_of
-from deshi.configuration.schemas import GapConfig
 from deshi.gap_analysis import GapAnalysis, GapResult, Metric, MetricProbe
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer, scorer_of
 from deshi.runs import Run, new_run, write_record
+from deshi.stages.gap import GapConfig
 
 
 def run(cfg: GapConfig) -> GapResult:

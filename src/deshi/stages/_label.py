@@ -14,7 +14,7 @@ import torch
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
 from deshi.configuration.run_folders import FOLDS_FILE, TEACHER_FILE, WEIGHTS_FILE
-from deshi.configuration.schemas import LabelConfig, TrainingConfig
+from deshi.configuration.schemas import TrainingConfig
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
@@ -30,6 +30,7 @@ from deshi.soft_labels import (
     store_path,
     write_soft_labels,
 )
+from deshi.stages.label import LabelConfig
 from deshi.training.selection import choose
 from deshi.types import DeshiError
 

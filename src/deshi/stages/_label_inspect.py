@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from deshi.configuration.schemas import LabelInspectConfig
 from deshi.configuration.targets import build
 from deshi.data.splits import LeaveOneOut, Split
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle
 from deshi.soft_labels import Inspection, SoftLabels, inspect_soft_labels, store_path
+from deshi.stages.label_inspect import LabelInspectConfig
 
 
 def run(cfg: LabelInspectConfig) -> Inspection:

@@ -18,12 +18,12 @@ from polars.io.plugins import register_io_source
 
 from deshi.arrays import Bools
 from deshi.artifacts import atomic_file
-from deshi.configuration.schemas import RecommendConfig
 from deshi.data.histories import Histories, HistoryColumns
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
 from deshi.serving.histories import read_histories, read_item_ids
 from deshi.serving.http.result import RecommendResult
+from deshi.stages.recommend import RecommendConfig
 from deshi.types import ITEM, PAD, USER, DeshiError
 
 log = logging.getLogger(__name__)

@@ -20,12 +20,12 @@ from deshi.configuration.run_folders import METRICS_FILE, find_run, load_config,
 from deshi.configuration.schemas import StageConfig
 from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
-from deshi.pipeline.reuse import comparable, find_done
-from deshi.pipeline.schema import RunConfig
-from deshi.pipeline.steps import REPORT, Plan, Step, plan_of
-from deshi.pipeline.summary import RunResult, summarise
 from deshi.runs import new_run
 from deshi.stages import STAGES
+from deshi.stages._run_reuse import comparable, find_done
+from deshi.stages._run_steps import REPORT, Plan, Step, plan_of
+from deshi.stages._run_summary import RunResult, summarise
+from deshi.stages.run import RunConfig
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
 

@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from deshi.configuration.schemas import ServeConfig
 from deshi.rendering import Block, Result, paragraphs
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.comparison import label_of
 from deshi.serving.http.logs import FIELDS, json_logs
+from deshi.stages.serve import ServeConfig
 from deshi.types import DeshiError
 
 log = logging.getLogger("deshi.serving.http")  # whose log is JSON

@@ -15,10 +15,10 @@ from deshi.artifacts import write_json
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.configuration.validation import overlaid, resolved, validate
-from deshi.pipeline.schema import TuneConfig
-from deshi.pipeline.tuned import BEST_FILE, Trial, TuneResult
 from deshi.runs import Run, new_run
 from deshi.stages import STAGES
+from deshi.stages._tune_result import BEST_FILE, Trial, TuneResult
+from deshi.stages.tune import TuneConfig
 from deshi.training.module import MONITOR
 from deshi.types import DeshiError
 

@@ -2,8 +2,48 @@
 
 from __future__ import annotations
 
-from deshi.configuration.schemas import EvaluateConfig
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from deshi.configuration.schemas import CandidatesNode, DataConfig, EvalConfig, SplitNode, StageConfig
 from deshi.configuration.stage import Stage
+
+
+class EvaluateConfig(StageConfig):
+    """Configuration of ``deshi evaluate``."""
+
+    data_of_run: ClassVar[bool] = True
+
+    run: str | None = Field(None, description="a run folder, its name, or latest")
+    baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
+        None, description="evaluate a baseline instead of a run"
+    )
+    with_baselines: bool = Field(False, description="evaluate all baselines beside the run")
+    part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
+    data: DataConfig | None = Field(None, description="null: the run's")
+    split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    candidates: CandidatesNode | None = Field(None, description="null: the whole catalogue; or a rule for small sets")
+    answers: int = Field(
+        0,
+        ge=0,
+        description="examples of each part, drawn at random, whose candidates a teacher that writes is asked about in "
+        "words; 0: none",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> EvaluateConfig:
+        if self.answers and not (self.run and self.candidates):
+            raise ValueError("answers asks a run about candidates: give run=FOLDER and candidates=llara, too")
+        if self.run and self.baseline:
+            raise ValueError("got run and baseline: give one of them, or run with with_baselines=true")
+        if not self.run and not (self.baseline or self.with_baselines):
+            raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or baseline=popularity")
+        if not self.run and self.data is None:
+            raise ValueError("a baseline needs a data set: give data=NAME, e.g. data=ml-100k")
+        return self
+
 
 STAGE = Stage(
     name="evaluate",

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
-from deshi.configuration.schemas import ExportConfig
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from deshi.configuration.schemas import Closed, StageConfig
 from deshi.configuration.stage import Stage
+
+
+class ParityConfig(Closed):
+    """How an exported graph is held against the PyTorch model."""
+
+    users: int | None = Field(None, ge=1, description="test users that are asked; null: all")
+    tolerance: float = Field(1e-3, gt=0, description="largest difference of a score that counts as none")
+
+
+class ExportConfig(StageConfig):
+    """Configuration of ``deshi export``."""
+
+    run: str = Field(description="a run of deshi fit or deshi distill: folder, name, or latest")
+    output: Path | None = Field(
+        None, strict=False, description="the bundle's folder; null: serving, in the run's folder"
+    )
+    int8: bool = Field(False, description="an int8 graph too, with what it loses")
+    index: Literal["auto", "exact", "approximate"] = Field(
+        "auto",
+        description="approximate: an index for catalogues that are too large to be scored whole; exact: none; "
+        "auto: above a million items",
+    )
+    parity: ParityConfig = Field(default_factory=ParityConfig)
+
 
 STAGE = Stage(
     name="export",

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from deshi.configuration.schemas import LabelConfig
+from pydantic import Field
+
+from deshi.configuration.schemas import ListsConfig, StageConfig
 from deshi.configuration.stage import Stage
+
+
+class LabelConfig(StageConfig, ListsConfig):
+    """Configuration of ``deshi label``."""
+
+    run: str = Field(description="a run of deshi teach, fit or distill: folder, name, or latest")
+    store: str | None = Field(None, description="the store's name or folder; null: the run's name")
+    force: bool = Field(False, description="replace a store that was written by another request")
+    seed: int = Field(0, ge=0, description="of what is drawn")
+
 
 STAGE = Stage(
     name="label",

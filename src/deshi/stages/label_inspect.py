@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from deshi.configuration.schemas import LabelInspectConfig
+from pydantic import Field
+
+from deshi.configuration.schemas import StageConfig
 from deshi.configuration.stage import Stage
+
+
+class LabelInspectConfig(StageConfig):
+    """Configuration of ``deshi label inspect``."""
+
+    store: str = Field(description="a store's name or folder")
+    compare_with: str | None = Field(None, description="a run whose lists are compared: folder, name, or latest")
+    examples: int = Field(4, ge=0, le=100, description="lists shown with titles")
+    seed: int = Field(0, ge=0, description="of what is drawn")
+
 
 STAGE = Stage(
     name="label_inspect",

@@ -9,19 +9,19 @@ from typing import Any
 
 from deshi.artifacts import fingerprint
 from deshi.configuration.schemas import (
-    CompareConfig,
     DistillConfig,
-    EvaluateConfig,
     FitConfig,
-    GapConfig,
-    LabelConfig,
     ListsConfig,
     PrepareConfig,
     ReportConfig,
     StageConfig,
     TeachConfig,
 )
-from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig, drawn_on
+from deshi.stages.compare import CompareConfig
+from deshi.stages.evaluate import EvaluateConfig
+from deshi.stages.gap import GapConfig
+from deshi.stages.label import LabelConfig
+from deshi.stages.run import DISTILLED, PLAIN, RunConfig, drawn_on
 
 Folders = Mapping[str, Path]
 """What steps have left, by the steps' names."""

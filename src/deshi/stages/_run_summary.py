@@ -11,10 +11,10 @@ from typing import Any
 
 from deshi.artifacts import read_json, write_json
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
-from deshi.pipeline.schema import DISTILLED, PLAIN, RunConfig
-from deshi.pipeline.steps import COMPARISON, Plan, evaluation_of
 from deshi.rendering import Block, Cell, Result, Table, paragraphs
 from deshi.runs import Run
+from deshi.stages._run_steps import COMPARISON, Plan, evaluation_of
+from deshi.stages.run import DISTILLED, PLAIN, RunConfig
 from deshi.training.trainer import TIME_NAMES
 
 METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}

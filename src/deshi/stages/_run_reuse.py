@@ -11,11 +11,12 @@ from typing import Any
 from deshi.artifacts import read_json
 from deshi.comparison import belongs_to, flatten
 from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, TRAINING_STAGES, load_config
-from deshi.configuration.schemas import DistillConfig, LabelConfig, StageConfig
+from deshi.configuration.schemas import DistillConfig, StageConfig
 from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
-from deshi.pipeline.steps import STAMP
 from deshi.soft_labels import SoftLabels, store_path
+from deshi.stages._run_steps import STAMP
+from deshi.stages.label import LabelConfig
 from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
 from deshi.types import DeshiError
 
