@@ -132,8 +132,8 @@ def test_the_table_of_packages_is_the_order_of_layers() -> None:
     """A map that shows other floors than the import test enforces leads every newcomer astray."""
     names = re.findall(r"^\| `(\w+)` \|", _section(_read(ARCHITECTURE), "Packages"), re.M)
     assert names == [name for name in LAYERS if name != "__main__"]
-    packages = {path.stem for path in (ROOT / "src/deshi").iterdir() if path.suffix != ".typed"}
-    assert packages - {"__init__", "__main__", "__pycache__"} <= {*names}
+    packages = {path.stem for path in (ROOT / "src/deshi").iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert packages - {"__init__", "__main__"} <= {*names}
 
 
 def test_functions_and_classes_that_the_architecture_names_exist() -> None:
