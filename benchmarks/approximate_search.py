@@ -18,10 +18,12 @@ items of a user who has seen 50, from the state on (the network takes as long fo
 from __future__ import annotations
 
 import argparse
+import importlib
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +71,9 @@ def made(n_items: int, dim: int, requests: int) -> tuple[Float32s, Float32s]:
 
 def compare_forms(table: Float32s, states: Float32s) -> None:
     """Print what a graph finds of the exact lists in each form of the inner product."""
-    import faiss
-
     from deshi.serving.approximate_search import EDGES, FACTOR, LEAST, WIDTH
 
+    faiss: Any = importlib.import_module("faiss")  # its stubs lack the parameters of a graph
     faiss.omp_set_num_threads(1)
     squared = (table**2).sum(1)
     longer = np.column_stack([table, np.sqrt(squared.max() - squared)])

@@ -17,7 +17,7 @@ import numpy as np
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.soft_labels import SoftLabels, row_targets, sharpness
-from deshi.types import PAD
+from deshi.types import PAD, ScoreKind
 
 TEMPERATURES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 
@@ -45,7 +45,7 @@ def main() -> None:
             logits = np.where(items == PAD, -np.inf, scores / temperature)
             total = np.logaddexp.reduce(logits, axis=1)
             surprise.append(float((total - logits[np.arange(len(place)), place]).mean()))
-            entropy.append(float(np.mean(sharpness(items, logits.astype(np.float32), "logit")[0])))
+            entropy.append(float(np.mean(sharpness(items, logits.astype(np.float32), ScoreKind.LOGIT)[0])))
         for what, values in (("-log likelihood, nats", surprise), ("entropy, nats", entropy)):
             print(f"| {one.name} | {listed.mean():.3f} | {what} | {' | '.join(f'{value:.3f}' for value in values)} |")
 

@@ -196,7 +196,7 @@ def merged(
 
 def preset(data: str) -> Any:
     """The experiment preset of that name, as it stands in its file."""
-    return yaml.safe_load((resources._files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((resources.files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
 
 
 def show(data: str, results: list[dict[str, Any]]) -> None:

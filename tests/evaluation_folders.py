@@ -13,7 +13,10 @@ from deshi.artifacts import write_json
 from deshi.runs import FORMAT, Evaluation
 
 PROTOCOL = {"candidates": "full", "filter_seen": True, "split": {"name": "leave_one_out", "targets": "next"}}
-SASREC = {"student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 64}, "train": {"learning_rate": 0.001}}
+SASREC: dict[str, dict[str, Any]] = {
+    "student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 64},
+    "train": {"learning_rate": 0.001},
+}
 
 
 def frame_of(ranks: Sequence[float], part: str = "test", users: Sequence[str] | None = None) -> pl.DataFrame:

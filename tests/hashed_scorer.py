@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.bundle import Bundle
+from deshi.models.item_table import ItemEmbedding
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.types import PAD, Batch
@@ -48,6 +49,7 @@ def sasrec(n_items: int, max_length: int, seed: int = 0) -> SequentialScorer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = SASRec(n_items, 8, max_length, blocks=1, heads=1, dropout=0.0)
+        assert isinstance(student.items, ItemEmbedding)
         with torch.no_grad():
             student.items.weight[1:] *= 20
     return SequentialScorer(student)

@@ -35,6 +35,7 @@ from deshi.data.sequences import Augmentation, TrainingBatches
 from deshi.data.splits import PARTS, Examples, LeaveOneOut, Split
 from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.base import SequentialRecommender
+from deshi.models.item_table import ItemEmbedding
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import SequentialScorer
 from deshi.types import PAD, Batch
@@ -52,6 +53,7 @@ class Walker(SequentialRecommender):
     def __init__(self, n_items: int) -> None:
         super().__init__(n_items, n_items, 50)
         generator = torch.Generator().manual_seed(0)
+        assert isinstance(self.items, ItemEmbedding)
         with torch.no_grad():
             self.items.weight[1:] = torch.eye(n_items) + 0.01 * torch.rand(n_items, n_items, generator=generator)
 
@@ -125,7 +127,7 @@ def _walks() -> tuple[list[list[int]], list[list[int]]]:
     random = np.random.default_rng(7)
     sequences, times = [], []
     for user in range(USERS):
-        item, walk = int(random.integers(NEVER_SOLD)), []
+        item, walk = int(random.integers(NEVER_SOLD)), list[int]()
         while len(walk) < LENGTH + user % 3:
             if item not in walk:
                 walk.append(item)
@@ -439,6 +441,7 @@ def _(shop: Shop) -> Planted:
 @fault("nan-scores", "a NaN in the item table")
 def _(shop: Shop) -> Planted:
     student = Walker(ITEMS)
+    assert isinstance(student.items, ItemEmbedding)
     with torch.no_grad():
         student.items.weight[5] = torch.nan
     return probed(shop, student), None
@@ -453,6 +456,7 @@ def _(shop: Shop) -> Planted:
 @fault("item-collides-with-padding", "item 0 takes the row of padding")
 def _(shop: Shop) -> Planted:
     student = Walker(ITEMS)
+    assert isinstance(student.items, ItemEmbedding)
     with torch.no_grad():
         student.items.weight[1] = 0.0
     return probed(shop, student), None
@@ -537,6 +541,7 @@ def _(shop: Shop) -> Planted:
         return states[torch.arange(len(states)), lengths - 1].round()
 
     student = Changed(ITEMS, coarse)
+    assert isinstance(student.items, ItemEmbedding)
     with torch.no_grad():
         student.items.weight.round_()
     other = replace(shop, student=student)

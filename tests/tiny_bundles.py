@@ -26,10 +26,11 @@ def tiny_bundle(
     Integers are the item indices themselves (ids ``i0``, ``i1``, ...; ``n_items`` may exceed the largest). Strings are
     item ids and are numbered in sorted order. Without ``timestamps``, a user's events are 1000 ms apart.
     """
-    flat = [item for sequence in sequences for item in sequence]
-    if all(isinstance(item, str) for item in flat):
-        item_ids = sorted(set(flat))
-        flat = [item_ids.index(item) for item in flat]
+    flat = [int(item) for sequence in sequences for item in sequence if not isinstance(item, str)]
+    names = [item for sequence in sequences for item in sequence if isinstance(item, str)]
+    if not flat:
+        item_ids = sorted(set(names))
+        flat = [item_ids.index(name) for name in names]
     else:
         item_ids = [f"i{index}" for index in range(n_items or max(flat) + 1)]
     users = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 import torch
 from arm import Stopwatch, arguments, histories, report, settings_of, step_timer
@@ -11,7 +14,7 @@ from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
 
-def training_part(path) -> Dataset:  # noqa: ANN001
+def training_part(path: Path) -> Dataset:
     """All but each user's last two events, as leave-one-out trains on them."""
     kept = {user: items[:-2] for user, items in histories(path).items()}
     rows = [(user, item, place) for user, items in kept.items() for place, item in enumerate(items)]
@@ -29,7 +32,7 @@ def main() -> None:
     timer = step_timer(Callback, clock, lambda batch: int((batch["y"] != 0).sum()))
 
     def trainer() -> Trainer:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         return Trainer(max_epochs=10_000, accelerator="cpu", enable_model_summary=False, callbacks=[timer], **quiet)
 
     model = SASRecModel(

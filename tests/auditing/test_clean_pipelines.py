@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from deshi.baselines import BASELINES
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, LeaveOneOut, Ratio, Split, Temporal
 from deshi.evaluation import evaluate_ranks, summarise
+from deshi.models.base import SequentialRecommender
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.sasrec import SASRec
@@ -30,7 +33,7 @@ from planted_faults import Shop, candidate_sets, open_shop, ranked
 from shop_files import SOURCES
 from tiny_bundles import random_sequences, tiny_bundle
 
-SPLITS = {
+SPLITS: dict[str, Callable[[Bundle], Split]] = {
     "leave-one-out": LeaveOneOut(),
     "temporal next": Temporal(validation_share=0.2, test_share=0.2),
     "temporal all": Temporal(validation_share=0.2, test_share=0.2, targets="all"),
@@ -80,8 +83,8 @@ def test_splits_and_ranks_are_clean(name: str, rule: str, bundles: dict[str, Bun
     assert alarms(findings) == []
 
 
-@pytest.mark.parametrize("build", [SASRec, GRU4Rec, Caser, lambda *a: SASRec(*a, norm="original")], ids=range(4))
-def test_students_are_clean(build: type[SASRec], bundles: dict[str, Bundle]) -> None:
+@pytest.mark.parametrize("build", [SASRec, GRU4Rec, Caser, partial(SASRec, norm="original")], ids=range(4))
+def test_students_are_clean(build: Callable[..., SequentialRecommender], bundles: dict[str, Bundle]) -> None:
     """Untrained weights are the noisiest there are: neither probes nor shifts may raise an alarm on them."""
     bundle = bundles["movielens"]
     split = LeaveOneOut()(bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,8 @@ def _sequences_by_number() -> PairFrames:
 
 
 CLEAN: dict[str, Callable[[], PairFrames]] = {
-    **{f"good-{seed}": lambda seed=seed: good_pair(seed) for seed in range(6)},
-    **{f"top-{top}": lambda top=top: good_pair(20, top) for top in (1, 5, 10, 100, None)},
+    **{f"good-{seed}": partial(good_pair, seed) for seed in range(6)},
+    **{f"top-{top}": partial(good_pair, 20, top) for top in (1, 5, 10, 100, None)},
     "all items, none left out": lambda: good_pair(21, None, None),
     "small": lambda: good_pair(22, 20, users=40, items=80, length=6),
     "tiny": lambda: good_pair(23, 5, users=8, items=12, length=5),
@@ -89,7 +90,7 @@ CLEAN: dict[str, Callable[[], PairFrames]] = {
     "rank": lambda: with_rank(good_pair(25)),
     "rank and score": lambda: with_rank(good_pair(26), keep_score=True),
     "rank of all items": lambda: with_rank(good_pair(27, None)),
-    **{f"popular-{seed}": lambda seed=seed: _popular(seed, 50) for seed in range(3)},
+    **{f"popular-{seed}": partial(_popular, seed, 50) for seed in range(3)},
     "popular, all items": lambda: _popular(3, None),
     "popular, ten items": lambda: _popular(4, 10),
     "test and train files": _split_in_files,

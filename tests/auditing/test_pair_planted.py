@@ -435,7 +435,9 @@ def test_the_lines_of_a_finding_are_those_of_the_file(tmp_path: Path) -> None:
     problem = next(problem for problem in audit(tmp_path, frames).findings if problem.name == "nan-scores")
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     for text in problem.where:
-        user, item, line = re.fullmatch(r"user (\d+), item (\d+), predictions\.csv line (\d+)", text).groups()
+        match = re.fullmatch(r"user (\d+), item (\d+), predictions\.csv line (\d+)", text)
+        assert match is not None
+        user, item, line = match.groups()
         assert lines[int(line) - 1] == f"{user},{item},NaN"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_folder_of_runs_may_have_moved(tmp_path: Path) -> None:
 
 def test_baselines_come_last_and_once(tmp_path: Path) -> None:
     """They don't depend on the student, but they do on what the run was allowed to train on."""
-    baselines = {"popularity": RANKS}
+    baselines: dict[str, Sequence[float]] = {"popularity": RANKS}
     runs = [
         write_evaluation(tmp_path, "a", RANKS, SASREC, seed=0, baselines=baselines),
         write_evaluation(tmp_path, "b", RANKS, SASREC, seed=1, baselines=baselines),

@@ -60,7 +60,8 @@ def read_positions(batches: Iterable[Batch]) -> Positions:
         followers = [np.where(last, PAD, np.hstack([values[:, 1:], end])) for values in (rows, items)]
         owners = np.broadcast_to(users[:, None], items.shape)
         parts.append([values[inside] for values in (owners, items, targets, rows, *followers)])
-    return Positions(*(np.concatenate(column) for column in zip(*parts, strict=True)), badly_padded)
+    users, items, targets, rows, next_rows, next_items = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Positions(users, items, targets, rows, next_rows, next_items, badly_padded)
 
 
 def training_problems(

@@ -1,6 +1,9 @@
 """The data bundle on disk: round trip, mapping, damage, fingerprint."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,7 +15,7 @@ from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 
 
-def test_round_trip(tmp_path):
+def test_round_trip(tmp_path: Path) -> None:
     """What is written is what is read, and the arrays are mapped, not loaded."""
     written = tiny_bundle(tmp_path, [[2, 0, 1], [1, 1]], timestamps=[[5, 5, 9], [1, 2]], n_items=4)
     bundle = Bundle.load(written.path, check=True)
@@ -27,7 +30,7 @@ def test_round_trip(tmp_path):
         bundle.history(2)
 
 
-def test_a_row_of_the_table_is_the_flat_position(tmp_path):
+def test_a_row_of_the_table_is_the_flat_position(tmp_path: Path) -> None:
     """The soft-label store names events by flat position: interactions.parquet must agree with the arrays."""
     bundle = tiny_bundle(tmp_path, random_sequences(20, 30, 1, 9))
     table = pl.read_parquet(bundle.path / "interactions.parquet")
@@ -36,7 +39,7 @@ def test_a_row_of_the_table_is_the_flat_position(tmp_path):
     assert table["item_id"].to_list() == [f"i{item}" for item in bundle.items]
 
 
-def test_encode_tells_how_many_ids_are_unknown(tmp_path):
+def test_encode_tells_how_many_ids_are_unknown(tmp_path: Path) -> None:
     """Serving meets items that the vocabulary has never seen: they are counted, not guessed."""
     bundle = tiny_bundle(tmp_path, [["a", "b", "c"]])
     indices, unknown = bundle.encode(["c", "new", "a", "c"])
@@ -44,7 +47,7 @@ def test_encode_tells_how_many_ids_are_unknown(tmp_path):
     assert bundle.encode([])[0].shape == (0,)
 
 
-def test_item_table_joins_texts_and_keeps_items_without_any(tmp_path):
+def test_item_table_joins_texts_and_keeps_items_without_any(tmp_path: Path) -> None:
     """A teacher reads `text`; an item that the item file doesn't know must stay in its place."""
     items = pl.DataFrame(
         {"item_id": ["b", "a", "other"], "title": ["Bee", None, "O"], "category": ["Insect", "Letter", "X"]}
@@ -55,13 +58,13 @@ def test_item_table_joins_texts_and_keeps_items_without_any(tmp_path):
     assert table["text"].to_list() == ["category: Letter", "Bee; category: Insect", None]
 
 
-def test_a_text_column_of_the_source_is_kept(tmp_path):
+def test_a_text_column_of_the_source_is_kept(tmp_path: Path) -> None:
     """The source knows best what describes an item."""
     items = pl.DataFrame({"item_id": ["a"], "title": ["A"], "text": ["own words"]})
     assert tiny_bundle(tmp_path, [["a"]], items=items).item_table()["text"].to_list() == ["own words"]
 
 
-def test_fingerprint_follows_content_not_name(tmp_path):
+def test_fingerprint_follows_content_not_name(tmp_path: Path) -> None:
     """Artifacts are matched by fingerprint: equal for equal content, different for any other."""
     base = tiny_bundle(tmp_path, [[0, 1, 2]])
     assert tiny_bundle(tmp_path, [[0, 1, 2]], name="copy").fingerprint == base.fingerprint
@@ -74,7 +77,7 @@ def test_fingerprint_follows_content_not_name(tmp_path):
     assert len({bundle.fingerprint for bundle in (base, *others)}) == 5
 
 
-def test_missing_and_damaged_bundles_say_what_to_do(tmp_path):
+def test_missing_and_damaged_bundles_say_what_to_do(tmp_path: Path) -> None:
     """Every kind of damage is one clear error, not a stack trace in the middle of training."""
     with pytest.raises(DeshiError, match="no data bundle in .*deshi prepare data=tiny"):
         Bundle.load(tmp_path / "tiny")
@@ -97,7 +100,7 @@ def test_missing_and_damaged_bundles_say_what_to_do(tmp_path):
         Bundle.load(path)
 
 
-def test_a_bundle_of_another_format_is_refused(tmp_path):
+def test_a_bundle_of_another_format_is_refused(tmp_path: Path) -> None:
     """An old layout must not be read as the new one."""
     path = tiny_bundle(tmp_path, [[0, 1]]).path
     manifest = json.loads((path / "manifest.json").read_text())
@@ -106,7 +109,7 @@ def test_a_bundle_of_another_format_is_refused(tmp_path):
         Bundle.load(path)
 
 
-def test_unsorted_events_are_refused(tmp_path):
+def test_unsorted_events_are_refused(tmp_path: Path) -> None:
     """CSR arrays of ungrouped events would give users each other's histories."""
     frame = pl.DataFrame({"user": [0, 1, 0], "item": [0, 0, 0], "timestamp": [1, 2, 3]})
     events = Events(pl.Series(["u", "v"]), pl.Series(["a"]), frame)

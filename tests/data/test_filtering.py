@@ -1,5 +1,7 @@
 """Filters on hand-made interactions: what stays, and what the report says."""
 
+from __future__ import annotations
+
 from collections import Counter
 
 import numpy as np
@@ -9,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deshi.data.filtering import apply_filters, core
-from deshi.data.vocabulary import compact, encode_events
+from deshi.data.vocabulary import Events, compact, encode_events
 from deshi.types import DeshiError
 
 
-def interactions(*rows):
+def interactions(*rows: tuple[object, ...]) -> pl.DataFrame:
     """A frame of ``(user, item, timestamp[, rating])`` rows."""
     columns = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
     return pl.DataFrame(rows, schema=dict(list(columns.items())[: len(rows[0])]), orient="row")
 
 
-def kept(events):
+def kept(events: Events) -> list[tuple[str, str, int]]:
     """The rows as ``(user id, item id, timestamp)``."""
     users, items = (
         ids.gather(events.frame[column]) for ids, column in ((events.user_ids, "user"), (events.item_ids, "item"))
@@ -27,7 +29,7 @@ def kept(events):
     return list(zip(users, items, events.frame["timestamp"], strict=True))
 
 
-def test_equal_timestamps_keep_the_order_of_the_file():
+def test_equal_timestamps_keep_the_order_of_the_file() -> None:
     """The tie rule: stable by original order, also when users are interleaved."""
     rows = [("u", "c", 5), ("v", "z", 5), ("u", "a", 5), ("u", "b", 1), ("v", "y", 5), ("u", "d", 5)]
     events = encode_events(interactions(*rows))
@@ -35,14 +37,14 @@ def test_equal_timestamps_keep_the_order_of_the_file():
 
 
 @pytest.mark.parametrize("far", [10, 2**62])
-def test_order_holds_for_any_span_of_time(far):
+def test_order_holds_for_any_span_of_time(far: int) -> None:
     """Times too far apart to be packed with the user into one sort key are sorted by both, as stably."""
     rows = [("u", "a", far), ("v", "b", -far), ("u", "c", -far), ("v", "d", 0), ("u", "e", far), ("v", "f", -far)]
     events = encode_events(interactions(*rows))
     assert [item for _, item, _ in kept(events)] == ["c", "a", "e", "b", "f", "d"]
 
 
-def test_rating_threshold_removes_lower_and_missing_ratings():
+def test_rating_threshold_removes_lower_and_missing_ratings() -> None:
     """A threshold keeps ratings at it, and an unknown rating doesn't reach it."""
     events = encode_events(
         interactions(("u", "a", 1, 4.0), ("u", "b", 2, 3.9), ("u", "c", 3, None), ("v", "a", 1, 5.0))
@@ -55,7 +57,7 @@ def test_rating_threshold_removes_lower_and_missing_ratings():
     assert (step.interactions, step.users, step.items) == (2, 2, 1)
 
 
-def test_rating_threshold_without_ratings_is_an_error():
+def test_rating_threshold_without_ratings_is_an_error() -> None:
     """Silently keeping everything would be another data set."""
     with pytest.raises(DeshiError, match="has no ratings"):
         apply_filters(encode_events(interactions(("u", "a", 1))), min_rating=3)
@@ -69,13 +71,13 @@ def test_rating_threshold_without_ratings_is_an_error():
         ("last", [("u", "b", 2), ("u", "a", 3), ("v", "a", 9)]),
     ],
 )
-def test_duplicate_policies_follow_time_not_file_order(policy, expected):
+def test_duplicate_policies_follow_time_not_file_order(policy: str, expected: list[tuple[str, str, int]]) -> None:
     """First and last mean in time, and another user's event with the item is no duplicate."""
     events = encode_events(interactions(("u", "a", 3), ("v", "a", 9), ("u", "b", 2), ("u", "a", 1)))
     assert kept(apply_filters(events, duplicates=policy)[0]) == expected
 
 
-def test_duplicates_error_names_the_pair():
+def test_duplicates_error_names_the_pair() -> None:
     """The message must show where to look."""
     events = encode_events(interactions(("u", "a", 3), ("u", "b", 2), ("u", "a", 1)))
     with pytest.raises(DeshiError, match="1 interactions repeat.*user 'u' and item 'a'"):
@@ -85,7 +87,7 @@ def test_duplicates_error_names_the_pair():
         apply_filters(events, duplicates="newest")
 
 
-def test_k_core_runs_to_a_fixed_point_and_one_pass_does_not():
+def test_k_core_runs_to_a_fixed_point_and_one_pass_does_not() -> None:
     """Removing the rare item makes a user too short, which makes the next item rare: a chain of three rounds."""
     rows = [("u", "rare", 1), ("u", "a", 2), ("v", "a", 1), ("v", "b", 2), ("w", "b", 1), ("w", "c", 2)]
     rows += [("x", "b", 1), ("x", "c", 2), ("y", "b", 1), ("y", "c", 2)]
@@ -97,11 +99,11 @@ def test_k_core_runs_to_a_fixed_point_and_one_pass_does_not():
     assert (steps[-1].removed_interactions, steps[-1].removed_users, steps[-1].removed_items) == (4, 2, 2)
 
 
-def rows_of(users):
+def rows_of(users: str) -> list[tuple[str, str, int]]:
     return [row for user in users for row in ((user, "b", 1), (user, "c", 2))]
 
 
-def test_minimum_history_keeps_the_core():
+def test_minimum_history_keeps_the_core() -> None:
     """Removing short histories may make an item rare again: with k_core both rules hold in the end."""
     rows = [
         ("u", "a", 1),
@@ -128,7 +130,9 @@ def test_minimum_history_keeps_the_core():
     min_user=st.integers(0, 4),
     min_item=st.integers(0, 4),
 )
-def test_core_is_the_largest_set_that_satisfies_both_minima(pairs, min_user, min_item):
+def test_core_is_the_largest_set_that_satisfies_both_minima(
+    pairs: list[tuple[int, int]], min_user: int, min_item: int
+) -> None:
     """Fixed point reached, and nothing removed that a slow reference keeps."""
     users, items = (np.array([pair[side] for pair in pairs], dtype=np.int32) for side in (0, 1))
     rows = set(range(len(pairs)))
@@ -142,7 +146,7 @@ def test_core_is_the_largest_set_that_satisfies_both_minima(pairs, min_user, min
     assert np.flatnonzero(core(users, items, min_user, min_item, repeat=True)).tolist() == sorted(rows)
 
 
-def test_item_order_follows_neither_id_nor_time():
+def test_item_order_follows_neither_id_nor_time() -> None:
     """Public files are sorted by item id inside a day: an index that follows the id would leak the order."""
     names = [f"B{number:03d}" for number in range(200)]
     forward = interactions(*[("u", name, place) for place, name in enumerate(names)])
@@ -163,7 +167,7 @@ def test_item_order_follows_neither_id_nor_time():
         ([("u", "a", None), ("u", "b", 2)], "1 of 2 interactions have no timestamp"),
     ],
 )
-def test_unusable_ids_and_times_are_refused(rows, message):
+def test_unusable_ids_and_times_are_refused(rows: list[tuple[object, ...]], message: str) -> None:
     """An id that can't be told apart, or an event that can't be ordered, would corrupt histories silently."""
     with pytest.raises(DeshiError, match=message):
         encode_events(interactions(*rows))

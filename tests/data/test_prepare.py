@@ -1,8 +1,11 @@
 """The stage `prepare`: determinism, reuse, messages and errors."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +16,7 @@ from deshi.configuration.schemas import PrepareConfig
 from deshi.configuration.validation import validate
 from deshi.data.bundle import Bundle
 from deshi.data.prepare import run
-from deshi.data.raw import BadRowReport, FileRecord, RawData
+from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.types import DeshiError
 
 loads: list[str] = []
@@ -26,7 +29,7 @@ class CsvSource:
     path: str
     address: str = ""
 
-    def load(self, cache, bad_rows):
+    def load(self, cache: Path, bad_rows: BadRows) -> RawData:
         """Read the file and note that it was read."""
         loads.append(self.path)
         schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
@@ -38,7 +41,9 @@ class CsvSource:
         return RawData(frame, items, "ms", [record], skipped)
 
 
-def config(tmp_path, data="data", force=False, max_bad_rows=0, address="", **filters):
+def config(
+    tmp_path: Path, data: str = "data", force: bool = False, max_bad_rows: int = 0, address: str = "", **filters: object
+) -> PrepareConfig:
     """A config as the command line would make it, for the file ``tmp_path / events.csv``."""
     source = {"_target_": f"{__name__}.CsvSource", "path": str(tmp_path / "events.csv"), "address": address}
     values = {"name": "toy", "source": source, "filters": filters, "max_bad_rows": max_bad_rows}
@@ -47,7 +52,7 @@ def config(tmp_path, data="data", force=False, max_bad_rows=0, address="", **fil
 
 
 @pytest.fixture
-def events(tmp_path):
+def events(tmp_path: Path) -> pl.DataFrame:
     """A csv of 3000 random events with ties and repeats."""
     generator = np.random.default_rng(7)
     size = 3000
@@ -64,14 +69,19 @@ def events(tmp_path):
     return frame
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder with its bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_two_runs_have_the_same_bytes_in_every_file(tmp_path, events):
+def test_two_runs_have_the_same_bytes_in_every_file(tmp_path: Path, events: pl.DataFrame) -> None:
     """Same input, same bytes: parquet, arrays, manifest, statistics and picture."""
-    options = {"min_rating": 2.0, "duplicates": "last", "min_user_interactions": 5, "min_item_interactions": 5}
+    options: dict[str, Any] = {
+        "min_rating": 2.0,
+        "duplicates": "last",
+        "min_user_interactions": 5,
+        "min_item_interactions": 5,
+    }
     first = run(config(tmp_path, "one", **options)).bundle.path
     second = run(config(tmp_path, "two", **options)).bundle.path
     assert contents(first) == contents(second)
@@ -80,7 +90,7 @@ def test_two_runs_have_the_same_bytes_in_every_file(tmp_path, events):
     assert set(contents(first)) == names | arrays | {"statistics.json", "statistics.png"}
 
 
-def test_bundle_holds_what_the_source_had(tmp_path, events):
+def test_bundle_holds_what_the_source_had(tmp_path: Path, events: pl.DataFrame) -> None:
     """Nothing lost, nothing invented: each user's events in time order, ties in file order."""
     bundle = run(config(tmp_path)).bundle
     names = bundle.vocabulary["item_id"].to_list()
@@ -92,7 +102,7 @@ def test_bundle_holds_what_the_source_had(tmp_path, events):
     assert bundle.manifest["tie_rule"].startswith("events of one user with equal timestamps keep the order")
 
 
-def test_a_second_run_reuses_and_says_so(tmp_path, events):
+def test_a_second_run_reuses_and_says_so(tmp_path: Path, events: pl.DataFrame) -> None:
     """Running again must cost nothing and must not read the source."""
     first = run(config(tmp_path, min_rating=3.0, max_bad_rows=2))
     second = run(config(tmp_path, min_rating=3.0, max_bad_rows=2))
@@ -103,7 +113,7 @@ def test_a_second_run_reuses_and_says_so(tmp_path, events):
     assert second.bundle.fingerprint == first.bundle.fingerprint
 
 
-def test_force_settings_and_changed_files_prepare_again(tmp_path, events):
+def test_force_settings_and_changed_files_prepare_again(tmp_path: Path, events: pl.DataFrame) -> None:
     """A stale bundle must never pass for a fresh one, and the message tells why it was replaced."""
     run(config(tmp_path))
     assert "force=true" in run(config(tmp_path, force=True)).message
@@ -117,7 +127,7 @@ def test_force_settings_and_changed_files_prepare_again(tmp_path, events):
     assert len(loads) == 5
 
 
-def test_a_touched_file_with_the_same_content_is_reused(tmp_path, events):
+def test_a_touched_file_with_the_same_content_is_reused(tmp_path: Path, events: pl.DataFrame) -> None:
     """A fresh checkout changes times, not content."""
     run(config(tmp_path))
     os.utime(tmp_path / "events.csv", (1, 1))
@@ -127,15 +137,15 @@ def test_a_touched_file_with_the_same_content_is_reused(tmp_path, events):
     assert not run(config(tmp_path)).reused
 
 
-def test_passwords_stay_out_of_the_manifest(tmp_path, events):
+def test_passwords_stay_out_of_the_manifest(tmp_path: Path, events: pl.DataFrame) -> None:
     """A bundle is shared; the database's password is not."""
-    options = {"address": "postgresql://me:secret@host/db"}
+    options: dict[str, Any] = {"address": "postgresql://me:secret@host/db"}
     result = run(config(tmp_path, **options))
     assert "secret" not in (result.bundle.path / "manifest.json").read_text()
     assert "not checked" in run(config(tmp_path, **options)).message
 
 
-def test_results_show_as_text_and_html(tmp_path, events):
+def test_results_show_as_text_and_html(tmp_path: Path, events: pl.DataFrame) -> None:
     """The same report in a terminal and in a notebook; skipped rows are named."""
     result = run(config(tmp_path, max_bad_rows=3, min_user_interactions=10, min_item_interactions=3))
     for shown in (str(result), result._repr_html_()):
@@ -144,7 +154,7 @@ def test_results_show_as_text_and_html(tmp_path, events):
     assert replace(result, bad_rows=BadRowReport()).report[0].interactions == 3000
 
 
-def test_everything_filtered_away_shows_the_report(tmp_path, events):
+def test_everything_filtered_away_shows_the_report(tmp_path: Path, events: pl.DataFrame) -> None:
     """The user must see which filter was too strict, and the old bundle must survive."""
     run(config(tmp_path))
     with pytest.raises(DeshiError, match=r"(?s)removed every interaction.*rating >= 3.*k-core.*history >= 3000"):
@@ -163,7 +173,7 @@ def test_everything_filtered_away_shows_the_report(tmp_path, events):
         ("u,a,1,5\nu,a ,2,5\n", "differ only in surrounding spaces"),
     ],
 )
-def test_unusable_data_are_refused_and_leave_nothing_behind(tmp_path, text, message):
+def test_unusable_data_are_refused_and_leave_nothing_behind(tmp_path: Path, text: str, message: str) -> None:
     """A bundle from which nothing can be learned would only fail later, with a worse message."""
     (tmp_path / "events.csv").write_text("user_id,item_id,timestamp,rating\n" + text)
     with pytest.raises(DeshiError, match=message):

@@ -1,6 +1,9 @@
 """The figures of a data set against hand values, and the picture's determinism."""
 
+from __future__ import annotations
+
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import pytest
 from deshi.data import statistics
 
 
-def test_figures_of_a_hand_made_set():
+def test_figures_of_a_hand_made_set() -> None:
     """Two users, histories of four and two, one repeated pair, one tie inside a history and one across users."""
     offsets = np.array([0, 4, 6])
     items = np.array([0, 1, 0, 2, 1, 2])
@@ -23,13 +26,13 @@ def test_figures_of_a_hand_made_set():
     assert figures["popularity_gini"] == pytest.approx(0.25)
 
 
-def test_gini_hand_values():
+def test_gini_hand_values() -> None:
     """Equal counts are 0; everything on one of n items is (n - 1) / n."""
     assert statistics.gini(np.array([3, 3, 3])) == 0
     assert math.isclose(statistics.gini(np.array([0, 0, 0, 8])), 0.75)
 
 
-def test_positions_have_no_time_span():
+def test_positions_have_no_time_span() -> None:
     """Positions are no dates and must not be shown as such."""
     figures = statistics.compute(np.array([0, 2]), np.array([0, 1]), np.array([0, 1]), 2, "position")
     assert figures["time"] is None
@@ -37,7 +40,7 @@ def test_positions_have_no_time_span():
 
 
 @pytest.mark.parametrize("lengths", [[1], [5, 5], [1, 2, 3, 400]])
-def test_picture_has_the_same_bytes_each_time(tmp_path, lengths):
+def test_picture_has_the_same_bytes_each_time(tmp_path: Path, lengths: list[int]) -> None:
     """The bundle is deterministic to the byte, its picture included, whatever the shape of the data."""
     for name in ("a.png", "b.png"):
         statistics.draw(tmp_path / name, np.array(lengths), np.array([9, 3, 1]), "title")

@@ -21,7 +21,7 @@ from deshi.types import PAD, Batch
 from planted_faults import ITEMS, USERS, Shop, open_shop
 from shop_files import SOURCES
 
-SPLITS = {
+SPLITS: dict[str, Callable[[Bundle], Split]] = {
     "leave-one-out": LeaveOneOut(),
     "temporal next": Temporal(validation_share=0.2, test_share=0.2),
     "temporal all": Temporal(validation_share=0.2, test_share=0.2, targets="all"),

@@ -16,7 +16,7 @@ from deshi.testing.terms import DIM, ITEMS, WIDTH, context, lists, prepared, see
 from deshi.types import PAD, DeshiError
 
 TERMS: dict[str, Callable[[], HiddenTerm]] = {
-    f"{loss}-{of}": lambda loss=loss, of=of: EmbeddingMatch(loss, of, top_k=4)  # type: ignore[misc]
+    f"{loss}-{of}": lambda loss=loss, of=of: EmbeddingMatch(loss, of, top_k=4)
     for loss in ("mse", "cosine", "infonce")
     for of in ("items", "hidden")
 } | {"de": DE, "de-one": lambda: DE(experts=1)}
@@ -110,7 +110,7 @@ def test_one_expert_by_hand() -> None:
 def test_experts_noise_follows_its_seed() -> None:
     """Noise from the global generator would make a resumed run another one."""
     term, signal = prepared(DE()), lists(LENGTHS, 8)
-    values = []
+    values: list[torch.Tensor] = []
     for seed in ([1], [1], [2]):
         term.random.reseed(seed)
         torch.manual_seed(len(values))
@@ -125,7 +125,7 @@ def test_fitting_works(name: str) -> None:
     table = torch.nn.Parameter(TABLE.clone())
     optimizer = torch.optim.Adam([table, *term.parameters()], lr=0.05)
     signal = lists([8] * 8, 8)
-    values = []
+    values: list[torch.Tensor] = []
     for _ in range(60):
         value = term(HIDDEN[:1].expand(8, -1), table, signal).mean()
         optimizer.zero_grad()

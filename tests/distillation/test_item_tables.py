@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deshi.configuration.targets import build, check_node
 from deshi.distillation.item_tables import InitialisedItemTable, ItemTableAdapter
 from deshi.losses.softmax import Softmax
 from deshi.models.gru4rec import GRU4Rec
-from deshi.models.item_table import ItemEmbedding
+from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.models.layers import reseed_dropout
 from deshi.models.sasrec import SASRec
 from deshi.teachers.whitening import pca
@@ -18,7 +18,7 @@ from deshi.types import PAD, Batch, DeshiError
 
 N, DIM, WIDTH = 30, 8, 12
 ADDED = "deshi.distillation.item_tables.ItemTableAdapter"
-NODES = [
+NODES: list[dict[str, object]] = [
     {"_target_": ADDED, "hidden": 16, "dropout": 0.3},
     {"_target_": ADDED, "hidden": None, "dropout": 0.3, "offset": 0.0},
     {"_target_": "deshi.distillation.item_tables.InitialisedItemTable"},
@@ -30,10 +30,12 @@ def _vectors(width: int = WIDTH) -> Tensor:
     return torch.randn(N, width, generator=torch.Generator().manual_seed(0)) * torch.arange(1, width + 1) + 5
 
 
-def _built(node: dict[str, object], width: int = WIDTH, seed: int = 0) -> nn.Module:
+def _built(node: dict[str, object], width: int = WIDTH, seed: int = 0) -> ItemTable:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(node, n_items=N, dim=DIM, embeddings=_vectors(width))
+        table = build(node, n_items=N, dim=DIM, embeddings=_vectors(width))
+    assert isinstance(table, ItemTable)
+    return table
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -57,6 +59,7 @@ def test_stands_in_for_a_students_table(node: dict[str, object]) -> None:
 def test_merged_scores_to_the_bit(node: dict[str, object]) -> None:
     """What is served must be what was evaluated: the merged table has the very bits, and folding draws no numbers."""
     added = _built(node)
+    assert isinstance(added, ItemTableAdapter)
     state, frozen = torch.random.get_rng_state(), added.vectors.clone()
     merged = added.merged()
     assert torch.equal(state, torch.random.get_rng_state()) and added.training and added.adapter.training

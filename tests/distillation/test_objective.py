@@ -18,6 +18,7 @@ from deshi.losses.base import Loss
 from deshi.losses.bce import BCE
 from deshi.losses.gbce import GBCE
 from deshi.losses.softmax import Softmax
+from deshi.models.item_table import ItemEmbedding
 from deshi.models.sasrec import SASRec
 from deshi.soft_labels import SoftLabels
 from deshi.types import PAD, Batch, DeshiError, ScoreKind
@@ -52,6 +53,7 @@ def student() -> SASRec:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = SASRec(N, 8, 10, blocks=1, heads=1, dropout=0.0)
+        assert isinstance(network.items, ItemEmbedding)
         with torch.no_grad():
             network.items.weight[1:] *= 20
         return network

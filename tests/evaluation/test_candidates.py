@@ -123,9 +123,9 @@ def test_ranks_among_candidates_by_the_definition(bundle: Bundle) -> None:
         same = sum(bool(scores[j] == scores[row["target"]]) for j in candidates)
         assert row["rank"] == 1 + higher + (same - 1) / 2 and row["n_candidates"] == len(candidates)
     for example, best in enumerate(ranking.top_items.tolist()):
-        candidates = {item for item in sets[example].tolist() if item != PAD}
+        allowed = {item for item in sets[example].tolist() if item != PAD}
         shown = [item for item in best if item != PAD]
-        assert set(shown) <= candidates and len(shown) == min(12, len(candidates))
+        assert set(shown) <= allowed and len(shown) == min(12, len(allowed))
 
 
 def test_all_items_as_candidates_is_the_full_ranking(bundle: Bundle, examples: Examples) -> None:

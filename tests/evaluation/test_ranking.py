@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deshi.baselines import Popularity
 from deshi.data.bundle import Bundle
-from deshi.data.splits import LeaveOneOut, Ratio
+from deshi.data.splits import LeaveOneOut, Ratio, Targets
 from deshi.evaluation import evaluate_ranks, summarise
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import Scorer, SequentialScorer
@@ -67,7 +67,7 @@ def test_without_the_filter_everything_is_a_candidate(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("targets", ["next", "all"])
-def test_batch_size_changes_nothing(bundle: Bundle, targets: str) -> None:
+def test_batch_size_changes_nothing(bundle: Bundle, targets: Targets) -> None:
     """Metrics are over examples, never averages of batches."""
     examples = Ratio(0.2, 0.4, targets=targets)(bundle).examples(bundle, "test")
     whole = evaluate_ranks(Fixed(table(bundle)), bundle, examples, batch_size=1000)

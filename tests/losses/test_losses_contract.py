@@ -23,6 +23,6 @@ LOSSES: dict[str, Callable[[], Loss]] = {
 
 
 class TestLosses(LossContract):
-    @pytest.fixture(params=LOSSES.values(), ids=LOSSES)
+    @pytest.fixture(params=LOSSES.values(), ids=list(LOSSES))
     def loss(self, request: pytest.FixtureRequest) -> Loss:
         return cast(Loss, request.param())

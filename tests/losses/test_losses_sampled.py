@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from deshi.losses.base import Loss
 from deshi.losses.bce import BCE, bce, bce_over
 from deshi.losses.gbce import GBCE, gbce_beta
 from deshi.losses.negatives import SharedNegatives, grouped_negatives, grouped_scores
@@ -18,15 +20,16 @@ from deshi.losses.softmax import Softmax
 from deshi.types import PAD, DeshiError, ShapeError
 
 N_ITEMS, DIM, POSITIONS = 30, 8, 21
+Strategy = Literal["uniform", "popularity", "batch"]
 
 
-def counted(strategy: str) -> SampledSoftmax:
+def counted(strategy: Strategy) -> SampledSoftmax:
     loss = SampledSoftmax(negatives=12, strategy=strategy)
     loss.set_counts(torch.arange(N_ITEMS))
     return loss
 
 
-LOSSES: dict[str, Callable[[], nn.Module]] = {
+LOSSES: dict[str, Callable[[], Loss]] = {
     "softmax": Softmax,
     "sampled_uniform": lambda: SampledSoftmax(negatives=12),
     "sampled_popularity": lambda: counted("popularity"),
@@ -45,7 +48,7 @@ def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
 class TestLossContract:
-    def test_scalar_with_gradients(self, build: Callable[[], nn.Module]) -> None:
+    def test_scalar_with_gradients(self, build: Callable[[], Loss]) -> None:
         """States and table both learn from a finite scalar."""
         hidden, table, targets = problem()
         hidden.requires_grad_(), table.requires_grad_()
@@ -53,50 +56,51 @@ class TestLossContract:
         assert value.shape == () and value.dtype == torch.float32 and value > 0
         value.backward()
         for grad in (hidden.grad, table.grad):
-            assert torch.isfinite(grad).all() and grad.abs().sum() > 0
-        assert (hidden.grad.abs().sum(1) > 0).all(), "every position must learn"
+            assert grad is not None and torch.isfinite(grad).all() and grad.abs().sum() > 0
+        assert hidden.grad is not None and (hidden.grad.abs().sum(1) > 0).all(), "every position must learn"
 
-    def test_step_against_the_gradient_raises_the_targets(self, build: Callable[[], nn.Module]) -> None:
+    def test_step_against_the_gradient_raises_the_targets(self, build: Callable[[], Loss]) -> None:
         """The sign must be right: after a step on the states the targets score higher."""
         hidden, table, targets = problem()
         hidden.requires_grad_()
         build()(hidden, table, targets).backward()
+        assert hidden.grad is not None
         moved = hidden.detach() - 0.1 * hidden.grad
         assert ((moved - hidden.detach()) * table[targets]).sum() > 0
 
-    def test_trailing_dimension_names_both_shapes(self, build: Callable[[], nn.Module]) -> None:
+    def test_trailing_dimension_names_both_shapes(self, build: Callable[[], Loss]) -> None:
         """A [batch, 1] target broadcasts silently elsewhere; here both shapes are named."""
         hidden, table, targets = problem()
         with pytest.raises(ShapeError, match=rf"targets has shape \({POSITIONS}, 1\), expected \({POSITIONS}\)"):
             build()(hidden, table, targets[:, None])
 
-    def test_other_widths_name_both_shapes(self, build: Callable[[], nn.Module]) -> None:
+    def test_other_widths_name_both_shapes(self, build: Callable[[], Loss]) -> None:
         """States and table of different widths belong to different students."""
         hidden, table, targets = problem()
         with pytest.raises(ShapeError, match=rf"table has shape \({N_ITEMS}, {DIM - 1}\), expected \(N, {DIM}\)"):
             build()(hidden, table[:, 1:], targets)
 
     @pytest.mark.parametrize("bad", [PAD, N_ITEMS])
-    def test_targets_that_are_no_item_are_refused(self, build: Callable[[], nn.Module], bad: int) -> None:
+    def test_targets_that_are_no_item_are_refused(self, build: Callable[[], Loss], bad: int) -> None:
         """Padding or an index beyond the table must not be trained on."""
         hidden, table, targets = problem()
         targets[2] = bad
         with pytest.raises(DeshiError, match=f"targets holds {bad}, expected item indices 0..{N_ITEMS - 1}"):
             build()(hidden, table, targets)
 
-    def test_no_targets_are_refused(self, build: Callable[[], nn.Module]) -> None:
+    def test_no_targets_are_refused(self, build: Callable[[], Loss]) -> None:
         """The mean of nothing is NaN: say so before it spreads."""
         hidden, table, targets = problem()
         with pytest.raises(DeshiError, match="no target at all"):
             build()(hidden[:0], table, targets[:0])
 
-    def test_nan_stays_visible(self, build: Callable[[], nn.Module]) -> None:
+    def test_nan_stays_visible(self, build: Callable[[], Loss]) -> None:
         """A NaN in the states must come out as a NaN loss, never as a harmless number."""
         hidden, table, targets = problem()
         hidden[1, 1] = float("nan")
         assert math.isnan(build()(hidden, table, targets).item())
 
-    def test_bf16_is_near_fp32(self, build: Callable[[], nn.Module]) -> None:
+    def test_bf16_is_near_fp32(self, build: Callable[[], Loss]) -> None:
         """Autocast and bf16 states may be chosen for any loss: the value stays within 2 %."""
         hidden, table, targets = problem()
         exact = build()(hidden, table, targets).item()
@@ -105,7 +109,7 @@ class TestLossContract:
         assert rough.dtype == torch.float32
         assert rough.item() == pytest.approx(exact, rel=0.02)
 
-    def test_nothing_to_store(self, build: Callable[[], nn.Module]) -> None:
+    def test_nothing_to_store(self, build: Callable[[], Loss]) -> None:
         """Counts and streams come from the data and the seed, so a checkpoint needs none of them."""
         assert build().state_dict() == {}
 
@@ -148,11 +152,12 @@ def test_sampled_softmax_where_every_negative_is_the_target() -> None:
     value = sampled_softmax(hidden, table, torch.tensor([2]), torch.tensor([2, 2]), torch.zeros(2))
     value.backward()
     assert value.item() == 0.0
+    assert hidden.grad is not None and table.grad is not None
     assert hidden.grad.abs().sum() == table.grad.abs().sum() == 0
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity"])
-def test_sampled_softmax_of_the_whole_catalogue_is_the_full_one(strategy: str) -> None:
+def test_sampled_softmax_of_the_whole_catalogue_is_the_full_one(strategy: Strategy) -> None:
     """With every item in the sample nothing is estimated: value and gradients are the full softmax's."""
     hidden, table, targets = problem()
     results = []
@@ -166,7 +171,7 @@ def test_sampled_softmax_of_the_whole_catalogue_is_the_full_one(strategy: str) -
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity"])
-def test_sampled_softmax_approaches_the_full_one(strategy: str) -> None:
+def test_sampled_softmax_approaches_the_full_one(strategy: Strategy) -> None:
     """More negatives must bring the loss nearer to the full softmax's, at the square root's pace."""
     generator = torch.Generator().manual_seed(2)
     hidden, table = torch.randn(40, DIM, generator=generator) / 3, torch.randn(2000, DIM, generator=generator)
@@ -182,7 +187,7 @@ def test_sampled_softmax_approaches_the_full_one(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity", "batch"])
-def test_log_q_correction_is_unbiased(strategy: str) -> None:
+def test_log_q_correction_is_unbiased(strategy: Strategy) -> None:
     """Over many draws, the corrected denominators average to the full ones, for every target."""
     counts = torch.arange(1, N_ITEMS + 1)
     everyone = torch.arange(N_ITEMS).repeat_interleave(counts)
@@ -339,14 +344,17 @@ def test_full_calibration_recovers_probabilities() -> None:
     ("build", "message"),
     [
         (lambda: SampledSoftmax(negatives=0), "negatives=0"),
-        (lambda: SampledSoftmax(strategy="bacth"), "strategy='bacth', expected uniform, popularity or batch"),
+        (
+            lambda: SampledSoftmax(strategy="bacth"),  # type: ignore[arg-type]
+            "strategy='bacth', expected uniform, popularity or batch",
+        ),
         (lambda: SampledSoftmax(power=0.5), "power=0.5 with strategy=uniform"),
         (lambda: BCE(negatives=0), "BCE got negatives=0"),
         (lambda: GBCE(share=0), "GBCE got share=0"),
         (lambda: GBCE(calibration=1.5), "calibration=1.5"),
     ],
 )
-def test_arguments_without_meaning_are_refused(build: Callable[[], nn.Module], message: str) -> None:
+def test_arguments_without_meaning_are_refused(build: Callable[[], Loss], message: str) -> None:
     """A wrong hyperparameter must stop before the first step."""
     with pytest.raises(DeshiError, match=message):
         build()

@@ -69,7 +69,7 @@ def test_permutation_is_the_exhaustive_one(seed: int) -> None:
 
 def test_permutation_is_never_zero_and_two_sided() -> None:
     """The observed sign vector is one of the possible ones, so the smallest p-value is 1 / (samples + 1)."""
-    first = np.linspace(1, 2, 200)
+    first = np.linspace(1, 2, 200, dtype=np.float64)
     assert paired_permutation(first, np.zeros(200), samples=99) == pytest.approx(0.01)
     assert paired_permutation(A, B, seed=1) == paired_permutation(B, A, seed=1)
 

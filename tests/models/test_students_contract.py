@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 
 import pytest
@@ -12,8 +13,10 @@ from torch.nn import functional as F
 from deshi.models.base import SequentialRecommender
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
-from deshi.models.hstu import HSTU, UNSEEN
-from deshi.models.ligr import LiGR
+from deshi.models.hstu import HSTU, UNSEEN, Unit
+from deshi.models.item_table import ItemEmbedding
+from deshi.models.layers import GatedFeedForward
+from deshi.models.ligr import GatedBlock, LiGR
 from deshi.models.sasrec import SASRec
 from deshi.testing.students import DIM, MAX_LENGTH, N_ITEMS, Build, StudentContract, histories, seeded
 from deshi.types import DeshiError
@@ -41,29 +44,30 @@ STUDENTS: dict[str, Build] = {
     "sasrec": SASRec,
     "sasrec_original": original_sasrec,
     "sasrec_rotary": rotary_sasrec,
-    "gru4rec": lambda *args, **kwargs: GRU4Rec(*args, hidden=DIM, **kwargs),
+    "gru4rec": partial(GRU4Rec, hidden=DIM),
     "gru4rec_projected": wide_gru,
     "caser": Caser,
-    "caser_window_over_history": lambda *args, **kwargs: Caser(*args, window=MAX_LENGTH + 3, **kwargs),
+    "caser_window_over_history": partial(Caser, window=MAX_LENGTH + 3),
     "hstu": HSTU,
-    "hstu_one_unit": lambda *args, **kwargs: HSTU(*args, blocks=1, heads=1, **kwargs),
+    "hstu_one_unit": partial(HSTU, blocks=1, heads=1),
     "ligr": LiGR,
     "ligr_rotary": rotary_ligr,
 }
 
 
 class TestStudents(StudentContract):
-    @pytest.fixture(params=STUDENTS.values(), ids=STUDENTS)
+    @pytest.fixture(params=STUDENTS.values(), ids=list(STUDENTS))
     def build(self, request: pytest.FixtureRequest) -> Build:
         return cast(Build, request.param)
 
 
-@pytest.mark.parametrize("build", STUDENTS.values(), ids=STUDENTS)
+@pytest.mark.parametrize("build", STUDENTS.values(), ids=list(STUDENTS))
 def test_the_paddings_row_does_not_learn(build: Build) -> None:
     """Row 0 of the embedding stands for padding: a gradient there would turn padding into an item."""
     student = seeded(build)
     items, lengths = histories([MAX_LENGTH, 2])
     student(items, lengths).sum().backward()
+    assert isinstance(student.items, ItemEmbedding) and student.items.weight.grad is not None
     assert (student.items.weight.grad[0] == 0).all()
 
 
@@ -125,7 +129,7 @@ def test_hstu_equals_its_formula_item_by_item() -> None:
     student = HSTU(N_ITEMS, DIM, MAX_LENGTH, blocks=2, heads=2, dropout=0.0)
     items, lengths = histories([6])
     x = list((student.items(items) * DIM**0.5)[0])
-    for unit in student.blocks:
+    for unit in cast(Iterable[Unit], student.blocks):
         rows = [F.silu(unit.project_in.weight @ F.layer_norm(row, [DIM], eps=1e-6)).split(DIM) for row in x]
         added = []
         for i, (gate, query, _, _) in enumerate(rows):
@@ -143,7 +147,7 @@ def test_hstu_equals_its_formula_item_by_item() -> None:
 
 def test_hstu_counts_what_it_has_seen() -> None:
     """Weights that needn't sum to one are the point: the same item seen twice must add up, where a softmax averages."""
-    unit = HSTU(N_ITEMS, DIM, MAX_LENGTH).blocks[0]
+    unit = cast(Unit, HSTU(N_ITEMS, DIM, MAX_LENGTH).blocks[0])
     torch.nn.init.zeros_(unit.bias)
     once = torch.randn(1, 1, DIM, generator=torch.Generator().manual_seed(0))
     twice = once.expand(1, 2, DIM)
@@ -164,13 +168,14 @@ def test_ligr_equals_its_formula() -> None:
     """The block must be LiGR's: gates of the un-normalised input on sub-layers of the normalised one."""
     student = LiGR(N_ITEMS, DIM, MAX_LENGTH, blocks=1, heads=1, dropout=0.0)
     items, lengths = histories([6])
+    assert student.positions is not None
     x = (student.items(items) * DIM**0.5)[0] + student.positions[:6]
-    block = student.blocks[0]
+    block = cast(GatedBlock, student.blocks[0])
     query, key, value = block.attention.project_in(block.attention_norm(x)).split(DIM, dim=-1)
     scores = (query @ key.T / DIM**0.5).masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
     seen = block.attention.project_out(scores.softmax(-1) @ value)
     x = x + seen / (1 + torch.exp(-block.attention_gate(x)))
-    normed, swiglu = block.feed_forward_norm(x), block.feed_forward
+    normed, swiglu = block.feed_forward_norm(x), cast(GatedFeedForward, block.feed_forward)
     found = swiglu.contract(F.silu(swiglu.gate(normed)) * swiglu.expand(normed))
     x = x + found / (1 + torch.exp(-block.feed_forward_gate(x)))
     torch.testing.assert_close(student(items, lengths)[0], student.norm(x), atol=1e-5, rtol=1e-5)
@@ -179,7 +184,8 @@ def test_ligr_equals_its_formula() -> None:
 def test_ligr_gates_close_and_open() -> None:
     """Shut gates must let nothing of a sub-layer through, and open ones all: then each is an ordinary residual."""
     student = LiGR(N_ITEMS, DIM, MAX_LENGTH, blocks=1, dropout=0.0)
-    block, (items, lengths) = student.blocks[0], histories([6])
+    block, (items, lengths) = cast(GatedBlock, student.blocks[0]), histories([6])
+    assert student.positions is not None
     x = student.items(items) * DIM**0.5 + student.positions[:6]
     for gate in (block.attention_gate, block.feed_forward_gate):
         torch.nn.init.constant_(gate.bias, -1000.0)

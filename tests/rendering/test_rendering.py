@@ -32,13 +32,20 @@ def test_a_terminal_and_a_notebook_show_the_same() -> None:
     assert "WARNING: LEAK <b> [red]" in _text(page) and "<b> " not in page
 
 
+class _Texts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.data: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.data.append(data)
+
+
 def _text(page: str) -> str:
     """The character data of a page."""
-    texts: list[str] = []
-    parser = HTMLParser()
-    parser.handle_data = texts.append  # type: ignore[method-assign]
-    parser.feed(page)
-    return "".join(texts)
+    texts = _Texts()
+    texts.feed(page)
+    return "".join(texts.data)
 
 
 def test_a_piece_of_html_by_hand() -> None:

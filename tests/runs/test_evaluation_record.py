@@ -43,7 +43,7 @@ def test_an_evaluation_gives_metrics_and_ranks(finished_root: Path) -> None:
     assert set(evaluation.baselines) == {"popularity", "itemknn", "ease", "markov"}
     ranks = evaluation.ranks("test")
     assert set(ranks["part"]) == {"test"} and ranks.height == evaluation.metrics["test/n_examples"] == 60
-    assert float((ranks["rank"] <= 5).mean()) == pytest.approx(evaluation.metrics["test/hr@5"])
+    assert float((ranks["rank"] <= 5).to_numpy().mean()) == pytest.approx(evaluation.metrics["test/hr@5"])
     assert evaluation.baseline_ranks("markov", "validation").height == 60
 
 

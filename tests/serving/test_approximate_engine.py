@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -49,18 +50,28 @@ def scored_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[list[i
     """Where the rows are noted that an engine scores whole."""
     noted: list[list[int]] = []
     original = engine._scores
-    monkeypatch.setattr(
-        engine, "_scores", lambda histories, rows: noted.append(rows.tolist()) or original(histories, rows)
-    )
+
+    def noting(histories: Any, rows: Any) -> Any:
+        noted.append(rows.tolist())
+        return original(histories, rows)
+
+    monkeypatch.setattr(engine, "_scores", noting)
     return noted
 
 
 def test_answers_are_the_exact_ones_where_the_index_finds_everything(exact: Engine, near: Engine) -> None:
     """By every rule, one at a time and in a batch; an empty history among them."""
     histories = [[3, 1], [5], [], list(range(12)), [7, 8, 9], [39] * 20]
-    for rules in ({}, {"exclude": [0, 2]}, {"filter_seen": False}, {"candidates": [6, 7, 8]}, {"k": 40}):
-        expected = exact.recommend_batch(histories, **rules)  # type: ignore[arg-type]
-        for found in (near.recommend_batch(histories, **rules), [near.recommend(h, **rules) for h in histories]):  # type: ignore[arg-type]
+    cases: list[dict[str, Any]] = [
+        {},
+        {"exclude": [0, 2]},
+        {"filter_seen": False},
+        {"candidates": [6, 7, 8]},
+        {"k": 40},
+    ]
+    for rules in cases:
+        expected = exact.recommend_batch(histories, **rules)
+        for found in (near.recommend_batch(histories, **rules), [near.recommend(h, **rules) for h in histories]):
             for one, other in zip(expected, found, strict=True):
                 assert indices(one) == indices(other) and one.fallback == other.fallback
                 np.testing.assert_allclose([i.score for i in one.items], [i.score for i in other.items], rtol=1e-4)
@@ -80,9 +91,10 @@ def test_what_the_index_cannot_answer_is_scored_whole(
     """Where much is left out, looking up takes longer than scoring; where too little is found, the list is short."""
     noted = scored_whole(near, monkeypatch)
     long, narrow = list(range(12)), [3]
-    for rules in ({"filter_seen": False}, {}, {"candidates": [6, 7]}, {"exclude": [0, 1, 2, 4]}):
-        found = near.recommend_batch([long, narrow], 2, **rules)  # type: ignore[arg-type]
-        for one, other in zip(exact.recommend_batch([long, narrow], 2, **rules), found, strict=True):  # type: ignore[arg-type]
+    cases: list[dict[str, Any]] = [{"filter_seen": False}, {}, {"candidates": [6, 7]}, {"exclude": [0, 1, 2, 4]}]
+    for rules in cases:
+        found = near.recommend_batch([long, narrow], 2, **rules)
+        for one, other in zip(exact.recommend_batch([long, narrow], 2, **rules), found, strict=True):
             assert rules == {"filter_seen": False} or len(other.items) == len(one.items)
     assert noted == [[], [0], [0, 1], [0, 1]]
     monkeypatch.setattr(ItemIndex, "find", lambda self, hidden, wanted: (np.array([3, 5]), np.array([2.0, 1.0])))
@@ -140,9 +152,12 @@ def test_the_settings_reach_the_engine(indexed: Path, tmp_path: Path, monkeypatc
     pl.DataFrame({"user_id": ["a"], "item_id": bundle.items["item_id"][:1]}).write_csv(tmp_path / "events.csv")
     asked: list[int] = []
     find = ItemIndex.find
-    monkeypatch.setattr(
-        ItemIndex, "find", lambda self, hidden, wanted: asked.append(wanted) or find(self, hidden, wanted)
-    )
+
+    def noting(self: ItemIndex, hidden: Any, wanted: int) -> Any:
+        asked.append(wanted)
+        return find(self, hidden, wanted)
+
+    monkeypatch.setattr(ItemIndex, "find", noting)
     for search, times in (("exact", 0), ("auto", 1)):
         deshi.recommend(bundle=str(indexed), input=str(tmp_path / "events.csv"), k=3, search=search)
         assert len(asked) == times

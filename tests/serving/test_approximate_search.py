@@ -48,7 +48,7 @@ def test_what_is_missed_is_measured(tmp_path: Path) -> None:
     table = table_of(400)
     build_index(table, tmp_path / INDEX)
     index = ItemIndex(tmp_path / INDEX, table)
-    index.find = lambda hidden, wanted: (np.arange(1, 400, 2), np.zeros(200))  # type: ignore[method-assign]
+    index.find = lambda hidden, wanted: (np.arange(1, 400, 2, dtype=np.int64), np.zeros(200, dtype=np.float32))  # type: ignore[method-assign, assignment]
     states = np.random.default_rng(1).standard_normal((200, 16)).astype(np.float32)
     recall = measure_recall(index, table, [states])
     assert 0.4 < recall.recall10 < 0.6 and 0.4 < recall.recall100 < 0.6
@@ -105,6 +105,7 @@ def test_an_export_above_the_bound_says_what_its_index_misses(
     """An approximate answer without a figure is a guess. The bound lies below the tiny catalogue here."""
     monkeypatch.setattr(approximate_search, "MANY_ITEMS", 39)
     result = deshi.export(f"paths.root={finished_root}", run="tiny_seed0", parity={"users": 7})
+    assert result.recall is not None
     assert read_json(result.folder / RECALL) == {
         "histories": 7, "recall10": 1.0, "recall100": 1.0, "faiss": result.recall.faiss
     }  # fmt: skip

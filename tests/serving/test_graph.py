@@ -94,7 +94,7 @@ def test_a_computed_item_table_is_merged() -> None:
 def test_unusual_recurrent_layers_are_refused() -> None:
     """ONNX's GRU would silently compute something else than a layer without a bias."""
     student = seeded(GRU4Rec)
-    student.layers[0] = nn.GRU(DIM, 128, bias=False, batch_first=True)  # type: ignore[attr-defined]
+    student.layers[0] = nn.GRU(DIM, 128, bias=False, batch_first=True)
     with pytest.raises(DeshiError, match="expected batch_first, one layer"):
         traceable(student)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -41,7 +42,7 @@ def write(frame: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-def answers(serving: Path, source: Path, **options: object) -> tuple[pl.DataFrame, recommend.RecommendResult]:
+def answers(serving: Path, source: Path, **options: Any) -> tuple[pl.DataFrame, recommend.RecommendResult]:
     output = source.parent / "answers.parquet"
     result = deshi.recommend(bundle=str(serving), input=str(source), output=str(output), k=5, **options)
     return pl.read_parquet(output), result

@@ -20,7 +20,7 @@ from deshi.models.scorers import Scorer
 from deshi.soft_labels import Histories, Labeller, SoftLabels, choose_rows, write_lists, write_soft_labels
 from deshi.soft_labels._progress import Progress, clock
 from deshi.soft_labels._writer import cut
-from deshi.types import PAD, Batch, DeshiError
+from deshi.types import PAD, Batch, DeshiError, ScoreKind
 from hashed_scorer import META, Hashed, expected_list, sasrec, shop
 from tiny_bundles import tiny_bundle
 
@@ -182,7 +182,7 @@ def test_float16_neither_overflows_nor_loses_the_order(tmp_path: Path) -> None:
             tmp_path / "score",
             teacher=META,
             dtype="float16",
-            score_kind="score",
+            score_kind=ScoreKind.SCORE,
         )
 
 

@@ -19,7 +19,7 @@ from deshi.models.item_table import ItemEmbedding
 from deshi.runs import Run
 from deshi.soft_labels import Histories, choose_rows, write_lists
 from deshi.training.module import TrainingModule
-from deshi.types import DeshiError
+from deshi.types import DeshiError, ScoreKind
 from tiny_movielens import SMALL
 
 ADDED = "distill.item_table={_target_: deshi.distillation.item_tables.ItemTableAdapter, hidden: null}"
@@ -200,7 +200,7 @@ def test_lists_that_hold_the_answers_are_refused(root: Path, config_dir: Path) -
         Histories.of(bundle),
         root / "soft_labels" / "leak",
         teacher={"name": "leak"},
-        score_kind="logit",
+        score_kind=ScoreKind.LOGIT,
     )
     with pytest.raises(DeshiError, match=rf"100% of {len(rows):,} training rows"):
         distil(root, config_dir, "soft_labels=[leak]")

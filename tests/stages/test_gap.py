@@ -23,6 +23,7 @@ def test_a_clean_run_is_explained_and_written(finished_root: Path) -> None:
     assert [step.name for step in result.steps][-3:] == ["train-1", "validation", "test"]
     assert result.steps[-1].interval.mean == pytest.approx(result.test.mean)
     assert [each.name for each in result.counterfactuals] == ["newest events withheld from the history"]
+    assert result.folder is not None
     saved = read_json(result.folder / "gap.json")
     assert saved["difference"] == result.difference.mean and saved["sentence"] == result.sentence
     assert {"name", "value", "interval", "note"} == set(saved["contributions"][0])

@@ -58,7 +58,7 @@ def test_augmented_histories_are_written_and_inspected(finished_root: Path, conf
     histories = result.soft_labels.histories(bundle)
     assert len(histories.offsets) == 2 * bundle.n_users + 1
     held = np.concatenate([bundle.offsets[1:] - 1, bundle.offsets[1:] - 2])
-    assert not np.isin(histories.sources, held).any()
+    assert histories.sources is not None and not np.isin(histories.sources, held).any()
     assert isinstance(deshi.inspect_labels(root, store="augmented"), Inspection)
     audited = deshi.audit(root, data="tiny", soft_labels=str(result.folder), config_dir=config_dir)
     assert not audited.findings, "an augmented store has other rows than the data, and that is no fault"

@@ -14,7 +14,7 @@ from deshi import stages
 from deshi.artifacts import read_json
 from deshi.cli import main
 from deshi.configuration.run_folders import load_config
-from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig
+from deshi.configuration.schemas import DistillConfig, FitConfig, StageConfig, TeachConfig
 from deshi.configuration.targets import ConfigError
 from deshi.configuration.validation import resolved
 from deshi.rendering import Table
@@ -79,7 +79,7 @@ def test_all_of_it_by_one_command(tmp_path: Path, config_dir: Path, capsys: pyte
 
 
 def _check_commands(folder: Path, plan: list[dict[str, Any]]) -> None:
-    models = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
+    models: dict[str, type[StageConfig]] = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
     for step in plan:
         if step["stage"] in models:
             _, stage, *words = shlex.split(step["command"])

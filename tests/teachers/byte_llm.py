@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from deshi.teachers.llm import LoadedLLM
 END, PADDING = "<end>", "<pad>"
 
 
-def byte_tokenizer() -> object:
+def byte_tokenizer() -> Any:
     """A token a byte, an end token and a padding token, no beginning token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -45,5 +46,6 @@ class ByteLLM:
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            model = LlamaForCausalLM(config).to(device).eval().requires_grad_(False)
+            model: Any = LlamaForCausalLM(config)
+            model = model.to(device).eval().requires_grad_(False)
         return LoadedLLM(model, tokenizer, "bytes", "made here", None, {"name": "bytes", "random_seed": self.seed})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -12,6 +12,7 @@ import torch
 from byte_llm import ByteLLM
 from torch import Tensor, nn
 
+from deshi.losses.base import Loss
 from deshi.models.base import HistoryError
 from deshi.runs import load_weights, save_weights
 from deshi.teachers._grounding import embed_texts, l2_distances, quoted
@@ -24,7 +25,7 @@ from tiny_bundles import tiny_bundle
 TITLES = ["Heat", "Alien", "Solaris", "Alien", "Ran", "Brazil"]
 """Items 1 and 3 share a title."""
 
-NO_LOSS = nn.Identity()
+NO_LOSS = cast(Loss, nn.Identity())
 
 
 def make_resources(folder: Path) -> Resources:
@@ -43,10 +44,10 @@ def resources(tmp_path: Path) -> Resources:
 
 
 def teacher(resources: Resources, llm: ByteLLM | None = None, seed: int = 0, **options: Any) -> BigRec:
-    given = {"lora": Lora(4), "history": 2, "max_new_tokens": 14, "max_length": 5} | options
+    given: dict[str, Any] = {"lora": Lora(4), "history": 2, "max_new_tokens": 14, "max_length": 5} | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BigRec(6, resources, llm or ByteLLM(), **given)
+        return BigRec(6, resources, cast(LLM, llm or ByteLLM()), **given)
 
 
 def batch(*rows: list[int]) -> Batch:

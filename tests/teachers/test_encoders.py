@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -118,7 +119,7 @@ def test_a_killed_embedding_goes_on(
     whole = embed(TEXTS, node, tmp_path / "whole")
     real, calls = embedding.encode, []
 
-    def killed(texts: list[str], *arguments: object) -> object:
+    def killed(texts: list[str], *arguments: Any) -> Any:
         calls.append(list(texts))
         if len(calls) == 2:
             raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -103,7 +104,7 @@ class TestRankedLists:
         bundle = tiny_bundle(tmp_path, [["7", "8", "9"]])
         bundle.users.replace_column(1, pl.Series("user_id", ["1"]))
         pl.DataFrame({"user_id": [1], "item_id": [9.0], "score": [1.0]}).write_parquet(tmp_path / "lists.parquet")
-        resources = Resources(bundle, tmp_path, lambda name: ..., torch.device("cpu"))
+        resources = Resources(bundle, tmp_path, lambda name: pytest.fail("no student"), torch.device("cpu"))
         scores = RankedLists(3, resources, str(tmp_path / "lists.parquet")).scores(asked(bundle, users=(0,)))
         assert scores.tolist() == [[-INF, -INF, 1.0]]
 
@@ -182,7 +183,7 @@ class TestRankedLists:
     def test_a_changed_file_is_another_teacher(self, resources: Resources, tmp_path: Path) -> None:
         """Figures that were recorded for one file must not be claimed for the next."""
         path = lists(tmp_path, *FULL)
-        state = RankedLists(5, resources, path).fit(None)
+        state = RankedLists(5, resources, path).fit(None)  # type: ignore[arg-type]
         RankedLists(5, resources, path).restore(state)
         lists(tmp_path, *FULL[::-1])
         with pytest.raises(DeshiError, match="has the sha256"):
@@ -223,7 +224,7 @@ class TestScoreMatrix:
 
     def test_gaps_need_a_strategy(self, resources: Resources, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """Users and items that the file doesn't know must not get somebody else's numbers."""
-        gaps = {"users": "u2\nghost\nu1\n", "items": "item_id\ni4\ni3\nghost\ni1\ni0\n"}
+        gaps: dict[str, Any] = {"users": "u2\nghost\nu1\n", "items": "item_id\ni4\ni3\nghost\ni1\ni0\n"}
         files = self.files(tmp_path, **gaps)
         with pytest.raises(DeshiError, match="nothing for 1 of the data set's 3 users, the first is 'u0'"):
             ScoreMatrix(5, resources, *files)

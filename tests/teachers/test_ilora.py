@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, TinyLLM, tiny_teacher
+from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, Gate, ItemForm, Mode, TinyLLM, tiny_teacher
 from torch.nn import functional as F
 
 from deshi.configuration.targets import build
@@ -57,7 +57,7 @@ def train(teacher: ILoRA, batch: Batch, steps: int, rate: float = 0.01) -> float
 
 @pytest.mark.parametrize(("item", "mode"), MODES)
 @pytest.mark.parametrize("head", ["table", "projected"])
-def test_shapes_and_gradients(item: str, mode: str, head: str, tmp_path: Path) -> None:
+def test_shapes_and_gradients(item: ItemForm, mode: Mode, head: str, tmp_path: Path) -> None:
     """Everything that is to be trained must get a gradient from the dense loss, and nothing else may."""
     teacher = tiny_teacher(tmp_path, Prompt(item=item, mode=mode), head=head)
     assert teacher(*histories([4, 1])).shape == (2, 4, DIM)
@@ -75,10 +75,10 @@ def test_shapes_and_gradients(item: str, mode: str, head: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("item", ["title", "embedding", "hybrid"])
 @pytest.mark.parametrize("gate", ["prefix", "uniform"])
-def test_causal_equals_per_prefix(item: str, gate: str, tmp_path: Path) -> None:
+def test_causal_equals_per_prefix(item: ItemForm, gate: Gate, tmp_path: Path) -> None:
     """One pass over a history must say after every item what a prompt that ends there says: it is only faster."""
     lora = InstanceLora(gate=gate)
-    causal, prefix = (tiny_teacher(tmp_path, Prompt(item=item, mode=mode), lora) for mode in ("causal", "per_prefix"))
+    causal, prefix = (tiny_teacher(tmp_path, Prompt(item=item, mode=mode), lora) for mode in get_args(Mode))
     items, lengths = histories([MAX_LENGTH, 3, 1])
     real = items >= 0
     torch.testing.assert_close(causal(items, lengths)[real], prefix(items, lengths)[real], atol=1e-4, rtol=1e-4)
@@ -102,7 +102,7 @@ def test_the_papers_gate_differs_and_needs_its_own_prompts(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("item", "mode"), MODES)
-def test_padding_changes_nothing_and_the_future_is_unseen(item: str, mode: str, tmp_path: Path) -> None:
+def test_padding_changes_nothing_and_the_future_is_unseen(item: ItemForm, mode: Mode, tmp_path: Path) -> None:
     """Neighbours in a batch and later items must not matter, or training at every position leaks its targets."""
     teacher = tiny_teacher(tmp_path, Prompt(item=item, mode=mode)).eval()
     items, lengths = histories([5, 3, 1], width=MAX_LENGTH)
@@ -141,13 +141,14 @@ def test_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("mode", ["causal", "per_prefix"])
-def test_the_fused_attention_changes_nothing(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fused_attention_changes_nothing(mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short prompts on a CPU are read without it, long ones with it: that is speed alone."""
     items, lengths = histories([6, 4, 1, 5])
     plain = tiny_teacher(tmp_path, Prompt(item="hybrid", mode=mode))
     monkeypatch.setattr("deshi.teachers.ilora.EAGER", 0)
     fused = tiny_teacher(tmp_path, Prompt(item="hybrid", mode=mode))
-    kinds = [teacher.network.llm.config._attn_implementation for teacher in (plain, fused)]
+    models: list[Any] = [plain.network.llm, fused.network.llm]
+    kinds = [model.config._attn_implementation for model in models]
     assert kinds == ["eager", "sdpa"]
     torch.testing.assert_close(plain(items, lengths), fused(items, lengths), atol=1e-5, rtol=1e-5)
 
@@ -174,7 +175,7 @@ def test_training_moves_the_gate_but_neither_model_nor_student(tmp_path: Path) -
 
 @pytest.mark.parametrize("objective", ["both", "dense"])
 @pytest.mark.parametrize("mode", ["causal", "per_prefix"])
-def test_reads_the_trainers_own_batches(mode: str, objective: str, tmp_path: Path) -> None:
+def test_reads_the_trainers_own_batches(mode: Mode, objective: str, tmp_path: Path) -> None:
     """The trainer's batches come straight from the mapped arrays, as int32."""
     items = np.arange(20, dtype=np.int32)
     ranges = np.array([0, 8]), np.array([8, 13])
@@ -280,7 +281,8 @@ def test_dense_answers_never_touch_the_vocabulary(tmp_path: Path, monkeypatch: p
     def refuse(*_: Any) -> None:
         raise AssertionError("the language model's head was called")
 
-    monkeypatch.setattr(teacher.network.llm.get_output_embeddings(), "forward", refuse)
+    model: Any = teacher.network.llm
+    monkeypatch.setattr(model.get_output_embeddings(), "forward", refuse)
     teacher.next_scores(*histories([4]))
     teacher.train().training_loss(training_batch([4]), Softmax()).backward()
     with pytest.raises(AssertionError, match="head was called"):
@@ -300,7 +302,8 @@ def test_works_in_bf16_and_with_checkpointing(tmp_path: Path) -> None:
     for name, parameter in exact.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(saved.get_parameter(name).grad, parameter.grad, atol=1e-5, rtol=1e-4)
-            assert torch.isfinite(rough.get_parameter(name).grad).all()
+            gradient = rough.get_parameter(name).grad
+            assert gradient is not None and torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_ilora import histories, train, training_batch
-from tiny_llm import MAX_LENGTH, N_ITEMS, tiny_teacher
+from tiny_llm import MAX_LENGTH, N_ITEMS, Gate, ItemForm, Mode, tiny_teacher
 
 from deshi.losses.softmax import Softmax
 from deshi.teachers._ilora_answers import INVALID, draw_candidates, match_answer
@@ -20,7 +20,7 @@ from deshi.types import PAD, DeshiError
 CANDIDATES = torch.tensor([[3, 9, 14, 1], [20, 2, PAD, PAD], [5, 6, 7, PAD]])
 
 
-def asked(item: str, tmp_path: Path, gate: str = "prefix", mode: str = "causal") -> ILoRA:
+def asked(item: ItemForm, tmp_path: Path, gate: Gate = "prefix", mode: Mode = "causal") -> ILoRA:
     return tiny_teacher(tmp_path, Prompt(item=item, mode=mode, candidates=4), InstanceLora(gate=gate)).eval()
 
 
@@ -60,7 +60,9 @@ def test_candidates_hold_the_target_once_and_nothing_known() -> None:
 
 @pytest.mark.parametrize("item", ["title", "embedding", "hybrid"])
 @pytest.mark.parametrize(("gate", "mode"), [("prefix", "causal"), ("history", "per_prefix"), ("uniform", "causal")])
-def test_likelihood_equals_one_prompt_for_each_candidate(item: str, gate: str, mode: str, tmp_path: Path) -> None:
+def test_likelihood_equals_one_prompt_for_each_candidate(
+    item: ItemForm, gate: Gate, mode: Mode, tmp_path: Path
+) -> None:
     """Reading the prompt once for all candidates is a shortcut, padded and cached: it must change nothing."""
     teacher = asked(item, tmp_path, gate, mode)
     items, lengths = histories([6, 2, 4])
@@ -95,6 +97,7 @@ def test_writing_follows_the_likeliest_tokens(tmp_path: Path) -> None:
         prompted = network.prompt(tokens.questions(history, CANDIDATES[row : row + 1]), history, length)
         embedded, written = prompted.embedded, list[int]()
         gates = prompted.mixtures(slice(None), embedded.shape[1])
+        assert gates is not None
         for _ in range(8):
             state = network.states(embedded, gates)[:, -1]
             written.append(int(network.vocabulary_logits(state).argmax()))

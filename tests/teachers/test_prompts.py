@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_llm import tiny_tokenizer
@@ -12,7 +14,7 @@ from deshi.types import PAD, DeshiError
 TITLES = ["Heat", "Up", "Alien"]
 
 
-def pieces(**options: object) -> ItemTokens:
+def pieces(**options: Any) -> ItemTokens:
     return ItemTokens(Prompt(instruction="A:", query="?", cue="!", **options), tiny_tokenizer(), TITLES)
 
 
@@ -20,11 +22,11 @@ def written(tokens: ItemTokens, segments: list[list[int]]) -> list[str]:
     """The prompts as text: ``#2`` where item 2's embedding stands."""
     layout = tokens.lay_out(torch.tensor(segments))
     texts = []
-    for ids, items, segments in zip(layout.tokens, layout.embedded, layout.segments, strict=True):
+    for ids, items, numbers in zip(layout.tokens, layout.embedded, layout.segments, strict=True):
         parts = [
             f"#{int(item)}" if item >= 0 else tiny_tokenizer().decode([int(token)])
-            for token, item, place in zip(ids, items, segments, strict=True)
-            if place >= 0
+            for token, item, number in zip(ids, items, numbers, strict=True)
+            if number >= 0
         ]
         texts.append("".join(parts))
     return texts
@@ -85,7 +87,7 @@ def test_permuted_titles_are_the_same_titles_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("options", [{"title_tokens": 0}, {"candidates": 1}])
-def test_sizes_too_small_are_refused(options: dict[str, int]) -> None:
+def test_sizes_too_small_are_refused(options: dict[str, Any]) -> None:
     """A choice among one candidate is none."""
     with pytest.raises(DeshiError, match=f"prompt.{next(iter(options))} is"):
         Prompt(**options)

@@ -13,7 +13,7 @@ from torch import Tensor
 from deshi.losses.softmax import Softmax
 from deshi.models.base import SequentialRecommender
 from deshi.teachers.base import Resources
-from deshi.teachers.text import Text
+from deshi.teachers.text import Text, TextTable
 from deshi.types import PAD, Batch, DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 
@@ -76,6 +76,7 @@ def test_offsets_tell_items_of_one_text_apart(make: Callable[..., Text]) -> None
     assert not torch.allclose(table[0], table[1])
     torch.testing.assert_close(teacher.items(torch.tensor([[3, -1]]))[0], torch.stack([table[3], torch.zeros(16)]))
     teacher.training_loss(batch(), Softmax()).backward()
+    assert isinstance(teacher.items, TextTable)
     assert teacher.items.offset is not None and teacher.items.offset.weight.grad is not None
     assert float(teacher.items.offset.weight.grad[1:].abs().sum()) > 0
     assert float(teacher.items.offset.weight.grad[0].abs().sum()) == 0
@@ -84,6 +85,7 @@ def test_offsets_tell_items_of_one_text_apart(make: Callable[..., Text]) -> None
 def test_the_vectors_stay_and_all_else_learns(make: Callable[..., Text]) -> None:
     """The LLM's embeddings are frozen; adapter and network receive gradients and overfit a tiny batch."""
     teacher = make()
+    assert isinstance(teacher.items, TextTable)
     before = teacher.items.vectors.clone()
     optimizer = torch.optim.Adam(teacher.parameters(), lr=0.01)
     first = last = 0.0

@@ -6,13 +6,14 @@ import functools
 import string
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import polars as pl
 import torch
 
 from deshi.data.bundle import Bundle
 from deshi.models.base import SequentialRecommender
+from deshi.models.item_table import ItemEmbedding
 from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
 from deshi.teachers.ilora import ILoRA
@@ -20,6 +21,10 @@ from deshi.teachers.instance_lora import InstanceLora, lora_layers
 from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.prompts import Prompt
 from tiny_bundles import tiny_bundle
+
+ItemForm = Literal["title", "embedding", "hybrid"]
+Mode = Literal["causal", "per_prefix"]
+Gate = Literal["prefix", "history", "uniform"]
 
 N_ITEMS, DIM, MAX_LENGTH, WIDTH = 24, 8, 6, 32
 ITEMS = pl.DataFrame({"item_id": [f"i{n}" for n in range(N_ITEMS)], "title": [f"Film {n:c}" for n in range(97, 121)]})
@@ -81,6 +86,7 @@ def tiny_sasrec(max_length: int = MAX_LENGTH) -> SequentialRecommender:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         student = SASRec(N_ITEMS, DIM, max_length, heads=2, dropout=0.3)
+        assert isinstance(student.items, ItemEmbedding)
         torch.nn.init.normal_(student.items.weight[1:])
     return student.eval()
 
@@ -102,7 +108,7 @@ def tiny_teacher(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options = {"max_length": MAX_LENGTH, "dropout": 0.0} | options
-        teacher = ILoRA(N_ITEMS, sources, llm or TinyLLM(), "sasrec", prompt, lora, **options)
+        teacher = ILoRA(N_ITEMS, sources, cast(LLM, llm or TinyLLM()), "sasrec", prompt, lora, **options)
         if stirred:
             stir(teacher)
     return teacher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -18,9 +19,9 @@ class SourceContract:
     """Inherit as ``class TestMine(SourceContract)``, set the attributes, override ``write`` and ``source``."""
 
     #: the interactions that :meth:`write` writes, as (user, item, timestamp in ms, rating or None)
-    expected: list[tuple[str, str, int, float | None]]
+    expected: Sequence[tuple[str, str, int, float | None]]
     #: items and titles that :meth:`write` writes, or None
-    titles: dict[str, str | None] | None
+    titles: Mapping[str, str | None] | None
     #: a malformed row, the number of the line where it will stand, and what the error quotes of it
     broken: tuple[str, int, str]
     #: the file the broken row is put into, at its end

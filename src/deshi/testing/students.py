@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -17,11 +18,13 @@ from deshi.types import PAD, ShapeError
 
 N_ITEMS, DIM, MAX_LENGTH = 40, 16, 8
 
+Student = TypeVar("Student", bound=SequentialRecommender)
+
 Build = Callable[..., SequentialRecommender]
 """Called as ``build(n_items, dim, max_length, dropout=rate)``."""
 
 
-def seeded(build: Build, seed: int = 0, dropout: float = 0.0, max_length: int = MAX_LENGTH) -> SequentialRecommender:
+def seeded(build: Callable[..., Student], seed: int = 0, dropout: float = 0.0, max_length: int = MAX_LENGTH) -> Student:
     """A network of small sizes with the initial weights of a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

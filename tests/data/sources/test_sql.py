@@ -126,10 +126,10 @@ def postgres() -> Iterator[str]:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
         data, user = f"{folder}/data", _as_user()
-        subprocess.run([*user, programs / "initdb", "-D", data, "-A", "trust", "-U", "deshi", "--no-sync"],
+        subprocess.run([*user, str(programs / "initdb"), "-D", data, "-A", "trust", "-U", "deshi", "--no-sync"],
                        check=True, capture_output=True, cwd=folder)  # fmt: skip
         options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-        control = [*user, programs / "pg_ctl", "-D", data, "-w"]
+        control = [*user, str(programs / "pg_ctl"), "-D", data, "-w"]
         subprocess.run([*control, "-o", options, "-l", f"{folder}/log", "start"], check=True, cwd=folder,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         try:

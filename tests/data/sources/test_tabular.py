@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,7 +18,7 @@ from deshi.types import DeshiError
 
 MOMENT = 1_577_934_245_000  # 2020-01-02 03:04:05 UTC
 ROWS = [("ann, b.", "x", MOMENT, 2.0), ("bob", "y", MOMENT, None), ("ann, b.", "y", MOMENT + 1000, 0.5)]
-MAPPING = {"user": "who", "item": "what", "timestamp": "when", "rating": "stars"}
+MAPPING: dict[str, Any] = {"user": "who", "item": "what", "timestamp": "when", "rating": "stars"}
 
 
 def frame() -> pl.DataFrame:

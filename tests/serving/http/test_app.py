@@ -236,7 +236,7 @@ def test_health_readiness_and_metrics(serving: Path, bundle: ServingBundle) -> N
 @pytest.mark.parametrize("given", [None, "", KEY[:-1], KEY + "x", KEY.upper(), "ü" * 20])
 def test_a_key_is_asked_for(serving: Path, given: str | None) -> None:
     """Nothing but what a probe needs is answered without it, and a body isn't read before."""
-    headers = {} if given is None else {"x-api-key": given.encode()}
+    headers: list[tuple[bytes, bytes]] = [] if given is None else [(b"x-api-key", given.encode())]
     with client_on(serving, api_key=KEY) as client:
         for method, path in (("POST", "/recommend"), ("GET", "/items?query=film"), ("POST", "/reload"), ("GET", "/x")):
             answered = client.request(method, path, headers=headers)

@@ -83,11 +83,12 @@ def test_models_and_test_users_are_named(client: TestClient, engine: Engine) -> 
 
 def test_a_test_user_is_compared_with_the_truth(client: TestClient, engine: Engine) -> None:
     """Lists are those of the interface; the truth's place is exact, also where it is beyond the list."""
-    body = {"history": ["1", "2", "3"], "k": 5, "user": 0}
+    history = ["1", "2", "3"]
+    body = {"history": history, "k": 5, "user": 0}
     found = client.post("/demo/compare", json=body).json()
     labels = [one["label"] for one in found["models"]]
     assert labels == [engine.bundle.name, "plain", "llm"] and found["truth"]["item_id"] == "4"
-    own = [one.item_id for one in engine.recommend(body["history"], 40).items]
+    own = [one.item_id for one in engine.recommend(history, 40).items]
     model, _, teacher = found["models"]
     assert [one["item_id"] for one in model["items"]] == own[:5] and model["rank"] == own.index("4") + 1
     assert model["milliseconds"] > 0 and model["shared"]["plain"] == 5

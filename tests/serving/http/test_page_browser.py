@@ -74,7 +74,7 @@ def test_a_test_user_is_shown_side_by_side(visit: Visit, url: str) -> None:
     assert page.locator("#reasons li").count() >= 3 and page.locator("#shared tr").count() == 3
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     assert page.evaluate(OUTSIDE) == []
-    assert visit.messages == [] and all(address.startswith((url, "data:")) for address in visit.requests)
+    assert visit.messages == [] and all(one.startswith((url, "data:")) for one in visit.requests)
 
 
 def test_a_history_is_built_by_keyboard_alone(visit: Visit) -> None:

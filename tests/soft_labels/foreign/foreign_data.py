@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ class Taught:
     scores: np.ndarray
 
 
-def taught(folder: Path, titles: list[str | None] | None = None, seed: int = 0) -> Taught:
+def taught(folder: Path, titles: Sequence[str | None] | None = None, seed: int = 0) -> Taught:
     """Random histories of 4 to 16 items; lists of ``K`` items with falling scores."""
-    names = titles or [f"Title {item}" for item in range(ITEMS)]
+    names = list(titles) if titles else [f"Title {item}" for item in range(ITEMS)]
     table = pl.DataFrame({"item_id": [f"i{item}" for item in range(ITEMS)], "title": names})
     bundle = tiny_bundle(folder, random_sequences(USERS, ITEMS, 4, 16, seed), n_items=ITEMS, items=table)
     random = np.random.default_rng(seed)

@@ -60,7 +60,10 @@ def test_bigrec_with_shared_titles(tmp_path: Path) -> None:
 
 def test_bigrec_answers_that_are_no_titles(tmp_path: Path) -> None:
     """A language model makes titles up; those are counted, and a list has each item once."""
-    example = {"input": 'The user has watched the following movies before:"A", "B"\n ', "output": '"C"'}
+    example: dict[str, object] = {
+        "input": 'The user has watched the following movies before:"A", "B"\n ',
+        "output": '"C"',
+    }
     example["predict"] = ['"C"', "C", '"D (1999)"', '"a"']
     (tmp_path / "t.json").write_text(json.dumps([example]))
     lists = bigrec.read_examples(tmp_path / "t.json", {0: "A", 1: "B", 2: "C"})
