@@ -26,6 +26,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
+def model_cache(pytestconfig: pytest.Config) -> Path:
+    """A cache of real models that outlives the test run (pytest's own), so that slow tests fetch each once."""
+    return Path(pytestconfig.cache.mkdir("models"))
+
+
+@pytest.fixture(scope="session")
 def tiny_movielens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``u.data`` and ``u.item``: 60 users, 40 items, made by a fixed rule."""
     return write_tiny_movielens(tmp_path_factory.mktemp("ml-100k"))
