@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from test_students_contract import STUDENTS
 from torch import Tensor, nn
 
 from deshi.models.base import SequentialRecommender
@@ -21,6 +20,7 @@ from deshi.serving.onnx_network import OnnxNetwork, pad
 from deshi.serving.quantization import write_int8
 from deshi.testing.students import DIM, MAX_LENGTH, N_ITEMS, histories, seeded
 from deshi.types import DeshiError
+from student_variants import STUDENTS
 
 QUICK = ("sasrec_rotary", "gru4rec_projected")
 """Tracing takes seconds: the other students are traced by the slow tests."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report_browser import CONTRAST, OUTSIDE, PATIENCE, SCREENS, browser
-from test_report_browser import Visit as Opened
 
+from browser_pages import CONTRAST, OUTSIDE, PATIENCE, SCREENS, browser
+from browser_pages import Visit as Opened
 from deshi.artifacts import write_json
 from deshi.serving.http.demo import Demo, DemoUser
 from service_process import KEY, Process, renamed
