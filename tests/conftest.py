@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 import deshi
+from browser_pages import browser
 from tiny_movielens import SMALL, write_tiny_movielens
 
 pytest.register_assert_rewrite("deshi.testing")
+__all__ = ["browser"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # only ranx uses it, on lists so short that compiling takes a minute

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from browser_pages import CONTRAST, OUTSIDE, PATIENCE, SCREENS, browser
+from browser_pages import CONTRAST, OUTSIDE, PATIENCE, SCREENS
 from browser_pages import Visit as Opened
 from deshi.artifacts import write_json
 from deshi.serving.http.demo import Demo, DemoUser
 from service_process import KEY, Process, renamed
-
-__all__ = ["browser"]
 
 EVIL = "<img src=x onerror=alert(1)>"
 
