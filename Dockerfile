@@ -5,7 +5,7 @@ FROM python:3.12-slim
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 WORKDIR /opt/deshi
 COPY constraints.txt ./
-# What deshi serve imports; tests/serve/test_deploy.py keeps the list complete.
+# What deshi serve imports; tests/serving/http/test_deploy.py keeps the list complete.
 RUN pip install -c constraints.txt \
     faiss-cpu fastapi httptools hydra-core jinja2 numpy omegaconf onnxruntime polars prometheus-client pydantic pyyaml \
     rich safetensors uvicorn uvloop

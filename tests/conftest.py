@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import deshi
-from tiny import SMALL, write_tiny_movielens
+from tiny_movielens import SMALL, write_tiny_movielens
 
 pytest.register_assert_rewrite("deshi.testing")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -6,7 +6,7 @@ import shlex
 import signal
 import urllib.request
 
-from asking import Process
+from service_process import Process
 
 ADDRESS = "http://127.0.0.1:8000"
 """Where a page's service answers; in a test it is another port, which no other test has."""

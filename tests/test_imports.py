@@ -54,6 +54,26 @@ def violations(text: str, module: str) -> list[str]:
     ]  # fmt: skip
 
 
+def private_imports(text: str, module: str) -> list[str]:
+    """Imports of a private module, or of a private name, of another package."""
+    package = module if module.endswith("__init__") else module.rpartition(".")[0]
+    package = package.removesuffix(".__init__")
+    tree = ast.parse(text)
+    imported = [(name, line) for name, line in _imported(tree, package)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "deshi":
+            imported += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    wrong = []
+    for name, line in imported:
+        parts = name.split(".")
+        for place, part in enumerate(parts):
+            parent = ".".join(parts[:place])
+            private = part.startswith("_") and not part.startswith("__")
+            if private and not f"{module}.".startswith(f"{parent}."):
+                wrong.append(f"{module}:{line} imports {name}")
+    return wrong
+
+
 def _module(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
 
@@ -83,6 +103,28 @@ def test_the_layer_test_sees_every_kind_of_import(text: str) -> None:
 def test_the_layer_test_lets_good_imports_pass() -> None:
     """Else the guard would be switched off."""
     assert violations("from deshi.types import PAD\nfrom deshi.data.raw import Source", "deshi.data.bundle") == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_module)
+def test_what_is_private_to_a_package_stays_there(path: Path) -> None:
+    """A name with an underscore may change at any time: only its own package may rely on it."""
+    assert private_imports(path.read_text(encoding="utf-8"), _module(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("from deshi.data._columns import convert", True),
+        ("from deshi.metrics.ranks import _check", True),
+        ("import deshi.data._columns", True),
+        ("from deshi.losses._kernels import softmax", False),
+        ("from deshi.metrics import ranks", False),
+        ("from deshi import __version__", False),
+    ],
+)
+def test_the_private_test_sees_modules_and_names(text: str, refused: bool) -> None:
+    """Private modules and private names of other packages are refused, those of the own package aren't."""
+    assert bool(private_imports(text, "deshi.losses.softmax")) == refused
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_module)

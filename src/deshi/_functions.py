@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from deshi.reporting import ReportResult
     from deshi.runs import Run
     from deshi.serving.engine import Engine
-    from deshi.serving.http.result import RecommendResult
+    from deshi.serving.http.result import RecommendResult, ServeResult
     from deshi.serving.result import ExportResult
-    from deshi.soft_labels import Inspection
-    from deshi.stages._label import LabelResult
-    from deshi.stages._run_summary import RunResult
-    from deshi.stages._serve import ServeResult
-    from deshi.stages._tune_result import TuneResult
+    from deshi.soft_labels import Inspection, LabelResult
+    from deshi.stages.run_result import RunResult
+    from deshi.stages.tune_result import TuneResult
 
 Folder: TypeAlias = "str | Path | Run | LabelResult | ExportResult"
 """A path, a name, or an object that has a folder."""

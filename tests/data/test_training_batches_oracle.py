@@ -18,8 +18,8 @@ from deshi.data.example_batches import ExampleBatches
 from deshi.data.sequences import Augmentation, TrainingBatches, WindowMode
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
 from deshi.types import PAD, Batch
-from planted import ITEMS, USERS, Shop, open_shop
-from shops import SOURCES
+from planted_faults import ITEMS, USERS, Shop, open_shop
+from shop_files import SOURCES
 
 SPLITS: dict[str, Callable[[Bundle], Split]] = {
     "leave-one-out": LeaveOneOut(),

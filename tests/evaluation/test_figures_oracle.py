@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bundles import random_sequences, tiny_bundle
 from deshi.artifacts import read_json
 from deshi.baselines import BASELINES
 from deshi.data.splits import Ratio
 from deshi.evaluation import evaluate_ranks, summarise
+from tiny_bundles import random_sequences, tiny_bundle
 
 
 def figures_of(ranks: pl.DataFrame) -> dict[str, float]:

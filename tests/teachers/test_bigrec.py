@@ -12,7 +12,6 @@ import torch
 from byte_llm import ByteLLM
 from torch import Tensor, nn
 
-from bundles import tiny_bundle
 from deshi.losses.base import Loss
 from deshi.models.base import HistoryError
 from deshi.runs import load_weights, save_weights
@@ -21,6 +20,7 @@ from deshi.teachers.base import Resources
 from deshi.teachers.bigrec import BigRec, Lora
 from deshi.teachers.llm import LLM
 from deshi.types import PAD, Batch, DeshiError
+from tiny_bundles import tiny_bundle
 
 TITLES = ["Heat", "Alien", "Solaris", "Alien", "Ran", "Brazil"]
 """Items 1 and 3 share a title."""

@@ -12,7 +12,6 @@ import pytest
 import torch
 from tiny_models import write_tiny_bert, write_tiny_llama
 
-from bundles import tiny_bundle
 from deshi.configuration.targets import build
 from deshi.teachers import _embedding as embedding
 from deshi.teachers._embedding import embed, length_batches
@@ -20,6 +19,7 @@ from deshi.teachers._item_text import FALLBACK
 from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder, last_real, mean_of_real
 from deshi.teachers.llm import LLM
 from deshi.types import DeshiError
+from tiny_bundles import tiny_bundle
 
 CPU = torch.device("cpu")
 TEXTS = ["star wars", "heat", "the film of the robot war", "star trek", "heat", "toy story"]

@@ -13,7 +13,6 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import history_batches
 from deshi.data.splits import LeaveOneOut
@@ -23,6 +22,7 @@ from deshi.teachers.base import Resources
 from deshi.teachers.file_vectors import ItemVectors
 from deshi.teachers.files import RankedLists, ScoreMatrix
 from deshi.types import PAD, Batch, DeshiError
+from tiny_bundles import tiny_bundle
 
 INF = float("inf")
 SEQUENCES = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]]

@@ -20,7 +20,7 @@ from deshi.soft_labels import SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
 from deshi.types import DeshiError
-from tiny import SMALL
+from tiny_movielens import SMALL
 
 TRAIN = tuple(word for word in SMALL if word.startswith("train."))
 SASREC = ("teacher=sasrec", "teacher.dim=16", "teacher.max_length=10")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundles import random_sequences, tiny_bundle
 from deshi.losses.softmax import Softmax
 from deshi.models.base import SequentialRecommender
 from deshi.teachers.base import Resources
 from deshi.teachers.text import Text, TextTable
 from deshi.types import PAD, Batch, DeshiError
+from tiny_bundles import random_sequences, tiny_bundle
 
 N_ITEMS = 20
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 import polars as pl
 import torch
 
-from bundles import tiny_bundle
 from deshi.data.bundle import Bundle
 from deshi.models.base import SequentialRecommender
 from deshi.models.item_table import ItemEmbedding
@@ -21,6 +20,7 @@ from deshi.teachers.ilora import ILoRA
 from deshi.teachers.instance_lora import InstanceLora, lora_layers
 from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.prompts import Prompt
+from tiny_bundles import tiny_bundle
 
 ItemForm = Literal["title", "embedding", "hybrid"]
 Mode = Literal["causal", "per_prefix"]

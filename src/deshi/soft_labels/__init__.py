@@ -7,11 +7,13 @@ from deshi.soft_labels._inspection_result import Inspection
 from deshi.soft_labels._labeller import Labeller
 from deshi.soft_labels._manifest import store_path
 from deshi.soft_labels._positions import choose_rows
+from deshi.soft_labels._result import LabelResult
 from deshi.soft_labels._store import SoftLabels
 from deshi.soft_labels._targets import TRAIN, Targets, row_targets
 from deshi.soft_labels._writer import write_lists, write_soft_labels
 
 __all__ = [
-    "TRAIN", "Histories", "Inspection", "Labeller", "SoftLabels", "Targets", "augment_histories", "choose_rows",
-    "inspect_soft_labels", "row_targets", "sharpness", "store_path", "write_lists", "write_soft_labels",
+    "augment_histories", "choose_rows", "Histories", "inspect_soft_labels", "Inspection", "Labeller",
+    "LabelResult", "row_targets", "sharpness", "SoftLabels", "store_path", "Targets", "TRAIN", "write_lists",
+    "write_soft_labels",
 ]  # fmt: skip

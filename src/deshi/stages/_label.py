@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,11 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
 from deshi.hardware import training_device
-from deshi.rendering import Block, Result, paragraphs
 from deshi.runs import Run, fold_folder, with_named_runs
 from deshi.soft_labels import (
     Histories,
     Labeller,
-    SoftLabels,
+    LabelResult,
     augment_histories,
     choose_rows,
     store_path,
@@ -35,31 +32,6 @@ from deshi.training.selection import choose
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LabelResult(Result):
-    """A store that was written.
-
-    Attributes:
-        soft_labels: the store, opened.
-    """
-
-    soft_labels: SoftLabels
-
-    @property
-    def folder(self) -> Path:
-        """The store's folder."""
-        return self.soft_labels.path
-
-    def blocks(self) -> Sequence[Block]:
-        """One line."""
-        manifest = self.soft_labels.manifest
-        covered, rows = int(self.soft_labels.covered.sum()), self.soft_labels.n_rows
-        return paragraphs(
-            f"{self.folder}: {self.soft_labels.teacher} on {manifest['data']}, {self.soft_labels.k} items after "
-            f"{covered:,} of {rows:,} events. Look into it: deshi label inspect {self.folder.name}"
-        )
 
 
 def run(cfg: LabelConfig) -> LabelResult:

@@ -6,9 +6,8 @@ import logging
 
 from deshi.configuration.targets import build
 from deshi.runs import load_bundle
-from deshi.soft_labels import Histories, store_path, write_lists
+from deshi.soft_labels import Histories, LabelResult, store_path, write_lists
 from deshi.soft_labels.foreign import Imported
-from deshi.stages._label import LabelResult
 from deshi.stages.label_import import LabelImportConfig
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from deshi.runs import new_run
 from deshi.stages import STAGES
 from deshi.stages._run_reuse import comparable, find_done
 from deshi.stages._run_steps import REPORT, Plan, Step, plan_of
-from deshi.stages._run_summary import RunResult, summarise
 from deshi.stages.run import RunConfig
+from deshi.stages.run_result import RunResult, summarise
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
 

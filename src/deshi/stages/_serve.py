@@ -8,16 +8,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from deshi.rendering import Block, Result, paragraphs
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.comparison import label_of
 from deshi.serving.http.logs import FIELDS, json_logs
+from deshi.serving.http.result import ServeResult
 from deshi.stages.serve import ServeConfig
 from deshi.types import DeshiError
 
@@ -26,25 +24,6 @@ log = logging.getLogger("deshi.serving.http")  # whose log is JSON
 NEEDED = "deshi serve needs FastAPI and uvicorn: pip install 'deshi[serve]'"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST_KEY = 16
-
-
-@dataclass(frozen=True)
-class ServeResult(Result):
-    """A service that has stopped.
-
-    Attributes:
-        bundle: name of the bundle that answered last.
-        version: of that bundle.
-        seconds: that it was up.
-    """
-
-    bundle: str
-    version: str
-    seconds: float
-
-    def blocks(self) -> Sequence[Block]:
-        """One line."""
-        return paragraphs(f"Served {self.bundle}, version {self.version}, for {self.seconds:.0f} s; stopped.")
 
 
 def run(cfg: ServeConfig) -> ServeResult:

@@ -17,8 +17,8 @@ from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, T
 from deshi.configuration.validation import overlaid, resolved, validate
 from deshi.runs import Run, new_run
 from deshi.stages import STAGES
-from deshi.stages._tune_result import BEST_FILE, Trial, TuneResult
 from deshi.stages.tune import TuneConfig
+from deshi.stages.tune_result import BEST_FILE, Trial, TuneResult
 from deshi.training.module import MONITOR
 from deshi.types import DeshiError
 

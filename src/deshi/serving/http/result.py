@@ -1,4 +1,4 @@
-"""Result of ``recommend``."""
+"""Results of ``recommend`` and ``serve``."""
 
 from __future__ import annotations
 
@@ -48,3 +48,22 @@ class RecommendResult(Result):
         if self.short_users:
             sentences.append(f"{self.short_users:,} users got fewer items than asked for: no more are allowed.")
         return paragraphs(*sentences, f"Written to {self.output}")
+
+
+@dataclass(frozen=True)
+class ServeResult(Result):
+    """A service that has stopped.
+
+    Attributes:
+        bundle: name of the bundle that answered last.
+        version: of that bundle.
+        seconds: that it was up.
+    """
+
+    bundle: str
+    version: str
+    seconds: float
+
+    def blocks(self) -> Sequence[Block]:
+        """One line."""
+        return paragraphs(f"Served {self.bundle}, version {self.version}, for {self.seconds:.0f} s; stopped.")

@@ -1,5 +1,0 @@
-"""The exported bundles that these tests share."""
-
-from exports import bundle, engine, indexed, serving
-
-__all__ = ["bundle", "engine", "indexed", "serving"]
