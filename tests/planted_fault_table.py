@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -60,8 +61,8 @@ def examples() -> dict[str, Finding]:
     return found
 
 
-def _keep(found: dict[str, Finding], name: str, findings: object) -> None:
-    for one in findings:  # type: ignore[attr-defined]
+def _keep(found: dict[str, Finding], name: str, findings: Iterable[Finding]) -> None:
+    for one in findings:
         if one.name == name:
             found.setdefault(name, one)
 
@@ -79,7 +80,7 @@ def _batch_means() -> PairFrames:
     return frames.options_and(claimed=f"{metric}={value(frames):.6f}")
 
 
-def _malformed(folder: Path) -> object:
+def _malformed(folder: Path) -> Iterable[Finding]:
     from deshi.auditing._pair import audit_pair
 
     audit(folder, _frames())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,11 +29,11 @@ class PairFrames:
     lists: pl.DataFrame
     test: pl.DataFrame | None = None
     train: pl.DataFrame | None = None
-    options: tuple[tuple[str, object], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
-    def but(self, **changes: object) -> PairFrames:
+    def but(self, **changes: Any) -> PairFrames:
         """The same with other contents."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
     def options_and(self, **more: object) -> PairFrames:
         """The same with further arguments of ``audit_pair``."""
@@ -152,14 +153,14 @@ def with_rank(frames: PairFrames, keep_score: bool = False) -> PairFrames:
 
 def audit(folder: Path, frames: PairFrames, ending: str = "csv") -> PairAudit:
     """Write the files and audit them."""
-    paths = {}
+    paths: dict[str, Any] = {}
     for name, frame in {
         "interactions": frames.events, "predictions": frames.lists, "test": frames.test, "train": frames.train
     }.items():  # fmt: skip
         if frame is not None:
             paths[name] = folder / f"{name}.{ending}"
             frame.write_csv(paths[name]) if ending == "csv" else frame.write_parquet(paths[name])
-    return audit_pair(**paths, **dict(frames.options))  # type: ignore[arg-type]
+    return audit_pair(**paths, **dict(frames.options))
 
 
 def names_of(result: PairAudit, *severities: str) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from deshi.data.sequences import (
     history_batches,
     make_windows,
 )
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, Batch, DeshiError
 
 
 def ranges(*lengths: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,11 +34,16 @@ def spans(windows: Windows) -> list[tuple[int, int, int]]:
     return list(zip(windows.users.tolist(), windows.starts.tolist(), windows.ends.tolist(), strict=True))
 
 
-def batches_of(lengths: list[int], max_length: int, seed: int = 0, epoch: int = 0, **options: object) -> list:
+def batches_of(lengths: list[int], max_length: int, seed: int = 0, epoch: int = 0, **options: Any) -> list[Batch]:
     starts, ends = ranges(*lengths)
     items = np.arange(sum(lengths), dtype=np.int32)
-    settings_ = {"batch_positions": 12, "max_batch_size": 4, "mode": "all", "augmentation": Augmentation()} | options
-    return list(TrainingBatches(items, starts, ends, max_length, seed=seed, epoch=epoch, **settings_))  # type: ignore[arg-type]
+    settings_: dict[str, Any] = {
+        "batch_positions": 12,
+        "max_batch_size": 4,
+        "mode": "all",
+        "augmentation": Augmentation(),
+    } | options
+    return list(TrainingBatches(items, starts, ends, max_length, seed=seed, epoch=epoch, **settings_))
 
 
 def test_windows_of_each_mode_hold_the_events_they_should() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 import deshi
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
-from deshi.data.sequences import Augmentation, TrainingBatches
+from deshi.data.sequences import Augmentation, TrainingBatches, WindowMode
 from deshi.data.splits import LeaveOneOut, Ratio, Split, Temporal
 from deshi.types import PAD, Batch
 from planted_faults import ITEMS, USERS, Shop, open_shop
@@ -42,11 +42,14 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 
 def epoch_of(
-    bundle: Bundle, ranges: tuple[np.ndarray, np.ndarray], windows: str = "all", changes: Augmentation | None = None
+    bundle: Bundle,
+    ranges: tuple[np.ndarray, np.ndarray],
+    windows: WindowMode = "all",
+    changes: Augmentation | None = None,
 ) -> TrainingBatches:
     """An epoch of small batches."""
     items, augmentation = np.asarray(bundle.items), changes or Augmentation()
-    return TrainingBatches(items, *ranges, 4, 50, 16, windows, augmentation, seed=1, epoch=0)  # type: ignore[arg-type]
+    return TrainingBatches(items, *ranges, 4, 50, 16, windows, augmentation, seed=1, epoch=0)
 
 
 @pytest.mark.parametrize("rule", SPLITS)
@@ -70,7 +73,7 @@ def test_batches_hold_what_the_bundle_holds(name: str, rule: str, bundles: dict[
 )
 @pytest.mark.parametrize("windows", ["last", "all", "random"])
 def test_augmentation_and_windows_keep_targets_right(
-    windows: str, changes: Augmentation, bundles: dict[str, Bundle]
+    windows: WindowMode, changes: Augmentation, bundles: dict[str, Bundle]
 ) -> None:
     """Dropping, cutting and reordering may change what is read, never what an event is followed by."""
     bundle = bundles["recbole"]

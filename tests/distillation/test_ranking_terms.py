@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -60,10 +62,10 @@ def test_rd_leaves_alone_what_the_student_ranks_well() -> None:
 
 @pytest.mark.parametrize("guide", ["teacher", "student"])
 @pytest.mark.parametrize("labels", ["scores", "ranks"])
-def test_cd(guide: str, labels: str) -> None:
+def test_cd(guide: Literal["teacher", "student"], labels: Literal["scores", "ranks"]) -> None:
     """Weights by one ranking, labels by the other: the two must not be mixed up."""
     signal, decay, temperature, offset = lists(LENGTHS, 5), 3.0, 2.0, 0.5
-    term = CD(decay=decay, guide=guide, labels=labels, temperature=temperature, offset=offset)  # type: ignore[arg-type]
+    term = CD(decay=decay, guide=guide, labels=labels, temperature=temperature, offset=offset)
     found = term(chunk_of(SCORES, signal)).detach()
     for row, listed in enumerate(_rows(signal)):
         own = [float(SCORES[row, item]) for item in listed]
@@ -192,8 +194,8 @@ def test_drawn_from_outside() -> None:
 
 @pytest.mark.parametrize("make", [lambda v: RD(decay=v), lambda v: CD(temperature=v), lambda v: RRD(uninteresting=v),
                                   lambda v: UnKD(pairs=v), lambda v: MarginMSE(scale=v)])  # fmt: skip
-def test_arguments_are_checked(make: object) -> None:
+def test_arguments_are_checked(make: Callable[[float], Term]) -> None:
     """A width of 0 would divide by it hours later."""
     with pytest.raises(DeshiError, match="expected a positive number"):
-        make(0)  # type: ignore[operator]
-    assert isinstance(make(1), Term)  # type: ignore[operator]
+        make(0)
+    assert isinstance(make(1), Term)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -159,9 +161,9 @@ def test_invariant_under_monotone_transforms(
 
 @settings(deadline=None)
 @given(problems(), st.randoms(use_true_random=False))
-def test_rows_are_independent(problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], random: object) -> None:
+def test_rows_are_independent(problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], random: Random) -> None:
     """Permuting the users permutes their ranks and changes nothing else."""
     scores, targets, seen = problem
-    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(random.randint(0, 99)))  # type: ignore[attr-defined]
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(random.randint(0, 99)))
     permuted = exact_ranks(scores[order], targets[order], seen[order])
     assert torch.equal(permuted, exact_ranks(scores, targets, seen)[order])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -185,10 +186,10 @@ def test_a_planted_difference_is_found() -> None:
         (lambda: paired_permutation(A, B, samples=0), "samples is 0"),
     ],
 )
-def test_what_cannot_be_tested_is_refused(call: object, message: str) -> None:
+def test_what_cannot_be_tested_is_refused(call: Callable[[], object], message: str) -> None:
     """NaN that spreads through a mean would be printed as a figure."""
     with pytest.raises(DeshiError, match=message):
-        call()  # type: ignore[operator]
+        call()
 
 
 def test_an_interval_leaves_out_what_does_not_exist() -> None:

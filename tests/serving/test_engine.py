@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import deshi
 from deshi.serving._title_search import TitleIndex, plain
 from deshi.serving.bundle import ServingBundle
-from deshi.serving.engine import Engine, RequestError
+from deshi.serving.engine import Engine, Recommendation, RequestError
 from deshi.serving.onnx_network import OnnxNetwork
 from deshi.serving.top_k import best_of
 from deshi.types import DeshiError
@@ -36,8 +37,8 @@ def ranked(scores: np.ndarray, allowed: set[int], k: int) -> list[int]:
     return sorted(allowed, key=lambda item: (-scores[item], item))[:k]
 
 
-def indices(answer: object) -> list[int]:
-    return [item.index for item in answer.items]  # type: ignore[attr-defined]
+def indices(answer: Recommendation) -> list[int]:
+    return [item.index for item in answer.items]
 
 
 def test_the_list_is_the_exact_one_without_seen_items(engine: Engine, bundle: ServingBundle) -> None:
@@ -129,10 +130,10 @@ def test_threads_may_share_an_engine(engine: Engine) -> None:
         (lambda engine: engine.search_items("film", 0), "limit is 0"),
     ],
 )
-def test_questions_that_make_no_sense_are_refused(engine: Engine, ask: object, said: str) -> None:
+def test_questions_that_make_no_sense_are_refused(engine: Engine, ask: Callable[[Engine], object], said: str) -> None:
     """A service turns these into an answer to the caller, so each must be a RequestError with a reason."""
     with pytest.raises(RequestError, match=said):
-        ask(engine)  # type: ignore[operator]
+        ask(engine)
 
 
 def test_similar_items_by_cosine(engine: Engine, bundle: ServingBundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def answers(serving: Path, source: Path, **options: Any) -> tuple[pl.DataFrame, 
 @pytest.mark.parametrize("form", ["csv", "tsv", "parquet", "jsonl", "ndjson"])
 @pytest.mark.parametrize("make", [events, lists])
 def test_every_form_of_input_is_read_as_the_same_histories(
-    make: object, form: str, serving: Path, engine: Engine, tmp_path: Path
+    make: Callable[[], pl.DataFrame], form: str, serving: Path, engine: Engine, tmp_path: Path
 ) -> None:
     """Whatever a warehouse writes, a user's answer must be the engine's."""
-    found, result = answers(serving, write(make(), tmp_path / f"in.{form}"))  # type: ignore[operator]
+    found, result = answers(serving, write(make(), tmp_path / f"in.{form}"))
     assert found.columns == ["user_id", "item_id", "score", "rank"]
     for user, history in HISTORIES.items():
         own = found.filter(pl.col("user_id") == user)

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from torch import Tensor
 
 from deshi.configuration.schemas import PathsConfig
 from deshi.data.histories import histories_of
 from deshi.models.recommend import Catalogue, recommend
+from deshi.models.scorers import Scorer
 from deshi.runs import Run
 from deshi.serving.engine import Engine
-from deshi.types import DeshiError
+from deshi.types import Batch, DeshiError
 
 HISTORIES = {"ann": ["3", "14", "15"], "bob": ["9", "new", "2"], "cy": ["nothing"], "dee": ["1"] * 12 + ["40"]}
 
@@ -46,25 +49,23 @@ def test_the_default_filter_is_the_engines(_finished_root: Path, engine: Engine)
     assert answers["item_id"].to_list() == [item.item_id for item in expected]
 
 
-class Constant:
+class Constant(Scorer):
     """A scorer that can't tell items apart."""
 
     n_items = 4
 
-    def scores(self, batch: object) -> object:
-        import torch
-
-        return torch.zeros(len(batch.items), 4)  # type: ignore[attr-defined]
+    def scores(self, batch: Batch) -> Tensor:
+        return torch.zeros(len(batch.items), 4)
 
 
 def test_ties_and_short_lists() -> None:
     """Equal scores go by index, and a list ends where no unseen item is left."""
     items = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "title": ["A", None, None, None]})
     histories = histories_of({1: ["c"], 2: ["a", "b", "c", "d"], 3: []}, items["item_id"])
-    answers = recommend(Constant(), Catalogue(items, np.array([1, 5, 1, 0])), histories, 10)  # type: ignore[arg-type]
+    answers = recommend(Constant(), Catalogue(items, np.array([1, 5, 1, 0])), histories, 10)
     assert answers.select("user_id", "item_id").rows() == [
         *(("1", item) for item in "abd"), *(("3", item) for item in "bacd")
     ]  # fmt: skip
     assert answers["title"].to_list() == ["A", None, None, None, "A", None, None]
     with pytest.raises(DeshiError, match="k is 0"):
-        recommend(Constant(), Catalogue(items, np.ones(4, int)), histories, 0)  # type: ignore[arg-type]
+        recommend(Constant(), Catalogue(items, np.ones(4, int)), histories, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import LeaveOneOut, Ratio
 from deshi.soft_labels import Labeller, SoftLabels, augment_histories, choose_rows, write_soft_labels
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, Batch, DeshiError
 from hashed_scorer import META, Hashed, expected_list, sasrec, shop
 from tiny_bundles import random_sequences, tiny_bundle
 
@@ -84,17 +85,17 @@ def test_a_store_of_augmented_histories_holds_their_lists(tmp_path: Path) -> Non
         assert store.items[row].tolist() == expected_list(scorer.of(history), history, 4, True)[0]
 
 
-def test_the_users_of_augmented_histories_are_the_bundles(tmp_path: Path) -> None:
+def test_the_users_of_augmented_histories_are_the_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-fitted and instance-wise teachers answer by user: the second copy isn't the second user."""
     bundle, asked = tiny_bundle(tmp_path, [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]), list[int]()
     scorer = sasrec(5, 3)
     position_scores = scorer.position_scores
 
-    def watched(batch, where):  # type: ignore[no-untyped-def]
+    def watched(batch: Batch, where: torch.Tensor) -> torch.Tensor:
         asked.extend(batch.users.tolist())
         return position_scores(batch, where)
 
-    scorer.position_scores = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(scorer, "position_scores", watched)
     augmented = augment_histories(bundle, LeaveOneOut()(bundle), Augmentation(crop=1.0), 3)
     write_soft_labels(Labeller(scorer, augmented, 2), np.arange(augmented.n_interactions), tmp_path / "s", teacher=META)
     assert sorted(asked) == [0, 0, 0, 1, 1, 1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -46,7 +48,7 @@ class Memoriser(Hashed):
             for row in range(start, end - 1)
         }
 
-    def of(self, history):  # type: ignore[no-untyped-def]
+    def of(self, history: Sequence[int]) -> np.ndarray:
         scores = super().of(history)
         if tuple(history) in self.next:
             scores[self.next[tuple(history)]] = 10.0
@@ -69,8 +71,8 @@ def written(bundle: Bundle, folder: Path, scorer: Hashed, positions: str = "trai
     )
 
 
-def inspected(bundle: Bundle, store: SoftLabels, **options: object) -> Inspection:
-    return inspect_soft_labels(store, bundle, LeaveOneOut()(bundle), samples=300, **options)  # type: ignore[arg-type]
+def inspected(bundle: Bundle, store: SoftLabels, **options: Any) -> Inspection:
+    return inspect_soft_labels(store, bundle, LeaveOneOut()(bundle), samples=300, **options)
 
 
 def test_a_teacher_that_learnt_by_heart_is_caught(bundle: Bundle, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import Scorer
 from deshi.soft_labels import Histories, Labeller, SoftLabels, _working_folder, write_soft_labels
 from deshi.soft_labels._working_folder import working_path
-from deshi.types import DeshiError
+from deshi.types import Batch, DeshiError
 from hashed_scorer import META, Hashed, shop
 
 TESTS = Path(__file__).parents[1]
@@ -96,7 +97,7 @@ class Stops(Hashed):
         super().__init__(n_items)
         self.left = after
 
-    def scores(self, batch):  # type: ignore[no-untyped-def]
+    def scores(self, batch: Batch) -> torch.Tensor:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +79,22 @@ def test_one_pass_and_one_by_one_give_the_same_lists(tmp_path: Path, max_length:
     np.testing.assert_allclose(found[0].scores, found[1].scores, rtol=1e-4, atol=1e-5)
 
 
-def test_a_pass_answers_early_rows_and_never_late_ones(tmp_path: Path) -> None:
+def test_a_pass_answers_early_rows_and_never_late_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond max_length a window no longer begins at the first event, so a pass from there would answer otherwise."""
     bundle = tiny_bundle(tmp_path, [list(range(10)), [3, 4]])
     scorer, passes, singles = sasrec(10, 4), list[int](), list[int]()
     position_scores, scores = scorer.position_scores, scorer.scores
 
-    def in_one_pass(batch, where):  # type: ignore[no-untyped-def]
+    def in_one_pass(batch: Batch, where: torch.Tensor) -> torch.Tensor:
         passes.extend(batch.rows[where].tolist())
         return position_scores(batch, where)
 
-    def one_by_one(batch):  # type: ignore[no-untyped-def]
+    def one_by_one(batch: Batch) -> torch.Tensor:
         singles.extend(batch.rows[torch.arange(len(batch.lengths)), batch.lengths - 1].tolist())
         return scores(batch)
 
-    scorer.position_scores, scorer.scores = in_one_pass, one_by_one  # type: ignore[method-assign]
+    monkeypatch.setattr(scorer, "position_scores", in_one_pass)
+    monkeypatch.setattr(scorer, "scores", one_by_one)
     lists = list(Labeller(scorer, Histories.of(bundle), 3).label(np.arange(12)))
     assert sorted(passes) == [0, 1, 2, 3, 10, 11] and sorted(singles) == [4, 5, 6, 7, 8, 9]
     assert sorted(np.concatenate([rows for rows, _, _ in lists]).tolist()) == list(range(12))
@@ -163,7 +165,7 @@ def test_float16_neither_overflows_nor_loses_the_order(tmp_path: Path) -> None:
     """Logits of an unnormalised teacher may be huge, and the best of them close together."""
 
     class Huge(Hashed):
-        def of(self, history):  # type: ignore[no-untyped-def]
+        def of(self, history: Sequence[int]) -> np.ndarray:
             return 1e6 + 1e5 * super().of(history)
 
     bundle = shop(tmp_path)
@@ -265,7 +267,7 @@ def test_a_teacher_that_diverged_is_refused_with_the_row(tmp_path: Path, bad: fl
     """NaN sorts anywhere; the lists after it would be noise without a sign of it."""
 
     class Broken(Hashed):
-        def of(self, history):  # type: ignore[no-untyped-def]
+        def of(self, history: Sequence[int]) -> np.ndarray:
             scores = super().of(history)
             return np.where(len(history) == 2, np.float32(bad), scores)
 

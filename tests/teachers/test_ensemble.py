@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from deshi.teachers.ensemble import MOST_WEIGHTS, combined, normalised, weight_vectors
+from deshi.teachers.ensemble import MOST_WEIGHTS, Scale, combined, normalised, weight_vectors
 
 ROW = torch.tensor([[1.0, 3.0, 2.0, 6.0]])
 
@@ -22,10 +22,10 @@ def test_scales_by_hand() -> None:
 
 
 @pytest.mark.parametrize("scale", ["softmax", "log_softmax", "zscore", "reciprocal_rank"])
-def test_unanswered_items_are_worst_and_silent_rows_say_nothing(scale: str) -> None:
+def test_unanswered_items_are_worst_and_silent_rows_say_nothing(scale: Scale) -> None:
     """Teachers from files score minus infinity where they know nothing: that must not become NaN or rule the sum."""
     scores = torch.tensor([[1.0, -torch.inf, 2.0], [-torch.inf] * 3])
-    found = normalised(scores, scale)  # type: ignore[arg-type]
+    found = normalised(scores, scale)
     assert bool(found.isfinite().all())
     assert found[0, 1] <= found[0, 0] < found[0, 2]
     if scale != "reciprocal_rank":

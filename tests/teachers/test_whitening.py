@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from deshi.teachers.whitening import pca, whiten
 from deshi.types import DeshiError
 
 
-def _cloud(rows: int = 200, width: int = 6) -> torch.Tensor:
+def _cloud(rows: int = 200, width: int = 6) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(width, width, generator=generator)
     return torch.randn(rows, width, generator=generator) @ mix + 5
@@ -52,11 +55,11 @@ def test_signs_do_not_depend_on_the_order_of_rows() -> None:
 
 
 @pytest.mark.parametrize("transform", [pca, whiten])
-def test_directions_without_variance_are_zero(transform: object) -> None:
+def test_directions_without_variance_are_zero(transform: Callable[[Tensor], Tensor]) -> None:
     """Fewer items than numbers, or copies of one: zeros, never amplified rounding or NaN."""
-    few = transform(_cloud()[:3])  # type: ignore[operator]
+    few = transform(_cloud()[:3])
     assert few.shape == (3, 6) and (few[:, 2:] == 0).all() and (few[:, :2] != 0).any(dim=0).all()
-    same = transform(torch.full((5, 4), 0.1))  # type: ignore[operator]
+    same = transform(torch.full((5, 4), 0.1))
     assert torch.equal(same, torch.zeros(5, 4))
 
 

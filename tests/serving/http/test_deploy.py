@@ -33,7 +33,9 @@ def installed() -> set[str]:
     """The distributions that the Dockerfile installs, with all that they need on this machine."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     found: set[str] = set()
-    waiting = re.search(r"pip install -c constraints.txt (.*)", text)[1].split() + ["deshi"]  # type: ignore[index]
+    command = re.search(r"pip install -c constraints.txt (.*)", text)
+    assert command is not None
+    waiting = [*command[1].split(), "deshi"]
     while waiting:
         name = waiting.pop().lower().replace("_", "-")
         if name in found:
