@@ -11,7 +11,7 @@ import pytest
 from deshi.configuration.targets import ConfigError, build, check_node, complete, import_target, nearest
 from deshi.types import DeshiError
 
-HERE = "test_config_targets"
+HERE = "test_targets"
 
 
 class Inner:
