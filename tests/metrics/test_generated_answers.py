@@ -13,7 +13,7 @@ NAMES = ["Alien (1979)", "Heat (1995)", "Aliens (1986)"]
 
 
 def test_by_hand() -> None:
-    """A hit, a wrong name, two names and none: 1 hit of 2 valid of 4 answers, letters' example and spaces aside."""
+    """A hit, a wrong name, two names and none: 1 hit of 2 valid of 4 answers, letters' case and spaces aside."""
     answers = ["I say HEAT (1995).", " alien (1979) ", "Heat (1995) or Alien (1979)", "no idea"]
     metrics = answer_metrics(answers, ["Heat (1995)"] * 4, [NAMES] * 4)
     assert metrics == {"hit_ratio@1": 0.5, "valid_ratio": 0.5, "hit_ratio_of_all@1": 0.25}

@@ -40,7 +40,7 @@ def history(bundle: Bundle, row: int) -> list[int]:
     st.sampled_from([0, 3]),
 )
 @settings(deadline=None, max_examples=25)
-def test_the_writer_equals_a_brute_force_baseline(
+def test_the_writer_equals_a_brute_force_reference(
     tmp_path_factory: pytest.TempPathFactory, seed: int, k: int, filter_seen: bool, batch: int, shard: int, levels: int
 ) -> None:
     """Whatever rows, list length, batch and shard: lists are the sorted catalogue, ties included; others are empty."""

@@ -209,7 +209,7 @@ def test_passwords_are_left_out(finished_root: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_run_and_another_part_and_metric(finished_root: Path) -> None:
-    """The common example is one run; validation is what one looks at while still working on the model."""
+    """The common case is one run; validation is what one looks at while still working on the model."""
     result = report(
         finished_root, "part=validation", "metric=recall@5", "examples=0", "output=" + str(finished_root / "x.html"),
         runs=["latest"],

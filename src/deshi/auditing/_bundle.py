@@ -83,9 +83,9 @@ def _changed(flat: Flat) -> list[Finding]:
     changed = [name for name, digest in files.items() if file_sha256(flat.bundle.path / name) != digest]
     if not changed:
         return []
-    what = f"{count(len(changed), len(files), 'files')} do not have the sha256 of the manifest."
+    message = f"{count(len(changed), len(files), 'files')} do not have the sha256 of the manifest."
     effect = f"Figures from before and after the change of {len(changed)} files do not compare."
-    return [finding("bundle-changed", what, changed, effect, AGAIN)]
+    return [finding("bundle-changed", message, changed, effect, AGAIN)]
 
 
 def _indices(flat: Flat) -> list[Finding]:
@@ -148,33 +148,33 @@ def _owners(flat: Flat) -> list[Finding]:
     if not len(rows):
         return []
     users = len(np.unique(flat.users[rows]))
-    what = f"{count(len(rows), len(flat.items), 'events')} stand in the history of another user than theirs."
+    message = f"{count(len(rows), len(flat.items), 'events')} stand in the history of another user than theirs."
     effect = f"{count(users, flat.bundle.n_users, 'users')} are trained and tested on what others did."
     fix = "The offsets do not belong to the items: count each user's events after sorting. " + AGAIN
     true = flat.table[USER].gather(rows[:100]).to_numpy()
-    return [finding("history-of-another-user", what, flat.locations(rows[:100], belongs_to=true), effect, fix)]
+    return [finding("history-of-another-user", message, flat.locations(rows[:100], belongs_to=true), effect, fix)]
 
 
 def _agrees_with_table(flat: Flat) -> list[Finding]:
     """Sequences and table must hold the same events in the same order."""
     if flat.table.height != len(flat.items):
-        what = f"interactions.parquet has {flat.table.height:,} rows, the histories {len(flat.items):,} events."
+        message = f"interactions.parquet has {flat.table.height:,} rows, the histories {len(flat.items):,} events."
         effect = f"{abs(flat.table.height - len(flat.items)):,} events are in one of them only."
-        return [finding("bundle-changed", what, ["interactions.parquet"], effect, AGAIN)]
+        return [finding("bundle-changed", message, ["interactions.parquet"], effect, AGAIN)]
     differ = (flat.table[ITEM_INDEX].to_numpy() != flat.items) | (flat.table[TIMESTAMP].to_numpy() != flat.times)
     rows = np.flatnonzero(differ)
     if not len(rows) or (flat.table[USER_INDEX].to_numpy() != flat.users).any() or _renamed(flat) is not None:
         return []
     bundle, last = flat.bundle, flat.bundle.offsets[1:] - 1
     users = len(np.unique(flat.users[rows]))
-    what = f"{count(len(rows), len(flat.items), 'events')} of {users:,} users differ from interactions.parquet: "
-    what += "the histories hold other items, or the same in another order."
+    message = f"{count(len(rows), len(flat.items), 'events')} of {users:,} users differ from interactions.parquet: "
+    message += "the histories hold other items, or the same in another order."
     effect = f"{count(int(differ[last].sum()), bundle.n_users, 'last events')} are not those of the table: test "
     effect += "targets and everything learned from the order are wrong for them."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
     where = flat.locations(rows[:100], table_says=true)
     return [
-        finding("history-shuffled", what, where, effect, "Write histories and table from one sorted frame. " + AGAIN)
+        finding("history-shuffled", message, where, effect, "Write histories and table from one sorted frame. " + AGAIN)
     ]
 
 
@@ -203,14 +203,14 @@ def _names(flat: Flat) -> list[Finding]:
     items = len(np.unique(flat.items[rows]))
     share = f"{count(items, flat.bundle.n_items, 'items')} are called by another item's id"
     if shift is None:
-        name, what = "vocabulary-permuted", f"{share}: vocabulary.parquet is in another order than the histories."
+        name, message = "vocabulary-permuted", f"{share}: vocabulary.parquet is in another order than the histories."
     else:
-        name, what = "vocabulary-shifted", f"{share}: the index is off by {shift:+d} against vocabulary.parquet."
+        name, message = "vocabulary-shifted", f"{share}: the index is off by {shift:+d} against vocabulary.parquet."
     effect = f"Figures on indices stay as they are, but {count(len(rows), len(flat.items), 'events')} and every "
     effect += "recommendation carry a wrong id, title and text; text embeddings belong to other items."
     true = flat.table[ITEM].gather(rows[:100]).to_numpy()
     fix = "Number items once and write indices and vocabulary from that one table (padding is no row of it). " + AGAIN
-    return [finding(name, what, flat.locations(rows[:100], table_says=true), effect, fix)]
+    return [finding(name, message, flat.locations(rows[:100], table_says=true), effect, fix)]
 
 
 def _item_table(flat: Flat) -> list[Finding]:
@@ -218,13 +218,13 @@ def _item_table(flat: Flat) -> list[Finding]:
     if table.height == names.height and (table[ITEM] == names[ITEM]).all():
         return []
     if table.height != names.height:
-        what = f"items.parquet has {table.height:,} rows, the vocabulary {names.height:,} items."
+        message = f"items.parquet has {table.height:,} rows, the vocabulary {names.height:,} items."
         rows: Array = np.arange(min(table.height, names.height), max(table.height, names.height))
         wrong = len(rows)
     else:
         rows = np.flatnonzero((table[ITEM] != names[ITEM]).to_numpy())
         wrong = len(rows)
-        what = f"{count(wrong, names.height, 'rows')} of items.parquet are of other items than the vocabulary's."
+        message = f"{count(wrong, names.height, 'rows')} of items.parquet are of other items than the vocabulary's."
     where = (location(file="items.parquet", row=row) for row in rows.tolist())
     effect = f"{wrong:,} items get the title and text of another, and so does every text embedding made from them."
-    return [finding("item-table-misaligned", what, where, effect, "Join titles by item id, not by row. " + AGAIN)]
+    return [finding("item-table-misaligned", message, where, effect, "Join titles by item id, not by row. " + AGAIN)]

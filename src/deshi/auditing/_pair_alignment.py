@@ -102,7 +102,7 @@ def _renamed(
     by_shift = {by: ranks_of(_shifted(names, by)) for by in SHIFTS}
     shift, ranks = max(by_shift.items(), key=lambda item: float((1 / item[1]).mean()))
     high, sign = ("high", "plus") if shift > 0 else ("low", "minus")
-    what, fix = {
+    message, fix = {
         "item": (
             f"The predicted item ids are {abs(shift)} too {high}: the target's id {sign} {abs(shift)} is hit far more "
             "often than the target.",
@@ -115,7 +115,7 @@ def _renamed(
     }[kind]
     if _fits_targets(pair, ranks, pair.ranks) and far_higher(ranks, strangers):
         where = pair.targets_at(np.flatnonzero(ranks <= pair.head))
-        yield finding(f"{kind}s-shifted", what, where, _by_shift(pair, by_shift), fix)
+        yield finding(f"{kind}s-shifted", message, where, _by_shift(pair, by_shift), fix)
         return
     by_order = {name: ranks_of(meant) for name, meant in _reorderings(names, n_known).items()}
     order, ranks = max(by_order.items(), key=lambda item: float((1 / item[1]).mean()))

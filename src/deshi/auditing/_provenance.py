@@ -34,11 +34,11 @@ def audit_record(record: Mapping[str, Any], bundle: Bundle, file: Path) -> list[
     data, size = record.get("data_fingerprint"), record.get("n_items", bundle.n_items)
     if data in (None, bundle.fingerprint) and size == bundle.n_items:
         return []
-    what = f"{file.name} was made on data {str(data)[:12]} with {size:,} items; {bundle.name} is "
-    what += f"{bundle.fingerprint[:12]} with {bundle.n_items:,}."
+    message = f"{file.name} was made on data {str(data)[:12]} with {size:,} items; {bundle.name} is "
+    message += f"{bundle.fingerprint[:12]} with {bundle.n_items:,}."
     effect = f"Item indices mean other items: up to {max(size, bundle.n_items):,} rows belong to others."
     fix = "Prepare the data as they were for it, or make it again on this bundle."
-    return [finding("made-on-another-bundle", what, [location(file=file)], effect, fix)]
+    return [finding("made-on-another-bundle", message, [location(file=file)], effect, fix)]
 
 
 def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
@@ -49,17 +49,17 @@ def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
     for name, tensor in _tensors(file).items():
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
-            what = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
+            message = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
             effect = f"{bad:,} weights make every score that they touch NaN."
             fix = "The training diverged: lower train.learning_rate, keep train.gradient_clip, or use fp32."
-            findings.append(finding("not-finite", what, [location(file=file.name, tensor=name)], effect, fix))
+            findings.append(finding("not-finite", message, [location(file=file.name, tensor=name)], effect, fix))
         if name == "items.weight" and tensor.shape[0] != bundle.n_items + 1:
-            what = f"{file.name} has {tensor.shape[0] - 1:,} item rows (and one of padding); {bundle.name} has "
-            what += f"{bundle.n_items:,} items."
+            message = f"{file.name} has {tensor.shape[0] - 1:,} item rows (and one of padding); {bundle.name} has "
+            message += f"{bundle.n_items:,} items."
             effect = f"{abs(tensor.shape[0] - 1 - bundle.n_items):,} items have no row of their own, or rows no item."
             fix = "Load the weights with the bundle that they were trained on."
             findings.append(
-                finding("made-on-another-bundle", what, [location(file=file.name, tensor=name)], effect, fix)
+                finding("made-on-another-bundle", message, [location(file=file.name, tensor=name)], effect, fix)
             )
     return findings
 
@@ -122,10 +122,10 @@ def _finite(values: Array, name: str) -> list[Finding]:
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
     if not len(bad):
         return []
-    what = f"{count(len(bad), len(values), f'rows of {name}')} hold NaN or infinity."
+    message = f"{count(len(bad), len(values), f'rows of {name}')} hold NaN or infinity."
     effect = f"{len(bad):,} rows make every loss and score that they touch NaN."
     where = (location(file=name, row=row) for row in bad.tolist())
-    return [finding("not-finite", what, where, effect, "Make these rows again, or leave their items out.")]
+    return [finding("not-finite", message, where, effect, "Make these rows again, or leave their items out.")]
 
 
 def audit_embeddings(embeddings: Array, bundle: Bundle, name: str = "embeddings") -> list[Finding]:
@@ -141,13 +141,13 @@ def audit_embeddings(embeddings: Array, bundle: Bundle, name: str = "embeddings"
     """
     if embeddings.ndim != 2 or len(embeddings) != bundle.n_items:
         off = len(embeddings) - bundle.n_items
-        what = f"{name} has {len(embeddings):,} rows, {bundle.name} has {bundle.n_items:,} items"
-        what += ": a row of padding too many." if off == 1 else "."
+        message = f"{name} has {len(embeddings):,} rows, {bundle.name} has {bundle.n_items:,} items"
+        message += ": a row of padding too many." if off == 1 else "."
         effect = (
             f"{abs(off):,} rows too {'many' if off > 0 else 'few'}; from the first of them on, rows belong to others."
         )
         fix = "Write one row an item, in the order of vocabulary.parquet, without padding."
-        return [finding("made-on-another-bundle", what, [location(file=name)], effect, fix)]
+        return [finding("made-on-another-bundle", message, [location(file=name)], effect, fix)]
     return _finite(embeddings, name) or _shifted(embeddings, bundle, name)
 
 
@@ -165,7 +165,7 @@ def _shifted(embeddings: Array, bundle: Bundle, name: str) -> list[Finding]:
     error = float(gain.std()) / max(1, len(gain)) ** 0.5
     if best == 0 or gain.mean() < 6 * error or likeness[0].mean() > 0.5 * likeness[best].mean():
         return []
-    what = f"The {len(embeddings):,} rows of {name} are off by {best:+d} against the vocabulary."
+    message = f"The {len(embeddings):,} rows of {name} are off by {best:+d} against the vocabulary."
     effect = (
         f"Items that follow each other in histories have a cosine of {likeness[0].mean():+.4f} above random pairs as "
     )
@@ -175,7 +175,7 @@ def _shifted(embeddings: Array, bundle: Bundle, name: str) -> list[Finding]:
         location(item=bundle.vocabulary[ITEM][item], index=item, stands_in_row=(item + best) % bundle.n_items)
         for item in range(min(5, bundle.n_items))
     ]
-    return [finding("embeddings-shifted", what, where, effect, fix)]
+    return [finding("embeddings-shifted", message, where, effect, fix)]
 
 
 def _neighbours(bundle: Bundle) -> tuple[Array, Array]:

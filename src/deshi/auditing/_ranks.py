@@ -105,11 +105,11 @@ def _nan(flat: Flat, stored: pl.DataFrame) -> list[Finding]:
     if not lost.height:
         return []
     kept = _ndcg(stored.filter(pl.col("rank").is_not_null() & pl.col("rank").is_not_nan()))
-    what = f"{count(lost.height, stored.height, 'ranks')} are NaN or missing."
+    message = f"{count(lost.height, stored.height, 'ranks')} are NaN or missing."
     effect = f"NDCG@{AT} is {kept:.4f} when they are left out of the mean and "
     effect += f"{_ndcg(stored.with_columns(pl.col('rank').fill_null(np.nan))):.4f} when they count as misses."
     fix = "A NaN score has no rank: find where the model diverged, and never average over what is left."
-    return [finding("nan-scores", what, _examples(flat, lost), effect, fix)]
+    return [finding("nan-scores", message, _examples(flat, lost), effect, fix)]
 
 
 def _wrong_targets(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame, part: str) -> list[Finding]:
@@ -117,13 +117,13 @@ def _wrong_targets(flat: Flat, stored: pl.DataFrame, expected: pl.DataFrame, par
     if not other.height:
         return []
     right = stored.join(other, on=["user", "target"], how="anti")
-    what = f"{count(other.height, stored.height, 'ranks')} are of targets that the split does not have in {part}."
+    message = f"{count(other.height, stored.height, 'ranks')} are of targets that the split does not have in {part}."
     effect = f"NDCG@{AT} is {_ndcg(other):.4f} on them"
     effect += (
         f" and {_ndcg(right):.4f} on the split's targets." if right.height else "; none is of the split's targets."
     )
     fix = "Rank the split's targets (Split.examples), with ids from the bundle's vocabulary."
-    return [finding("wrong-target", what, _examples(flat, other), effect, fix)]
+    return [finding("wrong-target", message, _examples(flat, other), effect, fix)]
 
 
 def _once(flat: Flat, examples: Examples, joined: pl.DataFrame, part: str) -> list[Finding]:
@@ -140,7 +140,7 @@ def _once(flat: Flat, examples: Examples, joined: pl.DataFrame, part: str) -> li
     if times[ranked].sum():
         effect += f", {(values * times)[ranked].sum() / times[ranked].sum():.4f} counted as here"
     problems = []
-    for name, wrong, what, fix in (
+    for name, wrong, message, fix in (
         ("user-evaluated-twice", times > 1, "are counted more than once",
          "Evaluate on one process, or gather by example number and drop what a distributed sampler has repeated."),
         ("user-not-evaluated", times == 0, "are missing",
@@ -150,7 +150,7 @@ def _once(flat: Flat, examples: Examples, joined: pl.DataFrame, part: str) -> li
             where = (location(user=flat.bundle.users[USER][int(examples.users[n])], example=n, times=int(times[n]))
                      for n in np.flatnonzero(wrong).tolist())  # fmt: skip
             share = count(int(wrong.sum()), len(examples), f"{part} examples")
-            problems.append(finding(name, f"{share} {what}.", where, effect + ".", fix))
+            problems.append(finding(name, f"{share} {message}.", where, effect + ".", fix))
     return problems
 
 
@@ -180,9 +180,9 @@ def _all_first(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     if joined.height < 20 or not (joined["rank"] == 1).all() or (joined["candidates"] < 20).any():
         return []
     middle = joined.with_columns((pl.col("candidates") + 1) / 2)
-    what = f"All {joined.height:,} targets have rank 1: as if every score were the same and ties counted as hits."
+    message = f"All {joined.height:,} targets have rank 1: as if every score were the same and ties counted as hits."
     effect = f"NDCG@{AT} is {_ndcg(joined):.4f}; a scorer of ties has {_ndcg(middle, 'candidates'):.4f} by mean rank."
-    return [finding("ties-counted-as-hits", what, _examples(flat, joined), effect, RULES)]
+    return [finding("ties-counted-as-hits", message, _examples(flat, joined), effect, RULES)]
 
 
 def _not_mean_ranks(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
@@ -201,10 +201,10 @@ def _constant(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     middle = joined.filter(pl.col("rank") == (pl.col("n_candidates") + 1) / 2)
     if joined.height < 20 or middle.height < joined.height or (joined["n_candidates"] < 20).any():
         return []
-    what = f"All {joined.height:,} targets stand in the very middle of their lists: every item has the same score."
+    message = f"All {joined.height:,} targets stand in the very middle of their lists: every item has the same score."
     effect = f"NDCG@{AT} is {_ndcg(joined):.4f}; where ties count for the target it is 1."
     fix = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
-    return [finding("constant-scores", what, _examples(flat, middle), effect, fix)]
+    return [finding("constant-scores", message, _examples(flat, middle), effect, fix)]
 
 
 def _not_reproduced(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
@@ -213,10 +213,10 @@ def _not_reproduced(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     other = joined.filter((gap > 2) & (gap > 0.05 * pl.col("fair")))
     if other.height <= 0.02 * joined.height:
         return []
-    what = f"{count(other.height, joined.height, 'ranks')} are not those that the run's weights give."
+    message = f"{count(other.height, joined.height, 'ranks')} are not those that the run's weights give."
     effect = f"NDCG@{AT} is {_ndcg(joined):.4f} as stored and {_ndcg(joined, 'fair'):.4f} computed again."
     fix = "Run deshi evaluate again on this run; weights, data or filter_seen have changed since these ranks."
-    return [finding("rank-not-reproduced", what, _examples(flat, other), effect, fix)]
+    return [finding("rank-not-reproduced", message, _examples(flat, other), effect, fix)]
 
 
 def _impossible(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
@@ -228,10 +228,10 @@ def _impossible(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     if not bad.height:
         return []
     counts = int((bad["n_candidates"] != bad["candidates"]).sum())
-    what = (
+    message = (
         f"{count(bad.height, joined.height, 'ranks')} do not fit their lists; {counts:,} lists are of another length "
     )
-    what += "than the catalogue without the seen items."
+    message += "than the catalogue without the seen items."
     effect = f"NDCG@{AT} is {_ndcg(bad):.4f} on them, {_ndcg(joined):.4f} on all."
     fix = "Rank among all items that the history does not hold, from 1 (filter_seen says whether seen items count)."
-    return [finding("rank-impossible", what, _examples(flat, bad), effect, fix)]
+    return [finding("rank-impossible", message, _examples(flat, bad), effect, fix)]

@@ -46,11 +46,11 @@ def audit(subject: Subject) -> tuple[list[Finding], list[Checked]]:
     """
     findings: list[Finding] = []
     checked: list[Checked] = []
-    for what, step in _steps(subject):
+    for message, step in _steps(subject):
         begin = time.perf_counter()
         problems = step()
-        checked.append(Checked(what, time.perf_counter() - begin, len(problems)))
-        log.info("%s: %d findings in %.1f s", what, len(problems), checked[-1].seconds)
+        checked.append(Checked(message, time.perf_counter() - begin, len(problems)))
+        log.info("%s: %d findings in %.1f s", message, len(problems), checked[-1].seconds)
         findings += problems
     return findings, checked
 

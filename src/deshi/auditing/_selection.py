@@ -31,9 +31,9 @@ def audit_selection(
     """
     by_record = str(record.get("selected_on", "validation")).partition("/")[0]
     if by_record != "validation":
-        what = f"The run's record says that its {record.get('selected_epoch')} epochs were selected on {by_record}."
+        message = f"The run's record says that its {record.get('selected_epoch')} epochs were selected on {by_record}."
         where = [location(file="run.json", selected_on=record["selected_on"])]
-        return [_on_test(what, where, curve, record)]
+        return [_on_test(message, where, curve, record)]
     if recorded is not None and figures is not None:
         findings = _by_figure(recorded, figures)
         if findings:
@@ -47,12 +47,14 @@ def _by_figure(recorded: float, figures: Mapping[str, Floats]) -> list[Finding]:
     close = min(tolerance(recorded, figures["test"]), 0.2 * abs(validation - test))
     if abs(recorded - test) > close or abs(recorded - validation) < tolerance(recorded, figures["validation"]):
         return []
-    what = f"The figure that selected the model, recorded as validation ({recorded:.4f}), is the test part's."
+    message = f"The figure that selected the model, recorded as validation ({recorded:.4f}), is the test part's."
     effect = f"NDCG@{AT} of the selected weights is {validation:.4f} on {len(figures['validation']):,} validation "
     effect += "examples and "
     effect += f"{test:.4f} on {len(figures['test']):,} test examples: the test figure is the best of many, not a test."
     fix = "Select on the validation part; look at test once, at the end."
-    return [finding("selected-on-test", what, [location(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)]
+    return [
+        finding("selected-on-test", message, [location(file="metrics.json", recorded=f"{recorded:.6f}")], effect, fix)
+    ]
 
 
 def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
@@ -63,18 +65,18 @@ def _by_curve(curve: pl.DataFrame, record: Mapping[str, Any]) -> list[Finding]:
         return []
     where = [location(file=CURVE_FILE, epoch=chosen), location(file=CURVE_FILE, epoch=validation)]
     if chosen == test:
-        what = (
+        message = (
             f"Epoch {chosen} was selected: the best of {curve.height} on test; on validation it is epoch {validation}."
         )
-        return [_on_test(what, where, curve, record)]
+        return [_on_test(message, where, curve, record)]
     values = dict(zip(curve["epoch"].to_list(), curve["validation/ndcg@10"].to_list(), strict=True))
     if chosen in values and values[chosen] is not None and values[chosen] >= values[validation]:
         return []
-    what = f"Epoch {chosen} was selected, but of {curve.height} epochs the best on validation is {validation}."
+    message = f"Epoch {chosen} was selected, but of {curve.height} epochs the best on validation is {validation}."
     chosen_value = values.get(chosen) or float("nan")
     effect = f"Validation NDCG@{AT} is {chosen_value:.4f} there and {values[validation]:.4f} at the best."
     fix = "Keep the weights of the best validation, and write down which epoch they are of."
-    return [finding("selected-epoch-not-best", what, where, effect, fix)]
+    return [finding("selected-epoch-not-best", message, where, effect, fix)]
 
 
 def _best_epoch(curve: pl.DataFrame, column: str) -> int | None:

@@ -73,7 +73,7 @@ def _leak(
         markov_ndcg(bundle, pair, sample, filter_seen)
         for pair in ((bundle.offsets[:-1], np.minimum(split.train_end, ranges[1])), ranges)
     )
-    what = (
+    message = (
         f"{count(int(leaked.sum()), len(examples), f'{part} examples')} have their target among the training targets."
     )
     if part == "validation":
@@ -83,7 +83,7 @@ def _leak(
         fix = "End the training ranges before the test part (Split.train_ranges does), and train again."
     where = flat.locations(examples.target_rows[examples.target_offsets[:-1][leaked]])
     effect = gain(f"A Markov baseline on these {part} targets", *figures)
-    return finding(f"{part}-target-trained-on", what, where, effect, fix)
+    return finding(f"{part}-target-trained-on", message, where, effect, fix)
 
 
 def _short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Array], filter_seen: bool) -> Finding:
@@ -111,7 +111,7 @@ def _wrong_ends(flat: Flat, split: Split, part: str, examples: Examples, filter_
     first = np.minimum.reduceat(examples.target_rows, examples.target_offsets[:-1])
     used = np.maximum(ends, examples.starts + 1)  # an empty history has no next item
     findings = []
-    for name, wrong, what, fix in (
+    for name, wrong, message, fix in (
         ("target-in-history", ends > first, "hold their own target in the history",
          "End each history before its target."),
         ("history-short", ends < first, "do not get the event right before their target", "Feed the whole history."),
@@ -124,7 +124,7 @@ def _wrong_ends(flat: Flat, split: Split, part: str, examples: Examples, filter_
             share = count(int(wrong.sum()), len(examples), f"{part} examples")
             where = flat.locations(first[wrong], history_ends_at=ends[wrong] - examples.starts[wrong])
             effect = gain(f"A Markov baseline on these {part} examples", *figures)
-            findings.append(finding(name, f"{share} {what}.", where, effect, fix))
+            findings.append(finding(name, f"{share} {message}.", where, effect, fix))
     return findings
 
 
@@ -147,17 +147,17 @@ def _duplicates(flat: Flat, split: Split, part: str, examples: Examples, filter_
         for mask in (~affected, affected)
         if mask.any()
     ]
-    what = f"{count(int(affected.sum()), len(examples), f'{part} examples')} have a target that the history holds "
-    what += "already: same item, same time."
+    message = f"{count(int(affected.sum()), len(examples), f'{part} examples')} have a target that the history holds "
+    message += "already: same item, same time."
     effect = f"A Markov baseline has NDCG@{AT} " + ", ".join(
         f"{figure:.4f} on examples {name}" for name, figure in zip(("without", "with"), figures[-2:], strict=False)
     )
     coarse = bool((flat.times % DAY == 0).all())
     if coarse:
-        what += " Times have the resolution of a day, so these may be repeats."
+        message += " Times have the resolution of a day, so these may be repeats."
     fix = "Drop exact duplicates before the split: data.filters.duplicates=first (keeps one of an item per user)."
     where = flat.locations(examples.target_rows[twice], time=flat.times[examples.target_rows[twice]])
-    return [finding("duplicate-across-parts", what, where, effect + ".", fix, "note" if coarse else None)]
+    return [finding("duplicate-across-parts", message, where, effect + ".", fix, "note" if coarse else None)]
 
 
 def _repeats_event(flat: Flat, examples: Examples) -> Array:
@@ -219,7 +219,7 @@ def _future(flat: Flat, split: Split) -> list[Finding]:
     if not later.any():
         return []
     typical = float(np.median(later)) / len(times)
-    what = (
+    message = (
         f"{count(int((later > 0).sum()), len(targets), 'test examples')} are older than some training event of others."
     )
     effect = (
@@ -227,4 +227,4 @@ def _future(flat: Flat, split: Split) -> list[Finding]:
     )
     effect += "from its future; figures are comparable with others of this split, not with those of a launch."
     fix = "Use split=temporal to measure what a model of that day would have done."
-    return [finding("future-in-training", what, flat.locations(targets[later > 0]), effect, fix)]
+    return [finding("future-in-training", message, flat.locations(targets[later > 0]), effect, fix)]

@@ -117,7 +117,7 @@ def _not_a_number(probe: Probe) -> list[Finding]:
     items = wrong.all(0).nonzero().squeeze(1).tolist()
     target_scores = scores.gather(1, probe.targets[:, None])
     naive = ndcg_of(1.0 + (scores > target_scores).sum(1).double().numpy())
-    what = (
+    message = (
         f"{count(int(wrong.sum()), wrong.numel(), 'scores')} are NaN, in {count(len(rows), len(wrong), 'histories')}."
     )
     where = [location(item=probe.bundle.vocabulary[ITEM][item], index=item) for item in items[:2]] + probe.locations(
@@ -126,7 +126,7 @@ def _not_a_number(probe: Probe) -> list[Finding]:
     effect = f"A NaN is never smaller than anything: counting higher scores gives NDCG@{AT} {naive.mean():.4f} here, "
     effect += "where nothing can be ranked."
     fix = "Find where the training diverged (train.gradient_clip, a lower learning rate) or the scorer divides by 0."
-    return [finding("nan-scores", what, where, effect, fix)]
+    return [finding("nan-scores", message, where, effect, fix)]
 
 
 def _future(probe: Probe) -> list[Finding]:
@@ -146,11 +146,11 @@ def _future(probe: Probe) -> list[Finding]:
             moved.setdefault(row, position)
     if not moved:
         return []
-    what = f"The states of {count(len(moved), len(probe.users), 'histories')} change when only later items change."
+    message = f"The states of {count(len(moved), len(probe.users), 'histories')} change when only later items change."
     where = [text for row, position in moved.items() for text in probe.locations([row], position - 1)]
     fix = "Mask the attention (is_causal=True) or pad convolutions on the left only; bidirectional layers cannot be "
     fix += "trained at every position."
-    return [finding("sees-the-future", what, where, _effect_of_the_future(probe), fix)]
+    return [finding("sees-the-future", message, where, _effect_of_the_future(probe), fix)]
 
 
 def _effect_of_the_future(probe: Probe) -> str:
@@ -204,9 +204,9 @@ def _differing_answers(probe: Probe, name: str, condition: str, answers: dict[st
         return []
     targets = probe.targets[: len(first)]
     figures = [f"{probe.ndcg(states, targets):.4f} {when}" for when, states in answers.items()]
-    what = f"{count(len(rows), len(first), 'histories')} get another answer {condition}."
+    message = f"{count(len(rows), len(first), 'histories')} get another answer {condition}."
     effect = f"NDCG@{AT} on them is {' and '.join(figures)}."
-    return [finding(name, what, probe.locations(rows), effect, fix)]
+    return [finding(name, message, probe.locations(rows), effect, fix)]
 
 
 def _constant(probe: Probe) -> list[Finding]:
@@ -218,10 +218,10 @@ def _constant(probe: Probe) -> list[Finding]:
     target_scores = scores.gather(1, probe.targets[:, None])
     lucky = ndcg_of(1.0 + (scores > target_scores).sum(1).double().numpy())
     fair = ndcg_of(exact_ranks(scores, probe.targets).numpy())
-    what = f"{count(len(rows), len(probe.users), 'histories')} get one score for all {scores.shape[1]:,} items."
+    message = f"{count(len(rows), len(probe.users), 'histories')} get one score for all {scores.shape[1]:,} items."
     effect = f"NDCG@{AT} is {fair.mean():.4f} by mean rank, and {lucky.mean():.4f} where ties count for the target."
     fix = "Look for a head of zeros, weights that were never loaded, or a loss that was never applied."
-    return [finding("constant-scores", what, probe.locations(rows), effect, fix)]
+    return [finding("constant-scores", message, probe.locations(rows), effect, fix)]
 
 
 def _items_like_padding(probe: Probe) -> list[Finding]:
@@ -235,12 +235,12 @@ def _items_like_padding(probe: Probe) -> list[Finding]:
         return []
     items = wrong.nonzero().squeeze(1).numpy()
     names, counts = probe.bundle.vocabulary[ITEM], np.bincount(probe.bundle.items, minlength=len(everything))
-    what = f"{count(len(items), len(everything), 'items')} have the zero vector of padding, "
-    what += f"{int(read.sum())} of them as input, {int(scored.sum())} as a candidate."
+    message = f"{count(len(items), len(everything), 'items')} have the zero vector of padding, "
+    message += f"{int(read.sum())} of them as input, {int(scored.sum())} as a candidate."
     effect = f"{count(int(counts[items].sum()), int(counts.sum()), 'events')} are read as nothing, and those items are "
     effect += (
         f"ranked by chance: {count(int(np.isin(probe.targets.numpy(), items).sum()), len(probe.users), 'targets')}."
     )
     fix = "Give padding a row of its own in the embedding (deshi: row 0, item i in row i + 1)."
     where = [location(item=names[item], index=item) for item in items.tolist()]
-    return [finding("item-collides-with-padding", what, where, effect, fix)]
+    return [finding("item-collides-with-padding", message, where, effect, fix)]

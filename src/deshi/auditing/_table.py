@@ -149,7 +149,7 @@ def _examples(bundle: Bundle, rows: Tensor) -> list[str]:
 
 def _named(bundle: Bundle, best: tuple[str, str, Floats, Tensor], unchanged: Floats, recorded: float | None) -> Finding:
     name, text, renamed, rows = best
-    what = f"The model's {bundle.n_items:,} item rows are {text}, against the vocabulary of {bundle.name}."
+    message = f"The model's {bundle.n_items:,} item rows are {text}, against the vocabulary of {bundle.name}."
     effect = (
         f"Validation NDCG@{AT} is {unchanged.mean():.4f} as it stands and {renamed.mean():.4f} with the rows put back"
     )
@@ -159,7 +159,7 @@ def _named(bundle: Bundle, best: tuple[str, str, Floats, Tensor], unchanged: Flo
         else f" ({len(renamed):,} examples)."
     )
     fix = "Save and load the table by item id, not by row; the row of padding is not an item's."
-    return finding(name, what, _examples(bundle, rows), effect, fix)
+    return finding(name, message, _examples(bundle, rows), effect, fix)
 
 
 def _unexplained(bundle: Bundle, values: Floats, recorded: float) -> Finding:

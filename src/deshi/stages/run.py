@@ -119,7 +119,7 @@ class RunConfig(LearningConfig):
                 raise ValueError(f"soft_labels.{name}.of is {lists.of!r}, expected one of {', '.join(known)}")
 
     def teacher_of(self, lists: TaughtLists) -> str:
-        """The name of the model whose knowledge a store holds."""
+        """The name of the model whose soft labels a store holds."""
         return lists.of or list(self.teachers)[-1]
 
     @property
@@ -144,7 +144,7 @@ STAGE = Stage(
     schema=RunConfig,
     work="deshi.stages._run:run",
     subject="data",
-    summary="all of it: plain student, teacher, knowledge, distilled student, tests, report",
+    summary="all of it: plain student, teacher, soft labels, distilled student, tests, report",
     purpose="Runs the stages below one after the other and ends with one table, a paired test and report.html, in\n"
     "runs/run/TIME_NAME. Stages that are done already with the same configuration on the same data are taken\n"
     "as they are. Interrupted or failed, it goes on by the same command, or by deshi run resume=latest.",

@@ -125,7 +125,7 @@ class DistillTraining(Training):
         return next((found for store in self.stores if (found := store.item_embeddings()) is not None), None)
 
     def _check_same_stores(self) -> None:
-        """A resumed run must find the knowledge that it began with."""
+        """A resumed run must find the soft labels that it began with."""
         now = {name: fingerprint_of(store) for name, store in zip(self.cfg.soft_labels, self.stores, strict=True)}
         file = self.folder / SOFT_LABELS_FILE
         if not file.exists():
@@ -178,7 +178,7 @@ class DistillTraining(Training):
         events, covered = self.bundle.n_interactions, self.lists.covered
         extra = int(covered[events:].sum())
         log.info(
-            "knowledge of %s: lists of up to %d at %d of %d training positions%s",
+            "soft labels of %s: lists of up to %d at %d of %d training positions%s",
             ", ".join(store.teacher for store in self.stores),
             self.lists.k,
             int(self.candidates[:events].sum()),
@@ -189,7 +189,7 @@ class DistillTraining(Training):
             log.info("%s chose %d of them", network_name(self.cfg.distill.selection), int(covered[:events].sum()))
 
     def _record(self, *values: Any) -> dict[str, Any]:
-        """What later stages must know: where the knowledge came from, too."""
+        """Facts that later stages need, the origin of the soft labels among them."""
         stores = [
             {"store": name, "teacher": store.manifest["teacher"], "coverage": store.manifest["coverage"]}
             for name, store in zip(self.cfg.soft_labels, self.stores, strict=True)
