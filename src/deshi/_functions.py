@@ -1,8 +1,9 @@
 """The commands as Python functions with typed keywords.
 
-Every function takes what its command works on first (a data set, a run, a store, a bundle), or by its keyword. The
-other keywords are the command's keys: a group's choice by its name (``student="gru4rec"``), or values below a key as a
-dict (``train={"max_epochs": 3}``). A keyword that is None leaves the key as it is. Override strings as on the command
+Every function takes what its command works on first (a data set, a run, a store, a bundle), or by its keyword; a data
+set's name and values below the key ``data`` go together: ``deshi.prepare("ml-100k", data={"filters": {"k_core": True}})``.
+The other keywords are the command's keys: a group's choice by its name (``student="gru4rec"``), or values below a key as
+a dict (``train={"max_epochs": 3}``). A keyword that is None leaves the key as it is. Override strings as on the command
 line may stand among the first arguments; keywords win over them. ``config`` repeats a saved run, with the other
 arguments on top; ``config_dir`` is a folder with groups of your own.
 """
@@ -43,12 +44,16 @@ SHARED = ("words", "paths", "config", "config_dir")
 
 def _call(stage: str, arguments: dict[str, Any]) -> Any:
     """Run a stage with the arguments of its function."""
+    from deshi.configuration.overrides import from_python
     from deshi.stages import find_stage
 
     words, config_dir = arguments.pop("words"), arguments.pop("config_dir")
     texts = [word for word in words if isinstance(word, str) and "=" in word]
     subjects = [word for word in words if not (isinstance(word, str) and "=" in word)]
     given = {key: value for key, value in arguments.items() if value is not None}
+    subject = find_stage(stage).subject
+    if subjects and isinstance(given.get(subject), Mapping):  # a choice by its name, and values below it
+        texts += from_python({subject: given.pop(subject)})
     values = {**_paths_of_runs(given, subjects), **find_stage(stage).with_subject(subjects, given)}
     if hasattr(values.get("data"), "data_config"):
         texts += _prepared(values.pop("data"), texts, values.get("paths"), stage)

@@ -95,6 +95,15 @@ def test_the_first_argument_is_what_the_command_works_on(configs: list[Any], con
         deshi.gap("a", "b")
 
 
+def test_a_data_sets_name_and_values_below_it_go_together(configs: list[Any], config_dir: Path) -> None:
+    """A known data set with other filters is the commonest wish of all."""
+    deshi.fit("tiny", data={"filters": {"min_user_interactions": 3}}, config_dir=config_dir)
+    deshi.fit("data=tiny", "data.filters.min_user_interactions=3", config_dir=config_dir)
+    assert resolved(configs[0]) == resolved(configs[1]) and configs[0].data.filters.min_user_interactions == 3
+    with pytest.raises(DeshiError, match="works on one data, but got 2"):
+        deshi.fit("tiny", data="ml-100k", config_dir=config_dir)
+
+
 def test_a_run_is_taken_as_an_object_and_brings_its_place(finished_root: Path) -> None:
     """`deshi.evaluate(deshi.fit(...))` needs no path: the evaluation lies beside the run, wherever that is."""
     run = deshi.Run.open("tiny_seed0", PathsConfig.model_validate({"root": str(finished_root)}))

@@ -85,13 +85,20 @@ class Run(Result):
             paths: where runs and data lie; None: below the working folder.
             stages: commands whose runs a name may mean; the newest of one name is meant.
 
+        Returns:
+            The run, an :class:`~deshi.runs.Evaluation` for the folder of ``deshi evaluate``.
+
         Raises:
             DeshiError: with the names nearest to it.
         """
         if isinstance(name, Run):
             return name
+        from deshi.runs.evaluation import Evaluation
+
         places = paths or PathsConfig()
-        return cls(find_run(places.runs, stages, str(name)), places)
+        run = cls(find_run(places.runs, stages, str(name)), places)
+        is_evaluation = run.readable and run.stage == "evaluate"
+        return Evaluation(run.folder, places) if is_evaluation else run
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
