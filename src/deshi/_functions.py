@@ -1,11 +1,12 @@
 """The commands as Python functions with typed keywords.
 
 Every function takes what its command works on first (a data set, a run, a store, a bundle), or by its keyword; a data
-set's name and values below the key ``data`` go together: ``deshi.prepare("ml-100k", data={"filters": {"k_core": True}})``.
-The other keywords are the command's keys: a group's choice by its name (``student="gru4rec"``), or values below a key as
-a dict (``train={"max_epochs": 3}``). A keyword that is None leaves the key as it is. Override strings as on the command
-line may stand among the first arguments; keywords win over them. ``config`` repeats a saved run, with the other
-arguments on top; ``config_dir`` is a folder with groups of your own.
+set's name and values below the key ``data`` go together:
+``deshi.prepare("ml-100k", data={"filters": {"k_core": True}})``. The other keywords are the command's keys: a group's
+choice by its name (``student="gru4rec"``), or values below a key as a dict (``train={"max_epochs": 3}``). A keyword
+that is None leaves the key as it is. Override strings as on the command line may stand among the first arguments;
+keywords win over them. ``config`` repeats a saved run, with the other arguments on top; ``config_dir`` is a folder with
+groups of your own.
 """
 
 from __future__ import annotations
