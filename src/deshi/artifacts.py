@@ -114,8 +114,11 @@ def environment() -> dict[str, Any]:
 @cache
 def _packages() -> list[tuple[str, str]]:
     """Every installed package and its version, read once: some 150 files of metadata."""
-    known = {found["Name"]: found["Version"] for found in (one.metadata for one in metadata.distributions())}
-    return sorted(known.items(), key=lambda pair: str(pair[0]).lower())
+    versions = {
+        package["Name"]: package["Version"]
+        for package in (distribution.metadata for distribution in metadata.distributions())
+    }
+    return sorted(versions.items(), key=lambda pair: str(pair[0]).lower())
 
 
 def _git_commit() -> str | None:

@@ -113,14 +113,16 @@ def _order(flat: Flat) -> list[Finding]:
     bundle, users = flat.bundle, np.unique(flat.users[back])
     newest = np.maximum.reduceat(flat.times, bundle.offsets[:-1])
     wrong = int((flat.times[bundle.offsets[1:] - 1] < newest).sum())
-    what = f"{count(len(users), bundle.n_users, 'users')} have histories that go back in time, at {len(back):,} events."
+    message = (
+        f"{count(len(users), bundle.n_users, 'users')} have histories that go back in time, at {len(back):,} events."
+    )
     effect = (
         f"{count(wrong, bundle.n_users, 'last events')} are not the user's newest: as test targets they lie before "
     )
     effect += "events that are trained on."
     fix = "Sort each user's events by time before they are numbered. " + AGAIN
     where = flat.locations(back, time=flat.times[back], after=flat.times[back - 1])
-    return [finding("history-unsorted", what, where, effect, fix)]
+    return [finding("history-unsorted", message, where, effect, fix)]
 
 
 def _units(flat: Flat) -> list[Finding]:
@@ -132,13 +134,15 @@ def _units(flat: Flat) -> list[Finding]:
     owners = np.unique(flat.users[mixed.rows])
     back = (flat.users[1:] == flat.users[:-1]) & (np.diff(mixed.corrected) < 0)
     disordered = len(np.unique(flat.users[1:][back]))
-    what = f"{count(len(mixed.rows), len(flat.times), 'timestamps')} of {len(owners):,} users are in {mixed.unit}, the "
-    what += f"others in {mixed.main}."
+    message = (
+        f"{count(len(mixed.rows), len(flat.times), 'timestamps')} of {len(owners):,} users are in {mixed.unit}, the "
+    )
+    message += f"others in {mixed.main}."
     effect = f"A split by time puts {len(mixed.rows):,} events on the wrong side of its boundaries; "
     effect += f"{count(disordered, flat.bundle.n_users, 'histories')} are in a wrong order."
     fix = "Convert each source to milliseconds before they are joined. " + AGAIN
     where = flat.locations(mixed.rows, time=flat.times[mixed.rows])
-    return [finding("timestamps-mixed-units", what, where, effect, fix)]
+    return [finding("timestamps-mixed-units", message, where, effect, fix)]
 
 
 def _owners(flat: Flat) -> list[Finding]:

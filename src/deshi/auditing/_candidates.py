@@ -27,7 +27,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
     double = rows.filter(pl.col("distinct") < pl.col("size"))
     findings = []
     if without.height:
-        what = f"{count(without.height, rows.height, 'candidate sets')} do not hold their target."
+        message = f"{count(without.height, rows.height, 'candidate sets')} do not hold their target."
         effect = f"Nobody can hit there: the hit rate is at most {1 - without.height / rows.height:.4f}" + _on(
             ranks, without
         )
@@ -36,11 +36,13 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
             location(example=row["example"], user=row[USER], item=row[ITEM])
             for row in without.head(5).iter_rows(named=True)
         )
-        findings.append(finding("candidates-without-target", what, where, effect, fix))
+        findings.append(finding("candidates-without-target", message, where, effect, fix))
     if double.height:
         target = int((double["times"] > 1).sum())
-        what = f"{count(double.height, rows.height, 'candidate sets')} hold an item more than once, {target:,} of them "
-        what += "the target."
+        message = (
+            f"{count(double.height, rows.height, 'candidate sets')} hold an item more than once, {target:,} of them "
+        )
+        message += "the target."
         chance = [
             float((rows / double["size"]).to_numpy().mean()) for rows in (double["times"], double["times"] * 0 + 1)
         ]
@@ -51,7 +53,7 @@ def audit_candidates(candidates: pl.DataFrame, ranks: pl.DataFrame | None = None
             location(example=row["example"], user=row[USER], item=row[ITEM], distinct=row["distinct"], of=row["size"])
             for row in double.head(5).iter_rows(named=True)
         )
-        findings.append(finding("candidates-with-duplicates", what, where, effect, fix))
+        findings.append(finding("candidates-with-duplicates", message, where, effect, fix))
     return findings
 
 

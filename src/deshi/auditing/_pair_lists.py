@@ -118,7 +118,7 @@ def _repeated(pair: Pair) -> Iterator[Finding]:
         return
     extra = np.bincount(rows["user"].to_numpy(), minlength=pair.bundle.n_users)
     twice = np.flatnonzero((extra > 0) & (extra >= pair.lists.lengths))
-    what = f"{count(rows.height, pair.predictions.height, 'rows')} repeat an item that the user's list has already"
+    message = f"{count(rows.height, pair.predictions.height, 'rows')} repeat an item that the user's list has already"
     effect = (
         f"{pair.figure(pair.ranks)} with each item once, {pair.figure(_ranks_with_repeats(pair, rows))} when repeats "
         "take places of their own."
@@ -126,7 +126,7 @@ def _repeated(pair: Pair) -> Iterator[Finding]:
     if len(twice):
         yield finding(
             "user-evaluated-twice",
-            f"{what}; {count(len(twice), int((pair.lists.lengths > 0).sum()), 'users')} have their whole list twice.",
+            f"{message}; {count(len(twice), int((pair.lists.lengths > 0).sum()), 'users')} have the whole list twice.",
             pair.users_named(twice),
             effect,
             "A distributed sampler pads the last batch with users from the start: drop users that were seen already.",
@@ -136,7 +136,7 @@ def _repeated(pair: Pair) -> Iterator[Finding]:
     rows = rows.join(targets, on=["user", "item"], how="left", maintain_order="left")
     yield finding(
         "predictions-repeated",
-        f"{what}; {rows['is_target'].count():,} of these are the user's target.",
+        f"{message}; {rows['is_target'].count():,} of these are the user's target.",
         pair.rows_at("predictions", rows.sort("is_target", nulls_last=True, maintain_order=True)),
         effect,
         "Keep each item once in a list; candidate sets must be drawn without replacement and without the target.",

@@ -105,17 +105,19 @@ def _array(file: Path) -> Array:
 
 def _lists(items: Array, bundle: Bundle, n_rows: int) -> list[Finding]:
     if items.ndim != 2 or items.shape[0] != n_rows:
-        what = f"{TOPK} has shape {items.shape}; a row an event makes {n_rows:,} rows."
+        message = f"{TOPK} has shape {items.shape}; a row an event makes {n_rows:,} rows."
         effect = f"{abs(items.shape[0] - n_rows):,} rows are missing or belong to no event."
         fix = "Export the teacher's lists again, on this bundle."
-        return [finding("made-on-another-bundle", what, [location(file=TOPK)], effect, fix)]
+        return [finding("made-on-another-bundle", message, [location(file=TOPK)], effect, fix)]
     rows, columns = np.nonzero((items < -1) | (items >= bundle.n_items))
     if not len(rows):
         return []
-    what = f"{count(len(rows), items.size, 'listed items')} are no item of {bundle.name} (0 .. {bundle.n_items - 1})."
+    message = (
+        f"{count(len(rows), items.size, 'listed items')} are no item of {bundle.name} (0 .. {bundle.n_items - 1})."
+    )
     effect = f"{len(np.unique(rows)):,} lists teach items that do not exist; the others may mean other items too."
     where = (location(file=TOPK, row=r, column=c, item=int(items[r, c])) for r, c in zip(rows, columns, strict=True))
-    return [finding("made-on-another-bundle", what, where, effect, "Export the lists again, on this bundle.")]
+    return [finding("made-on-another-bundle", message, where, effect, "Export the lists again, on this bundle.")]
 
 
 def _finite(values: Array, name: str) -> list[Finding]:

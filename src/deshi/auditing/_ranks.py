@@ -165,14 +165,16 @@ def _removed(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     if not gone.height:
         return []
     kept = joined.join(gone.select("user", "target"), on=["user", "target"], how="anti")
-    what = f"{count(gone.height, joined.height, 'targets')} were taken out of their candidates by the seen-item filter."
+    message = (
+        f"{count(gone.height, joined.height, 'targets')} were taken out of their candidates by the seen-item filter."
+    )
     effect = f"NDCG@{AT} is {_ndcg(gone):.4f} on them and {_ndcg(kept):.4f} on the others"
     if "fair" in gone.columns:
         effect += f"; ranked as candidates they have {_ndcg(gone, 'fair'):.4f}"
     fix = (
         "Filter what was seen, but never an example's own targets; or drop repeats with data.filters.duplicates=first."
     )
-    return [finding("target-filtered-out", what, _examples(flat, gone), effect + ".", fix)]
+    return [finding("target-filtered-out", message, _examples(flat, gone), effect + ".", fix)]
 
 
 def _all_first(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
@@ -191,9 +193,11 @@ def _not_mean_ranks(flat: Flat, joined: pl.DataFrame) -> list[Finding]:
     lucky = tied.filter((pl.col("rank") - pl.col("optimistic")).abs() < 0.25)
     if not lucky.height or lucky.height < 0.5 * tied.height:
         return []
-    what = f"{count(lucky.height, joined.height, 'targets')} share their score with others and are ranked before them."
+    message = (
+        f"{count(lucky.height, joined.height, 'targets')} share their score with others and are ranked before them."
+    )
     effect = f"NDCG@{AT} is {_ndcg(joined):.4f} as stored and {_ndcg(joined, 'fair'):.4f} by the mean rank of ties."
-    return [finding("ties-counted-as-hits", what, _examples(flat, lucky), effect, RULES)]
+    return [finding("ties-counted-as-hits", message, _examples(flat, lucky), effect, RULES)]
 
 
 def _constant(flat: Flat, joined: pl.DataFrame) -> list[Finding]:

@@ -150,9 +150,11 @@ def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Findi
         return []
     name = f"validation/ndcg@{AT}"
     ranks = evaluation.ranks(part)
-    what = f"All {ranks['example'].n_unique():,} validation examples of this evaluation were trained on by the refit."
+    message = (
+        f"All {ranks['example'].n_unique():,} validation examples of this evaluation were trained on by the refit."
+    )
     effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
     effect += f"{run.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
     fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
     where = [location(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
-    return [finding("validation-target-trained-on", what, where, effect, fix, "warning")]
+    return [finding("validation-target-trained-on", message, where, effect, fix, "warning")]

@@ -99,10 +99,12 @@ def _short_range(flat: Flat, split: Split, short: Array, ranges: tuple[Array, Ar
         )
         effect += " " + gain("A Markov baseline on test", *figures)
     trainable = int((split.train_end - bundle.offsets[:-1] >= 2).sum())
-    what = f"The last training target of {count(int(short.sum()), trainable, 'users')} is never trained on: the newest "
-    what += "transition that training may see, and the one most like the test's."
+    message = (
+        f"The last training target of {count(int(short.sum()), trainable, 'users')} is never trained on: the newest "
+    )
+    message += "transition that training may see, and the one most like the test's."
     fix = "Train on every event of the range, its last one included (range(1, len(history)), not len(history) - 1)."
-    return finding("training-range-short", what, flat.locations(split.train_end[short] - 1), effect, fix)
+    return finding("training-range-short", message, flat.locations(split.train_end[short] - 1), effect, fix)
 
 
 def _wrong_ends(flat: Flat, split: Split, part: str, examples: Examples, filter_seen: bool) -> list[Finding]:
@@ -184,11 +186,13 @@ def _cold(flat: Flat, split: Split, part: str, examples: Examples) -> list[Findi
         return []
     share = float(cold.mean())
     items = len(np.unique(flat.items[examples.target_rows[cold]]))
-    what = f"{count(int(cold.sum()), len(cold), f'{part} targets')} are of {items:,} items that no training user has."
+    message = (
+        f"{count(int(cold.sum()), len(cold), f'{part} targets')} are of {items:,} items that no training user has."
+    )
     effect = f"No model of ids can know them: recall on {part} is at most {1 - share:.4f}, whatever K."
     fix = "Report figures on warm targets beside these, use item texts, or raise data.filters.min_item_interactions."
     where = flat.locations(examples.target_rows[cold])
-    return [finding("cold-targets", what, where, effect, fix, "warning" if share > 0.2 else None)]
+    return [finding("cold-targets", message, where, effect, fix, "warning" if share > 0.2 else None)]
 
 
 def _tied_order(flat: Flat, part: str, examples: Examples) -> list[Finding]:
@@ -199,12 +203,14 @@ def _tied_order(flat: Flat, part: str, examples: Examples) -> list[Finding]:
     tied = (first > examples.starts) & (flat.times[first] == flat.times[np.maximum(first - 1, 0)])
     if not tied.any():
         return []
-    what = f"{count(int(tied.sum()), len(examples), f'{part} examples')} have a target at the time of the event before."
+    message = (
+        f"{count(int(tied.sum()), len(examples), f'{part} examples')} have a target at the time of the event before."
+    )
     effect = (
         f"For a share of {float(tied.mean()):.3f} of the examples, the file's order decides which event is the target."
     )
     fix = "Nothing is wrong; compare only figures whose tie rule is the same (the bundle's manifest states it)."
-    return [finding("order-of-targets-tied", what, flat.locations(first[tied]), effect, fix)]
+    return [finding("order-of-targets-tied", message, flat.locations(first[tied]), effect, fix)]
 
 
 def _future(flat: Flat, split: Split) -> list[Finding]:

@@ -169,12 +169,14 @@ def _unexplained(bundle: Bundle, values: Floats, recorded: float) -> Finding:
     effect = f"Validation NDCG@{AT} is {values.mean():.4f}, recorded {recorded:.4f} ({len(values):,} examples)."
     where = [location(file="model.safetensors"), location(file="metrics.json")]
     if values.mean() < chance + 2 * error and recorded > chance + 6 * error:
-        what = f"The run's weights rank {len(values):,} validation targets by chance ({chance:.4f}), though more was "
-        what += f"recorded: the {bundle.n_items:,} item rows are in another order than the vocabulary, or not trained."
+        message = (
+            f"The run's weights rank {len(values):,} validation targets by chance ({chance:.4f}), though more was "
+            f"recorded: the {bundle.n_items:,} item rows are in another order than the vocabulary, or not trained."
+        )
         fix = "Save and load the table by item id, not by row. If the weights are another run's, put back this run's."
-        return finding("item-table-permuted", what, where, effect, fix)
-    what = f"The run's weights do not give the recorded validation figure on its {len(values):,} examples."
+        return finding("item-table-permuted", message, where, effect, fix)
+    message = f"The run's weights do not give the recorded validation figure on its {len(values):,} examples."
     fix = (
         "Weights, data or evaluation settings are others than those that were recorded: train again, or put them back."
     )
-    return finding("metrics-not-reproduced", what, where, effect, fix)
+    return finding("metrics-not-reproduced", message, where, effect, fix)

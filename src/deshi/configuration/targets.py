@@ -60,12 +60,12 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
 
 def suggestion(name: str, choices: Iterable[str], kind: str = "names") -> str:
     """A sentence with the nearest valid names, or with all of them when none is near and they are few."""
-    known = sorted(set(choices))
-    near = nearest(name, known)
+    valid = sorted(set(choices))
+    near = nearest(name, valid)
     if near:
         return f"Nearest valid {kind}: {', '.join(near)}."
-    if known and len(known) <= 24:
-        return f"Valid {kind}: {', '.join(known)}."
+    if valid and len(valid) <= 24:
+        return f"Valid {kind}: {', '.join(valid)}."
     return "`--help` lists what is valid."
 
 
@@ -99,7 +99,7 @@ def check_node(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> list[Pro
         elif name in parameters:
             problems += [p.under(name) for p in _check_value(value, hints.get(name, Any))]
         elif not _takes_any(called):
-            valid = [known for known in parameters if known not in runtime]
+            valid = [parameter_name for parameter_name in parameters if parameter_name not in runtime]
             problems.append(
                 Problem(str(name), f"unknown argument of {target}. {suggestion(str(name), valid, 'arguments')}")
             )
@@ -124,12 +124,12 @@ def complete(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str, 
         name: complete(value) if isinstance(value, Mapping) and TARGET in value else value
         for name, value in node.items()
     }
-    known = arguments(node, runtime)
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+    taken = arguments(node, runtime)
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in taken.items()}
     defaults = {
         name: value for name, value in plain.items() if isinstance(value, bool | int | float | str | list | dict | None)
     }
-    ordered = {name: node.get(name, defaults.get(name)) for name in known if name in node or name in defaults}
+    ordered = {name: node.get(name, defaults.get(name)) for name in taken if name in node or name in defaults}
     return {TARGET: node[TARGET], **ordered, **node}
 
 
@@ -163,12 +163,12 @@ def import_target(path: str) -> Any:
     except ImportError as error:
         raise DeshiError(f"{path}: the module {module_path} can't be imported ({error}).") from error
     if not hasattr(module, name):
-        classes = [known for known, value in vars(module).items() if inspect.isclass(value)]
+        classes = [name_of_class for name_of_class, value in vars(module).items() if inspect.isclass(value)]
         raise DeshiError(f"{path}: {module_path} has no {name!r}. {suggestion(name, classes)}")
-    found = getattr(module, name)
-    if not callable(found):
-        raise DeshiError(f"{path} is a {type(found).__name__}, expected a class or a function.")
-    return found
+    target = getattr(module, name)
+    if not callable(target):
+        raise DeshiError(f"{path} is a {type(target).__name__}, expected a class or a function.")
+    return target
 
 
 def _parameters(called: Any) -> dict[str, inspect.Parameter]:
@@ -192,7 +192,7 @@ def _check_value(value: Any, hint: Any) -> list[Problem]:
     if isinstance(value, Mapping) and TARGET in value:
         return check_node(value)
     if isinstance(value, list) and any(isinstance(entry, Mapping) and TARGET in entry for entry in value):
-        return [p.under(str(place)) for place, entry in enumerate(value) for p in _check_value(entry, Any)]
+        return [p.under(str(index)) for index, entry in enumerate(value) for p in _check_value(entry, Any)]
     try:
         _validated(value, hint)
     except ValidationError as error:

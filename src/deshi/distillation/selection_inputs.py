@@ -218,7 +218,7 @@ def windows(histories: Histories, rows: Ints, max_length: int) -> tuple[Ints, In
     begins, stops = np.asarray(histories.offsets)[sequences], rows[first + counts - 1] + 1
     step = max(1, max_length // 2)
     number = 1 + np.maximum(-(-(stops - begins - max_length) // step), 0)
-    place = range_rows(np.zeros_like(number), number)
-    starts = np.repeat(begins, number) + place * step
+    position = range_rows(np.zeros_like(number), number)
+    starts = np.repeat(begins, number) + position * step
     ends = np.minimum(starts + max_length, np.repeat(stops, number))
-    return np.repeat(sequences, number), starts, ends, np.where(place == 0, starts, starts + max_length - step)
+    return np.repeat(sequences, number), starts, ends, np.where(position == 0, starts, starts + max_length - step)

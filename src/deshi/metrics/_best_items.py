@@ -47,6 +47,6 @@ def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     last = values[:, -1:]
     tied = ((scores >= last).sum(1) > k) & (last.squeeze(1) > -torch.inf)
     if bool(tied.any()):
-        whole, places = scores[tied].sort(stable=True, dim=1, descending=True)
-        values[tied], items[tied] = whole[:, :k], places[:, :k]
+        whole, columns = scores[tied].sort(stable=True, dim=1, descending=True)
+        values[tied], items[tied] = whole[:, :k], columns[:, :k]
     return values, items

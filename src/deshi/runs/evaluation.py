@@ -171,7 +171,7 @@ def _evaluations(paths: PathsConfig, name: Run | Path | str) -> list[Evaluation]
     if isinstance(name, Run):
         return [name.evaluation()]
     if any(sign in str(name) for sign in "*?["):
-        matches = [one for one in finished_evaluations(paths) if fnmatchcase(one.name, str(name))]
+        matches = [evaluation for evaluation in finished_evaluations(paths) if fnmatchcase(evaluation.name, str(name))]
         if not matches:
             raise DeshiError(
                 f"No evaluation under {paths.runs / 'evaluate'} matches {name!r}. Run deshi evaluate first."

@@ -34,15 +34,15 @@ def new_network(cfg: TrainingConfig, bundle: Bundle | None, n_items: int, paths:
         if isinstance(cfg, FitConfig):
             return build(cfg.student, n_items=n_items)
         assert isinstance(cfg, TeachConfig)
-        places = paths or cfg.paths
-        data = bundle or load_bundle(cfg.data.name, places.data, cfg.paths.data)
-        return build(cfg.teacher, n_items=n_items, resources=resources(cfg, data, places))
+        folders = paths or cfg.paths
+        data = bundle or load_bundle(cfg.data.name, folders.data, cfg.paths.data)
+        return build(cfg.teacher, n_items=n_items, resources=resources(cfg, data, folders))
 
 
 def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = None) -> Resources:
     """What a teacher may draw on, by a run's configuration."""
-    places = paths or cfg.paths
-    student, scorer = partial(_student, places, bundle), partial(_scorer, places, bundle)
+    folders = paths or cfg.paths
+    student, scorer = partial(_student, folders, bundle), partial(_scorer, folders, bundle)
     return Resources(bundle, cfg.paths.cache, student, training_device(cfg.train.accelerator), scorer)
 
 

@@ -97,7 +97,7 @@ class Run(Result):
 
         places = paths or PathsConfig()
         run = cls(find_run(places.runs, stages, str(name)), places)
-        is_evaluation = run.readable and run.stage == "evaluate"
+        is_evaluation = (run.folder / RUN_FILE).is_file() and run.readable and run.stage == "evaluate"
         return Evaluation(run.folder, places) if is_evaluation else run
 
     def __repr__(self) -> str:
@@ -243,7 +243,11 @@ class Run(Result):
 
         folder = self.folder.resolve()
         evaluations = finished_evaluations(self.paths)
-        return [one for one in evaluations if one.run is not None and one.run.folder.resolve() == folder]
+        return [
+            evaluation
+            for evaluation in evaluations
+            if evaluation.run is not None and evaluation.run.folder.resolve() == folder
+        ]
 
     def evaluation(self) -> Evaluation:
         """The newest evaluation among all items, or else among candidate sets.
@@ -254,7 +258,7 @@ class Run(Result):
         evaluations = self.evaluations()
         if not evaluations:
             raise DeshiError(f"The run {self.folder} was not evaluated yet. Run: deshi evaluate run={self.folder}")
-        full = [one for one in evaluations if one.record["protocol"]["candidates"] == "full"]
+        full = [evaluation for evaluation in evaluations if evaluation.record["protocol"]["candidates"] == "full"]
         return (full or evaluations)[-1]
 
     def ranks(self, part: str = "test") -> pl.DataFrame:

@@ -123,9 +123,9 @@ def _check_exportable(run: Run) -> None:
         raise _not_a_student(run, f"{cfg.cross_fit} cross-fitted {record['model']} networks")  # type: ignore[attr-defined]
 
 
-def _not_a_student(run: Run, what: str) -> DeshiError:
+def _not_a_student(run: Run, holds: str) -> DeshiError:
     return DeshiError(
-        f"The run {run.folder} holds {what}, which can't be served, expected one network that turns a history into a "
+        f"The run {run.folder} holds {holds}, which can't be served, expected one network that turns a history into a "
         "hidden state and scores it against an item table: a run of deshi fit or deshi distill. Distil it first."
     )
 
@@ -179,11 +179,11 @@ def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, 
 
 def _sample(examples: Examples, bundle: Bundle, users: int | None) -> Examples:
     """The examples of at most ``users`` users, drawn once and for all."""
-    asked = np.unique(examples.users)
-    if users is None or users >= len(asked):
+    users_with_examples = np.unique(examples.users)
+    if users is None or users >= len(users_with_examples):
         return examples
     chosen = np.zeros(bundle.n_users, dtype=bool)
-    chosen[np.random.default_rng(0).choice(asked, users, replace=False)] = True
+    chosen[np.random.default_rng(0).choice(users_with_examples, users, replace=False)] = True
     return examples.of_users(chosen)
 
 

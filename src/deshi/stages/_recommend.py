@@ -126,13 +126,13 @@ class _Answering:
         numbers = range(first, min(first + CHUNK, len(self.histories)))
         histories = [self.histories.history(number) for number in numbers]
         items, scores = self.engine.top(histories, self.k, self.allowed, self.filter_seen)
-        row, place = (items != PAD).nonzero()
+        row, column = (items != PAD).nonzero()
         return pl.DataFrame(
             {
                 USER: self.histories.users.gather(row + first),
-                ITEM: self.engine.bundle.items[ITEM].gather(items[row, place]),
-                "score": scores[row, place],
-                "rank": (place + 1).astype(np.int32),
+                ITEM: self.engine.bundle.items[ITEM].gather(items[row, column]),
+                "score": scores[row, column],
+                "rank": (column + 1).astype(np.int32),
             },
             schema=SCHEMA,
         )
@@ -143,8 +143,8 @@ class _Answering:
         first = counts.users
         last = min(first + CHUNK, len(self.histories))
         lengths = np.diff(self.histories.offsets[first : last + 1])
-        wanted = min(self.k, self.engine.n_items)
-        complete = int((frame["rank"] == wanted).sum())
+        list_length = min(self.k, self.engine.n_items)
+        complete = int((frame["rank"] == list_length).sum())
         counts.users, counts.rows = last, counts.rows + frame.height
         counts.popular += int((lengths == 0).sum())
         counts.short += last - first - complete
@@ -172,15 +172,15 @@ def _format(output: Path) -> str:
 
 def _open_items(cfg: RecommendConfig, engine: Engine) -> Bools | None:
     """What may be recommended, from the files of allowed and excluded items."""
-    found: Bools | None = None
+    allowed: Bools | None = None
     if cfg.allowed is not None:
-        found = engine.mask(read_item_ids(cfg.allowed.expanduser()))
+        allowed = engine.mask(read_item_ids(cfg.allowed.expanduser()))
     if cfg.exclude is not None:
-        rest = ~engine.mask(read_item_ids(cfg.exclude.expanduser()))
-        found = rest if found is None else found & rest
-    if found is not None and not found.any():
+        remaining = ~engine.mask(read_item_ids(cfg.exclude.expanduser()))
+        allowed = remaining if allowed is None else allowed & remaining
+    if allowed is not None and not allowed.any():
         raise DeshiError("No item may be recommended: allowed and exclude leave none of the bundle's items.")
-    return found
+    return allowed
 
 
 def _cores() -> int:

@@ -51,9 +51,9 @@ def _folder(cfg: RunConfig) -> Path:
     """The folder of the run that is resumed, of an unfinished one with this configuration, or a new one."""
     if cfg.resume is not None:
         return find_run(cfg.paths.runs, "run", cfg.resume)
-    for place in sorted((cfg.paths.runs / "run").glob(f"*/{PLAN_FILE}"), reverse=True):
-        if not (place.parent / METRICS_FILE).exists() and _same(place.parent, cfg):
-            return place.parent
+    for plan in sorted((cfg.paths.runs / "run").glob(f"*/{PLAN_FILE}"), reverse=True):
+        if not (plan.parent / METRICS_FILE).exists() and _same(plan.parent, cfg):
+            return plan.parent
     return new_run(cfg, "run", cfg.name or f"{cfg.data.name}_{network_name(cfg.student)}")
 
 
@@ -90,11 +90,11 @@ class _Pipeline:
 
     def _step(self, number: int, step: Step) -> None:
         config = step.configure(self.done)
-        command, place = self._command(number, step, config), f"[{number + 1}/{len(self.plan.steps)}] {step.name}"
-        log.info("%s: %s", place, command)
+        command, title = self._command(number, step, config), f"[{number + 1}/{len(self.plan.steps)}] {step.name}"
+        log.info("%s: %s", title, command)
         self._record(number, "running", command=command)
         begin = time.perf_counter()
-        with self._explained(number, place, command):
+        with self._explained(number, title, command):
             folder, reused = self._do(step, config)
         seconds = time.perf_counter() - begin
         self.done[step.name] = folder
@@ -102,7 +102,7 @@ class _Pipeline:
             number, "reused" if reused else "done", folder=_relative(folder, self.folder), seconds=round(seconds, 3)
         )
         state = "is there already" if reused else f"took {seconds:.0f} s"
-        log.info("%s: %s, %s", place, state, folder)
+        log.info("%s: %s, %s", title, state, folder)
 
     def _command(self, number: int, step: Step, config: StageConfig) -> str:
         """The command that does a step by itself, with the step's configuration in a file."""
@@ -122,12 +122,12 @@ class _Pipeline:
         assert self.bundle is not None
         needs = [self.done[name] for name in step.needs]
         with self._alone(step.stage, config):
-            found = find_done(step.stage, config, self.bundle, needs)
-            if found is not None and found.finished:
-                return found.folder, True
-            if found is not None:
-                log.info("going on with %s", found.folder)
-                config = config.model_copy(update={"resume": str(found.folder)})
+            earlier = find_done(step.stage, config, self.bundle, needs)
+            if earlier is not None and earlier.finished:
+                return earlier.folder, True
+            if earlier is not None:
+                log.info("going on with %s", earlier.folder)
+                config = config.model_copy(update={"resume": str(earlier.folder)})
             return stage(config).folder, False
 
     @contextmanager
@@ -153,14 +153,14 @@ class _Pipeline:
         return self.bundle.fingerprint
 
     @contextmanager
-    def _explained(self, number: int, place: str, command: str) -> Iterator[None]:
+    def _explained(self, number: int, title: str, command: str) -> Iterator[None]:
         """Tell how to go on after a failure or an interruption."""
         try:
             yield
         except DeshiError as error:
             self._record(number, "failed", error=str(error))
             raise DeshiError(
-                f"{place} failed: {error}\nFix the reason and go on with: {self.again}\n"
+                f"{title} failed: {error}\nFix the reason and go on with: {self.again}\n"
                 "If keys must change, give them and run again: finished steps are taken over.\n"
                 f"This step alone: {command}"
             ) from error
@@ -169,7 +169,7 @@ class _Pipeline:
             raise KeyboardInterrupt(self.again) from error
         except Exception:
             self._record(number, "failed")
-            log.error("%s failed. What is finished is kept; go on with: %s", place, self.again)
+            log.error("%s failed. What is finished is kept; go on with: %s", title, self.again)
             raise
 
     def _record(self, number: int, status: str, **more: Any) -> None:

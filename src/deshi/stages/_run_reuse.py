@@ -80,12 +80,12 @@ def comparable(stage: str, cfg: StageConfig) -> dict[str, Any]:
 
 
 def _is_same(run: Path, stage: str, cfg: StageConfig, bundle: Bundle) -> bool:
-    asked = comparable(stage, cfg)
+    requested = comparable(stage, cfg)
     try:
         saved = comparable(stage, load_config(run, type(cfg)))
-        if asked.get("train.precision") == "auto":  # a run saves what it measured
+        if requested.get("train.precision") == "auto":  # a run saves what it measured
             saved["train.precision"] = "auto"
-        if saved != asked:
+        if saved != requested:
             return False
         if stage in TRAINING_STAGES:
             same_data = read_json(run / DATA_FILE)["fingerprint"] == bundle.fingerprint
@@ -100,8 +100,8 @@ def _is_same(run: Path, stage: str, cfg: StageConfig, bundle: Bundle) -> bool:
 
 def _knows_the_same(run: Path, cfg: DistillConfig) -> bool:
     """Whether the stores hold what the run learnt from."""
-    known: Mapping[str, str] = read_json(run / SOFT_LABELS_FILE)
+    recorded: Mapping[str, str] = read_json(run / SOFT_LABELS_FILE)
     return all(
-        known[name] == fingerprint_of(SoftLabels.load(store_path(cfg.paths.soft_labels, name)))
+        recorded[name] == fingerprint_of(SoftLabels.load(store_path(cfg.paths.soft_labels, name)))
         for name in cfg.soft_labels
     )

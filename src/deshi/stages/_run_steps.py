@@ -105,9 +105,11 @@ class _Planning:
         self._comparison()
         evaluations = tuple(map(evaluation_of, names))
         self._add(REPORT, "report", (*evaluations, *explained), lambda done: ReportConfig(
-            paths=cfg.paths, runs=[done[one].name for one in evaluations]
+            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations]
         ))  # fmt: skip
-        return Plan(tuple(self.steps.values()), {model: tuple(found) for model, found in self.trained.items()})
+        return Plan(
+            tuple(self.steps.values()), {model: tuple(names_of_seeds) for model, names_of_seeds in self.trained.items()}
+        )
 
     def _add(self, name: str, stage: str, needs: tuple[str, ...], configure: Callable[[Folders], StageConfig]) -> str:
         self.steps.setdefault(name, Step(name, stage, needs, configure))
@@ -140,8 +142,8 @@ class _Planning:
 
     def _drawn_on(self, node: Mapping[str, Any] | None, seed: int) -> dict[str, str]:
         """The steps behind the models of this plan that a node names."""
-        known = [name for name in drawn_on(node or {}) if name in (PLAIN, *self.cfg.teachers)]
-        return {name: self._plain(seed) if name == PLAIN else f"{name}, seed {seed}" for name in known}
+        names = [name for name in drawn_on(node or {}) if name in (PLAIN, *self.cfg.teachers)]
+        return {name: self._plain(seed) if name == PLAIN else f"{name}, seed {seed}" for name in names}
 
     def _lists(self, name: str, seed: int) -> str:
         cfg, lists = self.cfg, self.cfg.soft_labels[name]
@@ -150,25 +152,25 @@ class _Planning:
         used = self._drawn_on(lists.selection, seed)
 
         def configure(done: Folders) -> StageConfig:
-            asked = {key: getattr(lists, key) for key in ListsConfig.model_fields}
-            digest = fingerprint([("asked", ListsConfig(**asked).model_dump(mode="json"))])[:8]
-            others = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a strategy's run is part of it
-            store = f"{done[source].name}_{name}-{digest}{others}"
-            asked["selection"] = _named(lists.selection, used, done)
+            keys = {key: getattr(lists, key) for key in ListsConfig.model_fields}
+            digest = fingerprint([("asked", ListsConfig(**keys).model_dump(mode="json"))])[:8]
+            suffix = "".join(f"-{done[step].name[:STAMP]}" for step in used.values())  # a strategy's run is part of it
+            store = f"{done[source].name}_{name}-{digest}{suffix}"
+            keys["selection"] = _named(lists.selection, used, done)
             return LabelConfig(
-                paths=cfg.paths, run=done[source].name, store=store, seed=seed, **asked
+                paths=cfg.paths, run=done[source].name, store=store, seed=seed, **keys
             )  # fmt: skip
 
         return self._add(f"{name} of {source}", "label", (source, *used.values()), configure)
 
     def _distilled(self, seed: int, stores: list[str]) -> str:
-        cfg, own = self.cfg, self.cfg.distilled
+        cfg, distilled = self.cfg, self.cfg.distilled
         used = self._drawn_on(cfg.distill.selection, seed)
 
         def make(done: Folders, **common: Any) -> DistillConfig:
             group = cfg.distill.model_copy(update={"selection": _named(cfg.distill.selection, used, done)})
             return DistillConfig(
-                student=own.student, loss=cfg.loss, train=own.train or cfg.train, distill=group,
+                student=distilled.student, loss=cfg.loss, train=distilled.train or cfg.train, distill=group,
                 soft_labels=[done[store].name for store in stores], **common,
             )  # fmt: skip
 
@@ -192,7 +194,7 @@ class _Planning:
         cfg, models = self.cfg, list(self.trained)
         evaluations = tuple(evaluation_of(name) for names in self.trained.values() for name in names)
         return self._add(COMPARISON, "compare", evaluations, lambda done: CompareConfig(
-            paths=cfg.paths, runs=[done[one].name for one in evaluations], names=models, against=PLAIN
+            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=models, against=PLAIN
         ))  # fmt: skip
 
 

@@ -67,10 +67,10 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in values.items():
         *above, last = key.split(".")
-        place = nested
+        level = nested
         for name in above:
-            place = place.setdefault(name, {})
-        place[last] = value
+            level = level.setdefault(name, {})
+        level[last] = value
     return nested
 
 
@@ -114,7 +114,7 @@ class _Search:
     def _start(self) -> dict[str, Any] | None:
         """The values that the search sets out from, if they lie in the space: its first trial."""
         base = resolved(trial_config(self.cfg, {}))
-        found = {}
+        values = {}
         for key, domain in self.domains.items():
             value: Any = base
             for name in key.split("."):
@@ -122,8 +122,8 @@ class _Search:
             if not domain.holds(value):
                 log.info("%s=%s lies outside of the space: the first trial is drawn as the others are", key, value)
                 return None
-            found[key] = value
-        return found
+            values[key] = value
+        return values
 
     def _open(self, study: Any, begin: float) -> bool:
         finished = sum(trial.state.is_finished() for trial in study.trials)
@@ -167,8 +167,8 @@ class _Search:
         return f"trial{number + 1:03d}_of_{self.folder.name}"
 
     def _run_of(self, number: int) -> Path | None:
-        found = sorted((self.cfg.paths.runs / self.cfg.stage).glob(f"*_{self._name(number)}"))
-        return found[-1] if found else None
+        runs = sorted((self.cfg.paths.runs / self.cfg.stage).glob(f"*_{self._name(number)}"))
+        return runs[-1] if runs else None
 
     def _result(self, study: Any) -> TuneResult:
         trials = [self._trial(trial) for trial in study.trials if trial.state.is_finished()]

@@ -27,7 +27,7 @@ class Choice:
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of them."""
-        return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in self.values)
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.values)
 
     @property
     def ends(self) -> tuple[Scalar, ...]:
@@ -75,17 +75,17 @@ def parse_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Choice 
     Raises:
         ValueError: with the key, what was got and what can be written.
     """
-    found: dict[str, Choice | Numbers] = {}
+    domains: dict[str, Choice | Numbers] = {}
     for name, value in space.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= parse_space(value, f"{key}.")
+            domains |= parse_space(value, f"{key}.")
             continue
         try:
-            found[key] = parse(value)
+            domains[key] = parse(value)
         except ValueError as error:
             raise ValueError(f"space.{key}: {error}") from None
-    return found
+    return domains
 
 
 def parse(text: Any) -> Choice | Numbers:

@@ -95,7 +95,7 @@ def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path]) -> di
     measured = [read_json(done[evaluation_of(step)] / METRICS_FILE) for step in steps]
     names = [f"{part}/{metric}" for part in PARTS for metric in METRICS]
     return {
-        "figures": {name: [one[name] for one in measured] for name in names},
+        "figures": {name: [metrics[name] for metrics in measured] for name in names},
         "parameters": _parameters(Run(done[steps[0]], cfg.paths)),
         "runs": [done[step].name for step in steps],
     }
@@ -111,11 +111,13 @@ def _parameters(run: Run) -> int:
 
 def _shares(models: Mapping[str, Any], teacher: str) -> dict[str, float | None]:
     """How much of the teacher's gain over the plain student the distilled one has; None where there is no gain."""
-    found: dict[str, float | None] = {}
+    shares: dict[str, float | None] = {}
     for name in models[PLAIN]["figures"]:
-        plain, best, own = (statistics.mean(models[one]["figures"][name]) for one in (PLAIN, teacher, DISTILLED))
-        found[name] = (own - plain) / (best - plain) if best > plain else None
-    return found
+        plain, best, distilled = (
+            statistics.mean(models[model]["figures"][name]) for model in (PLAIN, teacher, DISTILLED)
+        )
+        shares[name] = (distilled - plain) / (best - plain) if best > plain else None
+    return shares
 
 
 def _tested(test: Mapping[str, Any]) -> str:
@@ -133,7 +135,7 @@ def _arrived(models: Mapping[str, Any], teacher: str, shares: Mapping[str, float
         return []
     sentences = []
     for part in PARTS:
-        plain, best = (statistics.mean(models[one]["figures"][f"{part}/ndcg@10"]) for one in (PLAIN, teacher))
+        plain, best = (statistics.mean(models[model]["figures"][f"{part}/ndcg@10"]) for model in (PLAIN, teacher))
         share, gain = shares[f"{part}/ndcg@10"], f"{best - plain:+.4f} NDCG@10 on {part}"
         sentences.append(
             f"The teacher {teacher} is no better than the plain student ({gain}): there is no gain to inherit."
@@ -146,13 +148,13 @@ def _arrived(models: Mapping[str, Any], teacher: str, shares: Mapping[str, float
 def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
     """Seconds of training and export, of all seeds, as the stages measured them: reused ones too."""
     names = [*TIME_NAMES.values(), EXPORT_TIME]
-    found = dict.fromkeys(names, 0.0)
+    seconds_of = dict.fromkeys(names, 0.0)
     for step in plan.steps:
         name = EXPORT_TIME if step.stage == "label" else TIME_NAMES.get(step.stage)
         if name is not None:
             seconds = read_json(done[step.name] / TIME_FILE)
-            found[name] += seconds["export_seconds" if step.stage == "label" else name]
-    return {name: round(value, 3) for name, value in found.items()}
+            seconds_of[name] += seconds["export_seconds" if step.stage == "label" else name]
+    return {name: round(value, 3) for name, value in seconds_of.items()}
 
 
 def _mean(values: Sequence[float]) -> str:

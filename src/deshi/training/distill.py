@@ -105,12 +105,12 @@ class DistillTraining(Training):
         """The augmented histories of the stores that have some, with rows as :class:`SoftLabelLists` counts them."""
         if not self._augmented:
             return None
-        others = [one for _, one in self._augmented]
-        starts = [one.offsets[:-1] + begin for begin, one in self._augmented]
-        ends = [one.offsets[1:] + begin for begin, one in self._augmented]
-        users = np.concatenate([one.users for one in others])
+        extra = [histories for _, histories in self._augmented]
+        starts = [histories.offsets[:-1] + begin for begin, histories in self._augmented]
+        ends = [histories.offsets[1:] + begin for begin, histories in self._augmented]
+        users = np.concatenate([histories.users for histories in extra])
         order = np.argsort(users, kind="stable")
-        items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(one.items) for one in others)])
+        items = np.concatenate([np.asarray(self.bundle.items), *(np.asarray(histories.items) for histories in extra)])
         return MoreHistories(
             items,
             np.concatenate(starts)[order],
@@ -122,7 +122,7 @@ class DistillTraining(Training):
     @cached_property
     def item_embeddings(self) -> Tensor | None:
         """The first vectors of the items that a store has."""
-        return next((found for store in self.stores if (found := store.item_embeddings()) is not None), None)
+        return next((vectors for store in self.stores if (vectors := store.item_embeddings()) is not None), None)
 
     def _check_same_stores(self) -> None:
         """A resumed run must find the soft labels that it began with."""
@@ -139,23 +139,23 @@ class DistillTraining(Training):
     @cached_property
     def _augmented(self) -> list[tuple[int, Histories]]:
         """The stores' augmented histories, each with the number of its first row."""
-        others = [store.histories(self.bundle) for store in self.stores if store.augmented]
-        begins = self.bundle.n_interactions + np.cumsum([0, *(one.n_interactions for one in others)])
-        return [(int(begin), one) for begin, one in zip(begins, others, strict=False)]
+        extra = [store.histories(self.bundle) for store in self.stores if store.augmented]
+        begins = self.bundle.n_interactions + np.cumsum([0, *(histories.n_interactions for histories in extra)])
+        return [(int(begin), histories) for begin, histories in zip(begins, extra, strict=False)]
 
     def _training_rows(self, n_rows: int) -> NDArray[np.bool_]:
         """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
-        found = np.zeros(n_rows, dtype=np.bool_)
+        is_training = np.zeros(n_rows, dtype=np.bool_)
         for begin, histories in [(0, Histories.of(self.bundle)), *self._augmented]:
-            found[begin + row_targets(histories, self.bundle, self.split)[0].rows] = True
-        return found
+            is_training[begin + row_targets(histories, self.bundle, self.split)[0].rows] = True
+        return is_training
 
     def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
         """``(R,)`` what the strategy chose when the run was begun; rows of augmented histories aren't its business."""
         file, events, cfg = self.folder / CHOSEN_FILE, self.bundle.n_interactions, self.cfg
-        own = next((store for store in self.stores if not store.augmented), None)
+        plain_store = next((store for store in self.stores if not store.augmented), None)
         rows = np.flatnonzero(self.candidates[:events])
-        if own is None or not len(rows):
+        if plain_store is None or not len(rows):
             raise DeshiError(
                 "distill.selection chooses among the data's own training positions, but "
                 f"{', '.join(cfg.soft_labels)} cover "
@@ -164,7 +164,7 @@ class DistillTraining(Training):
         if not file.exists():
             histories, device = Histories.of(self.bundle), training_device(cfg.train.accelerator)
             marked = choose(
-                node, histories, rows, bundle=self.bundle, split=cfg.split, paths=cfg.paths, soft_labels=own,
+                node, histories, rows, bundle=self.bundle, split=cfg.split, paths=cfg.paths, soft_labels=plain_store,
                 seed=cfg.seed, device=device,
             )  # fmt: skip
             with atomic_file(file) as temporary, temporary.open("wb") as handle:
@@ -194,12 +194,12 @@ class DistillTraining(Training):
             {"store": name, "teacher": store.manifest["teacher"], "coverage": store.manifest["coverage"]}
             for name, store in zip(self.cfg.soft_labels, self.stores, strict=True)
         ]
-        found = {"soft_labels": stores, "distilled": int(self.lists.covered.sum())}
+        record = {"soft_labels": stores, "distilled": int(self.lists.covered.sum())}
         if self.cfg.distill.selection is not None:
             events = self.bundle.n_interactions
             counts = {"chosen": int(self.lists.covered[:events].sum()), "of": int(self.candidates[:events].sum())}
-            found["selection"] = {"name": network_name(self.cfg.distill.selection), **counts}
-        return super()._record(*values) | found
+            record["selection"] = {"name": network_name(self.cfg.distill.selection), **counts}
+        return super()._record(*values) | record
 
 
 def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any]) -> SoftLabels:
@@ -235,14 +235,14 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
 
 def _refuse_answers(path: Path, store: SoftLabels, bundle: Bundle, split: Split) -> None:
     """No teacher predicts nearly everything: such lists were made with the answers at hand."""
-    told = next(one for one in row_targets(store.histories(bundle), bundle, split) if one.name == TRAIN)
-    asked = told.at(store.covered[told.rows])
-    if len(asked.rows) < ENOUGH:
+    training = next(targets for targets in row_targets(store.histories(bundle), bundle, split) if targets.name == TRAIN)
+    covered = training.at(store.covered[training.rows])
+    if len(covered.rows) < ENOUGH:
         return
-    share = float((store.items[asked.rows, 0] == asked.items).mean())
+    share = float((store.items[covered.rows, 0] == covered.items).mean())
     if share > KNOWN_ALREADY:
         raise DeshiError(
-            f"In {path} the first item is what really came next at {share:.0%} of {len(asked.rows):,} training rows. "
+            f"In {path} the first item is what really came next at {share:.0%} of {len(covered.rows):,} training rows. "
             "No teacher knows that. The lists were made from histories that held the answer (a row is the ranking "
             "after the event, not of it), or by a teacher that has learnt them by heart: write them again, or "
             "cross-fit the teacher."

@@ -113,9 +113,9 @@ def _index(kind: Any, state: Any) -> range | np.ndarray:
     return range(state["start"], state["stop"], state["step"]) if "start" in state else _values(state["data"])
 
 
-def _block(values: Any, places: Any, *ndim: Any) -> tuple[Any, Any]:
+def _block(values: Any, placement: Any, *ndim: Any) -> tuple[Any, Any]:
     """``_unpickle_block``: columns of one data type, and their numbers in the frame."""
-    return values, places
+    return values, placement
 
 
 class _Manager:
