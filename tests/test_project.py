@@ -96,7 +96,7 @@ def test_nothing_is_pickled() -> None:
     assert [str(path) for path in files if risky.search(path.read_text(encoding="utf-8"))] == []
 
 
-@pytest.mark.parametrize("target", ["quickstart", "test", "test-slow", "lint", "typecheck", "bench"])
+@pytest.mark.parametrize("target", ["quickstart", "test", "test-slow", "coverage", "lint", "typecheck", "bench"])
 def test_make_targets_exist(target: str) -> None:
     """README, CI and habit rely on these names."""
     done = subprocess.run(["make", "-n", "-C", str(ROOT), target], capture_output=True, text=True)

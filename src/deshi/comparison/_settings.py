@@ -1,4 +1,4 @@
-"""Settings of a trained run that are the same for all seeds, those of the runs that it is made of included."""
+"""Settings of a trained run that are the same for all its seeds, settings of its teachers included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stages, groups and choices there are, read from the YAML files themselves."""
+"""Stages, groups and choices, read from the YAML files themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of every stage's configuration: what keys there are, what they mean, and what they may hold.
+"""The groups of keys that several stages share: types, meanings and defaults.
 
 Models are strict (a number written as text is refused) and closed (an unknown key is refused). The defaults stand
 here and nowhere else: the YAML files of ``deshi.conf`` hold only what differs from them.

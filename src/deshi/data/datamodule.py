@@ -1,4 +1,4 @@
-"""What the trainer iterates over: an epoch's training batches and the validation examples."""
+"""An epoch's training batches and the validation examples, for Lightning."""
 
 from __future__ import annotations
 

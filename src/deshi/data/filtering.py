@@ -1,4 +1,4 @@
-"""Which interactions stay: rating threshold, duplicates, k-core, minimum history; and what each filter removed."""
+"""Filters of interactions: rating threshold, duplicates, k-core, minimum history; and the counts of each."""
 
 from __future__ import annotations
 

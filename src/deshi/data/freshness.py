@@ -1,4 +1,4 @@
-"""Whether a prepared bundle still belongs to its settings and source files."""
+"""Comparison of a prepared bundle with its settings and source files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage ``prepare``: load a source, filter it, write the data bundle; or say that it is already there."""
+"""The work of ``deshi prepare``: a source loaded, filtered and written as a bundle, unless it is there already."""
 
 from __future__ import annotations
 

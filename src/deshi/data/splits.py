@@ -1,4 +1,4 @@
-"""Which events are trained on, validated on and tested on: boundaries inside every user's history."""
+"""Splits of every history into training, validation and test part."""
 
 from __future__ import annotations
 

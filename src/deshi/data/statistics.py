@@ -1,4 +1,4 @@
-"""What a data set looks like: figures, a table, and a picture of its length and popularity distributions."""
+"""Statistics of a data set: figures, a table, and a picture of its length and popularity distributions."""
 
 from __future__ import annotations
 

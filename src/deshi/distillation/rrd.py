@@ -1,4 +1,4 @@
-"""Relaxed ranking distillation: the order of the teacher's items, and only that they stand above all others."""
+"""Relaxed ranking distillation: the order of the teacher's items, above all others."""
 
 from __future__ import annotations
 

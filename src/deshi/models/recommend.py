@@ -1,4 +1,4 @@
-"""The best items after histories in memory, as a frame: what an exported engine answers, without an export."""
+"""The best items after histories in memory, as a frame, by the rules of the exported engine."""
 
 from __future__ import annotations
 

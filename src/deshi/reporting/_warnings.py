@@ -1,4 +1,4 @@
-"""Warnings at the top of the page: sentences about what makes the figures doubtful."""
+"""Warnings at the top of the page."""
 
 from __future__ import annotations
 

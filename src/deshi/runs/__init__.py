@@ -1,4 +1,4 @@
-"""Finished and interrupted runs: opening them by name, and what their folders hold."""
+"""Finished and interrupted runs, opened by name."""
 
 from deshi.runs.evaluation import LOSS, Evaluation, find_evaluations, finished_evaluations, read_curve, read_part
 from deshi.runs.networks import new_network, resources, with_named_runs

@@ -1,4 +1,4 @@
-"""Run folders as objects: configuration, record, data, network and evaluations of what a command left."""
+"""Run folders as objects: configuration, record, data, network and evaluations."""
 
 from __future__ import annotations
 

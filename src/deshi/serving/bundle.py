@@ -1,4 +1,4 @@
-"""The serving bundle: a folder that answers without PyTorch, the data or the run it came from.
+"""The serving bundle: all that an answer needs, without PyTorch, the data or the run.
 
 Reading one loads numpy, polars and safetensors alone.
 """

@@ -1,4 +1,4 @@
-"""The model card of a serving bundle, in Markdown: what it was trained on, how good it is, what it can't do."""
+"""The model card of a serving bundle, in Markdown: training, figures and limits."""
 
 from __future__ import annotations
 

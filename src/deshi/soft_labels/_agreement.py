@@ -1,4 +1,4 @@
-"""How alike two ranked lists are."""
+"""Agreement of two ranked lists: Jaccard and rank-biased overlap."""
 
 from __future__ import annotations
 

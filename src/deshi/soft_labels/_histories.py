@@ -1,4 +1,4 @@
-"""The histories that a store is about: a bundle's, or augmented ones made from them."""
+"""The histories of a store: a bundle's, or augmented ones made from them."""
 
 from __future__ import annotations
 

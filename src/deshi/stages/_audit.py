@@ -1,4 +1,4 @@
-"""The work of ``deshi audit``: what makes a figure wrong, in deshi's artifacts or in a pair of files of any tool."""
+"""The work of ``deshi audit``: checks of deshi's artifacts, or of a pair of files of any tool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage ``compare``: a run folder with finished evaluations side by side, intervals and tests."""
+"""The work of ``deshi compare``: finished evaluations side by side, with intervals and tests."""
 
 from __future__ import annotations
 

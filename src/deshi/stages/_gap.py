@@ -1,4 +1,4 @@
-"""The work of ``deshi gap``: why validation and test differ, from the run's own student, without any training."""
+"""The work of ``deshi gap``: the difference of validation and test explained with the run's own student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage ``recommend``: a file of histories in, a file of ranked items out."""
+"""The work of ``deshi recommend``: a file of histories in, a file of ranked items out."""
 
 from __future__ import annotations
 

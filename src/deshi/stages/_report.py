@@ -1,4 +1,4 @@
-"""The stage ``report``: one HTML file about finished evaluations, and its figures as files."""
+"""The work of ``deshi report``: one HTML file about finished evaluations, and its figures as files."""
 
 from __future__ import annotations
 

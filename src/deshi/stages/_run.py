@@ -1,4 +1,4 @@
-"""The stage ``run``: all stages one after the other, what is done already taken as it is."""
+"""The work of ``deshi run``: all stages one after the other; finished ones are reused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding what a step asks for among what earlier runs have left: finished, or begun."""
+"""Earlier runs, finished or begun, that fit a step's configuration."""
 
 from __future__ import annotations
 

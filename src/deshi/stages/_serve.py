@@ -1,4 +1,4 @@
-"""The stage ``serve``: recommendations over HTTP from an exported bundle, until a signal stops it."""
+"""The work of ``deshi serve``: recommendations over HTTP from an exported bundle, until a signal stops it."""
 
 from __future__ import annotations
 

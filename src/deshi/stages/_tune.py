@@ -1,4 +1,4 @@
-"""The stage ``tune``: trainings of one stage with values that Optuna proposes, judged on validation."""
+"""The work of ``deshi tune``: trainings of one stage with values that Optuna proposes, scored on validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The space of a search: what values a key may take, read from short texts."""
+"""The space of a search: the values of each key, read from short texts."""
 
 from __future__ import annotations
 

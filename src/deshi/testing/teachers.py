@@ -1,4 +1,4 @@
-"""The contract of scorers: what every model must keep that ranks the catalogue, teachers among them."""
+"""The contract of scorers, for every model that ranks the catalogue, teachers among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage ``distill``: train a student on the data and on what a teacher has written down about them."""
+"""The work of ``deshi distill``: a student trained on the data and on a teacher's soft labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage ``teach``: train a teacher, or one for each fold of the users, or choose an ensemble's weights."""
+"""The work of ``deshi teach``: a teacher trained, one for each fold of the users, or an ensemble's weights chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Error responses: one form for all, with what was got and what was expected, and never a traceback."""
+"""Error responses: one JSON form for all, without a traceback."""
 
 from __future__ import annotations
 
