@@ -52,7 +52,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
         partial = working_path(path)
         hint = f" It was begun in {partial}: repeat the command that wrote it to go on." if partial.is_dir() else ""
-        raise DeshiError(f"There is no soft-label store in {path} (no {MANIFEST}).{hint or ' Write it: deshi label'}")
+        raise DeshiError(
+            f"There is no soft-label store in {path} (no {MANIFEST}).{hint or f' Write it: deshi label RUN store={path.name}'}"
+        )
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         got = manifest.get("schema", "none") if isinstance(manifest, dict) else type(manifest).__name__
