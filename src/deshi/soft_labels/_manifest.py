@@ -51,7 +51,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not (path / MANIFEST).is_file():
         partial = working_path(path)
-        hint = f" It was begun in {partial}: repeat the command that wrote it to go on." if partial.is_dir() else ""
+        hint = f"Write it: deshi label RUN store={path.name}"
+        if partial.is_dir():
+            hint = f"It was begun in {partial}: repeat the command that wrote it to go on."
         raise DeshiError(
             f"There is no soft-label store in {path} (no {MANIFEST}).{hint or f' Write it: deshi label RUN store={path.name}'}"
         )
