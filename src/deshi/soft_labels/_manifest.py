@@ -54,9 +54,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         hint = f"Write it: deshi label RUN store={path.name}"
         if partial.is_dir():
             hint = f"It was begun in {partial}: repeat the command that wrote it to go on."
-        raise DeshiError(
-            f"There is no soft-label store in {path} (no {MANIFEST}).{hint or f' Write it: deshi label RUN store={path.name}'}"
-        )
+        raise DeshiError(f"There is no soft-label store in {path} (no {MANIFEST}). {hint}")
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         got = manifest.get("schema", "none") if isinstance(manifest, dict) else type(manifest).__name__
