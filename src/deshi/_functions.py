@@ -271,8 +271,8 @@ def gap(
 def report(
     *words: RunName | Sequence[RunName], runs: Sequence[RunName] | None = None, part: str | None = None,
     metric: str | None = None, examples: int | None = None, examples_seed: int | None = None,
-    output: Folder | None = None, paths: Values | None = None, config: Folder | None = None,
-    config_dir: Folder | None = None,
+    output: Folder | None = None, names: Sequence[str] | None = None, paths: Values | None = None,
+    config: Folder | None = None, config_dir: Folder | None = None,
 ) -> ReportResult:  # fmt: skip
     """Write one HTML page about finished evaluations: ``deshi.report("latest", output="report.html")``.
 

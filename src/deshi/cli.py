@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.configuration.stage import Stage
-from deshi.stages import STAGES, compose, find_stage
+from deshi.stages import STAGES, compose, find_stage, run_checked
 from deshi.types import DeshiError
 
 USAGE = """\
@@ -107,7 +107,7 @@ def _run(stage: Stage, arguments: Arguments) -> int:
     if arguments.dry_run:
         return 0
     with _log_on_stderr():
-        result = stage.run(config)
+        result = run_checked(stage, config)
     _print_result(result)
     return int(getattr(result, "exit_code", 0))
 

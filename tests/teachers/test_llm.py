@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import importlib
 import logging
 import sys
 import zipfile
@@ -280,7 +281,7 @@ def test_missing_extra_names_the_command(llama: Path, tmp_path: Path, monkeypatc
 
     for module in [module for module in sys.modules if module.split(".")[0] == "transformers"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(models.importlib, "import_module", lambda name: without(name))
+    monkeypatch.setattr(importlib, "import_module", lambda name: without(name))
     with pytest.raises(DeshiError, match=r"pip install 'deshi\[llm\]'"):
         LLM(str(llama), dtype="fp32").load(tmp_path)
 

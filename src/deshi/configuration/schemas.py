@@ -57,6 +57,10 @@ LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
 Folds = Annotated[int, AfterValidator(_folds)]
+ModelNames = Annotated[
+    list[Annotated[str, Field(min_length=1)]] | None,
+    Field(description="names of the models in their order; null: student and the settings that differ"),
+]
 LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
 
 
@@ -309,6 +313,7 @@ class ReportConfig(StageConfig):
     output: Path | None = Field(
         None, strict=False, description="an HTML file to write too, beside the run folder's report.html"
     )
+    names: ModelNames = None
 
 
 class ColumnsConfig(Closed):

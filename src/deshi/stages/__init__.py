@@ -32,7 +32,7 @@ from deshi.stages import (
 )
 from deshi.types import DeshiError
 
-__all__ = ["STAGES", "compose", "find_stage", "run_stage"]
+__all__ = ["STAGES", "compose", "find_stage", "run_checked", "run_stage"]
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
@@ -76,4 +76,12 @@ def run_stage(stage: str, *overrides: str, config_dir: str | Path | None = None,
         values: group choices and values by name; a nested dict sets the keys below.
     """
     folder = Path(config_dir) if config_dir is not None else None
-    return find_stage(stage).run(compose(stage, overrides, values, folder))
+    return run_checked(find_stage(stage), compose(stage, overrides, values, folder))
+
+
+def run_checked(stage: Stage, config: Any) -> Any:
+    """Do a stage's work once it is known that everything that it needs is here."""
+    from deshi.stages._preflight import refuse_missing
+
+    refuse_missing(stage, config)
+    return stage.run(config)

@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from deshi.configuration.needs import POSTGRES, Component, Need
 from deshi.data.raw import BadRowLog, BadRows, FileRecord, RawData
 from deshi.data.sources._item_tables import item_table
 from deshi.data.sources.columns import Columns, interactions_of
@@ -23,7 +24,7 @@ CHUNK = 100_000
 _PASSWORD = re.compile(r"(://[^:/@]*):.*@|(password\s*=\s*)(?:'[^']*'|\S+)")
 
 
-class SQL:
+class SQL(Component):
     """The rows of a query, in the order in which the database gives them: use ORDER BY where times can be equal."""
 
     def __init__(
@@ -65,6 +66,12 @@ class SQL:
         self.dsn, self.dsn_env = dsn, dsn_env
         self.columns = Columns(user, item, timestamp, rating, time_unit)
         self.items_id, self.items_title = items_id, items_title
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The client of PostgreSQL, if the address is one of its."""
+        dsn = arguments.get("dsn") or os.environ.get(str(arguments.get("dsn_env"))) or ""
+        return [POSTGRES] if _is_postgres(dsn) else []
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Run the queries; the record's sha256 is of the answer, since there is no file.
@@ -138,11 +145,15 @@ def _text(name: str, values: Sequence[Any]) -> pl.Series:
     return pl.Series(name, [None if value is None else text_of(value) for value in values], pl.String)
 
 
+def _is_postgres(dsn: str) -> bool:
+    return dsn.startswith(("postgresql:", "postgres:")) or re.match(r"\w+\s*=", dsn) is not None
+
+
 @contextmanager
 def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
     """A cursor of the database and the class of its errors."""
-    if dsn.startswith(("postgresql:", "postgres:")) or re.match(r"\w+\s*=", dsn):
-        psycopg = _psycopg()
+    if _is_postgres(dsn):
+        psycopg = POSTGRES.load()
         try:
             connection = psycopg.connect(dsn, connect_timeout=10)
         except psycopg.Error as error:
@@ -160,14 +171,6 @@ def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
         yield base.cursor(), sqlite3.Error
     finally:
         base.close()
-
-
-def _psycopg() -> Any:
-    try:
-        import psycopg
-    except ImportError as error:
-        raise DeshiError("PostgreSQL needs psycopg 3. Install it with: pip install 'deshi[sql]'") from error
-    return psycopg
 
 
 def _digest(frame: pl.DataFrame) -> str:
