@@ -156,18 +156,14 @@ def iterate_rows(source: Path | bytes, layout: Layout, rows: Rows) -> Iterator[t
     if layout.has_header:
         next(pending)
     for number, line in pending:
-        fields = split_fields(line, layout)
-        if fields is None:
-            fields = pending.continued(number, line, layout)
-        elif not any(fields):
-            rows.blank += 1
-            continue
-        if isinstance(fields, str):
-            rows.malformed.append((number, fields, line))
-        elif reason := _reason(fields, layout):
-            rows.malformed.append((number, reason, line))
-        else:
+        fields = split_fields(line, layout) or pending.continued(line, layout)
+        reason = UNBALANCED if fields is None else _reason(fields, layout)
+        if fields is None or (reason and any(fields)):
+            rows.malformed.append((number, str(reason), line))
+        elif any(fields):
             yield number, fields
+        else:
+            rows.blank += 1
 
 
 def _reason(fields: list[str], layout: Layout) -> str | None:
@@ -202,8 +198,8 @@ class _Lines:
             except UnicodeDecodeError:
                 self._rows.malformed.append((number, "not valid text in its encoding", line.decode(errors="replace")))
 
-    def continued(self, number: int, first: str, layout: Layout) -> list[str] | str:
-        """The fields of a row whose quoted field goes on in the next lines, or the reason why there are none.
+    def continued(self, first: str, layout: Layout) -> list[str] | None:
+        """The fields of a row whose quoted field goes on in the next lines; None if it is never closed.
 
         Without a row, the next lines are read again, each by itself, so that an unbalanced quote costs its line only.
         """
@@ -225,7 +221,7 @@ class _Lines:
                 self._rows.continued += len(taken)
                 return fields
         self._returned.extendleft(reversed(taken))
-        return UNBALANCED
+        return None
 
 
 def _are_rows(lines: Iterable[str], layout: Layout) -> bool:

@@ -121,8 +121,8 @@ def _items(files: SourceFiles, name: str, form: TableFormat, log: BadRowLog) -> 
     with files.local(name) as path:
         table = read_table(path, None, form, label)
     rows, lines, malformed = [], [], []
-    for line, fields in zip(table.lines, table.frame.rows(), strict=True):
-        rows.append(_parse_item([field or "" for field in fields], str(form.separator)))
+    for line, row in zip(table.lines, table.frame.rows(), strict=True):
+        rows.append(_parse_item([field or "" for field in row], str(form.separator)))
         lines.append(line)
     for line, reason, content in table.malformed:
         fields = content.split("::")
