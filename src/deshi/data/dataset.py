@@ -14,8 +14,8 @@ import polars as pl
 from deshi.artifacts import atomic_file
 from deshi.configuration.targets import TARGET
 from deshi.data.raw import BadRowLog, BadRows
-from deshi.data.sources.columns import Columns, convert, take
-from deshi.data.sources.frames import to_polars
+from deshi.data.sources.columns import Columns, interactions_of
+from deshi.tables import Table, to_polars
 from deshi.types import DeshiError
 
 SNAPSHOTS = ".frames"
@@ -117,9 +117,8 @@ def _events(frame: pl.DataFrame, columns: Columns, bad_rows: BadRows) -> pl.Data
     if frame.is_empty():
         raise DeshiError("events has no rows, expected one for each interaction.")
     frame = frame.select(columns.used)
-    if nested := [name for name, dtype in frame.schema.items() if dtype.is_nested()]:
-        raise DeshiError(f"The column {nested[0]} of events holds lists, expected one value a row. Explode it first.")
-    take(convert(frame, columns), frame, "events (row numbers)", 1, BadRowLog(bad_rows))
+    table = Table("events", frame, range(1, frame.height + 1), frame.columns, unit="row")
+    interactions_of(table, columns, BadRowLog(bad_rows))
     return frame
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from deshi.arrays import Ints, offsets_of
 from deshi.configuration.targets import suggestion
-from deshi.data.sources.columns import ids
-from deshi.data.sources.frames import to_polars
+from deshi.tables import ids, to_polars
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
 
 ITEMS = "items"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
 
 from deshi.artifacts import file_sha256
 from deshi.data.raw import FileRecord
@@ -124,13 +122,6 @@ def _not_empty(path: Path, label: str) -> Path:
     if path.stat().st_size == 0:
         raise DeshiError(f"{label} is empty, expected data. Fetch or export it again.")
     return path
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, through gzip if its first bytes say so."""
-    with path.open("rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def merge_records(sources: Sequence[SourceFiles]) -> list[FileRecord]:

@@ -16,9 +16,8 @@ import polars as pl
 from deshi.configuration.needs import POSTGRES, Component, Need
 from deshi.data.raw import BadRowLog, BadRows, FileRecord, RawData
 from deshi.data.sources._item_tables import item_table
-from deshi.data.sources.columns import Columns, convert, not_empty, take
-from deshi.data.sources.records import text_of
-from deshi.data.sources.times import manifest_unit
+from deshi.data.sources.columns import Columns, interactions_of
+from deshi.tables import Table, manifest_unit, text_of
 from deshi.types import DeshiError
 
 CHUNK = 100_000
@@ -84,17 +83,15 @@ class SQL(Component):
         dsn = self._dsn()
         frame = _ask(dsn, self.query)
         self.columns.check(frame.columns, "The answer of data.source.query")
-        interactions = take(convert(frame, self.columns), frame, "data.source.query (row numbers)", 1, log)
+        interactions = interactions_of(_table("query", frame), self.columns, log)
         files = [FileRecord("query", _digest(frame), hide_password(dsn))]
         items = None
         if self.items_query is not None:
             table = _ask(dsn, self.items_query)
             files.append(FileRecord("items_query", _digest(table), hide_password(dsn)))
-            rows = range(1, table.height + 1)
-            label = "data.source.items_query (row numbers)"
-            items = item_table(table, rows, (self.items_id, self.items_title, None), label, log)
+            items = item_table(_table("items_query", table), (self.items_id, self.items_title, None), log)
         unit = manifest_unit(self.columns.unit)
-        return RawData(not_empty(interactions, "The answer of data.source.query"), items, unit, files, log.report())
+        return RawData(interactions, items, unit, files, log.report())
 
     def _dsn(self) -> str:
         if self.dsn is not None:
@@ -103,6 +100,10 @@ class SQL(Component):
         if not value:
             raise DeshiError(f"The environment variable {self.dsn_env} is not set, expected the database's address.")
         return value
+
+
+def _table(query: str, frame: pl.DataFrame) -> Table:
+    return Table(f"The answer of data.source.{query}", frame, range(1, frame.height + 1), frame.columns, unit="row")
 
 
 def _ask(dsn: str, query: str) -> pl.DataFrame:
