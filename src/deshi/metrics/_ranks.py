@@ -57,9 +57,9 @@ def rank_rows(
         top_k: how many of the best candidates to return.
 
     Returns:
-        Ranks ``(B, T)`` float64, NaN where the target is ``PAD``, infinite where it is seen; candidates ``(B,)`` int64; best candidates
-        ``(B, top_k)`` int64, best first, ``PAD`` where fewer candidates score above minus infinity (the order
-        of equal scores among them is unspecified).
+        Ranks ``(B, T)`` float64, NaN where the target is ``PAD``, infinite where it is seen; candidates ``(B,)``
+        int64; best candidates ``(B, top_k)`` int64, best first, ``PAD`` where fewer candidates score above minus
+        infinity (the order of equal scores among them is unspecified).
 
     Raises:
         ShapeError, ScoreError: as :func:`exact_ranks`.
