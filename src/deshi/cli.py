@@ -21,7 +21,7 @@ USAGE = """\
 deshi STAGE [key=value ...]      run a stage
 deshi STAGE NAME [key=value ...] the same with data=NAME, run=NAME, store=NAME or bundle=NAME, as its help says
 deshi STAGE --help               its groups, keys and examples
-deshi STAGE --dry-run ...      check the configuration, print it and stop
+deshi STAGE --dry-run ...      check the configuration and what it needs, print both with an estimate, stop
 deshi STAGE --config-dir DIR   take groups of your own from DIR/GROUP/NAME.yaml too
 deshi --version"""
 
@@ -105,6 +105,9 @@ def _run(stage: Stage, arguments: Arguments) -> int:
     command = " ".join(["deshi", stage.command, *overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if arguments.dry_run:
+        from deshi.stages import dry_run
+
+        _print_result(dry_run(stage, config))
         return 0
     with _log_on_stderr():
         result = run_checked(stage, config)

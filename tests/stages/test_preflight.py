@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import deshi
+from deshi.cli import main
 from deshi.configuration.needs import PEFT, LocalFile, needs_of, pip_command
+from deshi.stages._estimate import SMALL_FILES, Shape, estimates, shape_of
 from deshi.teachers._models import PretrainedModel
 from deshi.types import DeshiError
 from tiny_movielens import SMALL
@@ -99,3 +102,46 @@ def test_extras_of_one_package_are_one_word_of_the_command() -> None:
     """`pip install deshi[llm] deshi[serve]` works, but nobody writes it."""
     assert pip_command(["deshi[serve]", "bitsandbytes", "deshi[llm]"]) == "pip install 'deshi[llm,serve]' bitsandbytes"
     assert LocalFile("path", Path("/no/such")).problem(Path()) is not None
+
+
+def test_a_full_disk_is_told_before_the_first_step(
+    tmp_path: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soft labels of a large catalogue take gigabytes; half written they help nobody."""
+    deshi.prepare(f"paths.root={tmp_path}", data="tiny", config_dir=config_dir)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
+    with pytest.raises(DeshiError, match="1 MB free, and about [0-9]+ MB are needed; nothing was begun"):
+        deshi.run(f"paths.root={tmp_path}", *SMALL, data="tiny", recipe="self", config_dir=config_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_dry_run_tells_needs_and_estimates(
+    tmp_path: Path, config_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates of the tiny data are of its size: bytes within a factor of 3 of what a run leaves, time below a minute.
+
+    Nothing is written and nothing fetched by it.
+    """
+    monkeypatch.setattr(PretrainedModel, "obtain", None)
+    root = f"paths.root={tmp_path}"
+    deshi.prepare(root, data="tiny", config_dir=config_dir)
+    words = ["run", "--config-dir", str(config_dir), root, *SMALL, "data=tiny", "--dry-run"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "all-MiniLM-L6-v2: not here, fetched from" in out and "early stopping" in out and "free, and about" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    config = deshi.stages.compose("fit", [root, *SMALL, "data=tiny"], {}, config_dir)
+    (estimate,) = estimates("fit", config)
+    fitted = deshi.fit(root, *SMALL, data="tiny", config_dir=config_dir)
+    left = sum(path.stat().st_size for path in fitted.folder.rglob("*") if path.is_file())
+    assert estimate.disk is not None and left / 3 < estimate.disk < 3 * left + 2 * SMALL_FILES
+    assert estimate.seconds is not None and 0 < estimate.seconds < 60
+    assert estimate.memory is not None and 5e8 < estimate.memory < 8e9
+
+
+def test_data_whose_size_nobody_knows_have_no_estimate(tmp_path: Path) -> None:
+    """A number from nowhere would be believed; a published one is known before the download."""
+    unknown = ["data=tabular", "data.name=x", "data.source.path=x.csv", f"paths.root={tmp_path}"]
+    assert estimates("fit", deshi.stages.compose("fit", unknown, {})) == []
+    config = deshi.stages.compose("fit", ["data=ml-1m", f"paths.root={tmp_path}"], {})
+    assert shape_of(config.data, config.paths) == Shape(6040, 3706, 1_000_209)

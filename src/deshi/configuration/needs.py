@@ -27,6 +27,10 @@ class Need:
         """Where it is, or from where it would be fetched, in a line."""
         raise NotImplementedError
 
+    def disk(self, cache: Path) -> int:
+        """Bytes that it takes in ``cache`` beside what is there; 0 if that isn't known."""
+        return 0
+
     def obtain(self, cache: Path) -> None:
         """Fetch it into ``cache`` unless it is here.
 
@@ -115,6 +119,11 @@ class Component:
     def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
         """What an object made with these arguments needs, beside what objects among the arguments need."""
         return []
+
+    @classmethod
+    def published(cls, arguments: Mapping[str, Any]) -> tuple[int, int, int] | None:
+        """Users, items and interactions of a source whose publisher states them; None elsewhere."""
+        return None
 
 
 def needs_of(value: Any) -> Iterator[Need]:

