@@ -30,6 +30,7 @@ from deshi.evaluation._rank_collector import CollectedRanks, RankCollector
 from deshi.evaluation._ranking import Ranking, evaluate_ranks, summarise
 from deshi.evaluation._result import EvaluateResult, headline_k, not_beating, unbeaten
 from deshi.evaluation._seen_targets import (
+    FEW,
     SeenTargets,
     few_candidates,
     seen_targets,
@@ -37,6 +38,7 @@ from deshi.evaluation._seen_targets import (
 from deshi.evaluation._slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
 
 __all__ = [
+    "FEW",
     "LENGTH",
     "POPULARITY",
     "AnswerGenerator",

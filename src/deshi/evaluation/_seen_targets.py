@@ -40,9 +40,9 @@ class SeenTargets:
     @property
     def sentence(self) -> str:
         """The count, its effect and, where it is doubtful, what to set; empty without a seen target."""
-        share = f"{100 * self.seen / max(self.targets, 1):.2g} %"
         if not self.seen:
             return ""
+        share = f"{100 * self.seen / self.targets:.{0 if self.seen >= 0.01 * self.targets else 2}f} %"
         if self.is_doubtful:
             return (
                 f"{share} of {self.part} targets ({self.seen:,} of {self.targets:,}) were consumed before by the same "
