@@ -40,6 +40,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
     def install(stage: str, error: BaseException | None = None) -> Recorder:
         recorder = Recorder(error)
         original = Stage.run
+        # no work needs nothing: a test must not fetch a model for it
+        monkeypatch.setattr("deshi.stages._preflight.refuse_missing", lambda stage, config: None)
         monkeypatch.setattr(
             Stage, "run", lambda self, cfg: recorder(cfg) if self.name == stage else original(self, cfg)
         )

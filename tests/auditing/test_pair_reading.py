@@ -62,7 +62,7 @@ def test_lists_in_a_cell_are_refused(tmp_path: Path) -> None:
     events, lists = _written(tmp_path)
     wide = pl.read_csv(lists).group_by("user_id").agg("item_id", "score")
     wide.write_parquet(tmp_path / "wide.parquet")
-    with pytest.raises(DeshiError, match=r"holds lists or records in item_id .*a row for each"):
+    with pytest.raises(DeshiError, match=r"holds List.*a row for each"):
         audit_pair(events, tmp_path / "wide.parquet")
 
 
@@ -87,7 +87,7 @@ def test_dates_are_times(tmp_path: Path) -> None:
         ("user_id,item_id\n", LISTS, ["is empty", "no rows"]),
         (EVENTS, LISTS.replace("score", "value"), ["neither a column 'score' nor 'rank'", "columns.score="]),
         (EVENTS, LISTS.replace("0.", "x"), ["4 malformed rows of 4", "line 2: score is not a number", "1,12,x9"]),
-        (EVENTS, LISTS + "1\n" * 5, ["malformed rows", "line 6: no item id"]),
+        (EVENTS, LISTS + "1\n" * 5, ["malformed rows", "line 6: 1 columns, expected 3"]),
         (EVENTS, LISTS + "1,14,0.1,7\n" * 5, ["malformed rows", "line 6: 4 columns, expected 3"]),
         (EVENTS, LISTS.replace("1,1", "7,1").replace("2,1", "8,1"), ["None of the 2 users", "'7', '8'", "'1', '2'"]),
         ("user_id,item_id\n1,2\n2,3\n", LISTS, ["No user", "at least two events"]),
@@ -104,16 +104,16 @@ def test_wrong_files_are_refused_with_a_hint(events: str, lists: str, words: lis
 def test_missing_and_strange_files_are_refused(tmp_path: Path) -> None:
     """A path with a slip gets the nearest file, an unknown ending the known ones."""
     events, lists = _written(tmp_path)
-    with pytest.raises(DeshiError, match=r"no such file. Did you mean .*events.csv"):
+    with pytest.raises(DeshiError, match=r"There is no file .* Did you mean .*events.csv"):
         audit_pair(tmp_path / "event.csv", lists)
     (tmp_path / "lists.xlsx").write_text("PK")
-    with pytest.raises(DeshiError, match=r"'.xlsx' is unknown, expected .csv"):
+    with pytest.raises(DeshiError, match=r"xlsx .*can't be told from its name, expected .csv"):
         audit_pair(events, tmp_path / "lists.xlsx")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DeshiError, match="can't be read as parquet"):
         audit_pair(events, tmp_path / "broken.parquet")
     (tmp_path / "broken.csv.gz").write_bytes(gzip.compress(LISTS.encode())[:30])
-    with pytest.raises(DeshiError, match=r"can't be read|malformed"):
+    with pytest.raises(DeshiError, match=r"truncated|malformed"):
         audit_pair(events, tmp_path / "broken.csv.gz")
 
 

@@ -168,3 +168,11 @@ def test_a_model_is_found_by_name_kind_or_run(tmp_path: Path) -> None:
 def test_flatten_by_hand() -> None:
     """Lists and empty mappings are values."""
     assert flatten({"a": {"b": 1, "c": {"d": [1]}}, "e": {}}) == {"a.b": 1, "a.c.d": [1], "e": {}}
+
+
+def test_a_distilled_student_is_called_so(tmp_path: Path) -> None:
+    """The stores that it learnt from are long names, which say of no model what it is."""
+    plain = write_evaluation(tmp_path, "a", RANKS, sasrec())
+    fit = {"student": "sasrec", "seed": 0, "stage": "distill"}
+    distilled = write_evaluation(tmp_path, "b", RANKS, {**sasrec(), "soft_labels": ["ensemble-x"]}, fit=fit)
+    assert names_of([plain, distilled]) == ["sasrec", "distilled sasrec"]

@@ -139,11 +139,11 @@ def test_item_ids_with_a_gap_fit_those_of_the_events(tmp_path: Path) -> None:
         ([1, 2], "events is of type list"),
         (pl.Series([1]), "events is of type Series"),
         ({"user_id": [1], "item_id": [1, 2]}, "events can't be read as a table"),
-        (pl.DataFrame({"user": [1], "item_id": [1]}), "has no column user_id, timestamp; it has user, item_id. Name"),
+        (pl.DataFrame({"user": [1], "item_id": [1]}), "has no column user_id, timestamp; it has user, item_id. Did"),
         (events().clear(), "events has no rows"),
         (events().with_columns(item_id=pl.lit(None, pl.String)), "line 1: no item id"),
         (events().with_columns(timestamp=-1), "line 1: no valid timestamp"),
-        (events().with_columns(item_id=pl.concat_list("item_id")), "item_id of events holds lists"),
+        (events().with_columns(item_id=pl.concat_list("item_id")), "'item_id' holds List"),
         (pandas.concat([to_pandas(events())] * 2, axis=1), "several columns called item_id, stars"),
     ],
 )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from deshi.reporting._drawing import COLORS, INK, FigureBuilder, baseline_style, inline, model_style, shortened
 from deshi.reporting._examples import draw
 from deshi.reporting._figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
+from deshi.reporting._learning import _missing
 from deshi.reporting._provenance import hide_passwords, settings
 
 
@@ -91,3 +94,14 @@ def test_configurations_are_flattened_and_passwords_hidden() -> None:
     config = {"a": {"b": None, "c": [1]}, "d": {}, "dsn": "postgresql://u:p@h/db"}
     assert settings(config) == {"a.b": "null", "a.c": "[1]", "d": "{}", "dsn": "postgresql://u:***@h/db"}
     assert hide_passwords("x\ny: z") == "x\ny: z"
+
+
+@pytest.mark.parametrize(
+    ("model", "cross_fit", "expected"),
+    [("ensemble", 0, "isn't trained in epochs"), ("sasrec", 2, "trained in 2 folds, whose curves are in fold-*")],
+)
+def test_a_run_without_a_curve_isnt_taken_for_one_that_is_gone(model: str, cross_fit: int, expected: str) -> None:
+    """An ensemble chooses weights, a cross-fitted teacher has a curve in each fold: both runs are there."""
+    trained = SimpleNamespace(folder=Path(), record={"model": model, "cross_fit": cross_fit})
+    run: Any = SimpleNamespace(label="both", record={"run": "runs/teach/both"}, trained=trained)
+    assert expected in _missing(run).text

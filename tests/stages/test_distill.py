@@ -54,6 +54,14 @@ def test_a_student_is_distilled_and_evaluated(root: Path, config_dir: Path) -> N
     assert result.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
 
 
+def test_a_distilled_student_begins_with_an_older_run(root: Path, config_dir: Path) -> None:
+    """Nightly work distils yesterday's student further: without a step its figures are the older run's."""
+    run = distil(root, config_dir, "train.start_from=tiny_seed1", "train.learning_rate=1e-12", "train.max_epochs=1")
+    older = Run.open("tiny_seed1", run.paths)
+    assert run.record["start_from"] == {"run": older.name, "items": run.record["n_items"], "new_items": 0}
+    assert run.metrics["validation/ndcg@10"] == pytest.approx(older.metrics["validation/ndcg@10"], abs=1e-6)
+
+
 def test_a_table_of_the_teachers_vectors_is_merged_away(root: Path, config_dir: Path) -> None:
     """Inference needs no teacher: the run holds a plain student that scores as the trained one was validated."""
     run = distil(root, config_dir, ADDED)

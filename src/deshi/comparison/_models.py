@@ -26,7 +26,7 @@ class Member:
 
     Attributes:
         evaluation: where the ranks are.
-        kind: the student, teacher or baseline that it is, such as ``sasrec``.
+        kind: the student, teacher or baseline that it is, such as ``sasrec``, or ``distilled sasrec``.
         baseline: the name of a baseline beside the evaluated one, else None.
         settings: flat configuration without what may differ inside a model.
         seed: of the run, None for a baseline.
@@ -164,7 +164,9 @@ def _member(evaluation: Evaluation) -> Member:
     record, fitted = evaluation.record, evaluation.record.get("fit")
     if fitted is None:
         return Member(evaluation, str(record["model"]), None, _training_range({}), None)
-    return Member(evaluation, str(record["model"]), None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
+    # What a student learnt from is no setting of the student: a distilled one is called so, not by its stores.
+    kind = f"distilled {record['model']}" if fitted.get("stage") == "distill" else str(record["model"])
+    return Member(evaluation, kind, None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
 
 
 def _baseline(evaluation: Evaluation, name: str) -> Member:

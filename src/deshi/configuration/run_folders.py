@@ -19,6 +19,8 @@ OVERRIDES_FILE = "overrides.yaml"
 ENVIRONMENT_FILE = "environment.json"
 DATA_FILE = "data.json"
 """Name and fingerprint of the data that a training began with."""
+VOCABULARY_FILE = "vocabulary.parquet"
+"""The item ids of a training in index order: a later run that starts from it matches items by them."""
 RUN_FILE = "run.json"
 """The record of a finished run."""
 METRICS_FILE = "metrics.json"
@@ -121,4 +123,7 @@ def find_run(runs: Path, stages: str | Sequence[str], text: str) -> Path:
         hint = suggestion(text, [path.name for path in candidates], "runs")
     else:
         hint = f"There is no run under {where}: run `deshi {folders[0].name}` first."
-    raise DeshiError(f"No run {text!r}: it is neither a run folder nor the name of one under {where}. {hint}")
+    raise DeshiError(
+        f"No run {text!r}: it is neither a run folder nor the name of one under {where}. {hint} Runs that lie under "
+        "another root are found with paths.root=FOLDER."
+    )

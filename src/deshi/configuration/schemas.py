@@ -57,6 +57,10 @@ LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
 Folds = Annotated[int, AfterValidator(_folds)]
+ModelNames = Annotated[
+    list[Annotated[str, Field(min_length=1)]] | None,
+    Field(description="names of the models in their order; null: student and the settings that differ"),
+]
 LEAVE_ONE_OUT = {TARGET: "deshi.data.splits.LeaveOneOut"}
 
 
@@ -158,6 +162,9 @@ class TrainConfig(Closed):
         "without_last stops one target short",
     )
     refit: bool = Field(False, description="retrain on train + validation for the selected number of epochs")
+    start_from: str | None = Field(
+        None, description="an older run of a student (folder, name, latest) whose weights are the first ones"
+    )
     windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     progress: bool = Field(True, description="show a progress bar")
@@ -239,6 +246,12 @@ class TeachConfig(TrainingConfig):
         0, ge=0, description="folds of users: each user is answered by a teacher trained on others"
     )
 
+    @model_validator(mode="after")
+    def _no_start(self) -> TeachConfig:
+        if self.train.start_from is not None:
+            raise ValueError("train.start_from is for students (deshi fit, deshi distill): leave it out")
+        return self
+
 
 class DistillGroup(Closed):
     """What a student learns from a teacher."""
@@ -255,6 +268,19 @@ class DistillGroup(Closed):
     )
 
 
+def check_start(train: TrainConfig, distill: DistillGroup) -> None:
+    """Refuse two origins of the items' vectors.
+
+    Raises:
+        ValueError: if an older run's vectors and the teacher's are both asked for.
+    """
+    if train.start_from is not None and distill.item_table is not None:
+        raise ValueError(
+            "train.start_from takes the items' vectors from an older run, and distill.item_table makes them of the "
+            "teacher's: leave one out, e.g. distill=listwise"
+        )
+
+
 class DistillConfig(FitConfig):
     """Configuration of ``deshi distill``."""
 
@@ -264,6 +290,11 @@ class DistillConfig(FitConfig):
         min_length=1, description="stores of soft labels that deshi label wrote: folders or names"
     )
     distill: DistillGroup = Field(default_factory=DistillGroup)
+
+    @model_validator(mode="after")
+    def _one_item_table(self) -> DistillConfig:
+        check_start(self.train, self.distill)
+        return self
 
 
 class ListsConfig(Closed):
@@ -309,6 +340,7 @@ class ReportConfig(StageConfig):
     output: Path | None = Field(
         None, strict=False, description="an HTML file to write too, beside the run folder's report.html"
     )
+    names: ModelNames = None
 
 
 class ColumnsConfig(Closed):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from deshi.configuration.needs import Need
 from deshi.configuration.schemas import StageConfig
 from deshi.types import DeshiError
 
@@ -23,6 +24,8 @@ class Stage:
         summary: one line for the list of commands.
         purpose: what it reads and writes, for its own help.
         examples: commands with their meanings.
+        needs: beyond a plain installation, whatever the configuration.
+        needs_if: the same for one value of a key, by ``(key, value)``.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Stage:
     summary: str
     purpose: str
     examples: Sequence[tuple[str, str]]
+    needs: tuple[Need, ...] = ()
+    needs_if: Mapping[tuple[str, Any], Need] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -54,6 +59,11 @@ class Stage:
             shown = ", ".join(map(str, subjects))
             raise DeshiError(f"deshi {self.command} works on one {self.subject}, but got {number}: {shown}.")
         return {**values, self.subject: subjects[0]}
+
+    def needs_of(self, config: StageConfig) -> list[Need]:
+        """What the command itself needs with this configuration, beside what its nodes need."""
+        chosen = [need for (key, value), need in self.needs_if.items() if getattr(config, key) == value]
+        return [*self.needs, *chosen]
 
     def run(self, config: Any) -> Any:
         """Do the work."""

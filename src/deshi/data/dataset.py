@@ -14,8 +14,8 @@ import polars as pl
 from deshi.artifacts import atomic_file
 from deshi.configuration.targets import TARGET
 from deshi.data.raw import BadRowLog, BadRows
-from deshi.data.sources.columns import Columns, convert, take
-from deshi.data.sources.frames import to_polars
+from deshi.data.sources.columns import Columns, interactions_of
+from deshi.tables import Table, to_polars
 from deshi.types import DeshiError
 
 SNAPSHOTS = ".frames"
@@ -55,6 +55,7 @@ class Dataset:
         timestamp: str | None = "timestamp",
         rating: str | None = None,
         time_unit: str = "auto",
+        time_format: str | None = None,
         title: str | None = "title",
         filters: Mapping[str, Any] | None = None,
         on_bad_rows: str = "error",
@@ -71,6 +72,7 @@ class Dataset:
             timestamp: column of times, or of positions with ``time_unit="position"``; None takes the rows' order.
             rating: column of ratings, or None.
             time_unit: s, ms, us, ns, iso, date, position, or auto (by the values' type and size).
+            time_format: of other times, such as ``%d.%m.%Y %H:%M`` or ``%Y%m%d``.
             title: column of titles in ``items``, or None.
             filters: values of ``data.filters``, such as ``{"min_rating": 4}``; ``min_history`` is 3 if it isn't given.
             on_bad_rows: ``error`` refuses a malformed row, ``skip`` counts it.
@@ -79,7 +81,7 @@ class Dataset:
         Raises:
             DeshiError: for objects that aren't frames, missing columns, no rows, or malformed rows.
         """
-        columns = Columns(user, item, timestamp, rating, "row" if timestamp is None else time_unit)
+        columns = Columns(user, item, timestamp, rating, "row" if timestamp is None else time_unit, time_format)
         bad_rows = BadRows(on_bad_rows, max_bad_rows)
         frame = _events(to_polars(events, "events"), columns, bad_rows)
         table = None if items is None else _items(to_polars(items, "items"), item, title)
@@ -103,6 +105,7 @@ class Dataset:
             "timestamp": columns.time,
             "rating": columns.rating,
             "time_unit": columns.unit,
+            "time_format": columns.time_format,
         }
         if self.items is not None:
             path = str(_snapshot(self.items, Path(folder), f"{self.name}-items"))
@@ -117,9 +120,8 @@ def _events(frame: pl.DataFrame, columns: Columns, bad_rows: BadRows) -> pl.Data
     if frame.is_empty():
         raise DeshiError("events has no rows, expected one for each interaction.")
     frame = frame.select(columns.used)
-    if nested := [name for name, dtype in frame.schema.items() if dtype.is_nested()]:
-        raise DeshiError(f"The column {nested[0]} of events holds lists, expected one value a row. Explode it first.")
-    take(convert(frame, columns), frame, "events (row numbers)", 1, BadRowLog(bad_rows))
+    table = Table("events", frame, range(1, frame.height + 1), frame.columns, unit="row")
+    interactions_of(table, columns, BadRowLog(bad_rows))
     return frame
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from deshi.configuration.needs import Component
 from deshi.losses.base import Loss
 from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.types import PAD, Batch, DeshiError, check_shape
@@ -51,7 +52,7 @@ def check_histories(items: Tensor, lengths: Tensor, n_items: int) -> None:
         )
 
 
-class Recommender(nn.Module, ABC):
+class Recommender(Component, nn.Module, ABC):
     """A network that is trained, a student or a teacher by its role.
 
     Attributes:

@@ -58,7 +58,7 @@ def find_runs(cfg: ReportConfig) -> list[ReportedRun]:
         DeshiError: if a run isn't there, was not evaluated on the part or by the metric, or the runs can't share a
             page.
     """
-    runs = reported_runs(find_evaluations(cfg.paths, cfg.runs))
+    runs = reported_runs(find_evaluations(cfg.paths, cfg.runs), cfg.names)
     check_metric(runs, cfg.part, cfg.metric)
     return runs
 

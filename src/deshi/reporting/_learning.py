@@ -35,6 +35,10 @@ def section(context: Context) -> Section:
 def _missing(run: ReportedRun) -> Missing:
     if run.record["run"] is None:
         return Missing(f"{run.label} is a baseline: it isn't trained in epochs.")
+    if run.trained is not None:
+        folds = run.trained.record.get("cross_fit", 0)
+        reason = f"was trained in {folds} folds, whose curves are in fold-*" if folds else "isn't trained in epochs"
+        return Missing(f"{run.label} ({run.trained.record['model']}) {reason}: it has no curve.")
     return Missing(f"The run of {run.label} is no longer at {run.record['run']}; its curves went with it.")
 
 

@@ -57,15 +57,19 @@ class ReportedRun:
         return self.evaluation.metrics.get(f"{part}/{metric}")
 
 
-def reported_runs(evaluations: Sequence[Evaluation]) -> list[ReportedRun]:
+def reported_runs(evaluations: Sequence[Evaluation], names: Sequence[str] | None = None) -> list[ReportedRun]:
     """Name and colour the evaluations; of evaluations of one run, only the newest is taken.
 
+    Args:
+        evaluations: of runs or of baselines.
+        names: of the models, in their order; None: student and the settings that differ.
+
     Raises:
-        DeshiError: if they were not measured alike, naming what differs.
+        DeshiError: if they were not measured alike, naming what differs, or there is not one name for each model.
     """
     check_measured_alike(evaluations)
     runs = []
-    for color, model in enumerate(named(group(evaluations)[0])):
+    for color, model in enumerate(named(group(evaluations)[0], names)):
         for variant, member in enumerate(model.members):
             label = model.name if member.seed is None else f"{model.name}, seed {member.seed}"
             runs.append(ReportedRun(label, model.name, color, variant, member.evaluation))

@@ -1,7 +1,7 @@
 """Finished and interrupted runs, opened by name."""
 
 from deshi.runs.evaluation import LOSS, Evaluation, find_evaluations, finished_evaluations, read_curve, read_part
-from deshi.runs.networks import new_network, resources, with_named_runs
+from deshi.runs.networks import new_network, resources, with_named_runs, with_named_start
 from deshi.runs.run import FORMAT, Run, fold_folder, load_bundle
 from deshi.runs.weights import load_weights, save_weights
 from deshi.runs.writing import new_run, write_record
@@ -23,5 +23,6 @@ __all__ = [
     "resources",
     "save_weights",
     "with_named_runs",
+    "with_named_start",
     "write_record",
 ]

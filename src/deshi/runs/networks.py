@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run
-from deshi.configuration.schemas import FitConfig, PathsConfig, TeachConfig, TrainingConfig
+from deshi.configuration.schemas import FitConfig, PathsConfig, TeachConfig, TrainConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.hardware import training_device
@@ -60,14 +60,24 @@ def _scorer(paths: PathsConfig, bundle: Bundle, name: str, device: torch.device 
 
 def with_named_runs(node: dict[str, Any], paths: PathsConfig) -> dict[str, Any]:
     """A node whose runs (``student``, ``members``) are named by their folders: ``latest`` is another one tomorrow."""
-
-    def exact(name: str) -> str:
-        folder = find_run(paths.runs, TRAINING_STAGES, name)
-        return folder.name if folder.resolve().parents[1] == paths.runs.resolve() else str(folder)
-
     named = dict(node)
     if isinstance(node.get("student"), str):
-        named["student"] = exact(node["student"])
+        named["student"] = exact_name(paths, node["student"])
     if isinstance(node.get("members"), list):
-        named["members"] = [exact(member) for member in node["members"]]
+        named["members"] = [exact_name(paths, member) for member in node["members"]]
     return named
+
+
+def with_named_start(train: TrainConfig, paths: PathsConfig) -> TrainConfig:
+    """The same with the run that a student starts from named by its folder."""
+    return (
+        train
+        if train.start_from is None
+        else train.model_copy(update={"start_from": exact_name(paths, train.start_from)})
+    )
+
+
+def exact_name(paths: PathsConfig, name: str) -> str:
+    """The folder's name of a run, or its path if it lies elsewhere."""
+    folder = find_run(paths.runs, TRAINING_STAGES, name)
+    return folder.name if folder.resolve().parents[1] == paths.runs.resolve() else str(folder)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.configuration.needs import FAISS
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,7 @@ EVERY = 5.0
 """Items added at a time, and seconds between two lines about the progress."""
 
 DEPTHS = (10, 100)
-NEEDED = (
-    "An index for approximate search needs faiss: pip install 'deshi[ann]'. Without it scores are exact: give "
-    "index=exact to deshi export, and search=exact to what answers."
-)
+WITHOUT = "Without it scores are exact: give index=exact to deshi export, and search=exact to what answers."
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,6 @@ def _shares(index: ItemIndex, state: NDArray[np.float32], scores: NDArray[np.flo
 
 def _faiss() -> Any:
     try:
-        import faiss
-    except ImportError as error:
-        raise DeshiError(NEEDED) from error
-    return faiss
+        return FAISS.load()
+    except DeshiError as error:
+        raise DeshiError(f"{error}. {WITHOUT}") from error

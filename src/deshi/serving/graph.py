@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.configuration.needs import EXPORTER
 from deshi.models.base import SequentialRecommender
 from deshi.models.caser import Caser
 from deshi.models.item_table import ItemEmbedding
@@ -22,8 +23,6 @@ from deshi.types import PAD, DeshiError
 
 OPSET = 23
 """Of the graph: the first one that has attention as one operator, which is faster than the ten that it replaces."""
-
-NEEDED = "Export needs onnx and onnxscript: pip install 'deshi[serve]'"
 
 
 class LastHidden(nn.Module):
@@ -159,11 +158,7 @@ class _TraceableCaser(Caser):
 
 
 def _check_packages() -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise DeshiError(NEEDED) from error
+    onnx, _ = (EXPORTER.load(module) for module in EXPORTER.modules)
     if not hasattr(torch.onnx, "ops"):
         raise DeshiError(f"Export needs PyTorch 2.8 or newer, but {torch.__version__} is installed (onnx {onnx}).")
 

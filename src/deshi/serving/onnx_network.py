@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deshi.configuration.needs import RUNTIME
 from deshi.types import PAD, DeshiError
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 INPUTS = ("items", "lengths")
 OUTPUT = "hidden"
-NEEDED = "Export and serving need onnxruntime: pip install 'deshi[serve]'"
 
 
 class OnnxNetwork:
@@ -30,7 +30,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        ort = runtime()
+        ort = RUNTIME.load()
         if threads < 1:
             raise DeshiError(f"threads is {threads}, expected at least 1.")
         options = ort.SessionOptions()
@@ -52,19 +52,6 @@ class OnnxNetwork:
         """
         outputs = self._session.run([OUTPUT], {"items": items, "lengths": lengths})
         return cast("NDArray[np.float32]", outputs[0])
-
-
-def runtime() -> Any:
-    """The module onnxruntime.
-
-    Raises:
-        DeshiError: if it isn't installed, with the command that installs it.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DeshiError(NEEDED) from error
-    return onnxruntime
 
 
 def pad(histories: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from deshi.serving.onnx_network import NEEDED
-from deshi.types import DeshiError
+from deshi.configuration.needs import RUNTIME
 
 
 def write_int8(graph: Path, path: Path) -> None:
@@ -18,19 +17,16 @@ def write_int8(graph: Path, path: Path) -> None:
     Raises:
         DeshiError: if a package is missing.
     """
-    try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-        from onnxruntime.quantization.registry import IntegerOpsRegistry
-    except ImportError as error:
-        raise DeshiError(NEEDED) from error
+    quantization = RUNTIME.load("onnxruntime.quantization")
+    operators = RUNTIME.load("onnxruntime.quantization.registry").IntegerOpsRegistry
     # Attention has no weights, and what the quantiser makes of ONNX's own operator isn't valid.
     logger = logging.getLogger()  # onnxruntime recommends a preprocessing through the root logger
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
-        quantize_dynamic(
-            str(graph), str(path), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True,
-            op_types_to_quantize=[name for name in IntegerOpsRegistry if name != "Attention"],
+        quantization.quantize_dynamic(
+            str(graph), str(path), weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=True,
+            op_types_to_quantize=[name for name in operators if name != "Attention"],
         )  # fmt: skip
     finally:
         logger.setLevel(level)

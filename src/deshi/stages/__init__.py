@@ -32,7 +32,7 @@ from deshi.stages import (
 )
 from deshi.types import DeshiError
 
-__all__ = ["STAGES", "compose", "find_stage", "run_stage"]
+__all__ = ["STAGES", "compose", "dry_run", "find_stage", "run_checked", "run_stage"]
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
@@ -76,4 +76,19 @@ def run_stage(stage: str, *overrides: str, config_dir: str | Path | None = None,
         values: group choices and values by name; a nested dict sets the keys below.
     """
     folder = Path(config_dir) if config_dir is not None else None
-    return find_stage(stage).run(compose(stage, overrides, values, folder))
+    return run_checked(find_stage(stage), compose(stage, overrides, values, folder))
+
+
+def run_checked(stage: Stage, config: Any) -> Any:
+    """Do a stage's work once it is known that everything that it needs is here."""
+    from deshi.stages._preflight import refuse_missing
+
+    refuse_missing(stage, config)
+    return stage.run(config)
+
+
+def dry_run(stage: Stage, config: Any) -> Any:
+    """What the work would need and take, as a result that can be shown; nothing is done."""
+    from deshi.stages import _preflight
+
+    return _preflight.dry_run(stage, config)

@@ -42,7 +42,7 @@ from deshi.serving.bundle import (
 )
 from deshi.serving.graph import merged, write_graph
 from deshi.serving.model_card import model_card
-from deshi.serving.onnx_network import OnnxNetwork, runtime
+from deshi.serving.onnx_network import OnnxNetwork
 from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
 from deshi.serving.quantization import write_int8
 from deshi.serving.result import ExportResult
@@ -70,7 +70,6 @@ def run(cfg: ExportConfig) -> ExportResult:
             doesn't answer as the student does, a package is missing, or the place is taken by something else.
     """
     begin = time.perf_counter()
-    runtime()
     source = Run.open(cfg.run, cfg.paths)
     output = (cfg.output or source.folder / FOLDER).expanduser()
     _check_free(output)

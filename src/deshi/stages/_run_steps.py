@@ -105,7 +105,7 @@ class _Planning:
         self._comparison()
         evaluations = tuple(map(evaluation_of, names))
         self._add(REPORT, "report", (*evaluations, *explained), lambda done: ReportConfig(
-            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations]
+            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=list(self.trained)
         ))  # fmt: skip
         return Plan(
             tuple(self.steps.values()), {model: tuple(names_of_seeds) for model, names_of_seeds in self.trained.items()}

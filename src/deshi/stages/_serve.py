@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from deshi.configuration.needs import SERVER
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
 from deshi.serving.http.comparison import label_of
@@ -21,7 +22,6 @@ from deshi.types import DeshiError
 
 log = logging.getLogger("deshi.serving.http")  # whose log is JSON
 
-NEEDED = "deshi serve needs FastAPI and uvicorn: pip install 'deshi[serve]'"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST_KEY = 16
 
@@ -41,7 +41,7 @@ def run(cfg: ServeConfig) -> ServeResult:
         from deshi.serving.http.page import page
         from deshi.serving.http.reload import Engines
     except ImportError as error:
-        raise DeshiError(f"{NEEDED} ({error})") from error
+        raise DeshiError(f"{SERVER.advice} ({error})") from error
     begin = time.perf_counter()
     metrics = Metrics()
     engines = Engines(lambda: _open(cfg, cfg.bundle), lambda bundle: _start(cfg, bundle), metrics)

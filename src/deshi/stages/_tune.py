@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import shlex
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import write_json
+from deshi.configuration.needs import OPTUNA
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.configuration.validation import overlaid, resolved, validate
@@ -35,7 +35,7 @@ def run(cfg: TuneConfig) -> TuneResult:
         DeshiError: if Optuna is missing, a key or a bound of the space isn't valid, or every training failed.
         KeyboardInterrupt: with the command that goes on.
     """
-    optuna = _optuna()
+    optuna = OPTUNA.load()
     _check_space(cfg)
     if cfg.resume is not None:
         folder = find_run(cfg.paths.runs, "tune", cfg.resume)
@@ -43,13 +43,6 @@ def run(cfg: TuneConfig) -> TuneResult:
         folder = new_run(cfg, "tune", cfg.name or f"{cfg.data.name}_{cfg.stage}")
     save_config(folder, cfg.model_copy(update={"resume": None}))
     return _Search(optuna, cfg, folder).run()
-
-
-def _optuna() -> Any:
-    try:
-        return importlib.import_module("optuna")
-    except ImportError as error:
-        raise DeshiError("deshi tune needs Optuna: pip install 'deshi[tune]'") from error
 
 
 def trial_config(cfg: TuneConfig, values: Mapping[str, Any], name: str | None = None) -> TrainingConfig:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from deshi.configuration.schemas import StageConfig
+from deshi.configuration.schemas import ModelNames, StageConfig
 from deshi.configuration.stage import Stage
 
 
@@ -22,9 +22,7 @@ class CompareConfig(StageConfig):
         None,
         description="a model (name, kind, or run) that all others are tested against; null: all pairs",
     )
-    names: list[Annotated[str, Field(min_length=1)]] | None = Field(
-        None, description="names of the models in their order; null: student and the settings that differ"
-    )
+    names: ModelNames = None
     with_baselines: bool = Field(False, description="compare the baselines stored with the runs too")
     each_run: bool = Field(False, description="every run is a model of its own, instead of joining its seeds")
     samples: int = Field(2000, ge=100, description="resamples of the users for the intervals")

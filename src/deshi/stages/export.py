@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from deshi.configuration.needs import EXPORTER, FAISS, RUNTIME
 from deshi.configuration.schemas import Closed, StageConfig
 from deshi.configuration.stage import Stage
 
@@ -46,4 +47,6 @@ STAGE = Stage(
         ("deshi export latest", "the newest run of deshi fit"),
         ("deshi export latest int8=true output=bundle", "with an int8 graph and what it loses"),
     ),
+    needs=(RUNTIME, EXPORTER),
+    needs_if={("index", "approximate"): FAISS},
 )

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from deshi.configuration.needs import RUNTIME
 from deshi.configuration.schemas import Closed, StageConfig
 from deshi.configuration.stage import Stage
 
@@ -53,4 +54,5 @@ STAGE = Stage(
         ("deshi recommend latest input=events.csv", "the 10 best items for each user of the file"),
         ("deshi recommend bundle input=events.parquet output=lists.jsonl k=100", "in another format"),
     ),
+    needs=(RUNTIME,),
 )

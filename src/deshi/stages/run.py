@@ -17,6 +17,7 @@ from deshi.configuration.schemas import (
     StudentNode,
     TeacherNode,
     TrainConfig,
+    check_start,
 )
 from deshi.configuration.stage import Stage
 from deshi.configuration.validation import overlaid
@@ -68,7 +69,7 @@ class RunConfig(LearningConfig):
         """Write out what teachers and the distilled student take over from the plain one."""
         train, student = values.get("train") or {}, values.get("student") or {}
         # A refit would carry validation events into what the distilled student is selected on.
-        taught = overlaid(train, {"refit": False})
+        taught = overlaid(train, {"refit": False, "start_from": None})
         teachers = {
             name: {"loss": values.get("loss"), **part, "train": overlaid(taught, part.get("train"))}
             if isinstance(part, Mapping)
@@ -95,6 +96,7 @@ class RunConfig(LearningConfig):
                     "part of the teacher: leave train.refit=false and train.train_targets=train. Refit the student "
                     "that you deploy by deshi distill train.refit=true"
                 )
+        check_start(self.distilled.train or self.train, self.distill)
         if HEADLINE_K not in self.eval.ks:
             raise ValueError(f"eval.ks is {self.eval.ks}, expected {HEADLINE_K} among them: the tables show NDCG@10")
         if len(set(self.seeds)) != len(self.seeds):

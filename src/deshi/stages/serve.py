@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from deshi.configuration.needs import RUNTIME, SERVER
 from deshi.configuration.schemas import StageConfig
 from deshi.configuration.stage import Stage
 
@@ -45,4 +46,5 @@ STAGE = Stage(
         ("deshi serve latest", "the newest run, exported by deshi export latest"),
         ("deshi serve bundle host=0.0.0.0 api_key_file=key.txt", "for other machines, with a key"),
     ),
+    needs=(RUNTIME, SERVER),
 )

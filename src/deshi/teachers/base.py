@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from deshi.configuration.needs import Component
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.models.base import SequentialRecommender
@@ -49,7 +50,7 @@ class Resources:
     load_scorer: LoadScorer = no_runs
 
 
-class FittedTeacher(Scorer):
+class FittedTeacher(Component, Scorer):
     """A teacher that isn't trained by gradients: a scorer with a small state."""
 
     @abstractmethod

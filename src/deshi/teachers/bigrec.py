@@ -8,7 +8,7 @@ https://arxiv.org/abs/2308.08434. What was taken from the paper and its program,
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.configuration.needs import LLM as LLM_PACKAGES
+from deshi.configuration.needs import PEFT, Need
 from deshi.losses.base import Loss
 from deshi.models.base import Recommender, check_histories
 from deshi.teachers._grounding import (
@@ -29,7 +31,7 @@ from deshi.teachers._grounding import (
     quoted,
     unquoted,
 )
-from deshi.teachers._models import extra, quiet
+from deshi.teachers._models import quiet
 from deshi.teachers.base import Resources
 from deshi.teachers.llm import LLM
 from deshi.types import PAD, Batch, DeshiError
@@ -145,6 +147,11 @@ class BigRec(Recommender):
         self.register_state_dict_post_hook(_drop_frozen)
         self.register_load_state_dict_post_hook(_allow_frozen)
 
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The package of the adapters; the language model has its own."""
+        return [PEFT]
+
     def describe(self) -> dict[str, Any]:
         """The language model, for the run's record."""
         return {"llm": self.described}
@@ -242,7 +249,7 @@ class BigRec(Recommender):
             return embed_texts([quoted(title) for title in titles], backbone, self.tokenizer)
 
     def _decoding(self) -> Any:
-        return extra("transformers").GenerationConfig(
+        return LLM_PACKAGES.load("transformers").GenerationConfig(
             do_sample=False,
             num_beams=self.beams,
             max_new_tokens=self.max_new_tokens,
@@ -321,7 +328,7 @@ def _check_range(name: str, value: int, lowest: int) -> None:
 
 def _with_adapters(model: Any, lora: Lora) -> Any:
     """The model with fresh LoRA, whose second factor is zero: at first it answers as the frozen model does."""
-    peft = extra("peft")
+    peft = PEFT.load()
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0, bias="none",
         task_type="CAUSAL_LM",

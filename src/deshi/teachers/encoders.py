@@ -7,7 +7,7 @@ al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deshi.teachers._models import extra, find_model, quiet
+from deshi.configuration.needs import LLM as PACKAGES
+from deshi.configuration.needs import Component, Need
+from deshi.teachers._models import PretrainedModel, find_model, quiet
 from deshi.teachers.llm import LLM
 from deshi.types import DeshiError
 
@@ -37,7 +39,7 @@ class LoadedEncoder:
     device: torch.device
 
 
-class Encoder(ABC):
+class Encoder(Component, ABC):
     """A configuration node that names an encoder.
 
     Attributes:
@@ -75,6 +77,11 @@ class SentenceEncoder(Encoder):
     max_tokens: int = 256
     batch_tokens: int = 8192
 
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The packages and the model's files."""
+        return [PACKAGES, PretrainedModel(str(arguments.get("name", cls.name)))]
+
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors, without loading the weights."""
         return {
@@ -91,7 +98,7 @@ class SentenceEncoder(Encoder):
         Raises:
             DeshiError: if no place has it, or weights are missing in its files.
         """
-        transformers = extra("transformers")
+        transformers = PACKAGES.load("transformers")
         folder = find_model(self.name, cache).path
         if folder.is_file():
             raise DeshiError(f"{folder} is a GGUF file: a sentence encoder needs a folder. Use a CausalEncoder.")
@@ -128,6 +135,11 @@ class CausalEncoder(Encoder):
     pooling: Literal["mean", "last"] = "mean"
     max_tokens: int = 128
     batch_tokens: int = 4096
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """Those of the default LLM, if none is given."""
+        return [] if arguments.get("llm") else LLM.needs({})
 
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors, without loading the weights."""

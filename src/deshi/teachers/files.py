@@ -7,6 +7,7 @@ other history is refused.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.arrays import offsets_of
+from deshi.configuration.needs import LocalFile, Need
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.teachers._file_readers import (
@@ -47,6 +49,12 @@ class FromFiles(FittedTeacher):
             raise DeshiError(f"n_items is {n_items}, but the data set {bundle.name} has {bundle.n_items} items.")
         self.n_items = n_items
         self._files = fingerprints(*files)
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The files that its arguments name."""
+        paths = {key: arguments.get(key) for key in ("path", "users", "items", "ids")}
+        return [LocalFile(f"teacher.{key}", Path(path).expanduser()) for key, path in paths.items() if path is not None]
 
     def fit(self, validation: ExampleBatches) -> dict[str, Any]:
         """Nothing is chosen; the state is the files' sha256."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deshi.configuration.needs import PEFT, Need
 from deshi.losses.base import Loss
 from deshi.models.base import SequentialRecommender, check_histories, keep_latest
 from deshi.models.item_table import ItemEmbedding
@@ -104,6 +105,11 @@ class ILoRA(SequentialRecommender):
             for part in (self.head, *((self.align,) if self.align is not None else (self.items,))):
                 part.requires_grad_(False)
         self.draws = Draws()
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The package of the adapters; the language model has its own."""
+        return [PEFT]
 
     def describe(self) -> dict[str, Any]:
         """The language model, for the run's record."""

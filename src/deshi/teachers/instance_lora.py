@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.configuration.needs import PEFT
 from deshi.models.layers import Dropout
-from deshi.teachers._models import extra
 from deshi.teachers.llm import checkpoint_activations
 from deshi.types import DeshiError
 
@@ -147,7 +147,7 @@ def inject(model: nn.Module, lora: InstanceLora) -> GatedExperts:
     Raises:
         DeshiError: if peft is missing, or no projection of the model has one of the names.
     """
-    peft = extra("peft")
+    peft = PEFT.load()
     config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     missing = [name for name in lora.targets if not any(part.endswith(name) for part, _ in model.named_modules())]
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deshi.configuration.needs import Component, Need
 from deshi.data.bundle import Bundle
 from deshi.teachers._embedding import embed
 from deshi.teachers._item_text import item_texts
@@ -25,7 +26,7 @@ _TRANSFORMS: dict[str, Callable[[Tensor, int | None], Tensor]] = {"pca": pca, "w
 
 
 @dataclass(frozen=True)
-class ItemEmbeddings:
+class ItemEmbeddings(Component):
     """The items' text embeddings of a bundle.
 
     The transform is fitted on the vectors of the whole catalogue, each item once: it sees no interaction.
@@ -43,6 +44,11 @@ class ItemEmbeddings:
     transform: Literal["none", "pca", "whiten"] = "none"
     dim: int | None = None
     permute: int | None = None
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """Those of the default encoder, if none is given."""
+        return [] if arguments.get("encoder") else SentenceEncoder.needs({})
 
     def describe(self, cache: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         """What decides the vectors beside the texts, and the place that served the encoder."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deshi.configuration import needs
+from deshi.configuration.needs import FOUR_BIT, GGUF, Component, Need
 from deshi.hardware import bf16_is_faster
-from deshi.teachers._models import ModelFiles, extra, find_model, quiet, read_gguf
+from deshi.teachers._models import ModelFiles, PretrainedModel, find_model, quiet, read_gguf
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -93,7 +96,7 @@ class LoadedLLM:
 
 
 @dataclass(frozen=True)
-class LLM:
+class LLM(Component):
     """Which causal LM to load, and how.
 
     Attributes:
@@ -114,6 +117,14 @@ class LLM:
     four_bit: bool = False
     random: bool = False
     seed: int = 0
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The packages and the model's files."""
+        name = str(arguments.get("name", cls.name))
+        gguf = [GGUF] if name.endswith(".gguf") else []
+        four_bit = [FOUR_BIT] if arguments.get("four_bit") else []
+        return [needs.LLM, *gguf, *four_bit, PretrainedModel(name)]
 
     def load(self, cache: Path, device: torch.device | str = "cpu") -> LoadedLLM:
         """Find, read and freeze the model.
@@ -168,16 +179,16 @@ class LLM:
         if self.four_bit and self.random:
             raise DeshiError("llm.four_bit and llm.random don't go together: random weights aren't quantised.")
         if self.four_bit:
-            extra("bitsandbytes")
+            FOUR_BIT.load()
         if self.layers is not None and self.layers < 1:
             raise DeshiError(f"llm.layers is {self.layers}, expected at least 1, or null for all.")
 
     def _read(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-        transformers = extra("transformers")
+        transformers = needs.LLM.load("transformers")
         gguf = files.path if files.path.is_file() else None
         folder, of_gguf = (gguf.parent, {"gguf_file": gguf.name}) if gguf else (files.path, {})
         if gguf:
-            extra("gguf")
+            GGUF.load()
         with quiet():
             config = transformers.AutoConfig.from_pretrained(folder, **of_gguf)
         self._shorten(config)
@@ -191,7 +202,7 @@ class LLM:
         return self._read_folder(folder, config, dtype, device), tokenizer
 
     def _read_folder(self, folder: Path, config: Any, dtype: torch.dtype, device: torch.device) -> Any:
-        transformers = extra("transformers")
+        transformers = needs.LLM.load("transformers")
         options: dict[str, Any] = {"config": config, "dtype": dtype, "use_safetensors": True}
         if self.four_bit:
             options["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -242,7 +253,7 @@ def checkpoint_activations(model: Any, **how: Any) -> None:
 
 def _random_model(config: Any, seed: int, dtype: torch.dtype) -> Any:
     """A model of the architecture, initialised from ``seed``; the process's generator is left as it was."""
-    transformers = extra("transformers")
+    transformers = needs.LLM.load("transformers")
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # transformers' initialisation takes no generator
         return transformers.AutoModelForCausalLM.from_config(config).to(dtype)

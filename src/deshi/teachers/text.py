@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from deshi.configuration.needs import Need
 from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.models.layers import Dropout
 from deshi.models.sasrec import SASRec
@@ -64,6 +66,11 @@ class Text(SASRec):
         if len(vectors) != n_items:
             raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
         self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """Those of the default embeddings, if none are given."""
+        return [] if arguments.get("embeddings") else ItemEmbeddings.needs({})
 
     def describe(self) -> dict[str, Any]:
         """The encoder, for the run's record."""

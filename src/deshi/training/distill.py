@@ -83,7 +83,7 @@ class DistillTraining(Training):
     def objective(self, counts: Tensor) -> tuple[Recommender, Objective]:
         """The student, its item table made of what was asked for, and its loss with the terms."""
         cfg = self.cfg
-        student = self._new_network()
+        student = self._first_network()
         if not isinstance(student, SequentialRecommender):
             raise DeshiError(f"{self.name} has no hidden states and item table, expected a student of deshi fit.")
         context = Context(

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from deshi.artifacts import write_json
-from deshi.configuration.run_folders import CHECKPOINTS, DATA_FILE, find_run
+from deshi.configuration.run_folders import CHECKPOINTS, DATA_FILE, VOCABULARY_FILE, find_run
 from deshi.configuration.schemas import FitConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
-from deshi.runs import Run, load_bundle, new_run
+from deshi.runs import Run, load_bundle, new_run, with_named_start
 from deshi.training.trainer import Trained, Training
-from deshi.types import DeshiError
+from deshi.types import ITEM
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,11 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
     bundle = load_bundle(cfg.data.name, cfg.paths.data)
     split: Split = build(cfg.split)(bundle)
     if interrupted is None:
-        cfg = _with_measured_precision(cfg)
+        started = with_named_start(cfg.train, cfg.paths)
+        cfg = _with_measured_precision(cfg.model_copy(update={"train": started}))
         folder = new_run(cfg, stage, cfg.name or f"{cfg.data.name}_{network}")
         write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
+        bundle.vocabulary.select(ITEM).write_parquet(folder / VOCABULARY_FILE)
     else:
         folder = interrupted.folder
         interrupted.check_same_data(bundle)
@@ -86,9 +88,9 @@ def _refused_leaves_nothing(folder: Path, new: bool) -> Iterator[None]:
     """Remove the folder of a new run that was refused before any training in it began: there is nothing to resume."""
     try:
         yield
-    except DeshiError:
-        if new and not any(folder.rglob(CHECKPOINTS)):
-            shutil.rmtree(folder)
+    except Exception:  # of whatever kind: it is raised again
+        if new and not any(path for checkpoints in folder.rglob(CHECKPOINTS) for path in checkpoints.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

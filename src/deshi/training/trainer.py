@@ -36,8 +36,9 @@ from deshi.data.splits import Examples, Split
 from deshi.distillation.objective import Objective
 from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
-from deshi.runs import load_weights, new_network, save_weights, write_record
+from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training._warm_start import start_from
 from deshi.training.checkpoint import SafeCheckpointIO
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
 from deshi.types import DeshiError
@@ -89,6 +90,7 @@ class Training:
         self.stage = cfg.stage
         self.checkpoints = folder / CHECKPOINTS
         self.threads = set_threads(cfg.train.threads)
+        self.start: dict[str, Any] | None = None
 
     def run_once(self) -> Trained:
         """:meth:`run`, unless the folder holds the finished training already."""
@@ -186,7 +188,7 @@ class Training:
         Args:
             counts: ``(n_items,)`` how often each item is a training target.
         """
-        return self._new_network(), Objective(build(self.cfg.loss))
+        return self._first_network(), Objective(build(self.cfg.loss))
 
     def more_histories(self) -> MoreHistories | None:
         """Further training histories than the bundle's; none by default."""
@@ -194,6 +196,13 @@ class Training:
 
     def _new_network(self) -> Recommender:
         return cast(Recommender, new_network(self.cfg, self.bundle, self.bundle.n_items))
+
+    def _first_network(self) -> Recommender:
+        """The network before training: initialised, or with the weights of an older run."""
+        network, name = self._new_network(), self.cfg.train.start_from
+        if name is not None:
+            self.start = start_from(network, Run.open(name, self.cfg.paths), self.bundle)
+        return network
 
     def _selection(self, best: KeepBest | None) -> list[Callback]:
         if best is None:
@@ -232,7 +241,8 @@ class Training:
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
         """The run's record for later stages, ``run.json``."""
         cfg = self.cfg
-        return {
+        start = {} if self.start is None else {"start_from": self.start}
+        return start | {
             "stage": self.stage,
             "model": self.name,
             "parameters": count_parameters(student),

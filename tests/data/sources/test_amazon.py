@@ -80,7 +80,7 @@ class Test2014(SourceContract):
         self.write(tmp_path)
         whole = (tmp_path / "meta_Beauty.json.gz").read_bytes()
         (tmp_path / "meta_Beauty.json.gz").write_bytes(whole[:-20])
-        with pytest.raises(DeshiError, match="meta_Beauty.json.gz is a damaged archive"):
+        with pytest.raises(DeshiError, match="meta_Beauty.json.gz is damaged or truncated"):
             self.load(tmp_path)
 
     def test_without_metadata(self, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deshi.data.sources.records import parse_record
 from deshi.data.sources.steam import Steam
+from deshi.tables._records import parse_record
 from deshi.testing.sources import DAY, SourceContract
 
 ROWS = [("Chaos Syren", "725280", 17_517 * DAY, None), ("nan", "328100", 17_518 * DAY, None)]

