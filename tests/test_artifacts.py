@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,7 +115,12 @@ def test_damaged_files_are_named_with_what_to_do(tmp_path: Path) -> None:
     write_array(tmp_path / "t.npy", np.arange(9))
     write_tensors({"a": np.arange(9)}, tmp_path / "t.safetensors")
     write_json(tmp_path / "t.json", {"a": [1, 2]})
-    readers = {"parquet": read_parquet, "npy": read_array, "safetensors": read_tensors, "json": read_json}
+    readers: dict[str, Callable[[Path], object]] = {
+        "parquet": read_parquet,
+        "npy": read_array,
+        "safetensors": read_tensors,
+        "json": read_json,
+    }
     for suffix, read in readers.items():
         path = tmp_path / f"t.{suffix}"
         path.write_bytes(path.read_bytes()[:-12])

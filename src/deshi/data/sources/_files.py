@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,9 +141,7 @@ def _damage_named(label: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, lzma.LZMAError) as error:
-        raise DeshiError(
-            f"{label} can't be unpacked ({error}). Fetch the archive again, or unpack it yourself."
-        ) from error
+        raise DeshiError(f"{label} can't be unpacked ({error}). Fetch the archive again, or unpack it.") from error
     except RuntimeError as error:  # zipfile's word for a password
         if "password" not in str(error) and "encrypted" not in str(error):
             raise
