@@ -13,11 +13,11 @@ from deshi.tables.reading import (
     require_columns,
     table_kind,
 )
-from deshi.tables.times import manifest_unit, to_timestamps
-from deshi.tables.values import id_text, ids, numbers, text_of
+from deshi.tables.times import manifest_unit, to_order, to_timestamps
+from deshi.tables.values import check_scalars, id_text, ids, numbers, text_of
 
 __all__ = [
-    "IdLists", "Malformed", "Table", "TableFormat", "column_names", "id_lists", "id_text", "ids", "iterate_records",
-    "manifest_unit", "numbers", "read_lines", "read_table", "require_columns", "table_kind", "text_of", "to_polars",
-    "to_timestamps",
+    "IdLists", "Malformed", "Table", "TableFormat", "check_scalars", "column_names", "id_lists", "id_text", "ids",
+    "iterate_records", "manifest_unit", "numbers", "read_lines", "read_table", "require_columns", "table_kind",
+    "text_of", "to_order", "to_polars", "to_timestamps",
 ]  # fmt: skip
