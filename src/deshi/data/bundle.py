@@ -12,7 +12,18 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import offsets_of
-from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
+from deshi.artifacts import (
+    atomic_folder,
+    file_sha256,
+    fingerprint,
+    read_array,
+    read_json,
+    read_parquet,
+    write_array,
+    write_json,
+    write_parquet,
+)
+from deshi.configuration.groups import choices
 from deshi.data.vocabulary import ITEM_INDEX, ITEM_ORDER, TIE_RULE, USER_INDEX, Events
 from deshi.types import ITEM, TEXT, TIMESTAMP, TITLE, USER, DeshiError
 
@@ -20,6 +31,7 @@ FORMAT = 1
 """Version of the folder's layout; a bundle of another version is prepared anew."""
 
 MANIFEST = "manifest.json"
+REMEDY = "The data bundle is damaged: run deshi prepare with force=true."
 TABLES = ("interactions.parquet", "items.parquet", "users.parquet", "vocabulary.parquet")
 ARRAYS = {"offsets": np.int64, "items": np.int32, "timestamps": np.int64}
 
@@ -57,7 +69,7 @@ class Bundle:
         """
         path = Path(path)
         manifest = _read_manifest(path)
-        arrays = {name: _open_array(path, name) for name in ARRAYS}
+        arrays = {name: read_array(path / "sequences" / f"{name}.npy", REMEDY) for name in ARRAYS}
         bundle = cls(path, manifest["name"], manifest, **arrays)
         bundle._check_shapes()
         if check:
@@ -102,12 +114,12 @@ class Bundle:
     @cached_property
     def vocabulary(self) -> pl.DataFrame:
         """``index`` Int32 and ``item_id`` String, in index order."""
-        return pl.read_parquet(self.path / "vocabulary.parquet")
+        return read_parquet(self.path / "vocabulary.parquet", ("index", ITEM), REMEDY)
 
     @cached_property
     def users(self) -> pl.DataFrame:
         """``index`` Int32 and ``user_id`` String, in index order."""
-        return pl.read_parquet(self.path / "users.parquet")
+        return read_parquet(self.path / "users.parquet", ("index", USER), REMEDY)
 
     def item_table(self) -> pl.DataFrame:
         """``index``, ``item_id``, ``title``, ``text`` and the source's further columns, in index order."""
@@ -130,7 +142,7 @@ class Bundle:
 
     @cached_property
     def _item_table(self) -> pl.DataFrame:
-        return pl.read_parquet(self.path / "items.parquet")
+        return read_parquet(self.path / "items.parquet", ("index", ITEM, TITLE, TEXT), REMEDY)
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -191,9 +203,8 @@ def fill_bundle(
     if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
     arrays = _arrays(events)
-    (folder / "sequences").mkdir()
     for label, array in arrays.items():
-        np.save(folder / "sequences" / f"{label}.npy", array, allow_pickle=False)
+        write_array(folder / "sequences" / f"{label}.npy", array)
     _write_tables(folder, events, items)
     manifest = dict(provenance or {})
     manifest |= {
@@ -226,7 +237,7 @@ def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> N
     )
     tables = (interactions, _item_texts(vocabulary, items), users, vocabulary)
     for name, table in zip(TABLES, tables, strict=True):
-        table.write_parquet(folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
+        write_parquet(table, folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
 
 
 def _numbered(column: str, ids: pl.Series) -> pl.DataFrame:
@@ -261,9 +272,29 @@ def _data_files() -> list[str]:
     return [*TABLES, *(f"sequences/{name}.npy" for name in ARRAYS)]
 
 
+def missing_bundle(name: str, folders: Sequence[Path]) -> DeshiError:
+    """The error that a data set has no bundle: where it was looked for, what is there, and what to do.
+
+    Args:
+        name: of the data set.
+        folders: where it was looked for.
+    """
+    places = []
+    for folder in dict.fromkeys(folders):
+        there = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+        state = f"holds {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}" if there else "holds none"
+        places.append(f"{folder} {state if folder.is_dir() else 'does not exist'}")
+    table = f", or for a table of your own data=tabular data.name={name} data.source.path=FILE"
+    choice = name if name in choices("data") else f"{name}{table}"
+    return DeshiError(
+        f"There is no data bundle {name}: {'; '.join(places)}. If it lies under another root, give paths.root=FOLDER. "
+        f"Else prepare it first: deshi prepare data={choice} (with the same data.* and paths.* overrides as here)."
+    )
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
-        raise DeshiError(f"There is no data bundle in {path} (no {MANIFEST}). Run: deshi prepare data={path.name}")
+        raise missing_bundle(path.name, [path.parent])
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else None
@@ -274,12 +305,5 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open_array(path: Path, name: str) -> np.ndarray:
-    try:
-        return np.load(path / "sequences" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise _damaged(path, f"sequences/{name}.npy can't be read ({error})") from error
-
-
 def _damaged(path: Path, damage: str) -> DeshiError:
-    return DeshiError(f"The data bundle in {path} is damaged: {damage}. Run deshi prepare with force=true.")
+    return DeshiError(f"In {path} {damage}. {REMEDY}")

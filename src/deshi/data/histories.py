@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deshi.arrays import Ints, offsets_of
 from deshi.configuration.targets import suggestion
 from deshi.tables import ids, to_polars
-from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
+from deshi.types import ITEM, TIMESTAMP, USER, DeshiError, as_list
 
 ITEMS = "items"
 """The column of lists of item ids, in a table with a row for each history."""
@@ -74,21 +74,29 @@ def histories_of(histories: Any, item_ids: pl.Series) -> Histories:
     """Histories in memory: a frame with a row for each event, or with a row for each list, or a dict of lists.
 
     Args:
-        histories: a frame of pandas, Polars or pyarrow with the columns of :class:`HistoryColumns`; or a dict from
-            user ids to lists of item ids, oldest first.
+        histories: a frame of pandas, Polars or pyarrow, or a dict of columns, with those of :class:`HistoryColumns`;
+            or a dict from user ids to lists, arrays or Series of item ids, oldest first.
         item_ids: of the vocabulary, in index order.
 
     Raises:
         DeshiError: for anything else, a missing column, or rows without a user or a time.
     """
-    if isinstance(histories, Mapping):
-        lists = [[str(item) for item in items] for items in histories.values()]
-        columns = {USER: [str(user) for user in histories], ITEMS: lists}
+    is_table = isinstance(histories, Mapping) and USER in histories and (ITEM in histories or ITEMS in histories)
+    if isinstance(histories, Mapping) and not is_table:
+        lists = [_texts(as_list(items)) for items in histories.values()]
+        columns = {USER: _texts(list(histories)), ITEMS: lists}
         frame = pl.DataFrame(columns, schema={USER: pl.String, ITEMS: pl.List(pl.String)})
     else:
         frame = to_polars(histories, "histories")
         frame = frame.with_columns(ids(frame[name]) for name in (USER, ITEM) if name in frame.columns)
     return collect_histories(frame.lazy(), "histories", item_ids, HistoryColumns(), "Rename yours.")
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    """Ids of any type as texts, each by its own type, as in a column of ids."""
+    if len({type(value) for value in values}) <= 1:
+        return ids(pl.Series(values, strict=False)).to_list()
+    return [None if value is None else ids(pl.Series([value]))[0] for value in values]
 
 
 def collect_histories(

@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
 from deshi.arrays import Ints
-from deshi.artifacts import read_json
+from deshi.artifacts import read_array, read_json
 from deshi.configuration.run_folders import (
     CHECKPOINTS,
     DATA_FILE,
@@ -35,7 +34,7 @@ from deshi.configuration.schemas import (
     TrainingConfig,
 )
 from deshi.configuration.targets import build
-from deshi.data.bundle import MANIFEST, Bundle
+from deshi.data.bundle import MANIFEST, Bundle, missing_bundle
 from deshi.data.splits import Split
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.scorers import Scorer, scorer_of
@@ -374,7 +373,7 @@ class Run(Result):
         """The teachers of the folds, each answering for the users that it was not trained on."""
         from deshi.runs.networks import new_network
 
-        folds = np.load(self.folder / FOLDS_FILE, allow_pickle=False)
+        folds = read_array(self.folder / FOLDS_FILE)
         scorers = []
         for fold in range(int(folds.max()) + 1):
             network = new_network(self.config, bundle, bundle.n_items, self.paths)
@@ -401,10 +400,7 @@ def load_bundle(name: str, *folders: Path) -> Bundle:
     paths = [folder / name for folder in folders]
     path = next((path for path in paths if (path / MANIFEST).is_file()), None)
     if path is None:
-        raise DeshiError(
-            f"There is no data bundle at {paths[0]}. Prepare it first: deshi prepare data={name} "
-            "(with the same data.* and paths.* overrides as here)."
-        )
+        raise missing_bundle(name, folders)
     return Bundle.load(path)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints
-from deshi.artifacts import atomic_file, fingerprint, write_json
+from deshi.artifacts import fingerprint, write_json, write_parquet
 from deshi.baselines import BASELINES, EASE, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
@@ -110,7 +109,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         measurements[name] = _measure_baseline(name, subject, plan.evaluation_set)
     result = _result(cfg, subject, plan, measurements, generated, left_out)
     if generated is not None:
-        _write_parquet(result.folder / "answers.parquet", generated.answers)
+        write_parquet(generated.answers, result.folder / "answers.parquet")
     _write(cfg, subject, plan, result, measurements)
     return result
 
@@ -293,7 +292,7 @@ def _write(
     if not isinstance(plan.candidates, str):
         tables[CANDIDATES_FILE] = _candidates_table(subject, plan.evaluation_set)
     for name, table in tables.items():
-        _write_parquet(folder / name, table)
+        write_parquet(table, folder / name)
     write_json(folder / TIME_FILE, {name: each.seconds for name, each in measurements.items()})
     write_record(folder, _record(cfg, subject, plan, result))
     write_json(folder / METRICS_FILE, dict(result.metrics) | {"baselines": dict(result.baselines)})
@@ -334,8 +333,3 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
         "warnings": list(result.warnings),
         "notes": list(result.notes),
     }
-
-
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with atomic_file(path) as temporary:
-        frame.write_parquet(temporary)

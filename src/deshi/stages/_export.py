@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
-from deshi.artifacts import atomic_folder, write_json
+from deshi.artifacts import atomic_folder, write_json, write_parquet, write_tensors
 from deshi.baselines import training_events
 from deshi.configuration.run_folders import name_of
 from deshi.configuration.schemas import FitConfig
@@ -141,9 +140,9 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
     # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
     table = _table(student)
-    save_file(weights, folder / WEIGHTS)
-    save_file({"item_table": table}, folder / TABLE)
-    _items(exported.run).write_parquet(folder / ITEMS)
+    write_tensors(weights, folder / WEIGHTS)
+    write_tensors({"item_table": table}, folder / TABLE)
+    write_parquet(_items(exported.run), folder / ITEMS)
     write_graph(student, folder / GRAPHS["fp32"])
     parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
     parities["fp32"].refuse("The exported graph")

@@ -19,7 +19,7 @@ from deshi.evaluation import seen_targets
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
 from deshi.runs import Run, load_bundle, new_run, with_named_start
 from deshi.training.trainer import Trained, Training
-from deshi.types import ITEM, DeshiError
+from deshi.types import ITEM
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +91,9 @@ def _refused_leaves_nothing(folder: Path, new: bool) -> Iterator[None]:
     """Remove the folder of a new run that was refused before any training in it began: there is nothing to resume."""
     try:
         yield
-    except DeshiError:
-        if new and not any(folder.rglob(CHECKPOINTS)):
-            shutil.rmtree(folder)
+    except Exception:  # of whatever kind: it is raised again
+        if new and not any(path for checkpoints in folder.rglob(CHECKPOINTS) for path in checkpoints.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

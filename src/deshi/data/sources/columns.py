@@ -26,6 +26,7 @@ class Columns:
         time: column of timestamps or positions; None only with ``unit="row"``.
         rating: column of ratings, or None.
         unit: one of :data:`deshi.tables.times.UNITS`.
+        time_format: of times that are texts or numbers such as 20231115, instead of the unit; or None.
     """
 
     user: str
@@ -33,6 +34,7 @@ class Columns:
     time: str | None
     rating: str | None = None
     unit: str = "s"
+    time_format: str | None = None
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
@@ -41,6 +43,8 @@ class Columns:
                 f"The time column is {self.time!r} with time_unit={self.unit!r}. Name a timestamp or position column, "
                 f"or set time_unit=row without one to take the rows' order in the source."
             )
+        if self.time_format is not None and self.unit in ("row", "position"):
+            raise DeshiError(f"time_format and time_unit={self.unit} exclude each other. Leave one of them out.")
 
     @property
     def used(self) -> list[str]:
@@ -71,13 +75,13 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     Columns of ``frame`` may be text or typed.
     """
     user, item = ids(frame[columns.user]), ids(frame[columns.item])
-    time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit)
+    time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit, columns.time_format)
     converted = pl.DataFrame({USER: user, ITEM: item, TIMESTAMP: time})
     # The first reason that applies is the one that is told.
     reason = (
         pl.when(pl.col(USER).is_null()).then(pl.lit("no user id"))
         .when(pl.col(ITEM).is_null()).then(pl.lit("no item id"))
-        .when(pl.col(TIMESTAMP).is_null()).then(pl.lit(f"no valid timestamp (time_unit={columns.unit})"))
+        .when(pl.col(TIMESTAMP).is_null()).then(pl.lit(_no_time(columns)))
     )  # fmt: skip
     if columns.rating is not None:
         ratings = frame[columns.rating]
@@ -86,6 +90,14 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
         wrong = is_rated & ~pl.col(RATING).is_finite().fill_null(False)
         reason = reason.when(wrong).then(pl.lit("rating is not a finite number"))
     return converted.with_columns(reason.otherwise(None).alias(REASON))
+
+
+def _no_time(columns: Columns) -> str:
+    """Why a row has no time."""
+    if columns.unit == "position":
+        return "no valid position: a whole number from 0 on"
+    form = f"time_unit={columns.unit}" if columns.time_format is None else f"time_format={columns.time_format}"
+    return f"no valid timestamp from 1970 to 2199 ({form})"
 
 
 def interactions_of(table: Table, columns: Columns, log: BadRowLog) -> pl.DataFrame:

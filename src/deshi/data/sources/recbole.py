@@ -34,6 +34,7 @@ class RecBole:
         timestamp: str | None = "timestamp",
         rating: str | None = "rating",
         time_unit: str = "s",
+        time_format: str | None = None,
         title: str | None = None,
     ) -> None:
         """Say where the files are and which fields hold what.
@@ -46,11 +47,12 @@ class RecBole:
             timestamp: null with ``time_unit=row`` takes the rows' order.
             rating: a field that isn't there is left out.
             time_unit: of the timestamps.
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             title: field of the item's title; null takes the first of title, movie_title, name, item_name.
         """
         self.path = Path(path).expanduser()
         self.name, self.title = name, title
-        self.columns = Columns(user, item, timestamp, rating, time_unit)
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format)
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Parse the files; nothing is fetched.
@@ -99,6 +101,5 @@ def _typed(columns: Columns, header: list[str], label: str) -> Columns:
         raise DeshiError(f"{label} begins with {header}, expected field:type with types {', '.join(_TYPES)}.")
     rating = types.get(columns.rating) if columns.rating is not None else None
     time = None if columns.time is None else types.get(columns.time, columns.time)
-    return Columns(
-        types.get(columns.user, columns.user), types.get(columns.item, columns.item), time, rating, columns.unit
-    )
+    user, item = (types.get(name, name) for name in (columns.user, columns.item))
+    return replace(columns, user=user, item=item, time=time, rating=rating)

@@ -25,6 +25,7 @@ class Tabular:
         timestamp: str | None = "timestamp",
         rating: str | None = None,
         time_unit: str = "auto",
+        time_format: str | None = None,
         separator: str | None = None,
         encoding: str = "utf-8",
         items_path: str | None = None,
@@ -41,6 +42,7 @@ class Tabular:
             timestamp: column of timestamps, or of positions with ``time_unit=position``; null with ``time_unit=row``.
             rating: column of ratings, or null.
             time_unit: s, ms, us, ns, iso, date, position, row, or auto (by the values' size; mixed units are refused).
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             separator: of a text table; null goes by the file's name.
             encoding: of a text table.
             items_path: item table in one of the same formats, or null.
@@ -49,7 +51,7 @@ class Tabular:
             items_text: its further columns to keep; null keeps all.
         """
         self.path = Path(path).expanduser()
-        self.columns = Columns(user, item, timestamp, rating, time_unit)
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format)
         self.form = TableFormat(separator, encoding)
         self.items_path = None if items_path is None else Path(items_path).expanduser()
         self.items_id, self.items_title = items_id, items_title
