@@ -19,7 +19,7 @@ from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.evaluation import leaked_targets
+from deshi.evaluation import leaked_targets, seen_targets
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run
@@ -61,6 +61,11 @@ class _Exported:
     examples: Examples
     filter_seen: bool
 
+    @property
+    def seen(self) -> list[str]:
+        """Sentences about targets that their user had consumed before."""
+        return [part.sentence for part in seen_targets(self.run.bundle, self.run.split, self.filter_seen)]
+
 
 def run(cfg: ExportConfig) -> ExportResult:
     """Write the serving bundle of a run.
@@ -86,7 +91,8 @@ def run(cfg: ExportConfig) -> ExportResult:
         facts = {"run": source.name, "data": source.bundle.name}
         write_manifest(temporary, name_of(source.folder), facts)
         ServingBundle.load(temporary)
-    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, seconds, exported.seen)
 
 
 def _check_free(output: Path) -> None:
@@ -200,6 +206,7 @@ def _config(exported: _Exported) -> dict[str, Any]:
         "dim": student.dim,
         "max_length": student.max_length,
         "filter_seen": exported.filter_seen,
+        "seen_targets": exported.seen,
         "student": cfg.student if isinstance(cfg, FitConfig) else None,
         "name": run.record["model"],
         "parameters": sum(value.numel() for value in student.parameters()),

@@ -15,6 +15,7 @@ from deshi.configuration.schemas import FitConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
+from deshi.evaluation import seen_targets
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
 from deshi.runs import Run, load_bundle, new_run, with_named_start
 from deshi.training.trainer import Trained, Training
@@ -62,6 +63,8 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
         cfg = cast(Config, interrupted.config)
     bundle = load_bundle(cfg.data.name, cfg.paths.data)
     split: Split = build(cfg.split)(bundle)
+    for part in seen_targets(bundle, split, cfg.eval.filter_seen):
+        log.log(logging.WARNING if part.is_doubtful else logging.INFO, part.sentence)
     if interrupted is None:
         started = with_named_start(cfg.train, cfg.paths)
         cfg = _with_measured_precision(cfg.model_copy(update={"train": started}))
