@@ -17,7 +17,7 @@ from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
-from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, plain_text
+from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, paragraphs, plain_text
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
@@ -49,7 +49,8 @@ class PrepareResult(Result):
         """What happened, the filters' report and the statistics."""
         title = f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})"
         rows: list[Row] = [[Cell(label, bold=True), value] for label, value in statistics.rows(self.statistics)]
-        return [Paragraph(self.message), _report_table(self.report, self.bad_rows), Table(title, (), rows)]
+        warnings = paragraphs(*filter(None, [statistics.repeats_sentence(self.statistics)]), tone="warning")
+        return [Paragraph(self.message), *warnings, _report_table(self.report, self.bad_rows), Table(title, (), rows)]
 
 
 def run(cfg: PrepareConfig) -> PrepareResult:
@@ -103,7 +104,8 @@ def _why_prepare(path: Path, settings: dict[str, Any], source: Any, force: bool)
         return f", anew because {'; '.join(changed)}"
     try:
         Bundle.load(path)
-        read_json(path / STATISTICS)
+        if "repeated_last_events" not in read_json(path / STATISTICS):
+            return ", anew because the old bundle's statistics lack the repeated last events"
     except DeshiError as error:
         return f", anew ({error})"
     return None

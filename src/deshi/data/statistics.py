@@ -9,6 +9,8 @@ import numpy as np
 
 LENGTH_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 DAY_MS = 86_400_000
+MANY_REPEATS = 0.05
+"""Share of repeated last events from which leaving seen items out is a decision to take."""
 
 
 def compute(
@@ -24,12 +26,14 @@ def compute(
         time_unit: ``ms`` or ``position``.
 
     Returns:
-        JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``tied_timestamps_share`` is the
-        share of events with the same timestamp as a neighbour in their history.
+        JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``repeated_last_events`` those that
+        end a history of three events or more, leave-one-out's test targets; ``tied_timestamps_share`` is the share of
+        events with the same timestamp as a neighbour in their history.
     """
     lengths = np.diff(offsets)
     popularity = np.bincount(items, minlength=n_items)
     repeated = _repeated_pairs(lengths, items, n_items)
+    repeated_last = _repeated_last_events(offsets, items)
     return {
         "users": len(lengths),
         "items": n_items,
@@ -40,6 +44,8 @@ def compute(
         "popularity_gini": gini(popularity),
         "repeated_pairs": repeated,
         "repeated_pairs_share": repeated / len(items),
+        "repeated_last_events": int(repeated_last.sum()),
+        "repeated_last_events_share": float(repeated_last.mean()) if len(repeated_last) else 0.0,
         "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
         "time": _span(timestamps) if time_unit == "ms" else None,
     }
@@ -65,12 +71,28 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         (f"length, {' / '.join(lengths)}", " / ".join(f"{value:g}" for value in lengths.values())),
         ("popularity, Gini", f"{figures['popularity_gini']:.3f}"),
         ("repeated user-item pairs", f"{figures['repeated_pairs']:,} ({figures['repeated_pairs_share']:.2%})"),
+        (
+            "last events that repeat an item (test targets of leave-one-out)",
+            f"{figures['repeated_last_events']:,} ({figures['repeated_last_events_share']:.2%})",
+        ),
         ("events with a tied timestamp", f"{figures['tied_timestamps_share']:.2%}"),
         (
             "time",
             f"{time['first'][:10]} to {time['last'][:10]} ({time['days']:,.0f} days)" if time else "positions only",
         ),
     ]
+
+
+def repeats_sentence(figures: dict[str, Any]) -> str | None:
+    """What many repeated last events mean for training and evaluation; None if they are few."""
+    share = figures["repeated_last_events_share"]
+    if share < MANY_REPEATS:
+        return None
+    return (
+        f"{share:.0%} of the last events are items that their user had before: a list without seen items can't hold "
+        "them. Set eval.filter_seen=false in fit and evaluate to rank and serve seen items too, or "
+        "data.filters.duplicates=first here to keep an item's first event only."
+    )
 
 
 def draw(path: Path, lengths: np.ndarray, popularity: np.ndarray, title: str) -> None:
@@ -98,6 +120,13 @@ def _repeated_pairs(lengths: np.ndarray, items: np.ndarray, n_items: int) -> int
     pairs += items
     pairs.sort()
     return int((pairs[1:] == pairs[:-1]).sum())
+
+
+def _repeated_last_events(offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Bool for each history of three events or more: whether its last item is among the earlier ones."""
+    last = np.repeat(items[offsets[1:] - 1], np.diff(offsets))
+    repeated = np.add.reduceat((items == last).astype(np.int64), offsets[:-1]) > 1
+    return repeated[np.diff(offsets) >= 3]
 
 
 def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
