@@ -154,7 +154,7 @@ class TrainConfig(Closed):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves it to PyTorch")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: one for each free core")
     accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
     train_targets: Literal["train", "without_last", "including_validation"] = Field(
         "train",
