@@ -9,6 +9,10 @@ import numpy as np
 
 LENGTH_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 DAY_MS = 86_400_000
+MANY_TIES = 0.5
+"""The share of ties with the previous event above which the order of histories is called arbitrary."""
+MANY_ROWS = 0.5
+"""The share of items with a row in the item table below which a warning says so."""
 
 
 def compute(
@@ -25,7 +29,8 @@ def compute(
 
     Returns:
         JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``tied_timestamps_share`` is the
-        share of events with the same timestamp as a neighbour in their history.
+        share of events with the same timestamp as a neighbour in their history, ``tied_with_previous_share`` that of
+        events with the same timestamp as the one before, among those that have one.
     """
     lengths = np.diff(offsets)
     popularity = np.bincount(items, minlength=n_items)
@@ -41,6 +46,7 @@ def compute(
         "repeated_pairs": repeated,
         "repeated_pairs_share": repeated / len(items),
         "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
+        "tied_with_previous_share": float(_same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)),
         "time": _span(timestamps) if time_unit == "ms" else None,
     }
 
@@ -56,6 +62,10 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as labels and formatted values, for any kind of table."""
     lengths = figures["length"]
     time = figures["time"]
+    item_rows = figures["item_rows"]
+    matches = f"{item_rows['with_row']:,} of {figures['items']:,}" if item_rows else "there is no item table"
+    if item_rows and item_rows["rows_without_events"]:
+        matches += f"; {item_rows['rows_without_events']:,} rows of items without events were left out"
     return [
         ("users", f"{figures['users']:,}"),
         ("items", f"{figures['items']:,}"),
@@ -66,11 +76,30 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("popularity, Gini", f"{figures['popularity_gini']:.3f}"),
         ("repeated user-item pairs", f"{figures['repeated_pairs']:,} ({figures['repeated_pairs_share']:.2%})"),
         ("events with a tied timestamp", f"{figures['tied_timestamps_share']:.2%}"),
+        ("items with a row in the item table", matches),
         (
             "time",
             f"{time['first'][:10]} to {time['last'][:10]} ({time['days']:,.0f} days)" if time else "positions only",
         ),
     ]
+
+
+def warnings(figures: dict[str, Any]) -> list[str]:
+    """Sentences on what makes the data set doubtful."""
+    sentences = []
+    if figures["tied_with_previous_share"] > MANY_TIES:
+        sentences.append(
+            f"Warning: {figures['tied_with_previous_share']:.0%} of events have the same time as the user's previous one. "
+            f"Their order is only that of the file, so the last event, which leave-one-out holds out, is arbitrary among "
+            f"them. Use finer times, or a temporal split."
+        )
+    item_rows = figures["item_rows"]
+    if item_rows and item_rows["with_row"] < MANY_ROWS * figures["items"]:
+        sentences.append(
+            f"Warning: only {item_rows['with_row']:,} of {figures['items']:,} items have a row in the item table; the others "
+            f"have no title and no text."
+        )
+    return sentences
 
 
 def draw(path: Path, lengths: np.ndarray, popularity: np.ndarray, title: str) -> None:
@@ -100,9 +129,15 @@ def _repeated_pairs(lengths: np.ndarray, items: np.ndarray, n_items: int) -> int
     return int((pairs[1:] == pairs[:-1]).sum())
 
 
-def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-    same = timestamps[1:] == timestamps[:-1]
+def _same_as_previous(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """``(n - 1,)`` whether each event but the first has the time of the one before, of the same user."""
+    same: np.ndarray = timestamps[1:] == timestamps[:-1]
     same[offsets[1:-1] - 1] = False
+    return same
+
+
+def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    same = _same_as_previous(offsets, timestamps)
     tied = np.zeros(len(timestamps), dtype=bool)
     tied[1:] |= same
     tied[:-1] |= same

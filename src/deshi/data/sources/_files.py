@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,11 @@ class SourceFiles:
                     return inside
         return None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a single file, no folder or archive."""
+        return self.path.is_file() and not self.is_archive
+
     def ending(self, suffix: str) -> list[str]:
         """All files whose names end with ``suffix``."""
         return [name for name in self._names if name.endswith(suffix)]
@@ -84,11 +90,20 @@ class SourceFiles:
         if self.is_archive:
             with tempfile.TemporaryDirectory(prefix="deshi-") as folder:
                 target = Path(folder) / Path(name).name
-                with zipfile.ZipFile(self.path) as archive, archive.open(name) as packed, target.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain, 1 << 20)
+                self._unpack(name, target)
                 yield _not_empty(target, self.label(name))
         else:
             yield _not_empty(self.path / name if self.path.is_dir() else self.path, self.label(name))
+
+    def _unpack(self, name: str, target: Path) -> None:
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(name) as packed, target.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise DeshiError(
+                f"{self.label(name)} can't be unpacked ({error or type(error).__name__}): the archive is damaged, "
+                f"truncated or encrypted. Fetch it again, or unpack it and give its folder."
+            ) from error
 
     def text(self, name: str, encoding: str = "utf-8") -> str:
         """The whole file ``name`` as text.
