@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "audit.md"
 BEGIN, END = "<!-- made by tests/planted_fault_table.py -->", "<!-- end of the table -->"
 
-sys.path[:0] = [str(TESTS), str(TESTS / "audit")]
+sys.path[:0] = [str(TESTS), str(TESTS / "auditing")]
 
 from file_pairs import PairFrames, audit, frames_of, good, good_pair, make_world  # noqa: E402
 from test_pair_claims import CLAIMS  # noqa: E402

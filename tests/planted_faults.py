@@ -522,15 +522,15 @@ def _(shop: Shop) -> Planted:
     return ranked(shop, ranking.ranks), None
 
 
-@fault("target-filtered-out", "a seen-item filter that does not spare repeated targets")
+@fault("seen-target-ranked", "a seen-item filter that spares repeated targets, which no served list holds")
 def _(shop: Shop) -> Planted:
     again = set(range(0, USERS, 5))
     sequences = [[*row[:-1], row[1]] if user in again else row for user, row in enumerate(shop.sequences)]
     other = shop.rewritten("again", sequences)
-    lost = pl.col("user").is_in(list(again))
+    spared = pl.col("user").is_in(list(again))
     ranks = other.ranks().with_columns(
-        pl.when(lost).then(float(ITEMS)).otherwise("rank").alias("rank"),
-        (pl.col("n_candidates") - lost.cast(pl.Int64)).alias("n_candidates"),
+        pl.when(spared).then(1.0).otherwise("rank").alias("rank"),
+        (pl.col("n_candidates") + spared.cast(pl.Int64)).alias("n_candidates"),
     )
     return ranked(other, ranks), ids(again)
 

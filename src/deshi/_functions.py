@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from deshi.types import as_list
+
 if TYPE_CHECKING:
     from deshi.auditing import AuditResult
     from deshi.comparison import CompareResult
@@ -48,10 +50,10 @@ def _call(stage: str, arguments: dict[str, Any]) -> Any:
     from deshi.configuration.overrides import from_python
     from deshi.stages import find_stage
 
-    words, config_dir = arguments.pop("words"), arguments.pop("config_dir")
+    words, config_dir = [as_list(word) for word in arguments.pop("words")], arguments.pop("config_dir")
     texts = [word for word in words if isinstance(word, str) and "=" in word]
     subjects = [word for word in words if not (isinstance(word, str) and "=" in word)]
-    given = {key: value for key, value in arguments.items() if value is not None}
+    given = {key: as_list(value) for key, value in arguments.items() if value is not None}
     subject = find_stage(stage).subject
     if subjects and isinstance(given.get(subject), Mapping):  # a choice by its name, and values below it
         texts += from_python({subject: given.pop(subject)})

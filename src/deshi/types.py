@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that `deshi --help` and the configuration answer without loading PyTorch
     from collections.abc import Callable
@@ -25,6 +25,20 @@ TIMESTAMP = "timestamp"
 RATING = "rating"
 TITLE = "title"
 TEXT = "text"
+
+
+MAX_ID = 2048
+"""Characters of an id at most: what is prepared can be asked for over HTTP, too."""
+
+
+def as_list(values: Any) -> Any:
+    """A plain list of an array, a Series or column of any data-frame library, a range or a set; else ``values``."""
+    for method in ("tolist", "to_pylist", "to_list"):  # NumPy and pandas, pyarrow, Polars
+        if hasattr(values, method):
+            return getattr(values, method)()
+    if isinstance(values, set | frozenset):
+        return sorted(values, key=str)
+    return list(values) if isinstance(values, range | tuple) else values
 
 
 class ScoreKind(str, Enum):

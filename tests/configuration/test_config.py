@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import yaml
 
@@ -281,3 +283,29 @@ def test_schema_errors_without_the_command_line_read_the_same() -> None:
     """Stages may be driven from plain dicts, e.g. a saved file that was edited by hand."""
     with pytest.raises(ConfigError, match=r"data: is missing"):
         validate(FitConfig, {"student": {"_target_": "deshi.models.sasrec.SASRec"}, "loss": {}})
+
+
+@pytest.mark.parametrize("name", ["2024", "1e5", "007", "true", "null", "2024.5"])
+def test_names_that_look_like_numbers_are_taken_as_written(name: str) -> None:
+    """A data set or a run called 1e5 was refused as a float, or would have become 100000.0."""
+    prepared = compose("prepare", ["data=tabular", f"data.name={name}", "data.source.path=2024"], {})
+    assert prepared.data.name == name and prepared.data.source["path"] == "2024"
+    if name != "null":  # of a key that may be left out it is no name
+        assert compose("fit", [f"name={name}"], {}).name == name
+    assert compose("compare", [f"runs=[a,{name},0x10]"], {}).runs == ["a", name, "0x10"]
+    assert compose("fit", ["seed=3", "train.max_epochs=2"], {}).seed == 3
+
+
+def test_a_yaml_file_is_told_how_to_quote(tmp_path: Path) -> None:
+    """YAML has made 7 of 007 before anybody can ask what was written."""
+    (tmp_path / "data").mkdir()
+    source = "{_target_: deshi.data.sources.tabular.Tabular, path: x.csv}"
+    (tmp_path / "data" / "shop.yaml").write_text(f"name: 2024\nsource: {source}\n")
+    with pytest.raises(ConfigError, match="Quote a name that looks like a number, in YAML: name: '2024'"):
+        compose("prepare", ["data=shop"], {}, tmp_path)
+
+
+def test_python_values_of_other_libraries_are_plain_ones() -> None:
+    """Seeds of a range, cut-offs of an array and names of a Series are what their lists are."""
+    values = {"seeds": range(2), "eval": {"ks": np.array([5, 10])}, "runs": pl.Series(["a", "b"]), "x": np.float64(0.5)}
+    assert from_python(values) == ["seeds=[0,1]", "eval.ks=[5,10]", "runs=[a,b]", "x=0.5"]

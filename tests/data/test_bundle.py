@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from deshi.data.bundle import Bundle, write_bundle
-from deshi.data.vocabulary import Events
-from deshi.types import DeshiError
+from deshi.data.vocabulary import Events, encode_events
+from deshi.runs import load_bundle
+from deshi.types import MAX_ID, DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 
 
@@ -79,7 +80,7 @@ def test_fingerprint_follows_content_not_name(tmp_path: Path) -> None:
 
 def test_missing_and_damaged_bundles_say_what_to_do(tmp_path: Path) -> None:
     """Every kind of damage is one clear error, not a stack trace in the middle of training."""
-    with pytest.raises(DeshiError, match="no data bundle in .*deshi prepare data=tiny"):
+    with pytest.raises(DeshiError, match="no data bundle tiny.*deshi prepare data=tiny"):
         Bundle.load(tmp_path / "tiny")
     path = tiny_bundle(tmp_path, random_sequences(5, 9, 2, 5)).path
     array = path / "sequences" / "items.npy"
@@ -116,3 +117,25 @@ def test_unsorted_events_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DeshiError, match="compact"):
         write_bundle(tmp_path / "bad", "bad", events)
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_missing_bundle_says_where_was_looked(tmp_path: Path) -> None:
+    """`prepare data=base` helps nobody whose bundle lies under another root, or is a table of his own."""
+    tiny_bundle(tmp_path, [[0, 1]], name="shop")
+    with pytest.raises(
+        DeshiError, match=f"no data bundle base: {tmp_path} holds shop.*paths.root=FOLDER.*data=tabular"
+    ):
+        load_bundle("base", tmp_path)
+    with pytest.raises(DeshiError, match="x does not exist.*deshi prepare data=ml-1m "):
+        load_bundle("ml-1m", tmp_path / "x")
+
+
+def test_ids_longer_than_requests_may_hold_are_refused() -> None:
+    """What can be prepared can be asked for: one limit for both, told with the id."""
+
+    def rows(length: int) -> pl.DataFrame:
+        return pl.DataFrame({"user_id": ["u"], "item_id": ["x" * length], "timestamp": [1]})
+
+    assert encode_events(rows(MAX_ID)).item_ids.len() == 1
+    with pytest.raises(DeshiError, match="has 2,049 characters, expected at most 2,048"):
+        encode_events(rows(MAX_ID + 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -52,3 +54,11 @@ def test_what_holds_no_histories_is_refused(histories: Any, message: str) -> Non
     """The message must name the column, not a place inside polars."""
     with pytest.raises(DeshiError, match=message):
         histories_of(histories, IDS)
+
+
+@pytest.mark.parametrize("make", [np.array, pd.Series, pl.Series, tuple, lambda ids: np.array(ids, dtype=object)])
+def test_lists_of_ids_come_in_every_library(make: Any) -> None:
+    """An array of texts is as good as a list; whole numbers lose their fraction as in every file."""
+    histories = histories_of({"ann": make(["a", "c"]), 2.0: [7.0, np.int64(7), "7"]}, IDS)
+    assert histories.users.to_list() == ["ann", "2"]
+    assert [histories.history(number).tolist() for number in range(2)] == [[2, 0], [1, 1, 1]]

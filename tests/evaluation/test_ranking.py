@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -49,11 +50,12 @@ def test_every_example_is_ranked_by_the_definition(bundle: Bundle) -> None:
     assert ranking.ranks["user"].to_list() == [user for user in range(24) if len(bundle.history(user)) >= 3]
     for row in ranking.ranks.iter_rows(named=True):
         *history, target = bundle.history(row["user"]).tolist()
-        candidates = set(range(30)) - set(history) - {target}
+        candidates = set(range(30)) - set(history)
         user_scores = scores[row["user"]]
         assert row["target"] == target and row["item_id"] == f"i{target}" and row["user_id"] == f"u{row['user']}"
-        assert row["rank"] == 1 + sum(bool(user_scores[j] > user_scores[target]) for j in candidates)
-        assert row["n_candidates"] == len(candidates) + 1
+        above = sum(bool(user_scores[j] > user_scores[target]) for j in candidates)
+        assert row["rank"] == (1 + above if target in candidates else np.inf)
+        assert row["n_candidates"] == len(candidates)
 
 
 def test_without_the_filter_everything_is_a_candidate(bundle: Bundle) -> None:
@@ -78,12 +80,15 @@ def test_batch_size_changes_nothing(bundle: Bundle, targets: Targets) -> None:
 
 
 def test_several_targets_get_distinct_ranks(bundle: Bundle) -> None:
-    """With all of a part's items as targets, each has a rank of its own and all are ranked."""
+    """With all of a part's items as targets, each has a rank of its own, and only those seen before are misses."""
     examples = Ratio(0.2, 0.4, targets="all")(bundle).examples(bundle, "test")
     ranking = evaluate_ranks(Fixed(table(bundle)), bundle, examples)
     assert len(ranking.ranks) == len(examples.target_rows) > len(examples)
-    assert ranking.ranks.select("example", "rank").is_unique().all()
-    assert summarise(ranking.ranks, ranking.top_items, [30], 30)["recall@30"] == 1.0
+    seen = examples.seen_targets(bundle.items)
+    assert ranking.ranks["rank"].is_infinite().to_list() == seen.tolist() and seen.any()
+    assert ranking.ranks.filter(~seen).select("example", "rank").is_unique().all()
+    recalled = ranking.ranks.group_by("example").agg(pl.col("rank").is_finite().mean())["rank"].mean()
+    assert summarise(ranking.ranks, ranking.top_items, [30], 30)["recall@30"] == pytest.approx(recalled)
 
 
 def test_the_filter_sees_what_the_student_does_not(tmp_path: Path) -> None:

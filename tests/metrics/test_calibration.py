@@ -20,10 +20,11 @@ def test_softmax_by_hand() -> None:
     assert softmax[:, 2].tolist() == [0.0, 1.0]
 
 
-def test_a_seen_target_stays_a_candidate() -> None:
-    """As in the ranking: a repeated item can be the next one."""
-    softmax = softmax_of_rows(torch.zeros(1, 4), torch.tensor([2]), torch.tensor([[2, 3]]))
-    assert softmax[0].exp()[:2].tolist() == pytest.approx([1 / 3, 1 / 3])
+def test_a_seen_target_is_never_right() -> None:
+    """As in the ranking: it is no candidate, so it has no probability; without any candidate nothing is defined."""
+    softmax = softmax_of_rows(torch.zeros(2, 4), torch.tensor([2, 2]), torch.tensor([[2, 3, PAD, PAD], [0, 1, 2, 3]]))
+    assert softmax[0].exp().tolist() == pytest.approx([1 / 2, 0, 1])
+    assert softmax[0, 2] == 0 and softmax[1, :2].isnan().all() and softmax[1, 2] == 0
 
 
 def test_constant_scores_are_calibrated() -> None:
@@ -42,13 +43,12 @@ def test_against_torch(rows: int, items: int, seed: int) -> None:
     targets = torch.randint(0, items, (rows,), generator=generator)
     seen = torch.randint(-1, items, (rows, 3), generator=generator)
     hidden = torch.zeros(rows, items + 1, dtype=torch.bool).scatter_(1, seen.where(seen != PAD, items), True)[:, :-1]
-    hidden[torch.arange(rows), targets] = False
     logs = torch.log_softmax(scores.double().masked_fill(hidden, -torch.inf), 1)
     softmax = softmax_of_rows(scores, targets, seen)
-    assert torch.allclose(softmax[:, 0], logs.amax(1), atol=1e-5)
-    assert torch.allclose(softmax[:, 1], logs.gather(1, targets[:, None])[:, 0], atol=1e-5)
-    best = logs == logs.amax(1, keepdim=True)
-    assert torch.allclose(softmax[:, 2], best[torch.arange(rows), targets].double() / best.sum(1))
+    assert torch.allclose(softmax[:, 0], logs.amax(1), atol=1e-5, equal_nan=True)
+    assert torch.allclose(softmax[:, 1], logs.gather(1, targets[:, None])[:, 0], atol=1e-5, equal_nan=True)
+    best = (logs == logs.amax(1, keepdim=True)) & logs.isfinite()
+    assert torch.allclose(softmax[:, 2], best[torch.arange(rows), targets].double() / best.sum(1).clamp(min=1))
 
 
 def test_reliability_by_hand() -> None:

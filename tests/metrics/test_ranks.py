@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deshi.metrics import ScoreError, exact_ranks, rank_rows
+from deshi.metrics import ScoreError, exact_ranks, metrics_from_ranks, rank_rows
 from deshi.types import PAD, ShapeError
 
 INF = float("inf")
@@ -21,6 +21,8 @@ def ranks(scores: list[list[float]], targets: list[int], seen: list[list[int]] |
 
 
 def naive(scores: torch.Tensor, target: int, seen: set[int]) -> float:
+    if target in seen:
+        return INF
     candidates = [float(scores[j]) for j in range(len(scores)) if j != target and j not in seen]
     target_score = float(scores[target])
     higher = sum(score > target_score for score in candidates)
@@ -55,9 +57,12 @@ def test_seen_items_are_no_candidates() -> None:
     assert ranks([[0.5, 0.5, 0.5, 0.5]], [3], [[0, 1, PAD, PAD]]) == [1.5]
 
 
-def test_target_stays_a_candidate_when_seen() -> None:
-    """A repeated purchase is a legitimate target, so the filter must not remove it."""
-    assert ranks([[0.9, 0.8, 0.7]], [1], [[0, 1]]) == [1.0]
+def test_a_seen_target_is_a_miss() -> None:
+    """No served list without seen items can hold it, so no K may count it as a hit, also with nothing else left."""
+    assert ranks([[0.9, 0.8, 0.7]], [1], [[0, 1]]) == [INF]
+    assert ranks([[0.9, 0.8, 0.7]], [1], [[0, 1, 2]]) == [INF]
+    metrics = metrics_from_ranks(torch.tensor([INF, 1.0]), [1, 1000])
+    assert set(metrics.values()) == {0.5}, "a miss is 0 for every metric, and never NaN"
 
 
 def test_seen_filter_does_not_write_into_the_scores() -> None:
@@ -67,18 +72,18 @@ def test_seen_filter_does_not_write_into_the_scores() -> None:
     assert scores.tolist() == torch.tensor([[0.9, 0.8, 0.7]]).tolist()
 
 
-def test_several_targets_all_stay_candidates() -> None:
-    """Two targets of one row can't both hold rank 1, also when both were seen before."""
+def test_several_targets_of_a_row() -> None:
+    """Two targets of one row can't both hold rank 1, and a seen one takes no place from the others."""
     ranks, counts, best = rank_rows(
         torch.tensor([[0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.3, 0.4]]),
-        torch.tensor([[1, 2], [3, PAD]]),
-        torch.tensor([[0, 1, 2], [2, 2, PAD]]),
+        torch.tensor([[1, 2, 3], [3, PAD, PAD]]),
+        torch.tensor([[0, 1, PAD], [2, 2, PAD]]),
         top_k=4,
     )
-    assert ranks[0].tolist() == [1.0, 2.0]
+    assert ranks[0].tolist() == [INF, 1.0, 2.0]
     assert ranks[1, 0] == 1.0 and ranks[1, 1].isnan()
-    assert counts.tolist() == [3, 3]
-    assert best.tolist() == [[1, 2, 3, PAD], [3, 1, 0, PAD]]
+    assert counts.tolist() == [2, 3]
+    assert best.tolist() == [[2, 3, PAD, PAD], [3, 1, 0, PAD]]
 
 
 def test_top_items_longer_than_the_catalogue_are_padded() -> None:
@@ -141,12 +146,12 @@ def problems(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 @settings(deadline=None)
 @given(problems())
 def test_equals_the_definition(problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    """The vectorised ranks are the definition, row by row, and lie in 1 .. candidates."""
+    """The vectorised ranks are the definition, row by row, and lie in 1 .. candidates or are infinite."""
     scores, targets, seen = problem
     ranks, counts, _ = rank_rows(scores, targets[:, None], seen)
     expected = [naive(row, int(t), set(s.tolist())) for row, t, s in zip(scores, targets, seen, strict=True)]
     assert ranks[:, 0].tolist() == expected
-    assert bool(((ranks[:, 0] >= 1) & (ranks[:, 0] <= counts)).all())
+    assert bool(((ranks[:, 0] >= 1) & ((ranks[:, 0] <= counts) | ranks[:, 0].isinf())).all())
 
 
 @settings(deadline=None)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -77,6 +78,16 @@ def test_ids_and_indices_mean_the_same(engine: Engine, bundle: ServingBundle) ->
     """A service has ids, an evaluation has indices."""
     ids = bundle.items["item_id"].gather(LONG).to_list()
     assert engine.recommend(ids, 7) == engine.recommend(LONG, 7) == engine.recommend(np.array(LONG, dtype=np.int32), 7)
+
+
+@pytest.mark.parametrize("make", [np.array, pl.Series, tuple, lambda ids: np.array(ids, dtype=object)])
+def test_collections_of_ids_are_lists(engine: Engine, bundle: ServingBundle, make: Callable[[list[str]], Any]) -> None:
+    """Ids come as an array or a Series of texts, filters as sets; indices as numbers of any library."""
+    ids = [str(item) for item in bundle.items["item_id"][:3]]
+    expected = engine.recommend(ids, exclude=ids[:1])
+    assert engine.recommend(make(ids), exclude=set(ids[:1])) == expected
+    assert engine.recommend(pl.Series([0, 1, 2]), exclude=np.array(ids[:1])) == expected
+    assert engine.item(np.int64(1)) == engine.item(1)
 
 
 def test_unknown_ids_are_left_out_and_counted(engine: Engine, bundle: ServingBundle) -> None:

@@ -27,7 +27,7 @@ def recompute(
         scorer: what is evaluated.
         bundle: the data.
         examples: of one part of a split.
-        filter_seen: take the items of the history out of the candidates, never the targets.
+        filter_seen: take the items of the history out of the candidates.
         batch_size: examples scored at a time.
     """
     collector, undefined = RankCollector(), np.zeros(len(examples), dtype=bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from deshi.configuration.groups import stage_groups
 from deshi.configuration.overrides import Override, parse
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_file, read_saved
 from deshi.configuration.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
-from deshi.configuration.targets import ConfigError, Problem
-from deshi.configuration.validation import Config, resolved, schema_defaults, validate
+from deshi.configuration.targets import ConfigError, Problem, is_valid
+from deshi.configuration.validation import Config, hint_of, resolved, schema_defaults, validate
 
 REPEATED = "config"
 """The key, of no schema, that names a saved configuration to begin with."""
@@ -41,6 +42,7 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     repeated = [text for text in texts if text.startswith(f"{REPEATED}=")]
     overrides = parse(stage, [text for text in texts if text not in repeated], config_dir)
     values = _compose(stage, model, overrides, config_dir)
+    overrides = [_as_written(override, model, values) for override in overrides]
     if repeated:
         values = _on_top(_read_repeated(repeated[-1], values, stage), values, overrides)
     if values.get("resume") is not None:
@@ -50,6 +52,29 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
     config = validate(model, values, list(texts), known=stage_groups(stage))
     _check_applied(config, overrides)
     return config
+
+
+def _as_written(override: Override, model: type[StageConfig], values: dict[str, Any]) -> Override:
+    """A number, ``true`` or ``null`` as the text that was typed, where the key takes texts alone: ``name=2024``."""
+    hint = None if override.is_group else hint_of(model, values, override.key)
+    text = override.text.partition("=")[2]
+    written: Any = text
+    if isinstance(override.value, list):
+        entries = [entry.strip() for entry in text.strip("[]").split(",")]
+        if len(entries) != len(override.value):
+            return override
+        pairs = zip(override.value, entries, strict=True)
+        written = [value if isinstance(value, str) else entry for value, entry in pairs]
+    elif isinstance(override.value, str | dict) or hint is None:
+        return override
+    if hint is None or is_valid(override.value, hint) or not is_valid(written, hint):
+        return override
+    *above, last = override.key.split(".")
+    level = values
+    for name in above:
+        level = level[name]
+    level[last] = written
+    return replace(override, value=written)
 
 
 def _compose(

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 
 from deshi.configuration.groups import choices, stage_groups
 from deshi.configuration.targets import ConfigError, Problem, suggestion
+from deshi.types import as_list
 
 PLAIN = re.compile(r"^[A-Za-z_./~][A-Za-z0-9_./~@%-]*$")
 SPECIAL_WORDS = {"null", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
@@ -118,13 +119,14 @@ def from_python(values: Mapping[str, Any]) -> list[str]:
 
 
 def _literal(value: Any) -> str:
+    value = as_list(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return "[" + ",".join(_literal(entry) for entry in value) + "]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_literal(key)}:{_literal(entry)}" for key, entry in value.items()) + "}"

@@ -123,4 +123,7 @@ def find_run(runs: Path, stages: str | Sequence[str], text: str) -> Path:
         hint = suggestion(text, [path.name for path in candidates], "runs")
     else:
         hint = f"There is no run under {where}: run `deshi {folders[0].name}` first."
-    raise DeshiError(f"No run {text!r}: it is neither a run folder nor the name of one under {where}. {hint}")
+    raise DeshiError(
+        f"No run {text!r}: it is neither a run folder nor the name of one under {where}. {hint} Runs that lie under "
+        "another root are found with paths.root=FOLDER."
+    )

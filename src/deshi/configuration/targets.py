@@ -222,6 +222,20 @@ def _validated(value: Any, hint: Any) -> Any:
     return adapter.validate_json(json.dumps(value), strict=True)
 
 
+def is_valid(value: Any, hint: Any) -> bool:
+    """Whether a plain value is one of a type."""
+    try:
+        _validated(value, hint)
+    except ValidationError:
+        return False
+    return True
+
+
+def argument_hint(node: Mapping[str, Any], name: str) -> Any:
+    """The type of an argument of a node's target; None if it has no such argument or no type."""
+    return _hints(import_target(str(node[TARGET]))).get(name)
+
+
 def _type_name(hint: Any) -> str:
     if hint is Any:
         return "any value"

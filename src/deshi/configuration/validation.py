@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from deshi.configuration.schemas import RUNTIME, PathsConfig, StageConfig
-from deshi.configuration.targets import TARGET, ConfigError, Problem, arguments, show, suggestion
+from deshi.configuration.targets import TARGET, ConfigError, Problem, argument_hint, arguments, show, suggestion
 from deshi.types import DeshiError
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -63,6 +63,8 @@ def _problems(model: type[BaseModel], names: Iterable[str], detail: Any) -> list
         hint = f" {suggestion(detail['input'], choices, 'values')}"
     if detail["type"] == "list_type" and isinstance(detail["input"], str):
         hint = f" Write {key}=[{detail['input']}]."
+    if detail["type"] == "string_type" and not isinstance(detail["input"], dict | list):
+        hint = f" Quote a name that looks like a number, in YAML: {key.rpartition('.')[2]}: '2024'."
     return [Problem(key, f"got {show(detail['input'])}, expected {expected}.{hint}")]
 
 
@@ -109,6 +111,22 @@ def schema_defaults(model: type[BaseModel]) -> dict[str, Any]:
         if inner is not None and inner is not PathsConfig and type(None) not in get_args(field.annotation):
             defaults[name] = schema_defaults(inner)
     return defaults
+
+
+def hint_of(model: type[BaseModel], values: Any, key: str) -> Any:
+    """The type, with its bounds, of what a dotted key sets; None for a key that isn't known, and for whole nodes."""
+    name, _, inner = key.partition(".")
+    if isinstance(values, Mapping) and TARGET in values:
+        value = values.get(name)
+        return hint_of(BaseModel, value, inner) if inner else argument_hint(values, name)
+    field = model.model_fields.get(name)
+    value = values.get(name) if isinstance(values, Mapping) else None
+    if inner:
+        below = nested_model(field.annotation) if field is not None else None
+        return hint_of(below or BaseModel, value, inner)
+    if field is None or (isinstance(value, Mapping) and TARGET in value):
+        return None
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:

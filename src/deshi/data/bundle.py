@@ -13,6 +13,7 @@ import polars as pl
 
 from deshi.arrays import offsets_of
 from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
+from deshi.configuration.groups import choices
 from deshi.data.vocabulary import ITEM_INDEX, ITEM_ORDER, TIE_RULE, USER_INDEX, Events
 from deshi.types import ITEM, TEXT, TIMESTAMP, TITLE, USER, DeshiError
 
@@ -261,9 +262,29 @@ def _data_files() -> list[str]:
     return [*TABLES, *(f"sequences/{name}.npy" for name in ARRAYS)]
 
 
+def missing_bundle(name: str, folders: Sequence[Path]) -> DeshiError:
+    """The error that a data set has no bundle: where it was looked for, what is there, and what to do.
+
+    Args:
+        name: of the data set.
+        folders: where it was looked for.
+    """
+    places = []
+    for folder in dict.fromkeys(folders):
+        there = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+        state = f"holds {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}" if there else "holds none"
+        places.append(f"{folder} {state if folder.is_dir() else 'does not exist'}")
+    table = f", or for a table of your own data=tabular data.name={name} data.source.path=FILE"
+    choice = name if name in choices("data") else f"{name}{table}"
+    return DeshiError(
+        f"There is no data bundle {name}: {'; '.join(places)}. If it lies under another root, give paths.root=FOLDER. "
+        f"Else prepare it first: deshi prepare data={choice} (with the same data.* and paths.* overrides as here)."
+    )
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
-        raise DeshiError(f"There is no data bundle in {path} (no {MANIFEST}). Run: deshi prepare data={path.name}")
+        raise missing_bundle(path.name, [path.parent])
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else None

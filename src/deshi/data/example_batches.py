@@ -47,14 +47,24 @@ class ExampleBatches:
         max_length: number of latest events that a model reads.
         batch_size: examples of a batch.
         filter_seen: whether the items of the whole history are left out of the ranking.
+        seen_ends: ``(C,)`` one past the last event that is left out; None for the end of each history.
     """
 
-    def __init__(self, bundle: Bundle, examples: Examples, max_length: int, batch_size: int, filter_seen: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        examples: Examples,
+        max_length: int,
+        batch_size: int,
+        filter_seen: bool,
+        seen_ends: Ints | None = None,
+    ) -> None:
         self._bundle = bundle
         self._examples = examples
         self._max_length = max_length
         self._batch_size = batch_size
-        self._filter_seen = filter_seen
+        # without the filter every row is empty
+        self._seen_ends = (examples.ends if seen_ends is None else seen_ends) if filter_seen else examples.starts
 
     def __len__(self) -> int:
         return -(-len(self._examples) // self._batch_size)
@@ -62,12 +72,11 @@ class ExampleBatches:
     def __iter__(self) -> Iterator[ExampleBatch]:
         examples, items = self._examples, np.asarray(self._bundle.items)
         all_targets, offsets = items[examples.target_rows], examples.target_offsets
-        seen_ends = examples.ends if self._filter_seen else examples.starts  # without the filter every row is empty
         for numbers, histories in history_batches(
             items, examples.users, examples.starts, examples.ends, self._max_length, self._batch_size
         ):
             targets = padded_rows(all_targets, offsets[numbers], offsets[numbers + 1])
-            seen = padded_rows(items, examples.starts[numbers], seen_ends[numbers])
+            seen = padded_rows(items, examples.starts[numbers], self._seen_ends[numbers])
             yield ExampleBatch(torch.from_numpy(numbers), histories, torch.from_numpy(targets), torch.from_numpy(seen))
 
 

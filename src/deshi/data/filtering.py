@@ -1,4 +1,4 @@
-"""Filters of interactions: values of columns, rating threshold, duplicates, k-core, minimum history; and the counts of each."""
+"""Filters of interactions: values of columns, ratings, duplicates, k-core, minimum history; and the counts of each."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deshi.arrays import Ints, offsets_of
 from deshi.configuration.targets import suggestion
 from deshi.tables import ids, to_polars
-from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
+from deshi.types import ITEM, TIMESTAMP, USER, DeshiError, as_list
 
 ITEMS = "items"
 """The column of lists of item ids, in a table with a row for each history."""
@@ -82,13 +82,20 @@ def histories_of(histories: Any, item_ids: pl.Series) -> Histories:
         DeshiError: for anything else, a missing column, or rows without a user or a time.
     """
     if isinstance(histories, Mapping):
-        lists = [[str(item) for item in items] for items in histories.values()]
-        columns = {USER: [str(user) for user in histories], ITEMS: lists}
+        lists = [_texts(as_list(items)) for items in histories.values()]
+        columns = {USER: _texts(list(histories)), ITEMS: lists}
         frame = pl.DataFrame(columns, schema={USER: pl.String, ITEMS: pl.List(pl.String)})
     else:
         frame = to_polars(histories, "histories")
         frame = frame.with_columns(ids(frame[name]) for name in (USER, ITEM) if name in frame.columns)
     return collect_histories(frame.lazy(), "histories", item_ids, HistoryColumns(), "Rename yours.")
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    """Ids of any type as texts, each by its own type, as in a column of ids."""
+    if len({type(value) for value in values}) <= 1:
+        return ids(pl.Series(values, strict=False)).to_list()
+    return [None if value is None else ids(pl.Series([value]))[0] for value in values]
 
 
 def collect_histories(

@@ -199,7 +199,12 @@ def row_counts(steps: list[FilterStep], bad_rows: BadRowReport) -> dict[str, int
     Where rows are histories, ``histories`` are read and become events.
     """
     events, kept = steps[0].interactions, steps[-1].interactions
-    rows = {"read": events + bad_rows.skipped, "malformed": bad_rows.skipped, "blank": 0, "continued": 0} | bad_rows.rows
+    rows = {
+        "read": events + bad_rows.skipped,
+        "malformed": bad_rows.skipped,
+        "blank": 0,
+        "continued": 0,
+    } | bad_rows.rows
     return rows | {"events": kept, "filtered": events - kept}
 
 

@@ -50,6 +50,14 @@ class Examples:
         """``(T,)`` int64, the example that each target belongs to."""
         return np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
 
+    def seen_targets(self, items: np.ndarray) -> np.ndarray:
+        """``(T,)`` bool, the targets whose item is in their example's history; ``items`` are the bundle's."""
+        lengths = self.ends - self.starts
+        width = int(items.max(initial=0)) + 1
+        # one number for each pair of an example and an item
+        histories = np.repeat(np.arange(len(self)) * width, lengths) + items[range_rows(self.starts, self.ends)]
+        return np.isin(self.owners * width + items[self.target_rows], histories)
+
     def of_users(self, chosen: np.ndarray) -> Examples:
         """The examples of the users for which ``chosen`` ``(n_users,)`` bool is true."""
         return self.only(chosen[self.users])

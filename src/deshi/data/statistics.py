@@ -46,7 +46,9 @@ def compute(
         "repeated_pairs": repeated,
         "repeated_pairs_share": repeated / len(items),
         "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
-        "tied_with_previous_share": float(_same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)),
+        "tied_with_previous_share": float(
+            _same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)
+        ),
         "time": _span(timestamps) if time_unit == "ms" else None,
     }
 
@@ -89,15 +91,15 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     sentences = []
     if figures["tied_with_previous_share"] > MANY_TIES:
         sentences.append(
-            f"Warning: {figures['tied_with_previous_share']:.0%} of events have the same time as the user's previous one. "
-            f"Their order is only that of the file, so the last event, which leave-one-out holds out, is arbitrary among "
-            f"them. Use finer times, or a temporal split."
+            f"Warning: {figures['tied_with_previous_share']:.0%} of events have the same time as the user's previous "
+            f"one. Their order is only that of the file, so the last event, which leave-one-out holds out, is arbitrary"
+            f" among them. Use finer times, or a temporal split."
         )
     item_rows = figures["item_rows"]
     if item_rows and item_rows["with_row"] < MANY_ROWS * figures["items"]:
         sentences.append(
-            f"Warning: only {item_rows['with_row']:,} of {figures['items']:,} items have a row in the item table; the others "
-            f"have no title and no text."
+            f"Warning: only {item_rows['with_row']:,} of {figures['items']:,} items have a row in the item table; the "
+            f"others have no title and no text."
         )
     return sentences
 

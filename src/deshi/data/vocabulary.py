@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from deshi.data.raw import FILTER
-from deshi.types import ITEM, RATING, TIMESTAMP, USER, DeshiError
+from deshi.types import ITEM, MAX_ID, RATING, TIMESTAMP, USER, DeshiError
 
 USER_INDEX = "user"
 ITEM_INDEX = "item"
@@ -123,6 +123,12 @@ def _check_ids(column: str, ids: pl.Series) -> None:
     if (bare == "").any():
         raise DeshiError(
             f"Some interactions have an empty {column}, expected an id in each. Drop or repair those rows."
+        )
+    longest = ids.gather(ids.str.len_chars().arg_max() or 0)[0]
+    if len(longest) > MAX_ID:
+        raise DeshiError(
+            f"The {column} {longest[:60]!r}... has {len(longest):,} characters, expected at most {MAX_ID:,}, which is "
+            f"what requests over HTTP may hold. Check the column, or name these ids by a hash of them."
         )
     if bare.n_unique() < ids.len():
         twice = ids.filter(bare == bare.filter(bare.is_duplicated())[0]).to_list()

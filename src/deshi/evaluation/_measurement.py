@@ -99,9 +99,11 @@ def measure_model(
         values = _metrics(ranking, evaluation_set, part, vectors)
         bins = None
         if ranking.softmax is not None:
-            best, target, hit = ranking.softmax.T
-            bins = reliability(np.exp(best), hit)
-            values |= {"ece": bins.error, "log_loss": float(-target.mean())}
+            # An example without candidates has no best one, and a target that is no candidate no log-probability.
+            best, target, hit = ranking.softmax[~np.isnan(ranking.softmax[:, 0])].T
+            bins, target = reliability(np.exp(best), hit), target[target > -np.inf]
+            if len(target):
+                values |= {"ece": bins.error, "log_loss": float(-target.mean())}
         part_frames = {
             "ranks": ranking.ranks,
             "lists": lists_frame(part.examples, ranking.top_items),

@@ -23,7 +23,7 @@ class CollectedRanks:
 
     Attributes:
         examples: ``(T,)`` int64, the number of each target's example.
-        ranks: ``(S, T)`` float64, from 1.
+        ranks: ``(S, T)`` float64, from 1; infinite for targets that are no candidates.
         n_candidates: ``(C,)`` int64.
         top_items: ``(S, C, K)`` int64, each example's best candidates, ``PAD`` where there are fewer.
     """

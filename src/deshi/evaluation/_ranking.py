@@ -26,7 +26,7 @@ class Ranking:
 
     Attributes:
         ranks: a row a target, in the order of examples: ``example``, ``user``, ``user_id``, ``target``, ``item_id``,
-            ``rank`` (float64, from 1) and ``n_candidates``.
+            ``rank`` (float64, from 1; infinite where the target is no candidate) and ``n_candidates``.
         top_items: ``(C, K)`` int64, each example's best candidates, ``PAD`` where there are fewer.
         softmax: ``(C, 3)`` of :func:`~deshi.metrics.softmax_of_rows`; None without ``calibrate``.
     """
@@ -47,6 +47,7 @@ def evaluate_ranks(
     top_k: int = 50,
     candidates: Ints | None = None,
     calibrate: bool = False,
+    seen_ends: Ints | None = None,
 ) -> Ranking:
     """Rank every target of every example among the whole catalogue, or among candidates.
 
@@ -54,13 +55,15 @@ def evaluate_ranks(
         scorer: what is evaluated. It gets whole histories.
         bundle: the data.
         examples: of one part of a split.
-        filter_seen: take the items of the whole history out of the candidates (never an example's targets).
+        filter_seen: take the items of the whole history out of the candidates; a target among them is a miss.
         batch_size: examples scored at a time; the ranks don't depend on it.
         device: where the scorer computes.
         top_k: length of ``top_items``.
         candidates: ``(C, W)`` item indices, the targets among them, ``PAD`` on the right of smaller sets: rank only
             among these, seen or not. None is the whole catalogue.
         calibrate: keep the softmax too; for examples with one target.
+        seen_ends: ``(C,)`` one past the last event of each example that is left out of the candidates, where that is
+            not the end of the history that the scorer reads.
 
     Raises:
         DeshiError: if the scorer's catalogue isn't the bundle's, or its scores can't be ranked.
@@ -72,7 +75,7 @@ def evaluate_ranks(
         )
     collector = RankCollector(top_k)
     softmax = np.full((len(examples), 3), np.nan) if calibrate else None
-    for batch in ExampleBatches(bundle, examples, bundle.n_interactions, batch_size, filter_seen):
+    for batch in ExampleBatches(bundle, examples, bundle.n_interactions, batch_size, filter_seen, seen_ends):
         numbers, batch = batch.numbers.numpy(), batch.to(device)
         scores = scorer.scores(batch.histories)
         if candidates is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deshi.arrays import Bools, Floats, Ints, offsets_of
+from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
 from deshi.evaluation import evaluate_ranks
@@ -58,29 +58,21 @@ class MetricProbe:
     batch_size: int
     device: str = "cpu"
 
-    def ranks(self, examples: Examples) -> Floats:
-        """``(T,)`` the exact rank of each target."""
-        ranking = evaluate_ranks(
-            self.scorer, self.bundle, examples, self.filter_seen, self.batch_size, self.device, top_k=0
-        )
-        return ranking.ranks["rank"].to_numpy()
-
     def per_example(self, examples: Examples) -> Floats:
         """``(C,)`` the metric of each example."""
-        return self.metric.per_example(self.ranks(examples), examples)
+        return self.per_example_withheld(examples, examples.ends)
 
     def per_example_withheld(self, examples: Examples, ends: Ints) -> Floats:
         """``(C,)`` the metric of each example if its history ended at ``ends`` ``(C,)``.
 
         Only what the model reads changes: the withheld events stay out of the candidates wherever they were filtered.
         """
-        # With a shorter history the withheld items would become candidates. They are ranked as further targets, which
-        # all stay candidates, and each that is ahead of a real target is then taken off its rank.
-        extended, is_target = _with_withheld(self.bundle, examples, ends)
-        ranks = self.ranks(extended)
-        if self.filter_seen:
-            ranks = _ranks_without_withheld(ranks, extended, is_target)
-        return self.metric.per_example(ranks[is_target], examples)
+        shorter = replace(examples, ends=ends)
+        ranking = evaluate_ranks(
+            self.scorer, self.bundle, shorter, self.filter_seen, self.batch_size, self.device, top_k=0,
+            seen_ends=examples.ends,
+        )  # fmt: skip
+        return self.metric.per_example(ranking.ranks["rank"].to_numpy(), examples)
 
 
 def steps_back(bundle: Bundle, split: Split, steps: int) -> dict[str, Examples]:
@@ -100,45 +92,3 @@ def steps_back(bundle: Bundle, split: Split, steps: int) -> dict[str, Examples]:
 
 def _one_target(users: Ints, starts: Ints, targets: Ints) -> Examples:
     return Examples(users, starts, targets, np.arange(len(users) + 1), targets)
-
-
-def _with_withheld(bundle: Bundle, examples: Examples, ends: Ints) -> tuple[Examples, Bools]:
-    """Examples with shorter histories and the withheld items as further targets, and which targets are the real ones.
-
-    Args:
-        bundle: the data.
-        examples: ``C`` of them.
-        ends: ``(C,)`` one past the last event that is still read.
-
-    Returns:
-        The examples with ``T`` targets in all, and ``(T,)`` whether each was one before.
-    """
-    rows, is_target, counts = [], [], []
-    items = np.asarray(bundle.items)
-    for example, (end, full_end) in enumerate(zip(ends.tolist(), examples.ends.tolist(), strict=True)):
-        targets = examples.target_rows[examples.target_offsets[example] : examples.target_offsets[example + 1]]
-        withheld = np.arange(end, full_end)
-        # each withheld item once, by its first event, and never one that is a target anyway
-        _, first = np.unique(items[withheld], return_index=True)
-        withheld = withheld[np.sort(first)]
-        withheld = withheld[~np.isin(items[withheld], items[targets])]
-        rows += [targets, withheld]
-        is_target += [np.ones(len(targets), bool), np.zeros(len(withheld), bool)]
-        counts.append(len(targets) + len(withheld))
-    extended = Examples(examples.users, examples.starts, ends, offsets_of(counts), np.concatenate(rows))
-    return extended, np.concatenate(is_target)
-
-
-def _ranks_without_withheld(ranks: Floats, examples: Examples, is_target: Bools) -> Floats:
-    """The targets' ranks if withheld items were no candidates.
-
-    A withheld item that ranks ahead of a target counts 1 in the target's rank, one of the same score counts half.
-    """
-    corrected = ranks.copy()
-    for begin, end in zip(examples.target_offsets[:-1].tolist(), examples.target_offsets[1:].tolist(), strict=True):
-        real = is_target[begin:end]
-        targets, withheld = ranks[begin:end][real], ranks[begin:end][~real]
-        if len(withheld):
-            ahead = (withheld < targets[:, None]).sum(1) + (withheld == targets[:, None]).sum(1) / 2
-            corrected[begin:end][real] = targets - ahead
-    return corrected

@@ -23,8 +23,7 @@ def best_items(scores: Tensor, seen: Tensor | None, k: int, normalise: bool = Fa
         items ``(B, k)`` int64, ``PAD`` where there are fewer candidates, and their scores ``(B, k)``, 0 there.
     """
     if seen is not None:
-        nothing = torch.empty(len(scores), 0, dtype=torch.int64, device=scores.device)
-        scores = candidate_scores(scores, nothing, seen, -torch.inf)
+        scores = candidate_scores(scores, seen, -torch.inf)
     length = min(k, scores.shape[1])
     values, items = _top(scores, length)
     if normalise:

@@ -27,12 +27,13 @@ def softmax_of_rows(scores: Tensor, targets: Tensor, seen: Tensor | None = None)
 
     Args:
         scores: ``(B, N)`` floating; higher is better.
-        targets: ``(B,)`` int64 item indices, always candidates.
+        targets: ``(B,)`` int64 item indices.
         seen: ``(B, S)`` int64 items that aren't candidates, padded with ``PAD``.
 
     Returns:
         ``(B, 3)`` float64: the log-probability of the best candidate, the log-probability of the target, and whether
-        the target is the best candidate: 1, 0, or ``1 / m`` if it is one of ``m`` that share the highest score.
+        the target is the best candidate: 1, 0, or ``1 / m`` if it is one of ``m`` that share the highest score. A
+        target among ``seen`` has minus infinity and 0; a row without a candidate has NaN, NaN and 0.
     """
     check_shape("scores", scores, ("B", "N"))
     check_shape("targets", targets, (len(scores),))
@@ -40,11 +41,11 @@ def softmax_of_rows(scores: Tensor, targets: Tensor, seen: Tensor | None = None)
     for rows in row_slices(len(scores)):
         block, columns = scores[rows], targets[rows, None]
         if seen is not None and seen.shape[1]:
-            block = candidate_scores(block, columns, seen[rows], -torch.inf)
+            block = candidate_scores(block, seen[rows], -torch.inf)
         best, target = block.amax(1), block.gather(1, columns).squeeze(1)
         normaliser = torch.logsumexp(block, 1).double()
         tied = (block == best[:, None]).sum(1)
-        hit = torch.where(target == best, 1 / tied.double(), 0.0)
+        hit = torch.where((target == best) & best.isfinite(), 1 / tied.double(), 0.0)
         values[rows] = torch.stack([best.double() - normaliser, target.double() - normaliser, hit], 1)
     return values
 

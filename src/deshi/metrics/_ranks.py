@@ -2,8 +2,8 @@
 
 The rank of a target is ``1 + (candidates that score higher) + (other candidates that score the same) / 2``.
 So a scorer that gives every item the same score ranks every target in the middle of the list, at chance
-level, never at the top. A row's candidates are all items except the seen ones; the row's own targets
-always stay candidates, also when they have been seen.
+level, never at the top. A row's candidates are all items except the seen ones. A target among the seen
+items is no candidate, as in the list that is served: its rank is infinite, a miss for every metric at every K.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def exact_ranks(scores: Tensor, targets: Tensor, seen: Tensor | None = None) -> 
         scores: ``(B, N)`` floating, the score of every item, higher is better; infinities are allowed.
         targets: ``(B,)`` int64 item indices.
         seen: ``(B, S)`` int64 item indices that aren't candidates, padded with :data:`~deshi.types.PAD`;
-            repeats are allowed, and a row's target stays a candidate even if it is among them.
+            repeats are allowed.
 
     Returns:
-        ``(B,)`` float64 ranks, from 1.
+        ``(B,)`` float64 ranks, from 1; infinite where the target is among ``seen``.
 
     Raises:
         ShapeError: if the shapes don't fit.
@@ -52,14 +52,14 @@ def rank_rows(
 
     Args:
         scores: ``(B, N)`` as in :func:`exact_ranks`.
-        targets: ``(B, T)`` int64, ``PAD`` where a row has fewer targets. All of them stay candidates.
+        targets: ``(B, T)`` int64, ``PAD`` where a row has fewer targets.
         seen: ``(B, S)`` as in :func:`exact_ranks`.
         top_k: how many of the best candidates to return.
 
     Returns:
-        Ranks ``(B, T)`` float64, NaN where the target is ``PAD``; candidates ``(B,)`` int64; best candidates
-        ``(B, top_k)`` int64, best first, ``PAD`` where fewer candidates score above minus infinity (the order
-        of equal scores among them is unspecified).
+        Ranks ``(B, T)`` float64, NaN where the target is ``PAD``, infinite where it is seen; candidates ``(B,)``
+        int64; best candidates ``(B, top_k)`` int64, best first, ``PAD`` where fewer candidates score above minus
+        infinity (the order of equal scores among them is unspecified).
 
     Raises:
         ShapeError, ScoreError: as :func:`exact_ranks`.
@@ -73,7 +73,7 @@ def rank_rows(
         block = scores[rows]
         _refuse_nan(block)
         if seen is not None and seen.shape[1]:
-            block = candidate_scores(block, targets[rows], seen[rows])
+            block = candidate_scores(block, seen[rows])
             counts[rows] -= block.isnan().sum(1)
         ranks[rows] = _ranks_among(block, targets[rows])
         if top_k:
@@ -82,22 +82,17 @@ def rank_rows(
     return ranks, counts, best
 
 
-def candidate_scores(scores: Tensor, targets: Tensor, seen: Tensor, fill: float = torch.nan) -> Tensor:
+def candidate_scores(scores: Tensor, seen: Tensor, fill: float = torch.nan) -> Tensor:
     """A copy of ``scores`` with ``fill`` at every item that isn't a candidate; NaN wins and ties no comparison.
 
     Args:
         scores: ``(B, N)`` as in :func:`rank_rows`.
-        targets: ``(B, T)`` as in :func:`rank_rows`.
         seen: ``(B, S)`` as in :func:`rank_rows`.
         fill: of what isn't a candidate.
     """
     wide = torch.nn.functional.pad(scores, (0, 1))  # a spare last column takes the padding
     wide.scatter_(1, torch.where(seen == PAD, scores.shape[1], seen), fill)
-    masked = wide[:, :-1]
-    row, column = (targets != PAD).nonzero(as_tuple=True)
-    items = targets[row, column]
-    masked[row, items] = scores[row, items]
-    return masked
+    return wide[:, :-1]
 
 
 def _ranks_among(masked: Tensor, targets: Tensor) -> Tensor:
@@ -108,7 +103,8 @@ def _ranks_among(masked: Tensor, targets: Tensor) -> Tensor:
         target_scores = rows.gather(1, targets[real, column, None])
         higher, not_lower = (rows > target_scores).sum(1), (rows >= target_scores).sum(1)
         # 1 + higher + (not_lower - higher - 1) / 2: the target ties with itself, which is no other candidate
-        ranks[real, column] = (higher + not_lower + 1).double() / 2
+        tied_ranks = (higher + not_lower + 1).double() / 2
+        ranks[real, column] = tied_ranks.masked_fill(target_scores.squeeze(1).isnan(), torch.inf)
     return ranks
 
 

@@ -116,7 +116,7 @@ class _ExampleBuilder:
     def _rank(self, label: str, number: int) -> str:
         rows = self.ranks[label][(number,)]
         best, candidates = float(rows["rank"].to_numpy().min()), int(rows["n_candidates"][0])
-        return f"{best:,g} of {candidates:,}"
+        return f"{best:,g} of {candidates:,}" if np.isfinite(best) else f"not among {candidates:,}: seen before"
 
     def _titles(self, items: Sequence[int]) -> list[str]:
         return [str(self.titles[item]) for item in items]

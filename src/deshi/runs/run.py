@@ -35,7 +35,7 @@ from deshi.configuration.schemas import (
     TrainingConfig,
 )
 from deshi.configuration.targets import build
-from deshi.data.bundle import MANIFEST, Bundle
+from deshi.data.bundle import MANIFEST, Bundle, missing_bundle
 from deshi.data.splits import Split
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.scorers import Scorer, scorer_of
@@ -401,10 +401,7 @@ def load_bundle(name: str, *folders: Path) -> Bundle:
     paths = [folder / name for folder in folders]
     path = next((path for path in paths if (path / MANIFEST).is_file()), None)
     if path is None:
-        raise DeshiError(
-            f"There is no data bundle at {paths[0]}. Prepare it first: deshi prepare data={name} "
-            "(with the same data.* and paths.* overrides as here)."
-        )
+        raise missing_bundle(name, folders)
     return Bundle.load(path)
 
 

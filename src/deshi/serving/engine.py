@@ -5,9 +5,10 @@ Scores are exact. All items are scored, unless the bundle has an index for appro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import COUNT, ServingBundle
 from deshi.serving.onnx_network import OnnxNetwork, pad
 from deshi.serving.top_k import best_of
-from deshi.types import ITEM, PAD, TITLE, DeshiError
+from deshi.types import ITEM, PAD, TITLE, DeshiError, as_list
 
-History = Sequence[str] | Sequence[int] | Ints
+History = Collection[Any]
 """Item ids (texts) or item indices (whole numbers), oldest first."""
 
 POPULARITY = "popularity"
@@ -201,6 +202,8 @@ class Engine:
             raise RequestError(
                 f"A history is a list of item ids, but got the text {history[:40]!r}: write [{history[:40]!r}]."
             )
+        if not (isinstance(history, np.ndarray) and history.dtype.kind in "iu"):
+            history = as_list(history)
         if isinstance(history, np.ndarray) or not all(isinstance(item, str) for item in history):
             return self._checked(history), 0
         indices = [self._index[item] for item in history if item in self._index]
@@ -212,7 +215,7 @@ class Engine:
         mask[self.encode(items)[0]] = True
         return mask
 
-    def similar_items(self, item: str | int, k: int = 10) -> tuple[ScoredItem, ...]:
+    def similar_items(self, item: str | int | np.integer, k: int = 10) -> tuple[ScoredItem, ...]:
         """The items whose vectors have the greatest cosine with ``item``'s, without itself.
 
         Raises:
@@ -240,12 +243,12 @@ class Engine:
         matches = self._search.find(text, limit)
         return self._items(matches, self._counts[matches])
 
-    def item(self, item: str | int) -> ScoredItem:
+    def item(self, item: str | int | np.integer) -> ScoredItem:
         """One item, with the number of its training events as score; errors as of :meth:`similar_items`."""
         index = self.index_of(item)
         return self._item(index, float(self._counts[index]))
 
-    def index_of(self, item: str | int) -> int:
+    def index_of(self, item: str | int | np.integer) -> int:
         """The index of an item id, or a checked index.
 
         Raises:
@@ -318,7 +321,7 @@ class Engine:
             allowed = unexcluded if allowed is None else allowed & unexcluded
         return allowed
 
-    def _checked(self, indices: Sequence[int] | Sequence[str] | Ints) -> Ints:
+    def _checked(self, indices: History) -> Ints:
         array = np.asarray(indices)
         if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
             raise RequestError(

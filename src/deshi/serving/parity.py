@@ -145,9 +145,10 @@ def _compare(model: Tensor, graph: Tensor, targets: Tensor, seen: Tensor, tolera
     """One batch: for each real target its ranks and whether they agree, for each example its list and the scores."""
     ranks, _, best = rank_rows(model, targets, seen, LIST)
     graph_ranks, _, graph_best = rank_rows(graph, targets, seen, LIST)
-    masked, real = candidate_scores(model, targets, seen, fill=-torch.inf), targets != PAD
+    masked, real = candidate_scores(model, seen, fill=-torch.inf), targets != PAD
     lowest, highest = _rank_bounds(masked, targets, tolerance)
-    within = (graph_ranks >= lowest) & (graph_ranks <= highest)
+    # A target that was seen is no candidate: its rank is infinite by both.
+    within = (ranks == graph_ranks) | (graph_ranks >= lowest) & (graph_ranks <= highest)
     return {
         "real": real,
         "ranks": ranks[real],
@@ -178,7 +179,8 @@ def _lists_agree(masked: Tensor, first: Tensor, second: Tensor, tolerance: float
 
 
 def _summary(values: Mapping[str, Tensor], owners: Tensor, n_examples: int, tolerance: float) -> Parity:
-    gap = (values["ranks"] - values["graph_ranks"]).abs()
+    ranks, graph_ranks = values["ranks"], values["graph_ranks"]
+    gap = torch.where(ranks == graph_ranks, 0.0, (ranks - graph_ranks).abs())  # infinite ranks are equal
     figures = [
         metrics_from_ranks(values[name].numpy(), [LIST], owners.numpy(), n_examples)[f"ndcg@{LIST}"]
         for name in ("ranks", "graph_ranks")

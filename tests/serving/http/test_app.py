@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from deshi.serving.bundle import ServingBundle
 from deshi.serving.engine import Engine, Recommendation
 from deshi.serving.http import schemas
+from deshi.types import MAX_ID
 from service_process import KEY, LONGEST, client_on, renamed
 
 ERROR = {"error", "message", "problems", "request_id"}
@@ -81,7 +82,7 @@ def test_items_are_searched_and_compared(client: TestClient, engine: Engine) -> 
     assert client.get("/items", params={"query": "..."}).json()["items"] == []
 
 
-IDS = {0: "a/b", 1: "ünïcødé 弟子 🎬", 2: "?&#%", 3: "..", 4: "x" * schemas.MAX_ID, 5: "line\nbreak\x00"}
+IDS = {0: "a/b", 1: "ünïcødé 弟子 🎬", 2: "?&#%", 3: "..", 4: "x" * MAX_ID, 5: "line\nbreak\x00"}
 
 
 def test_ids_are_any_text(serving: Path, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ WRONG = [
     ({"history": "1"}, "body.history", "'1'"),
     ({"history": ["1", 2]}, "body.history.1", "2"),
     ({"history": [None]}, "body.history.0", "None"),
-    ({"history": ["x" * (schemas.MAX_ID + 1)]}, "body.history.0", "'xxx"),
+    ({"history": ["x" * (MAX_ID + 1)]}, "body.history.0", "'xxx"),
     ({"history": ["1"] * (schemas.MAX_HISTORY + 1)}, "body.history", "['1', '1', '1', ...]"),
     (GOOD | {"k": 0}, "body.k", "0"),
     (GOOD | {"k": schemas.MAX_K + 1}, "body.k", "1001"),
@@ -145,7 +146,7 @@ def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, body: Any, wh
         ("GET", "/items?query=x&Limit=3", 422),
         ("GET", "/items/nobody/similar", 404),
         ("GET", "/items/7/similar?k=1001", 422),
-        ("GET", f"/items/{'7' * 257}/similar", 422),
+        ("GET", f"/items/{'7' * (MAX_ID + 1)}/similar", 422),
         ("GET", "/items//similar", 422),
         ("POST", "/recommend/batch", 422),
         ("POST", "/reload", 403),
@@ -300,6 +301,6 @@ def test_the_document_names_every_route_and_limit(client: TestClient) -> None:
         "/health", "/ready", "/metrics", "/reload",
     } == set(document["paths"])  # fmt: skip
     history = document["components"]["schemas"]["RecommendRequest"]["properties"]["history"]
-    assert (history["maxItems"], history["items"]["maxLength"]) == (schemas.MAX_HISTORY, schemas.MAX_ID)
+    assert (history["maxItems"], history["items"]["maxLength"]) == (schemas.MAX_HISTORY, MAX_ID)
     assert document["components"]["schemas"]["RecommendRequest"]["additionalProperties"] is False
     assert {"413", "422", "504"} <= set(document["paths"]["/recommend"]["post"]["responses"])

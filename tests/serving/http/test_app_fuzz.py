@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from deshi.data.histories import HistoryColumns
 from deshi.serving.histories import READERS, read_histories
-from deshi.types import DeshiError
+from deshi.types import MAX_ID, DeshiError
 from service_process import client_on
 
 FEW = settings(
@@ -71,7 +71,7 @@ def test_any_json(client: TestClient, body: Any, path: str) -> None:
 def test_any_history(client: TestClient, history: list[str], k: int, exclude: list[str]) -> None:
     """Ids in any script: none is lost, none that is excluded or seen comes back."""
     answered = client.post("/recommend", json={"history": history, "k": k, "exclude": exclude})
-    if any(len(one) > 256 for one in [*history, *exclude]):
+    if any(len(one) > MAX_ID for one in [*history, *exclude]):
         assert answered.status_code == 422
         return
     check(answered, (200,))

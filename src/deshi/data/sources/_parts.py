@@ -51,12 +51,14 @@ def _names(files: SourceFiles, pattern: str | None, log: BadRowLog) -> list[str]
     hidden = [name for name in names if any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)]
     if any("_delta_log" in PurePosixPath(name).parts for name in hidden):
         raise DeshiError(
-            f"{files.path} is a Delta table, whose folder also holds rows that were deleted. Export its present rows to "
-            f"parquet files in a folder of their own."
+            f"{files.path} is a Delta table, whose folder also holds deleted rows. Export its present rows to parquet "
+            f"files in a folder of their own."
         )
     names = [name for name in names if name not in hidden]
     if pattern is not None:
-        matching = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(PurePosixPath(name).name, pattern)]
+        matching = [
+            name for name in names if fnmatchcase(name, pattern) or fnmatchcase(PurePosixPath(name).name, pattern)
+        ]
     else:
         matching = names
     if not matching:
@@ -67,8 +69,8 @@ def _names(files: SourceFiles, pattern: str | None, log: BadRowLog) -> list[str]
     endings = sorted({table_kind(Path(name)) for name in matching})
     if len(endings) > 1:
         raise DeshiError(
-            f"{files.path} holds files of several formats ({', '.join(matching[:8])}), expected the parts of one table. "
-            f"Give the path of one file, or choose with data.source.pattern, such as '*{endings[0]}'."
+            f"{files.path} holds files of several formats ({', '.join(matching[:8])}), expected the parts of one "
+            f"table. Give the path of one file, or choose with data.source.pattern, such as '*{endings[0]}'."
         )
     left_out = len(hidden) + len(names) - len(matching)
     if left_out or len(matching) > 1:

@@ -74,5 +74,5 @@ def _check_columns(table: Table, frame: pl.DataFrame, first: Table, expected: pl
             pl.concat([expected[name].clear().to_frame(), frame[name].clear().to_frame()], how="vertical_relaxed")
         except pl.exceptions.PolarsError as error:
             raise DeshiError(
-                f"The column {name} holds {types[0]} in {table.label} and {types[1]} in {first.label}, expected one type."
+                f"The column {name} holds {types[0]} in {table.label}, but {types[1]} in {first.label}. Write it alike."
             ) from error

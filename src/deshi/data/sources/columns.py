@@ -49,11 +49,13 @@ class Columns:
     def __post_init__(self) -> None:
         check_unit(self.unit)
         if self.item is None and self.history is None:
-            raise DeshiError("The item column is null, expected its name, or data.source.history for a column of lists.")
+            raise DeshiError(
+                "The item column is null, expected its name, or data.source.history for a column of lists."
+            )
         if self.history is not None and (self.rating or (self.item and self.time)):
             raise DeshiError(
-                f"data.source.history={self.history} makes a row a history, which has no rating (set rating=null), and a "
-                f"time only in a list of times of its own with item=null. Else set timestamp=null time_unit=row."
+                f"data.source.history={self.history} makes a row a history, which has no rating (set rating=null), and "
+                f"times only as a list of the same length with item=null. Else set timestamp=null time_unit=row."
             )
         if (self.time is None) != (self.unit == "row"):
             raise DeshiError(
@@ -119,9 +121,9 @@ def _check_single(column: pl.Series) -> None:
         example = column.drop_nulls()[0] if column.null_count() < len(column) else None
         example = example.to_list() if isinstance(example, pl.Series) else example
         raise DeshiError(
-            f"The column {column.name!r} holds lists such as {str(example)[:60]}, expected one id a row. If a row is a "
-            f"user's history, set data.source.history={column.name}, and data.source.item to the column of the item that "
-            f"came next, or to null; without a list of times also data.source.timestamp=null data.source.time_unit=row."
+            f"The column {column.name!r} holds lists such as {str(example)[:60]}, expected one id a row. If a row is "
+            f"a user's history, set data.source.history={column.name}, and data.source.item to the column of the item "
+            f"that came next, or to null; without a list of times also timestamp=null time_unit=row."
         )
 
 

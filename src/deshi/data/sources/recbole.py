@@ -44,7 +44,7 @@ class RecBole:
 
         Args:
             path: folder, zip archive, or the ``.inter`` file itself.
-            name: of the data set, needed if the folder holds several; or a list, such as ``[x.train, x.valid, x.test]``.
+            name: of the data set, needed if the folder holds several; or a list: ``[x.train, x.valid, x.test]``.
             user: field of the user id, without its type; likewise ``item``, ``timestamp`` and ``rating``.
             item: see ``user``.
             timestamp: null with ``time_unit=row`` takes the rows' order.

@@ -47,8 +47,8 @@ class Tabular:
         """Map the columns.
 
         Args:
-            path: a .csv, .tsv, .parquet or .jsonl file, plain or (but for parquet) with .gz; a folder or zip archive of
-                such files; or a list of paths.
+            path: a .csv, .tsv, .parquet or .jsonl file, plain or (but for parquet) with .gz; a folder or zip archive
+                of such files; or a list of paths.
             user: column of user ids; likewise ``item``.
             item: see ``user``. With ``history``, the item that came next, or null.
             timestamp: column of timestamps, or of positions with ``time_unit=position``; null with ``time_unit=row``.
@@ -57,7 +57,7 @@ class Tabular:
             separator: of a text table, ``tab`` for the tab; null goes by the file's name.
             encoding: of a text table.
             quote: the sign around fields, null for none, auto for double quotes but in tables with tabs.
-            columns: the columns in the file's order, for a file whose first line is data; null: the first line has them.
+            columns: the columns in the file's order, if its first line is data; null: the first line has them.
             pattern: of the names of a folder's files to read, such as ``*.parquet``; null reads all.
             history: column of lists of item ids, where a row is a user's history; null: a row is one event.
             history_separator: between ids of a history that is a text.

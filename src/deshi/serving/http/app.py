@@ -19,7 +19,6 @@ from deshi.serving.http.metrics import CONTENT_TYPE, Metrics
 from deshi.serving.http.middleware import KEY_HEADER, RequestLimits
 from deshi.serving.http.reload import Engines, ReloadBusy, probe
 from deshi.serving.http.schemas import (
-    MAX_ID,
     BatchRequest,
     BatchResponse,
     Health,
@@ -33,7 +32,7 @@ from deshi.serving.http.schemas import (
     SearchQuery,
     SimilarQuery,
 )
-from deshi.types import DeshiError
+from deshi.types import MAX_ID, DeshiError
 
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from deshi.serving.engine import Recommendation, ScoredItem
+from deshi.types import MAX_ID
 
-MAX_ID, MAX_QUERY = 256, 200
+MAX_QUERY = 200
 MAX_HISTORY, MAX_BATCH, MAX_K, MAX_ITEM_IDS, MAX_SEARCH = 5_000, 256, 1_000, 20_000, 100
 
 ItemId = Annotated[str, Field(max_length=MAX_ID)]
