@@ -180,8 +180,9 @@ def _write(
     with atomic_folder(path) as folder:
         fill_bundle(folder, name, events, items, time_unit, provenance)
         bundle = Bundle.load(folder)
-        figures = statistics.compute(bundle.offsets, bundle.items, bundle.timestamps, bundle.n_items, time_unit)
-        figures["item_rows"] = item_rows
+        figures = statistics.compute(
+            bundle.offsets, bundle.items, bundle.timestamps, bundle.n_items, time_unit, item_rows
+        )
         figures["rows"] = row_counts(steps, bad_rows)
         write_json(folder / STATISTICS, figures)
         popularity = np.bincount(events.frame[ITEM_INDEX].to_numpy())

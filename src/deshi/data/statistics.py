@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ MANY_ROWS = 0.5
 
 
 def compute(
-    offsets: np.ndarray, items: np.ndarray, timestamps: np.ndarray, n_items: int, time_unit: str
+    offsets: np.ndarray,
+    items: np.ndarray,
+    timestamps: np.ndarray,
+    n_items: int,
+    time_unit: str,
+    item_rows: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The figures of a bundle's arrays.
 
@@ -26,6 +32,7 @@ def compute(
         timestamps: ``(n,)`` milliseconds or positions.
         n_items: size of the vocabulary.
         time_unit: ``ms`` or ``position``.
+        item_rows: as of :func:`deshi.data._item_rows.count_item_rows`; None without an item table.
 
     Returns:
         JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``tied_timestamps_share`` is the
@@ -49,6 +56,7 @@ def compute(
         "tied_with_previous_share": float(
             _same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)
         ),
+        "item_rows": item_rows,
         "time": _span(timestamps) if time_unit == "ms" else None,
     }
 

@@ -151,11 +151,12 @@ def merge_histories(users: pl.Series, histories: Lists, targets: pl.Series | Non
             problems.append((row, "no item id" if events else "no items"))
         elif not sequences[names[row]].extend(events, row, is_cut=nexts is not None and len(events) == longest + 1):
             problems.append((row, f"the history contradicts another row of user {names[row]}"))
-    pairs = [
-        (name, item, row) for name, seq in sequences.items() for item, row in zip(seq.items, seq.rows, strict=True)
-    ]
-    columns = [list(column) for column in zip(*pairs, strict=True)] or [[], [], []]
-    return Unfolded(*columns, problems)  # type: ignore[arg-type]
+    return Unfolded(
+        users=[name for name, sequence in sequences.items() for _ in sequence.items],
+        items=[item for sequence in sequences.values() for item in sequence.items],
+        rows=[row for sequence in sequences.values() for row in sequence.rows],
+        problems=problems,
+    )
 
 
 class _Sequence:

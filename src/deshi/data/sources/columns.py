@@ -134,7 +134,8 @@ def interactions_of(tables: Sequence[Table], columns: Columns, log: BadRowLog) -
         DeshiError: for a malformed row that ``log`` refuses, and tables without rows.
     """
     rows = SourceRows.of(tables, [name for name in (columns.user, columns.item, *columns.further) if name])
-    frame, origins, problems = rows.frame, None, []
+    frame, origins = rows.frame, None
+    problems: list[tuple[int, str]] = []
     if columns.history is not None:
         frame, columns, origins, problems = _unfolded(frame, columns)
     converted = convert(frame, columns)
