@@ -21,9 +21,21 @@ def test_figures_of_a_hand_made_set() -> None:
     assert figures["density"] == 6 / 8
     assert figures["length"]["median"] == 3 and figures["length"]["max"] == 4
     assert figures["repeated_pairs"] == 1
+    assert figures["repeated_last_events"] == 0 and statistics.repeats_sentence(figures) is None
     assert figures["tied_timestamps_share"] == pytest.approx(2 / 6)
     assert figures["time"]["first"] == "1970-01-01T00:00:00" and figures["time"]["days"] == pytest.approx(1)
     assert figures["popularity_gini"] == pytest.approx(0.25)
+
+
+def test_repeated_last_events_by_hand() -> None:
+    """Of three histories that leave-one-out tests, one ends with an item it had; two equal events are no example."""
+    offsets, items = np.array([0, 3, 6, 8, 11]), np.array([0, 1, 0, 0, 0, 1, 2, 2, 2, 1, 0])
+    figures = statistics.compute(offsets, items, np.arange(11), 3, "position")
+    assert figures["repeated_last_events"] == 1 and figures["repeated_last_events_share"] == pytest.approx(1 / 3)
+    sentence = statistics.repeats_sentence(figures)
+    assert (
+        sentence is not None and sentence.startswith("33% of the last events") and "eval.filter_seen=false" in sentence
+    )
 
 
 def test_gini_hand_values() -> None:

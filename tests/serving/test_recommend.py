@@ -104,6 +104,18 @@ def test_every_form_of_output_holds_the_same_rows(form: str, serving: Path, tmp_
     assert readers[form](output).equals(expected) and result.popular_users == 1
 
 
+def test_empty_lists_are_told(serving: Path, engine: Engine, tmp_path: Path) -> None:
+    """A user who has seen everything gets nothing from a list without seen items, and that isn't silent."""
+    everything = engine.bundle.items["item_id"].to_list()
+    seen = pl.DataFrame({"user_id": ["all", "most"], "items": [everything, everything[3:]]})
+    lists, result = answers(serving, write(seen, tmp_path / "in.parquet"))
+    assert (result.rows, result.short_users, result.empty_users) == (3, 2, 1) and set(lists["user_id"]) == {"most"}
+    assert "1 of 2 users got no item at all" in str(result) and "filter_seen=false" in str(result)
+    _, result = answers(serving, tmp_path / "in.parquet", filter_seen=False)
+    assert (result.rows, result.short_users, result.empty_users) == (10, 0, 0)
+    assert "no item" not in str(result)
+
+
 def test_files_of_allowed_and_excluded_items(serving: Path, engine: Engine, tmp_path: Path) -> None:
     """Stock and blacklists are files of other systems, with ids that the model may not know."""
     (tmp_path / "stock.txt").write_text("1\n2\n3\n\n4\nunknown\n")

@@ -55,6 +55,7 @@ class Dataset:
         timestamp: str | None = "timestamp",
         rating: str | None = None,
         time_unit: str = "auto",
+        time_format: str | None = None,
         title: str | None = "title",
         filters: Mapping[str, Any] | None = None,
         on_bad_rows: str = "error",
@@ -71,6 +72,7 @@ class Dataset:
             timestamp: column of times, or of positions with ``time_unit="position"``; None takes the rows' order.
             rating: column of ratings, or None.
             time_unit: s, ms, us, ns, iso, date, position, or auto (by the values' type and size).
+            time_format: of other times, such as ``%d.%m.%Y %H:%M`` or ``%Y%m%d``.
             title: column of titles in ``items``, or None.
             filters: values of ``data.filters``, such as ``{"min_rating": 4}``; ``min_history`` is 3 if it isn't given.
             on_bad_rows: ``error`` refuses a malformed row, ``skip`` counts it.
@@ -79,7 +81,7 @@ class Dataset:
         Raises:
             DeshiError: for objects that aren't frames, missing columns, no rows, or malformed rows.
         """
-        columns = Columns(user, item, timestamp, rating, "row" if timestamp is None else time_unit)
+        columns = Columns(user, item, timestamp, rating, "row" if timestamp is None else time_unit, time_format)
         bad_rows = BadRows(on_bad_rows, max_bad_rows)
         frame = _events(to_polars(events, "events"), columns, bad_rows)
         table = None if items is None else _items(to_polars(items, "items"), item, title)
@@ -103,6 +105,7 @@ class Dataset:
             "timestamp": columns.time,
             "rating": columns.rating,
             "time_unit": columns.unit,
+            "time_format": columns.time_format,
         }
         if self.items is not None:
             path = str(_snapshot(self.items, Path(folder), f"{self.name}-items"))

@@ -19,7 +19,7 @@ from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.sources.columns import Columns
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
-from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, plain_text
+from deshi.rendering import Block, Cell, Result, Row, Table, paragraphs, plain_text
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
@@ -52,10 +52,14 @@ class PrepareResult(Result):
         """What happened, the filters' report and the statistics."""
         title = f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})"
         rows: list[Row] = [[Cell(label, bold=True), value] for label, value in statistics.rows(self.statistics)]
-        sentences = [self.message, row_sentence(self.report, self.bad_rows), *self.bad_rows.notes]
-        sentences += statistics.warnings(self.statistics)
-        tables = [_report_table(self.report, self.bad_rows), Table(title, (), rows)]
-        return [*(Paragraph(sentence) for sentence in sentences), *tables]
+        warnings = list(filter(None, [statistics.repeats_sentence(self.statistics)]))
+        warnings += statistics.warnings(self.statistics)
+        return [
+            *paragraphs(self.message, row_sentence(self.report, self.bad_rows), *self.bad_rows.notes),
+            *paragraphs(*warnings, tone="warning"),
+            _report_table(self.report, self.bad_rows),
+            Table(title, (), rows),
+        ]
 
 
 def run(cfg: PrepareConfig) -> PrepareResult:
@@ -110,7 +114,8 @@ def _why_prepare(path: Path, settings: dict[str, Any], source: Any, force: bool)
         return f", anew because {'; '.join(changed)}"
     try:
         Bundle.load(path)
-        read_json(path / STATISTICS)
+        if "repeated_last_events" not in read_json(path / STATISTICS):
+            return ", anew because the old bundle's statistics lack the repeated last events"
     except DeshiError as error:
         return f", anew ({error})"
     return None

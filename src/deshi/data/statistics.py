@@ -14,6 +14,8 @@ MANY_TIES = 0.5
 """The share of ties with the previous event above which the order of histories is called arbitrary."""
 MANY_ROWS = 0.5
 """The share of items with a row in the item table below which a warning says so."""
+MANY_REPEATS = 0.05
+"""Share of repeated last events from which leaving seen items out is a decision to take."""
 
 
 def compute(
@@ -35,13 +37,15 @@ def compute(
         item_rows: as of :func:`deshi.data._item_rows.count_item_rows`; None without an item table.
 
     Returns:
-        JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``tied_timestamps_share`` is the
-        share of events with the same timestamp as a neighbour in their history, ``tied_with_previous_share`` that of
-        events with the same timestamp as the one before, among those that have one.
+        JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``repeated_last_events`` those that
+        end a history of three events or more, leave-one-out's test targets; ``tied_timestamps_share`` is the share of
+        events with the same timestamp as a neighbour in their history, ``tied_with_previous_share`` that of events with
+        the same timestamp as the one before, among those that have one.
     """
     lengths = np.diff(offsets)
     popularity = np.bincount(items, minlength=n_items)
     repeated = _repeated_pairs(lengths, items, n_items)
+    repeated_last = _repeated_last_events(offsets, items)
     return {
         "users": len(lengths),
         "items": n_items,
@@ -52,6 +56,8 @@ def compute(
         "popularity_gini": gini(popularity),
         "repeated_pairs": repeated,
         "repeated_pairs_share": repeated / len(items),
+        "repeated_last_events": int(repeated_last.sum()),
+        "repeated_last_events_share": float(repeated_last.mean()) if len(repeated_last) else 0.0,
         "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
         "tied_with_previous_share": float(
             _same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)
@@ -85,6 +91,10 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         (f"length, {' / '.join(lengths)}", " / ".join(f"{value:g}" for value in lengths.values())),
         ("popularity, Gini", f"{figures['popularity_gini']:.3f}"),
         ("repeated user-item pairs", f"{figures['repeated_pairs']:,} ({figures['repeated_pairs_share']:.2%})"),
+        (
+            "last events that repeat an item (test targets of leave-one-out)",
+            f"{figures['repeated_last_events']:,} ({figures['repeated_last_events_share']:.2%})",
+        ),
         ("events with a tied timestamp", f"{figures['tied_timestamps_share']:.2%}"),
         ("items with a row in the item table", matches),
         (
@@ -99,17 +109,29 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     sentences = []
     if figures["tied_with_previous_share"] > MANY_TIES:
         sentences.append(
-            f"Warning: {figures['tied_with_previous_share']:.0%} of events have the same time as the user's previous "
+            f"{figures['tied_with_previous_share']:.0%} of events have the same time as the user's previous "
             f"one. Their order is only that of the file, so the last event, which leave-one-out holds out, is arbitrary"
             f" among them. Use finer times, or a temporal split."
         )
     item_rows = figures["item_rows"]
     if item_rows and item_rows["with_row"] < MANY_ROWS * figures["items"]:
         sentences.append(
-            f"Warning: only {item_rows['with_row']:,} of {figures['items']:,} items have a row in the item table; the "
+            f"Only {item_rows['with_row']:,} of {figures['items']:,} items have a row in the item table; the "
             f"others have no title and no text."
         )
     return sentences
+
+
+def repeats_sentence(figures: dict[str, Any]) -> str | None:
+    """What many repeated last events mean for training and evaluation; None if they are few."""
+    share = figures["repeated_last_events_share"]
+    if share < MANY_REPEATS:
+        return None
+    return (
+        f"{share:.0%} of the last events are items that their user had before: a list without seen items can't hold "
+        "them. Set eval.filter_seen=false in fit and evaluate to rank and serve seen items too, or "
+        "data.filters.duplicates=first here to keep an item's first event only."
+    )
 
 
 def draw(path: Path, lengths: np.ndarray, popularity: np.ndarray, title: str) -> None:
@@ -144,6 +166,13 @@ def _same_as_previous(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray
     same: np.ndarray = timestamps[1:] == timestamps[:-1]
     same[offsets[1:-1] - 1] = False
     return same
+
+
+def _repeated_last_events(offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Bool for each history of three events or more: whether its last item is among the earlier ones."""
+    last = np.repeat(items[offsets[1:] - 1], np.diff(offsets))
+    repeated = np.add.reduceat((items == last).astype(np.int64), offsets[:-1]) > 1
+    return repeated[np.diff(offsets) >= 3]
 
 
 def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:

@@ -159,7 +159,7 @@ class Engine:
         ]
 
     def top(
-        self, histories: Sequence[Ints], k: int, allowed: Bools | None = None, filter_seen: bool = True
+        self, histories: Sequence[Ints], k: int, allowed: Bools | None = None, filter_seen: bool | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The best items of many encoded histories, as arrays.
 
@@ -167,7 +167,7 @@ class Engine:
             histories: int64 item indices, oldest first; an empty one is answered by popularity.
             k: length of the lists.
             allowed: ``(n_items,)`` what may be answered; None is everything.
-            filter_seen: whether items of a history are left out of its answer.
+            filter_seen: whether items of a history are left out of its answer. None: as the bundle says.
 
         Returns:
             item indices ``(H, k)``, best first, equal scores by index, :data:`~deshi.types.PAD` where there are no
@@ -175,6 +175,8 @@ class Engine:
         """
         if k < 1:
             raise RequestError(f"k is {k}, expected at least 1.")
+        if filter_seen is None:
+            filter_seen = self.bundle.filter_seen
         k = min(k, self.n_items)
         items = np.full((len(histories), k), PAD, dtype=np.int32)
         scores = np.full((len(histories), k), np.nan, dtype=np.float32)

@@ -51,6 +51,7 @@ class _Counts:
     rows: int = 0
     popular: int = 0
     short: int = 0
+    empty: int = 0
     begin: float = field(default_factory=time.perf_counter)
     said: float = field(default_factory=time.perf_counter)
 
@@ -81,8 +82,7 @@ def run(cfg: RecommendConfig) -> RecommendResult:
     columns = HistoryColumns(names.user, names.item, names.items, names.order, cfg.separator)
     histories = read_histories(source, bundle.items[ITEM], columns)
     counts = _Counts()
-    filter_seen = bundle.filter_seen if cfg.filter_seen is None else cfg.filter_seen
-    answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), filter_seen, counts)
+    answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), cfg.filter_seen, counts)
     frames = answer.frames(cfg.threads or _cores(), cfg.progress)
     # An open file, not its name: polars opens a name in a thread of its own, which may come after the clearing away.
     with atomic_file(output) as temporary, temporary.open("wb") as file:
@@ -96,6 +96,7 @@ def run(cfg: RecommendConfig) -> RecommendResult:
         unknown_items=histories.unknown_items,
         popular_users=counts.popular,
         short_users=counts.short,
+        empty_users=counts.empty,
         seconds=time.perf_counter() - begin,
     )
 
@@ -108,7 +109,7 @@ class _Answering:
     histories: Histories
     k: int
     allowed: Bools | None
-    filter_seen: bool
+    filter_seen: bool | None
     counts: _Counts
 
     def frames(self, threads: int, progress: bool) -> Iterator[pl.DataFrame]:
@@ -148,6 +149,7 @@ class _Answering:
         counts.users, counts.rows = last, counts.rows + frame.height
         counts.popular += int((lengths == 0).sum())
         counts.short += last - first - complete
+        counts.empty += last - first - int((frame["rank"] == 1).sum())
         if progress:
             counts.say(len(self.histories))
         return frame

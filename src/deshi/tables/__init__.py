@@ -2,19 +2,22 @@
 
 from deshi.tables._delimited import Malformed
 from deshi.tables.frames import to_polars
+from deshi.tables.id_lists import IdLists, id_lists
 from deshi.tables.reading import (
     Table,
     TableFormat,
     column_names,
     iterate_records,
+    read_lines,
     read_table,
     require_columns,
     table_kind,
 )
-from deshi.tables.times import manifest_unit, to_timestamps
-from deshi.tables.values import id_text, ids, numbers, text_of
+from deshi.tables.times import manifest_unit, to_order, to_timestamps
+from deshi.tables.values import check_scalars, id_text, ids, numbers, text_of
 
 __all__ = [
-    "Malformed", "Table", "TableFormat", "column_names", "id_text", "ids", "iterate_records", "manifest_unit",
-    "numbers", "read_table", "require_columns", "table_kind", "text_of", "to_polars", "to_timestamps",
+    "IdLists", "Malformed", "Table", "TableFormat", "check_scalars", "column_names", "id_lists", "id_text", "ids",
+    "iterate_records", "manifest_unit", "numbers", "read_lines", "read_table", "require_columns", "table_kind",
+    "text_of", "to_order", "to_polars", "to_timestamps",
 ]  # fmt: skip

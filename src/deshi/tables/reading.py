@@ -11,11 +11,11 @@ import polars as pl
 from deshi.configuration.targets import nearest
 from deshi.tables import _delimited as delimited
 from deshi.tables import _records as records
-from deshi.tables._bytes import utf8_source
+from deshi.tables._bytes import numbered_lines, utf8_source
 from deshi.tables._delimited import Malformed
 from deshi.types import DeshiError
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t", ".inter": "\t", ".item": "\t"}
 PARQUET = (".parquet", ".pq")
 JSON = (".jsonl", ".ndjson", ".json")
 _NAMED = {"tab": "\t", "\\t": "\t"}
@@ -165,12 +165,35 @@ def iterate_records(path: Path, label: str) -> Iterator[tuple[int, records.Recor
     yield from ((malformed[0], malformed) for malformed in rows.malformed)
 
 
-def _format(path: Path, form: TableFormat, label: str) -> str:
-    """``parquet``, ``records`` or ``text``."""
+def read_lines(path: Path, label: str | None = None, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text file, blanks around them gone; empty lines are left out, and a file may have none.
+
+    Raises:
+        DeshiError: for a missing or damaged file, and a line that isn't text in ``encoding``.
+    """
+    label = label or str(path)
+    _check_exists(path, label)
+    lines = []
+    for number, line in numbered_lines(utf8_source(path, label, encoding)) if path.stat().st_size else ():
+        try:
+            lines.append(line.decode().strip())
+        except UnicodeDecodeError as error:
+            raise DeshiError(
+                f"{label}, line {number} is no {encoding} text ({error}). Convert the file, or set its encoding."
+            ) from error
+    return [line for line in lines if line]
+
+
+def _check_exists(path: Path, label: str) -> None:
     if not path.is_file():
         near = nearest(path.name, [file.name for file in path.parent.glob("*") if file.is_file()], 1)
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
         raise DeshiError(f"There is no file {label}.{hint}")
+
+
+def _format(path: Path, form: TableFormat, label: str) -> str:
+    """``parquet``, ``records`` or ``text``."""
+    _check_exists(path, label)
     kind = table_kind(path)
     if kind in PARQUET:
         return "parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -51,11 +52,7 @@ def ids(column: pl.Series) -> pl.Series:
     Raises:
         DeshiError: for lists, records and bytes.
     """
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        raise DeshiError(
-            f"The column {column.name!r} holds {column.dtype}, expected one id a row: a text or a number. "
-            f"Write a row for each id, or cast the column."
-        )
+    check_scalars(column, "id")
     if column.dtype.is_float():
         texts = _float_ids(column)
     elif column.dtype.is_decimal():
@@ -73,11 +70,28 @@ def numbers(column: pl.Series) -> pl.Series:
     Raises:
         DeshiError: for lists, records and bytes.
     """
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        raise DeshiError(f"The column {column.name!r} holds {column.dtype}, expected one number a row. Cast it.")
-    if column.dtype == pl.String:
-        column = _decimal_points(column.str.strip_chars())
+    check_scalars(column, "number", (pl.Date, pl.Datetime, pl.Time, pl.Duration))
+    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+        column = _decimal_points(column.cast(pl.String).str.strip_chars())
     return column.cast(pl.Float64, strict=False)
+
+
+def check_scalars(column: pl.Series, meaning: str, refused: Sequence[type[pl.DataType]] = ()) -> None:
+    """Refuse a column of lists, records, bytes or objects, or of one of the types ``refused``.
+
+    Args:
+        column: any column.
+        meaning: what a value should be, for the message.
+        refused: further types.
+
+    Raises:
+        DeshiError: names the column and its type.
+    """
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object, *refused):
+        raise DeshiError(
+            f"The column {column.name!r} holds {column.dtype}, expected one {meaning} a row. "
+            f"Write a row for each {meaning}, cast the column, or name another one."
+        )
 
 
 def _decimal_points(column: pl.Series) -> pl.Series:
@@ -85,7 +99,7 @@ def _decimal_points(column: pl.Series) -> pl.Series:
     commas = column.filter(column.str.contains(",", literal=True).fill_null(False))
     if commas.is_empty() or column.str.contains(".", literal=True).any():
         return column
-    is_decimal = commas.str.contains(r"^[-+]?\d+,\d+$").all() and not commas.str.contains(r",\d{3}$").all()
+    is_decimal = commas.str.contains(r"^[-+]?\d+,\d+$").all() and not commas.str.contains(r"^\D?\d{1,3},\d{3}$").all()
     return column.str.replace(",", ".", literal=True) if is_decimal else column
 
 

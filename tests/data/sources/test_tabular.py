@@ -177,7 +177,7 @@ def test_dates_and_fractions() -> None:
 @pytest.mark.parametrize(
     ("values", "unit"),
     [(["-1"], "s"), (["nan"], "s"), (["inf"], "ms"), ([""], "s"), (["1577934245000"], "s"), (["1.5"], "position"),
-     (["-1"], "position"), (["soon"], "iso"), ([None], "ms"), (["99999999999999999999"], "ns")],
+     (["-1"], "position"), ([None], "ms"), (["99999999999999999999"], "ns")],
 )  # fmt: skip
 def test_times_that_are_none(values: list[str | None], unit: str) -> None:
     """Negative, absurd and unreadable times are null, hence malformed rows."""

@@ -31,6 +31,7 @@ class Columns:
         time: column of timestamps or positions; None only with ``unit="row"``.
         rating: column of ratings, or None.
         unit: one of :data:`deshi.tables.times.UNITS`.
+        time_format: of times that are texts or numbers such as 20231115, instead of the unit; or None.
         history: column of lists of item ids, oldest first; None: a row is one event. With it, ``item`` is the item
             that came next (None: the list is all), and ``time`` a list of the same length (None: the list is in order).
         separator: between the ids of a history that is a text.
@@ -42,6 +43,7 @@ class Columns:
     time: str | None
     rating: str | None = None
     unit: str = "s"
+    time_format: str | None = None
     history: str | None = None
     separator: str = " "
     further: tuple[str, ...] = ()
@@ -62,6 +64,8 @@ class Columns:
                 f"The time column is {self.time!r} with time_unit={self.unit!r}. Name a timestamp or position column, "
                 f"or set time_unit=row without one to take the rows' order in the source."
             )
+        if self.time_format is not None and self.unit in ("row", "position"):
+            raise DeshiError(f"time_format and time_unit={self.unit} exclude each other. Leave one of them out.")
 
     @property
     def used(self) -> list[str]:
@@ -97,13 +101,13 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     for name in (columns.user, columns.item):
         _check_single(frame[name])
     user, item = ids(frame[columns.user]), ids(frame[columns.item])
-    time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit)
+    time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit, columns.time_format)
     converted = pl.DataFrame({USER: user, ITEM: item, TIMESTAMP: time})
     # The first reason that applies is the one that is told.
     reason = (
         pl.when(pl.col(USER).is_null()).then(pl.lit("no user id"))
         .when(pl.col(ITEM).is_null()).then(pl.lit("no item id"))
-        .when(pl.col(TIMESTAMP).is_null()).then(pl.lit(f"no valid timestamp (time_unit={columns.unit})"))
+        .when(pl.col(TIMESTAMP).is_null()).then(pl.lit(_no_time(columns)))
     )  # fmt: skip
     if columns.rating is not None:
         ratings = frame[columns.rating]
@@ -113,6 +117,14 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
         reason = reason.when(wrong).then(pl.lit("rating is not a finite number"))
     converted = converted.with_columns(ids(frame[name]).alias(FILTER + name) for name in columns.further)
     return converted.with_columns(reason.otherwise(None).alias(REASON))
+
+
+def _no_time(columns: Columns) -> str:
+    """Why a row has no time."""
+    if columns.unit == "position":
+        return "no valid position: a whole number from 0 on"
+    form = f"time_unit={columns.unit}" if columns.time_format is None else f"time_format={columns.time_format}"
+    return f"no valid timestamp from 1970 to 2199 ({form})"
 
 
 def _check_single(column: pl.Series) -> None:

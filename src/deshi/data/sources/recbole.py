@@ -34,6 +34,7 @@ class RecBole:
         timestamp: str | None = "timestamp",
         rating: str | None = "rating",
         time_unit: str = "s",
+        time_format: str | None = None,
         title: str | None = None,
         separator: str = "tab",
         encoding: str = "utf-8",
@@ -50,6 +51,7 @@ class RecBole:
             timestamp: null with ``time_unit=row`` takes the rows' order.
             rating: a field that isn't there is left out.
             time_unit: of the timestamps.
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             title: field of the item's title; null takes the first of title, movie_title, name, item_name.
             separator: between fields; likewise ``encoding`` and ``quote``, as in
                 :class:`deshi.data.sources.tabular.Tabular`.
@@ -61,7 +63,8 @@ class RecBole:
         self.names = [None] if name is None else [name] if isinstance(name, str) else list(name)
         self.title = title
         self.form = TableFormat(separator, encoding, quote)
-        self.columns = Columns(user, item, timestamp, rating if history is None else None, time_unit, history)
+        rating = rating if history is None else None
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format, history)
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Parse the files; nothing is fetched.

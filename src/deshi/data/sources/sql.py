@@ -37,6 +37,7 @@ class SQL(Component):
         timestamp: str | None = "timestamp",
         rating: str | None = None,
         time_unit: str = "auto",
+        time_format: str | None = None,
         items_query: str | None = None,
         items_id: str = "item_id",
         items_title: str | None = "title",
@@ -53,6 +54,7 @@ class SQL(Component):
             timestamp: column of timestamps (numbers, text, dates) or of positions; null with ``time_unit=row``.
             rating: see ``user``.
             time_unit: as in :class:`deshi.data.sources.tabular.Tabular`; dates and times of the database need none.
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             items_query: a SELECT of the items, or null; all columns but id and title are kept as text.
             items_id: its column of item ids.
             items_title: its column of titles, or null.
@@ -64,7 +66,7 @@ class SQL(Component):
             raise DeshiError("Give exactly one of data.source.dsn and data.source.dsn_env (a variable that holds it).")
         self.query, self.items_query = query, items_query
         self.dsn, self.dsn_env = dsn, dsn_env
-        self.columns = Columns(user, item, timestamp, rating, time_unit)
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format)
         self.items_id, self.items_title = items_id, items_title
 
     @classmethod

@@ -31,6 +31,7 @@ class Tabular:
         timestamp: str | None = "timestamp",
         rating: str | None = None,
         time_unit: str = "auto",
+        time_format: str | None = None,
         separator: str | None = None,
         encoding: str = "utf-8",
         quote: str | None = "auto",
@@ -54,6 +55,7 @@ class Tabular:
             timestamp: column of timestamps, or of positions with ``time_unit=position``; null with ``time_unit=row``.
             rating: column of ratings, or null.
             time_unit: s, ms, us, ns, iso, date, position, row, or auto (by the values' size; mixed units are refused).
+            time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             separator: of a text table, ``tab`` for the tab; null goes by the file's name.
             encoding: of a text table.
             quote: the sign around fields, null for none, auto for double quotes but in tables with tabs.
@@ -72,7 +74,7 @@ class Tabular:
         """
         self.paths = _paths(path)
         between = str(TableFormat(history_separator).separator)
-        self.columns = Columns(user, item, timestamp, rating, time_unit, history, between)
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format, history, between)
         self.form = TableFormat(separator, encoding, quote, None if columns is None else tuple(columns))
         self.pattern = pattern
         self.items_paths = [] if items_path is None else _paths(items_path)

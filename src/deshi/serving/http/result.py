@@ -21,7 +21,8 @@ class RecommendResult(Result):
         unknown_events: of them, those whose item the bundle doesn't know; they were left out.
         unknown_items: distinct items among these.
         popular_users: users without any known item, answered by popularity.
-        short_users: users with fewer than ``k`` items, since no more were allowed.
+        short_users: users with fewer than ``k`` items, since no more were left.
+        empty_users: of them, those without any item.
         seconds: that all of it took.
     """
 
@@ -33,10 +34,11 @@ class RecommendResult(Result):
     unknown_items: int
     popular_users: int
     short_users: int
+    empty_users: int
     seconds: float
 
     def blocks(self) -> Sequence[Block]:
-        """The counts."""
+        """The counts, and a warning about empty lists."""
         sentences = [f"{self.users:,} users answered in {self.seconds:.1f} s, {self.rows:,} rows."]
         if self.unknown_events:
             sentences.append(
@@ -46,8 +48,14 @@ class RecommendResult(Result):
         if self.popular_users:
             sentences.append(f"{self.popular_users:,} users have no known item and got the most popular ones.")
         if self.short_users:
-            sentences.append(f"{self.short_users:,} users got fewer items than asked for: no more are allowed.")
-        return paragraphs(*sentences, f"Written to {self.output}")
+            sentences.append(
+                f"{self.short_users:,} users got fewer items than asked for: no more are allowed or unseen."
+            )
+        warnings = []
+        if self.empty_users:
+            empty = f"{self.empty_users:,} of {self.users:,} users got no item at all"
+            warnings.append(f"{empty}. Lists hold seen items too with filter_seen=false.")
+        return [*paragraphs(*warnings, tone="warning"), *paragraphs(*sentences, f"Written to {self.output}")]
 
 
 @dataclass(frozen=True)
