@@ -80,7 +80,7 @@ def read_parquet(path: Path, columns: Iterable[str] = (), remedy: str = AGAIN) -
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DeshiError(f"{path} can't be read ({error}). {remedy}") from error
     if lacking := [name for name in columns if name not in frame.columns]:
-        raise DeshiError(f"{path} lacks the columns {', '.join(lacking)}. {remedy}")
+        raise DeshiError(f"{path} lacks {', '.join(lacking)}. {remedy}")
     return frame
 
 

@@ -191,7 +191,7 @@ def _tests(
 def _about_seen(record: Mapping[str, Any], part: str) -> tuple[list[str], list[str]]:
     """Warnings and notes about seen targets and few candidates, which all evaluations of a protocol share."""
     counts = record.get("population", {}).get(part)
-    if counts is None or record["protocol"]["candidates"] != "full":
+    if "seen_targets" not in (counts or {}) or record["protocol"]["candidates"] != "full":
         return [], []
     return about_seen({part: Population(**counts)}, record["protocol"]["filter_seen"], record["n_items"])
 

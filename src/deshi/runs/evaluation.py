@@ -129,7 +129,7 @@ def read_curve(folder: Path) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        curve = pl.read_csv(path)
+        curve = pl.read_csv(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DeshiError(f"{path} can't be read ({error}). Train again.") from error
     if "epoch" not in curve.columns:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from deshi.arrays import Ints
@@ -373,7 +374,7 @@ class Run(Result):
         """The teachers of the folds, each answering for the users that it was not trained on."""
         from deshi.runs.networks import new_network
 
-        folds = read_array(self.folder / FOLDS_FILE)
+        folds = np.array(read_array(self.folder / FOLDS_FILE))
         scorers = []
         for fold in range(int(folds.max()) + 1):
             network = new_network(self.config, bundle, bundle.n_items, self.paths)

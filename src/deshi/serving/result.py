@@ -40,7 +40,7 @@ class ExportResult(Result):
             lines.append(self.recall.sentence())
         return [
             Table(f"{self.bundle.name}, version {self.bundle.version}", ["File", "KiB"], rows),
-            *paragraphs(*self.seen, tone="warning"),
+            *paragraphs(*self.seen, tone="warning" if self.bundle.filter_seen else "plain"),
             *paragraphs(*lines, f"Written to {self.folder} in {self.seconds:.1f} s"),
         ]
 

@@ -63,8 +63,6 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
         cfg = cast(Config, interrupted.config)
     bundle = load_bundle(cfg.data.name, cfg.paths.data)
     split: Split = build(cfg.split)(bundle)
-    for part in seen_targets(bundle, split, cfg.eval.filter_seen):
-        log.log(logging.WARNING if part.is_doubtful else logging.INFO, part.sentence)
     if interrupted is None:
         started = with_named_start(cfg.train, cfg.paths)
         cfg = _with_measured_precision(cfg.model_copy(update={"train": started}))
@@ -75,6 +73,8 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
         folder = interrupted.folder
         interrupted.check_same_data(bundle)
     with _refused_leaves_nothing(folder, new=interrupted is None), _log_file(folder / "log.txt"):
+        for part in seen_targets(bundle, split, cfg.eval.filter_seen):
+            log.log(logging.WARNING if part.is_doubtful else logging.INFO, part.sentence)
         train(cfg, bundle, split, folder)
     return Run(folder, cfg.paths)
 
