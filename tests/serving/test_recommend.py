@@ -255,7 +255,7 @@ READ = ["3", "14", "15"]
 def test_files_as_other_systems_write_them(
     name: str, content: str, options: dict[str, Any], serving: Path, engine: Engine, tmp_path: Path
 ) -> None:
-    """What prepare has read must be read here in the same way, else users are answered for histories they don't have."""
+    """What prepare has read must be read here likewise, else users are answered for histories they do not have."""
     (tmp_path / name).write_text(content, newline="")
     rows, result = answers(serving, tmp_path / name, **options)
     assert rows["item_id"].to_list() == [item.item_id for item in engine.recommend(READ, 5).items]
