@@ -321,6 +321,24 @@ def _(shop: Shop) -> Planted:
     return audit_split(other.bundle, other.split), ids(twice)
 
 
+def again(shop: Shop, users: set[int]) -> Shop:
+    """The shop whose ``users`` end with an item that they had before."""
+    sequences = [[*row[:-1], row[1]] if user in users else row for user, row in enumerate(shop.sequences)]
+    return shop.rewritten("again", sequences)
+
+
+@fault("seen-targets", "targets that their user had before")
+def _(shop: Shop) -> Planted:
+    users = set(range(0, USERS, 5))
+    other = again(shop, users)
+    return audit_split(other.bundle, other.split), ids(users)
+
+
+@fault("few-candidates", "a catalogue of 40 items")
+def _(shop: Shop) -> Planted:
+    return audit_split(shop.bundle, shop.split), None
+
+
 @fault("cold-targets", "test items that no training user has")
 def _(shop: Shop) -> Planted:
     cold = {1, 2, 3}
@@ -524,15 +542,13 @@ def _(shop: Shop) -> Planted:
 
 @fault("seen-target-ranked", "a seen-item filter that spares repeated targets, which no served list holds")
 def _(shop: Shop) -> Planted:
-    again = set(range(0, USERS, 5))
-    sequences = [[*row[:-1], row[1]] if user in again else row for user, row in enumerate(shop.sequences)]
-    other = shop.rewritten("again", sequences)
-    spared = pl.col("user").is_in(list(again))
+    users = set(range(0, USERS, 5))
+    other, spared = again(shop, users), pl.col("user").is_in(list(users))
     ranks = other.ranks().with_columns(
         pl.when(spared).then(1.0).otherwise("rank").alias("rank"),
         (pl.col("n_candidates") + spared.cast(pl.Int64)).alias("n_candidates"),
     )
-    return ranked(other, ranks), ids(again)
+    return ranked(other, ranks), ids(users)
 
 
 @fault("ties-counted-as-hits", "coarse scores, ties in favour of the target")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from deshi.cli import main
 from deshi.configuration.groups import choices, stage_groups
 from deshi.configuration.run_folders import save_config
 from deshi.configuration.stage import Stage
+from deshi.hardware import training_device
 from deshi.stages import STAGES
 from deshi.types import DeshiError
 
@@ -247,3 +249,21 @@ def test_ctrl_c_while_training_can_be_resumed(config_dir: Path, tmp_path: Path) 
     assert command.startswith("deshi fit resume=")
     done = subprocess.run([*deshi, *shlex.split(command)[1:]], capture_output=True, text=True)
     assert done.returncode == 0 and "selected epoch" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "/proc/no/x"])
+def test_what_the_system_refuses_is_one_line(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that can't be written is no bug of deshi's, and exit code 1 means that an audit has found an error."""
+    (tmp_path / "e.csv").write_text("user_id,item_id,time\n" + "".join(f"u{n % 3},i{n % 5},{n}\n" for n in range(30)))
+    source = ["data.source.path=" + str(tmp_path / "e.csv"), "data.source.timestamp=null", "data.source.time_unit=row"]
+    code = main(["prepare", "data=tabular", "data.name=x", *source, f"paths.root={place}"])
+    error = capsys.readouterr().err
+    assert code == 2 and place.rpartition("/")[0] in error and "Traceback" not in error
+    assert error.splitlines()[-1].startswith("error: ")
+
+
+def test_a_device_that_is_not_there_is_refused_before_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lightning's own error comes late, as a traceback."""
+    for name in ("tpu", *(() if torch.cuda.is_available() else ("cuda", "gpu"))):
+        with pytest.raises(DeshiError, match=f"train.accelerator is '{name}'"):
+            training_device(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -67,12 +68,43 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit complains once more
         return PIPE_CLOSED
+    except (OSError, MemoryError) as error:
+        if os.environ.get("DESHI_TRACEBACK") == "1":
+            raise
+        print(f"error: {_of_the_system(error)}", file=sys.stderr)
+        return WRONG_USE
     except (KeyboardInterrupt, SystemExit) as error:
         cause = error if isinstance(error, KeyboardInterrupt) else error.__context__
         if not isinstance(cause, KeyboardInterrupt):
             raise
         print(f"\ninterrupted. {_what_next(str(cause), words)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _of_the_system(error: OSError | MemoryError) -> str:
+    """What the system refused, with the file that it is about."""
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory ({error}). Close other programs, or use smaller batches or fewer data."
+    paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{' -> '.join(paths)}: {reason}. {_ADVICE.get(error.errno or 0, _CHECK)}".removeprefix(": ")
+
+
+_CHECK = "Check the path and its disk, and run the command again."
+_ADVICE = {
+    errno.ENOSPC: "Free some space there, or work elsewhere with paths.root=FOLDER.",
+    errno.EDQUOT: "Free some space there, or work elsewhere with paths.root=FOLDER.",
+    errno.EFBIG: "The file reached the size that is allowed: raise the limit (ulimit -f).",
+    errno.EACCES: "Check who may read and write there, or work elsewhere with paths.root=FOLDER.",
+    errno.EPERM: "Check who may read and write there, or work elsewhere with paths.root=FOLDER.",
+    errno.EROFS: "Nothing can be written there: work elsewhere with paths.root=FOLDER.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.ENOTDIR: "A file is where a folder is expected: move it, or give another path.",
+    errno.EEXIST: "A file is where a folder is expected: move it, or give another path.",
+    errno.EISDIR: "A folder is where a file is expected: give the path of a file.",
+    errno.ENOENT: "Check the path.",
+    errno.EIO: "The disk could not read or write it: check the disk and the copy.",
+}
 
 
 def _stdout_is_closed() -> bool:

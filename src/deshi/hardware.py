@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 
+from deshi.types import DeshiError
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -46,9 +48,22 @@ def bf16_is_faster(device: torch.device, rows: int, inner: int, columns: int) ->
 
 
 def training_device(accelerator: str) -> torch.device:
-    """The kind of device that one of Lightning's accelerator names leads to."""
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    return torch.device("cpu" if on_cpu else "cuda")
+    """The kind of device that one of Lightning's accelerator names leads to.
+
+    Raises:
+        DeshiError: for a device that this machine doesn't have, or that deshi doesn't use.
+    """
+    has_cuda = torch.cuda.is_available()
+    if accelerator == "cpu" or (accelerator == "auto" and not has_cuda):
+        return torch.device("cpu")
+    if accelerator not in ("auto", "cuda", "gpu"):
+        raise DeshiError(f"train.accelerator is {accelerator!r}, expected auto, cpu, cuda or gpu.")
+    if not has_cuda:
+        raise DeshiError(
+            f"train.accelerator is {accelerator!r}, but PyTorch {torch.__version__} sees no CUDA device here. Leave it "
+            "at auto, or install a driver and a PyTorch for it."
+        )
+    return torch.device("cuda")
 
 
 def limit_kernel_cache() -> None:

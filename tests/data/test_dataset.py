@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -159,3 +160,13 @@ def test_an_item_table_without_titles() -> None:
     with pytest.raises(DeshiError, match="items has no column title; it has item_id, genre. .*title=None is none"):
         Dataset.from_frames(events(), table)
     assert Dataset.from_frames(events(), table, title=None).title is None
+
+
+def test_columns_come_as_arrays_and_series_of_several_libraries() -> None:
+    """A pandas Series of texts in a dict raised an ImportError of pyarrow; a structured array is a dict of columns."""
+    users, items, times = np.array(["u"] * 4), np.array(["a", "b", "a", "c"]), np.arange(4) + 1_500_000_000
+    columns = {"user_id": pandas.Series(users), "item_id": pl.Series(items), "timestamp": times}
+    kinds = [("user_id", "U1"), ("item_id", "U1"), ("timestamp", "i8")]
+    table = np.array(list(zip(users, items, times, strict=True)), dtype=kinds)
+    first, second = (Dataset.from_frames(events).events for events in (columns, table))
+    assert first.rows() == second.rows() and first.rows()[0] == ("u", "a", 1_500_000_000)

@@ -93,3 +93,8 @@ def test_lists_of_ids_come_in_every_library(make: Any) -> None:
     histories = histories_of({"ann": make(["a", "c"]), 2.0: [7.0, np.int64(7), "7"]}, IDS)
     assert histories.users.to_list() == ["ann", "2"]
     assert [histories.history(number).tolist() for number in range(2)] == [[2, 0], [1, 1, 1]]
+
+
+def test_a_dict_of_columns_is_a_table_and_no_two_users() -> None:
+    """Else the columns' names would be users, each with the other column as a history."""
+    assert histories_of({"user_id": ["ann", "ann"], "item_id": np.array(["a", "c"])}, IDS).users.to_list() == ["ann"]

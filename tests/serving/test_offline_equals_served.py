@@ -64,7 +64,7 @@ def test_a_rank_is_the_position_in_the_served_list(
     """A figure that no served list can reach is a promise that nobody keeps."""
     repeats, root = prepared
     run = deshi.fit(*data_of(root), *SPLITS[targets], *SMALL, f"paths.root={root}", f"eval.filter_seen={filter_seen}")
-    evaluated = deshi.evaluate(f"run={run.folder}", f"paths.root={root}", f"eval.filter_seen={filter_seen}")
+    evaluated = deshi.evaluate(f"run={run.folder}", f"paths.root={root}")  # ranks as the run is served
     engine = deshi.load(deshi.export(f"run={run.folder}", f"paths.root={root}", f"output={tmp_path / 'out'}").folder)
     assert engine.bundle.filter_seen is filter_seen
     examples, ids = run.split.examples(run.bundle, "test"), run.bundle.vocabulary[ITEM]

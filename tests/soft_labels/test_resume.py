@@ -111,7 +111,7 @@ def test_every_place_of_interruption_gives_the_same_store(tmp_path: Path, after:
     export(bundle, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         export(bundle, tmp_path / "store", Stops(bundle.n_items, after))
-    (working_path(tmp_path / "store") / ".progress.json.x.tmp").touch()  # as a kill while it is replaced leaves it
+    (working_path(tmp_path / "store") / ".progress.json.0a1b2c3d.tmp").mkdir()  # as a kill leaves it
     export(bundle, tmp_path / "store")
     assert content(tmp_path / "store") == content(tmp_path / "whole")
 

@@ -283,3 +283,19 @@ def test_slow_bf16_is_ruled_out_by_a_small_product(
     monkeypatch.setattr(hardware, "_seconds", seconds)
     assert choose_precision("auto", torch.device("cpu")) == chosen
     assert rows_seen == measured
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x"), RuntimeError("of a library")])
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_no_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Half a folder would look like a run that can be gone on with."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    before = set((root / "runs" / "fit").glob("*"))
+    monkeypatch.setattr(fit, "_train", fail)
+    with pytest.raises(type(error)):
+        fit.run(config(root))
+    assert set((root / "runs" / "fit").glob("*")) == before

@@ -35,6 +35,13 @@ def test_a_run_and_its_bundle_give_the_ranks_that_they_gave(root: Path) -> None:
     assert fresh.metrics["test/ndcg@10"] == pytest.approx(stored.metrics["test/ndcg@10"], abs=1e-3)
 
 
+def test_an_evaluation_is_compared(root: Path) -> None:
+    """An older record lacks counts of a newer one (targets that were seen), and its ranks are worth as much."""
+    evaluation = next((root / "runs" / "evaluate").iterdir())
+    result = deshi.compare(runs=[evaluation.name], paths={"root": str(root)})
+    assert "sasrec" in str(result)
+
+
 def test_soft_labels_are_opened_and_checked(root: Path) -> None:
     """A teacher's answers may have cost days: a newer version must be able to learn from them."""
     bundle = Bundle.load(root / "data" / "tiny")

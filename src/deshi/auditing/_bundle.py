@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Array
-from deshi.artifacts import file_sha256
+from deshi.artifacts import file_sha256, read_parquet
 from deshi.auditing._finding import Finding, count, finding, location
 from deshi.auditing._units import mixed_units
-from deshi.data.bundle import Bundle
+from deshi.data.bundle import REMEDY, Bundle
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX
 from deshi.types import ITEM, PAD, TIMESTAMP, USER
 
@@ -44,7 +44,8 @@ class Flat:
     @cached_property
     def table(self) -> pl.DataFrame:
         """The rows of ``interactions.parquet``."""
-        return pl.read_parquet(self.bundle.path / "interactions.parquet")
+        columns = (USER, ITEM, USER_INDEX, ITEM_INDEX, TIMESTAMP)
+        return read_parquet(self.bundle.path / "interactions.parquet", columns, REMEDY)
 
     def locations(self, rows: Array, **further: Array) -> Iterable[str]:
         """The events at flat positions ``rows``, as a finding names them, with further values of each."""

@@ -62,6 +62,11 @@ _ALL = (
         duplicate_across_parts="the same event (user, item, time) is trained on and a target",
     ),
     *_checks(
+        "warning",
+        seen_targets="targets that their user had before, which lists without seen items can't hold",
+        few_candidates="examples that are ranked among so few items that any model looks good",
+    ),
+    *_checks(
         "note",
         cold_targets="targets that nobody has in the training part, which the model cannot know",
         future_in_training="training holds events that are later than what is tested",

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from deshi.arrays import Array
-from deshi.artifacts import read_json
+from deshi.artifacts import read_array, read_json, read_tensors
 from deshi.auditing._finding import Finding, count, finding, location
 from deshi.data.bundle import Bundle
-from deshi.types import ITEM, DeshiError
+from deshi.types import ITEM
 
 PAIRS = 20_000
 """Pairs of neighbours in histories whose embeddings are compared."""
@@ -46,7 +44,7 @@ def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
     if not file.is_file():
         return []
     findings = []
-    for name, tensor in _tensors(file).items():
+    for name, tensor in read_tensors(file).items():
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
             message = f"{count(bad, tensor.numel(), f'numbers of {name}')} are NaN or infinite."
@@ -62,13 +60,6 @@ def audit_weights(file: Path, bundle: Bundle) -> list[Finding]:
                 finding("made-on-another-bundle", message, [location(file=file.name, tensor=name)], effect, fix)
             )
     return findings
-
-
-def _tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise DeshiError(f"{file} can't be read ({error}). Make it again.") from error
 
 
 def audit_soft_labels(folder: Path, bundle: Bundle) -> list[Finding]:
@@ -87,20 +78,13 @@ def audit_soft_labels(folder: Path, bundle: Bundle) -> list[Finding]:
     if (folder / TOPK).is_file():
         augmented = isinstance(manifest, dict) and manifest.get("sequences") == "augmented"
         rows = int(manifest["n_rows"]) if augmented else bundle.n_interactions
-        findings += _lists(_array(folder / TOPK), bundle, rows)
+        findings += _lists(read_array(folder / TOPK), bundle, rows)
     if (folder / SCORES).is_file():
-        findings += _finite(_array(folder / SCORES), SCORES)
+        findings += _finite(read_array(folder / SCORES), SCORES)
     if (folder / EMBEDDINGS).is_file():
-        for name, tensor in _tensors(folder / EMBEDDINGS).items():
+        for name, tensor in read_tensors(folder / EMBEDDINGS).items():
             findings += audit_embeddings(tensor.float().numpy(), bundle, f"{EMBEDDINGS}, {name}")
     return findings
-
-
-def _array(file: Path) -> Array:
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DeshiError(f"{file} can't be read ({error}). Make it again.") from error
 
 
 def _lists(items: Array, bundle: Bundle, n_rows: int) -> list[Finding]:

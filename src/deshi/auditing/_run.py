@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import polars as pl
-
 from deshi.auditing._bundle import audit_bundle
 from deshi.auditing._candidates import audit_candidates
 from deshi.auditing._finding import Finding, finding, location
@@ -27,7 +25,7 @@ from deshi.configuration.run_folders import CANDIDATES_FILE, RUN_FILE, WEIGHTS_F
 from deshi.data.splits import PARTS, Examples, Split
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
-from deshi.runs import Evaluation, Run, read_curve
+from deshi.runs import Evaluation, Run, read_curve, read_part
 from deshi.training.module import MONITOR
 
 log = logging.getLogger(__name__)
@@ -139,7 +137,7 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     findings += _refitted(subject, evaluation, part)
     drawn = evaluation.folder / CANDIDATES_FILE
     if drawn.is_file():
-        findings += audit_candidates(pl.read_parquet(drawn).filter(pl.col("part") == part), ranks)
+        findings += audit_candidates(read_part(drawn, part), ranks)
     return findings
 
 

@@ -13,6 +13,7 @@ from deshi.auditing._finding import Finding, count, finding
 from deshi.auditing._probe import AT, gain, markov_ndcg, sample_examples
 from deshi.data.bundle import Bundle
 from deshi.data.splits import PARTS, Examples, Split
+from deshi.evaluation import FEW, SeenTargets, few_candidates
 
 DAY = 86_400_000
 
@@ -32,9 +33,10 @@ def audit_split(bundle: Bundle, split: Split, filter_seen: bool = True) -> list[
         if len(examples):
             findings += _wrong_ends(flat, split, part, examples, filter_seen)
             findings += _duplicates(flat, split, part, examples, filter_seen)
+            findings += _seen_before(flat, split, part, examples, filter_seen)
             findings += _cold(flat, split, part, examples)
             findings += _tied_order(flat, part, examples)
-    return [*findings, *_future(flat, split)]
+    return [*findings, *_few_candidates(flat, split, filter_seen), *_future(flat, split)]
 
 
 def audit_training_ranges(
@@ -176,6 +178,45 @@ def _repeats_event(flat: Flat, examples: Examples) -> Array:
     owner = examples.owners
     rows = examples.target_rows
     return seen[rows] & (twin[rows] >= examples.starts[owner]) & (twin[rows] < examples.ends[owner])
+
+
+def _seen_before(flat: Flat, split: Split, part: str, examples: Examples, filter_seen: bool) -> list[Finding]:
+    """Targets that their user had before, which no list without seen items can hold."""
+    bundle, seen = flat.bundle, examples.seen_targets(flat.items)
+    counts = SeenTargets(part, int(seen.sum()), len(seen), filter_seen)
+    if not filter_seen or not counts.seen:
+        return []
+    ranges, sample = (bundle.offsets[:-1], split.train_end), sample_examples(examples)
+    without, with_seen = (markov_ndcg(bundle, ranges, sample, left_out) for left_out in (True, False))
+    message = f"{count(counts.seen, counts.targets, f'{part} targets')} were consumed before by the same user."
+    effect = (
+        f"Lists without seen items can hold {1 - seen.mean():.4f} of the targets at most. A Markov baseline has "
+        f"NDCG@{AT} {without:.4f} without seen items and {with_seen:.4f} with them."
+    )
+    fix = "Set eval.filter_seen=false in training and evaluation, so that figures and served lists keep seen items."
+    where = flat.locations(examples.target_rows[seen])
+    return [finding("seen-targets", message, where, effect, fix, None if counts.is_doubtful else "note")]
+
+
+def _few_candidates(flat: Flat, split: Split, filter_seen: bool) -> list[Finding]:
+    """Examples that are ranked among so few items that any model has high figures."""
+    bundle = flat.bundle
+    fix = "Compare with the baselines on the same examples (with_baselines=true), not with figures of other data."
+    if bundle.n_items < FEW:
+        message = f"The catalogue has {bundle.n_items:,} items, so every example has fewer than {FEW} candidates."
+        effect = f"A random order has HR@{AT} {min(1.0, AT / bundle.n_items):.4f} at least."
+        return [finding("few-candidates", message, flat.locations(bundle.offsets[:-1]), effect, fix, "note")]
+    findings = []
+    for part in PARTS:
+        examples = split.examples(bundle, part)
+        few = few_candidates(bundle, examples, filter_seen)
+        if few.any():
+            message = f"{count(int(few.sum()), len(few), f'{part} examples')} have fewer than {FEW} candidates, since "
+            message += "their history holds most of the catalogue."
+            effect = f"A random order has HR@{AT} {AT / FEW:.4f} or more on them and {AT / bundle.n_items:.4f} among "
+            effect += f"all {bundle.n_items:,} items."
+            findings.append(finding("few-candidates", message, flat.locations(examples.ends[few] - 1), effect, fix))
+    return findings
 
 
 def _cold(flat: Flat, split: Split, part: str, examples: Examples) -> list[Finding]:

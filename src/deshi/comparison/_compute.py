@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._models import Group, find_model, flatten, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
-from deshi.evaluation import unbeaten
+from deshi.evaluation import Population, about_seen, unbeaten
 from deshi.metrics import (
     bootstrap_means,
     effect_size,
@@ -81,6 +82,7 @@ def compare_evaluations(
     # One set of resampled users for all models and metrics, so that the interval of a difference is a paired one.
     means = bootstrap_means(values.reshape(len(values), -1), samples, seed).reshape(-1, len(groups), len(metrics))
     record = evaluations[0].record
+    doubts, facts = _about_seen(record, part)
     return Comparison(
         data=str(record["data"]),
         part=part,
@@ -95,9 +97,10 @@ def compare_evaluations(
         permutations=flips,
         seed=seed,
         protocol=flatten(record.get("protocol") or {}),
-        warnings=_warnings(groups, part),
+        warnings=[*doubts, *_warnings(groups, part, doubts)],
         notes=[
             *notes,
+            *facts,
             *_name_notes(named(unnamed), groups),
             *([ALONE] if each_run else _seed_notes(groups)),
             *([] if pairs else [NO_TESTS]),
@@ -185,14 +188,22 @@ def _tests(
     return tests
 
 
-def _warnings(groups: Sequence[Group], part: str) -> list[str]:
-    """Warnings of the evaluations, with the model's name and, if it has several runs, the seed first."""
+def _about_seen(record: Mapping[str, Any], part: str) -> tuple[list[str], list[str]]:
+    """Warnings and notes about seen targets and few candidates, which all evaluations of a protocol share."""
+    counts = record.get("population", {}).get(part)
+    if "seen_targets" not in (counts or {}) or record["protocol"]["candidates"] != "full":
+        return [], []
+    return about_seen({part: Population(**counts)}, record["protocol"]["filter_seen"], record["n_items"])
+
+
+def _warnings(groups: Sequence[Group], part: str, shared: Sequence[str]) -> list[str]:
+    """Warnings of the evaluations but shared ones, with the model's name and, if it has several runs, the seed."""
     models = [model for model in groups if not model.is_added]
     sentences = []
     for model in models:
         for member in model.members:
             name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
-            warnings = member.evaluation.record["warnings"]
+            warnings = [text for text in member.evaluation.record["warnings"] if text not in shared]
             sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
     return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 

@@ -308,7 +308,9 @@ class ListsConfig(Closed):
         None, description="which of the training positions a list is written after; null: all of them"
     )
     k: int = Field(100, ge=1, description="length of a list")
-    filter_seen: bool = Field(True, description="leave items of the history out of its list")
+    filter_seen: bool | None = Field(
+        None, description="leave items of the history out of its list; null: as the run's lists (eval.filter_seen)"
+    )
     normalise: bool = Field(False, description="store log-probabilities over all candidates instead of logits")
     dtype: Literal["float32", "float16"] = Field("float32", description="of the stored scores")
     batch_size: int = Field(256, ge=1, description="rows scored at a time")

@@ -12,7 +12,17 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import offsets_of
-from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
+from deshi.artifacts import (
+    atomic_folder,
+    file_sha256,
+    fingerprint,
+    read_array,
+    read_json,
+    read_parquet,
+    write_array,
+    write_json,
+    write_parquet,
+)
 from deshi.configuration.groups import choices
 from deshi.data.vocabulary import ITEM_INDEX, ITEM_ORDER, TIE_RULE, USER_INDEX, Events
 from deshi.types import ITEM, TEXT, TIMESTAMP, TITLE, USER, DeshiError
@@ -21,6 +31,7 @@ FORMAT = 1
 """Version of the folder's layout; a bundle of another version is prepared anew."""
 
 MANIFEST = "manifest.json"
+REMEDY = "The data bundle is damaged: run deshi prepare with force=true."
 TABLES = ("interactions.parquet", "items.parquet", "users.parquet", "vocabulary.parquet")
 ARRAYS = {"offsets": np.int64, "items": np.int32, "timestamps": np.int64}
 
@@ -58,7 +69,7 @@ class Bundle:
         """
         path = Path(path)
         manifest = _read_manifest(path)
-        arrays = {name: _open_array(path, name) for name in ARRAYS}
+        arrays = {name: read_array(path / "sequences" / f"{name}.npy", REMEDY) for name in ARRAYS}
         bundle = cls(path, manifest["name"], manifest, **arrays)
         bundle._check_shapes()
         if check:
@@ -103,12 +114,12 @@ class Bundle:
     @cached_property
     def vocabulary(self) -> pl.DataFrame:
         """``index`` Int32 and ``item_id`` String, in index order."""
-        return pl.read_parquet(self.path / "vocabulary.parquet")
+        return read_parquet(self.path / "vocabulary.parquet", ("index", ITEM), REMEDY)
 
     @cached_property
     def users(self) -> pl.DataFrame:
         """``index`` Int32 and ``user_id`` String, in index order."""
-        return pl.read_parquet(self.path / "users.parquet")
+        return read_parquet(self.path / "users.parquet", ("index", USER), REMEDY)
 
     def item_table(self) -> pl.DataFrame:
         """``index``, ``item_id``, ``title``, ``text`` and the source's further columns, in index order."""
@@ -131,7 +142,7 @@ class Bundle:
 
     @cached_property
     def _item_table(self) -> pl.DataFrame:
-        return pl.read_parquet(self.path / "items.parquet")
+        return read_parquet(self.path / "items.parquet", ("index", ITEM, TITLE, TEXT), REMEDY)
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -192,9 +203,8 @@ def fill_bundle(
     if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
     arrays = _arrays(events)
-    (folder / "sequences").mkdir()
     for label, array in arrays.items():
-        np.save(folder / "sequences" / f"{label}.npy", array, allow_pickle=False)
+        write_array(folder / "sequences" / f"{label}.npy", array)
     _write_tables(folder, events, items)
     manifest = dict(provenance or {})
     manifest |= {
@@ -227,7 +237,7 @@ def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> N
     )
     tables = (interactions, _item_texts(vocabulary, items), users, vocabulary)
     for name, table in zip(TABLES, tables, strict=True):
-        table.write_parquet(folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
+        write_parquet(table, folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
 
 
 def _numbered(column: str, ids: pl.Series) -> pl.DataFrame:
@@ -295,12 +305,5 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open_array(path: Path, name: str) -> np.ndarray:
-    try:
-        return np.load(path / "sequences" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise _damaged(path, f"sequences/{name}.npy can't be read ({error})") from error
-
-
 def _damaged(path: Path, damage: str) -> DeshiError:
-    return DeshiError(f"The data bundle in {path} is damaged: {damage}. Run deshi prepare with force=true.")
+    return DeshiError(f"In {path} {damage}. {REMEDY}")

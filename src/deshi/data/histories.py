@@ -109,14 +109,15 @@ def histories_of(histories: Any, item_ids: pl.Series) -> Histories:
     """Histories in memory: a frame with a row for each event, or with a row for each list, or a dict of lists.
 
     Args:
-        histories: a frame of pandas, Polars or pyarrow with the columns of :class:`HistoryColumns`; or a dict from
-            user ids to lists of item ids, oldest first.
+        histories: a frame of pandas, Polars or pyarrow, or a dict of columns, with those of :class:`HistoryColumns`;
+            or a dict from user ids to lists, arrays or Series of item ids, oldest first.
         item_ids: of the vocabulary, in index order.
 
     Raises:
         DeshiError: for anything else, a missing column, rows without a user or a time, and items that are all unknown.
     """
-    if isinstance(histories, Mapping):
+    is_table = isinstance(histories, Mapping) and USER in histories and (ITEM in histories or ITEMS in histories)
+    if isinstance(histories, Mapping) and not is_table:
         lists = [_texts(as_list(items)) for items in histories.values()]
         columns = {USER: _texts(list(histories)), HISTORY_NAMES[0]: lists}
         frame = pl.DataFrame(columns, schema={USER: pl.String, HISTORY_NAMES[0]: pl.List(pl.String)})

@@ -52,11 +52,18 @@ class Examples:
 
     def seen_targets(self, items: np.ndarray) -> np.ndarray:
         """``(T,)`` bool, the targets whose item is in their example's history; ``items`` are the bundle's."""
-        lengths = self.ends - self.starts
-        width = int(items.max(initial=0)) + 1
-        # one number for each pair of an example and an item
-        histories = np.repeat(np.arange(len(self)) * width, lengths) + items[range_rows(self.starts, self.ends)]
-        return np.isin(self.owners * width + items[self.target_rows], histories)
+        seen = np.zeros(len(self.target_rows), dtype=bool)
+        if not len(seen):
+            return seen
+        # One number for each pair of an example and an item: each history's pairs are looked up among the targets'.
+        width = int(items.max()) + 1
+        targets = self.owners * width + items[self.target_rows]
+        order = np.argsort(targets, kind="stable")
+        history = np.repeat(np.arange(len(self)) * width, self.ends - self.starts)
+        history += items[range_rows(self.starts, self.ends)]
+        at = np.searchsorted(targets, history, sorter=order).clip(max=len(order) - 1)
+        seen[order[at[targets[order[at]] == history]]] = True
+        return seen
 
     def of_users(self, chosen: np.ndarray) -> Examples:
         """The examples of the users for which ``chosen`` ``(n_users,)`` bool is true."""

@@ -25,13 +25,20 @@ from deshi.evaluation._measurement import (
     history_popularity,
     measure_model,
 )
-from deshi.evaluation._population import Population, population
+from deshi.evaluation._population import Population, about_seen, population
 from deshi.evaluation._rank_collector import CollectedRanks, RankCollector
 from deshi.evaluation._ranking import Ranking, evaluate_ranks, summarise
 from deshi.evaluation._result import EvaluateResult, headline_k, not_beating, unbeaten
+from deshi.evaluation._seen_targets import (
+    FEW,
+    SeenTargets,
+    few_candidates,
+    seen_targets,
+)
 from deshi.evaluation._slices import LENGTH, POPULARITY, length_groups, popularity_groups, slice_frame
 
 __all__ = [
+    "FEW",
     "LENGTH",
     "POPULARITY",
     "AnswerGenerator",
@@ -48,11 +55,14 @@ __all__ = [
     "RankedExamples",
     "Ranking",
     "Sampled",
+    "SeenTargets",
+    "about_seen",
     "answer_generator",
     "candidate_sets",
     "candidates_frame",
     "draw_candidates",
     "evaluate_ranks",
+    "few_candidates",
     "generate_answers",
     "headline_k",
     "history_popularity",
@@ -63,6 +73,7 @@ __all__ = [
     "not_beating",
     "popularity_groups",
     "population",
+    "seen_targets",
     "slice_frame",
     "summarise",
     "unbeaten",

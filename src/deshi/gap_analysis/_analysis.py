@@ -10,7 +10,7 @@ import numpy as np
 from deshi.arrays import Floats, Ints
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples, Split
-from deshi.evaluation import leaked_targets
+from deshi.evaluation import leaked_targets, seen_targets
 from deshi.gap_analysis._covariates import Covariate, TrainingItems, covariates, unseen_share
 from deshi.gap_analysis._decomposition import decompose, design
 from deshi.gap_analysis._headline import headline
@@ -164,7 +164,8 @@ class GapAnalysis:
             notes.append("No steps back: fewer than half of the users have a training target, validation and test.")
         if self.bundle.time_unit != "ms":
             notes.append("The data have positions, no times: target age and pauses are unknown.")
-        return notes
+        seen = seen_targets(self.bundle, self.split, self.selected.filter_seen)
+        return [*notes, *(part.sentence for part in seen)]
 
     def _mean(self, values: Floats) -> Interval:
         return bootstrap_interval(values, self.confidence, self.samples, self.seed)

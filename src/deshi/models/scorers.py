@@ -89,7 +89,7 @@ class SequentialScorer(Scorer):
         self.n_items = network.n_items
         self.max_length = network.max_length
         with torch.no_grad():
-            self._table = network.item_table().float().T.contiguous()
+            self._table = network.item_table().detach().float().T.contiguous()
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from deshi.artifacts import read_json
+from deshi.artifacts import read_json, read_parquet
 from deshi.configuration.run_folders import (
     BASELINES,
     CURVE_FILE,
@@ -28,6 +28,7 @@ from deshi.types import DeshiError
 LOSS = "train/loss"
 """How the column of the training loss begins."""
 
+REMEDY = "Run deshi evaluate again."
 RANK_COLUMNS = ("example", "user", "user_id", "target", "item_id", "rank", "n_candidates")
 
 
@@ -106,23 +107,16 @@ class Evaluation(Run):
                 f"{self.folder} has {' and '.join(self.parts)} ranks, but {part} is asked for. "
                 f"Run: deshi evaluate {subject} part=both"
             )
-        ranks = read_part(path, part)
-        lacking = [name for name in RANK_COLUMNS if name not in ranks.columns]
-        if lacking:
-            raise DeshiError(f"{path} lacks {', '.join(lacking)}: it holds no ranks. Run deshi evaluate again.")
-        return ranks
+        return read_part(path, part, RANK_COLUMNS)
 
 
-def read_part(path: Path, part: str) -> pl.DataFrame:
+def read_part(path: Path, part: str, columns: Sequence[str] = ()) -> pl.DataFrame:
     """The rows of one part of a file that an evaluation has left.
 
     Raises:
-        DeshiError: if the file is gone or can't be read.
+        DeshiError: if the file is gone, can't be read, or lacks one of ``columns``.
     """
-    try:
-        return pl.read_parquet(path).filter(pl.col("part") == part)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DeshiError(f"{path} can't be read ({error}). Run deshi evaluate again.") from error
+    return read_parquet(path, ("part", *columns), REMEDY).filter(pl.col("part") == part)
 
 
 def read_curve(folder: Path) -> pl.DataFrame | None:
@@ -135,7 +129,7 @@ def read_curve(folder: Path) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        curve = pl.read_csv(path)
+        curve = pl.read_csv(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DeshiError(f"{path} can't be read ({error}). Train again.") from error
     if "epoch" not in curve.columns:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deshi.arrays import Ints
-from deshi.artifacts import read_json
+from deshi.artifacts import read_array, read_json
 from deshi.configuration.run_folders import (
     CHECKPOINTS,
     DATA_FILE,
@@ -374,7 +374,7 @@ class Run(Result):
         """The teachers of the folds, each answering for the users that it was not trained on."""
         from deshi.runs.networks import new_network
 
-        folds = np.load(self.folder / FOLDS_FILE, allow_pickle=False)
+        folds = np.array(read_array(self.folder / FOLDS_FILE))
         scorers = []
         for fold in range(int(folds.max()) + 1):
             network = new_network(self.config, bundle, bundle.n_items, self.paths)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from deshi.artifacts import atomic_file
+from deshi.artifacts import read_tensors, write_tensors
 from deshi.types import DeshiError
 
 
 def save_weights(module: torch.nn.Module, path: Path) -> None:
     """Write a module's weights as plain safetensors, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    with atomic_file(path) as temporary:
-        save_file(weights, temporary)
+    write_tensors(weights, path)
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> None:
@@ -25,8 +22,8 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
     Raises:
         DeshiError: if the file is missing or damaged, or holds other weights than the module has.
     """
+    weights = read_tensors(path, remedy="Train again.")
     try:
-        weights = load_file(path)
         module.load_state_dict(weights)
-    except (FileNotFoundError, SafetensorError, OSError, RuntimeError) as error:
+    except RuntimeError as error:
         raise DeshiError(f"{path} doesn't fit the {type(module).__name__} of its config: {error}") from error

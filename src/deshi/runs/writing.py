@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from deshi.runs.run import FORMAT
 def new_run(cfg: StageConfig, stage: str, name: str) -> Path:
     """Make the folder ``runs/STAGE/TIME_NAME`` with configuration and environment in it."""
     folder = new_run_folder(cfg.paths.runs, stage, name)
-    save_config(folder, cfg)
-    write_json(folder / ENVIRONMENT_FILE, environment())
+    try:
+        save_config(folder, cfg)
+        write_json(folder / ENVIRONMENT_FILE, environment())
+    except OSError:  # a full disk: no folder is better than half of one
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder
 
 

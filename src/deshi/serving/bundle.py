@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from deshi.artifacts import file_sha256, fingerprint, read_json, write_json
+from deshi.artifacts import file_sha256, fingerprint, read_json, read_parquet, read_tensors, write_json
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run
 from deshi.types import ITEM, TITLE, DeshiError
 
@@ -27,6 +25,7 @@ FORMAT = 1
 """Version of the folder's layout."""
 
 KIND = "deshi serving bundle"
+REMEDY = "Copy it again, or run deshi export again."
 FOLDER = "serving"
 """Where a run's bundle is, inside the run's folder, unless another place is asked for."""
 
@@ -128,12 +127,12 @@ class ServingBundle:
     @cached_property
     def items(self) -> pl.DataFrame:
         """``index``, ``item_id``, ``title`` (or null) and ``count``, the training events, in index order."""
-        return pl.read_parquet(self.path / ITEMS)
+        return read_parquet(self.path / ITEMS, remedy=REMEDY)
 
     @cached_property
     def item_table(self) -> NDArray[np.float32]:
         """``(n_items, dim)``, the merged scoring vectors."""
-        return load_file(self.path / TABLE)["item_table"]
+        return cast("NDArray[np.float32]", read_tensors(self.path / TABLE, "numpy", REMEDY)["item_table"])
 
     def graph(self, precision: str = "fp32") -> Path:
         """The ONNX file of a precision.
@@ -152,8 +151,10 @@ class ServingBundle:
         wrong = []
         try:
             table, items = self.item_table, self.items
-        except (SafetensorError, OSError, KeyError, pl.exceptions.PolarsError) as error:
-            raise damaged(self.path, f"{TABLE} or {ITEMS} can't be read ({error})") from error
+        except KeyError as error:
+            raise damaged(self.path, f"{TABLE} lacks {error}") from error
+        except DeshiError as error:
+            raise BundleError(str(error)) from error
         if table.shape != (self.n_items, self.dim) or table.dtype != np.float32:
             wrong.append(f"{TABLE} holds {table.dtype}{table.shape}, expected float32({self.n_items}, {self.dim})")
         if items.columns != ["index", ITEM, TITLE, COUNT] or items.height != self.n_items:
@@ -208,7 +209,7 @@ def is_bundle(path: Path) -> bool:
 
 def damaged(path: Path, damage: str) -> BundleError:
     """The error of a bundle that isn't what its manifest says."""
-    return BundleError(f"The serving bundle in {path} is damaged: {damage}. Copy it again, or run deshi export again.")
+    return BundleError(f"The serving bundle in {path} is damaged: {damage}. {REMEDY}")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -37,14 +37,15 @@ def model_card(
         config: of the serving bundle.
         bundle: the data that the run was trained on.
         parities: of each graph.
-        evaluations: of the run, the newest last; that among all items is taken.
+        evaluations: of the run, the newest last; that among all items that can be served is taken.
         recall: of the index for approximate search; None if there is none.
     """
-    whole = [evaluation for evaluation in evaluations if evaluation.record["protocol"]["candidates"] == "full"]
+    protocol = {"candidates": "full", "filter_seen": config["filter_seen"]}  # the lists that are served
+    whole = [each for each in evaluations if protocol.items() <= each.record["protocol"].items()]
     sections = {
         "Model": _model(folder, config),
         "Data": _data(config, bundle),
-        "Measured": _measured(folder, whole[-1] if whole else None),
+        "Measured": _measured(folder, whole[-1] if whole else None, config["seen_targets"]),
         "The graph against the PyTorch model": [
             f"- {line}" for name, p in parities.items() for line in sentences(name, p)
         ],
@@ -77,26 +78,26 @@ def _data(config: Mapping[str, Any], bundle: Bundle) -> list[str]:
         f"- `{bundle.name}`: {bundle.n_users:,} users, {bundle.n_items:,} items, {bundle.n_interactions:,} events; "
         f"fingerprint `{bundle.fingerprint[:16]}`.",
         f"- Split `{split['name']}`; {config['training_events']:,} events were trained on.",
+        *(f"- {sentence}" for sentence in config["seen_targets"]),
     ]
 
 
-def _measured(folder: Path, evaluation: Evaluation | None) -> list[str]:
+def _measured(folder: Path, evaluation: Evaluation | None, seen: Sequence[str]) -> list[str]:
     if evaluation is None:
         return [
             "No figure was measured among all items: there is no finished `deshi evaluate` of this run. "
             f"Run `deshi evaluate run={folder.name}` and export again."
         ]
     protocol = evaluation.record["protocol"]
-    seen = "seen items left out" if protocol["filter_seen"] else "seen items are candidates"
+    rule = "seen items left out" if protocol["filter_seen"] else "seen items are candidates"
     lines = [
-        f"From `{evaluation.folder.name}`: exact ranks among all items, {seen}, ties by {protocol['ties']}; mean over "
+        f"From `{evaluation.folder.name}`: exact ranks among all items, {rule}, ties by {protocol['ties']}; mean over "
         "users with its 95 % bootstrap interval over users (not over seeds or data).",
     ]
     for part in evaluation.parts:
         lines += ["", _table(evaluation, part)]
-    warnings = evaluation.record["warnings"] + unbeaten(
-        evaluation.record["model"], evaluation.metrics, evaluation.baselines
-    )
+    warnings = [text for text in evaluation.record["warnings"] if text not in seen]
+    warnings += unbeaten(evaluation.record["model"], evaluation.metrics, evaluation.baselines)
     return [*lines, *([""] if warnings else []), *(f"- **WARNING** {sentence}" for sentence in warnings)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class ExportResult(Result):
         parity: of each graph against the PyTorch model.
         recall: of the index for approximate search; None if there is none.
         seconds: that the export took.
+        seen: sentences about targets that their user had consumed before.
     """
 
     folder: Path
@@ -29,6 +30,7 @@ class ExportResult(Result):
     parity: Mapping[str, Parity]
     recall: Recall | None
     seconds: float
+    seen: Sequence[str] = ()
 
     def blocks(self) -> list[Block]:
         """The files, and how near the graphs are to the model."""
@@ -38,6 +40,7 @@ class ExportResult(Result):
             lines.append(self.recall.sentence())
         return [
             Table(f"{self.bundle.name}, version {self.bundle.version}", ["File", "KiB"], rows),
+            *paragraphs(*self.seen, tone="warning" if self.bundle.filter_seen else "plain"),
             *paragraphs(*lines, f"Written to {self.folder} in {self.seconds:.1f} s"),
         ]
 

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints
-from deshi.artifacts import fingerprint
+from deshi.artifacts import fingerprint, read_array, write_array
 from deshi.data.bundle import Bundle
 from deshi.types import DeshiError
+
+REMEDY = "Write the store again."
 
 ARRAYS = {"offsets": np.int64, "items": np.int32, "users": np.int64, "sources": np.int64}
 
@@ -77,10 +79,9 @@ class Histories:
 
     def save(self, folder: Path) -> list[str]:
         """Write the arrays of augmented histories into ``folder/sequences``; returns the files' names."""
-        (folder / "sequences").mkdir(exist_ok=True)
         for name, dtype in ARRAYS.items():
             array = np.asarray(getattr(self, name)).astype(dtype, copy=False)
-            np.save(folder / "sequences" / f"{name}.npy", array, allow_pickle=False)
+            write_array(folder / "sequences" / f"{name}.npy", array)
         return [f"sequences/{name}.npy" for name in ARRAYS]
 
     @classmethod
@@ -90,7 +91,7 @@ class Histories:
         Raises:
             DeshiError: if a file is missing, damaged or doesn't fit the others.
         """
-        arrays = {name: _array(folder / "sequences" / f"{name}.npy") for name in ARRAYS}
+        arrays = {name: read_array(folder / "sequences" / f"{name}.npy", REMEDY) for name in ARRAYS}
         offsets, events = arrays["offsets"], len(arrays["items"])
         shapes = {"offsets": (len(arrays["users"]) + 1,), "sources": (events,), "items": (events,)}
         for name, shape in shapes.items():
@@ -125,10 +126,3 @@ class FirstEvents:
         keys = owners * self._n_items + items
         index = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.asarray((self._keys[index] == keys) & (self._rows[index] <= rows) & (items >= 0))
-
-
-def _array(path: Path) -> NDArray[Any]:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DeshiError(f"{path} can't be read ({error}). Write the store again.") from error

@@ -11,14 +11,13 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from deshi.arrays import Ints
+from deshi.artifacts import read_array, read_tensors
 from deshi.data.bundle import Bundle
 from deshi.soft_labels._checks import CheckResult, check_files, check_lists
-from deshi.soft_labels._histories import Histories
+from deshi.soft_labels._histories import REMEDY, Histories
 from deshi.soft_labels._manifest import EMBEDDINGS, SCORES, TOPK, read_manifest
 from deshi.types import ITEM, PAD, USER, DeshiError, ScoreKind
 
@@ -57,7 +56,7 @@ class SoftLabels:
         manifest = read_manifest(path)
         if bundle is not None:
             check_same_data(path, manifest, bundle)
-        store = cls(path, manifest, _open(path, TOPK), _open(path, SCORES))
+        store = cls(path, manifest, read_array(path / TOPK, REMEDY), read_array(path / SCORES, REMEDY))
         store._check_shapes(bundle)
         if check:
             store.check(bundle).refuse()
@@ -155,10 +154,7 @@ class SoftLabels:
         file = self.path / EMBEDDINGS
         if not file.is_file():
             return None
-        try:
-            tensors = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise DeshiError(f"{file} can't be read ({error}). Write the store again.") from error
+        tensors = read_tensors(file, remedy=REMEDY)
         if list(tensors) != ["items"]:
             raise DeshiError(f"{file} holds {sorted(tensors)}, expected one tensor named items.")
         return check_embeddings(tensors["items"].float(), self.manifest["n_items"], str(file))
@@ -224,12 +220,3 @@ def check_embeddings(embeddings: Tensor, n_items: int, name: str) -> Tensor:
             f"Compute these embeddings again."
         )
     return embeddings
-
-
-def _open(path: Path, name: str) -> NDArray[Any]:
-    try:
-        return np.load(path / name, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DeshiError(f"The soft-label store {path} lacks {name}. Write it again.") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise DeshiError(f"{path / name} can't be read ({error}). Write the store again.") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from deshi.artifacts import read_json, write_json
+from deshi.artifacts import read_json, replace_folder, write_json
 from deshi.data.freshness import differences
 from deshi.soft_labels._manifest import MANIFEST, SCORES, TOPK, working_path
 from deshi.types import PAD, DeshiError
@@ -161,22 +159,12 @@ class WorkingFolder:
             write_json(self.path / TIME, seconds | {"rows_per_second": round(rows / max(self._seconds, 1e-9), 3)})
             write_json(self.path / MANIFEST, manifest)
         self._lock.release()
-        for left in (self.path / LOCK, *self.path.glob(".*.tmp")):  # a kill while a file was replaced leaves these
-            left.unlink(missing_ok=True)
+        (self.path / LOCK).unlink(missing_ok=True)
+        for leftover in self.path.glob(".*.tmp"):  # of a kill while a file was replaced
+            shutil.rmtree(leftover)
         replace_folder(self.path, self._target)
         (self._target / STATE).unlink()  # not before: without it the folder would count as half made
 
     def _close(self) -> None:
         """Let the maps go: a folder with open files can't be renamed everywhere."""
         self._arrays.clear()
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Give ``new`` the name ``target``, replacing what was there."""
-    if not target.exists():
-        os.replace(new, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    os.replace(target, old / target.name)
-    os.replace(new, target)
-    shutil.rmtree(old)

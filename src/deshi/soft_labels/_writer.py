@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from deshi.arrays import Ints
-from deshi.artifacts import fingerprint, read_json
+from deshi.artifacts import fingerprint, read_json, write_tensors
 from deshi.soft_labels._checks import check_lists
 from deshi.soft_labels._histories import Histories
 from deshi.soft_labels._labeller import Labeller, RankedLists
@@ -240,6 +239,6 @@ def _write_other_files(folder: Path, histories: Histories, embeddings: Tensor | 
     if histories.augmented:
         files += histories.save(folder)
     if embeddings is not None:
-        save_file({"items": embeddings.detach().float().cpu().contiguous()}, folder / EMBEDDINGS)
+        write_tensors({"items": embeddings.detach().float().cpu().contiguous()}, folder / EMBEDDINGS)
         files.append(EMBEDDINGS)
     return files

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints
-from deshi.artifacts import atomic_file, fingerprint, write_json
+from deshi.artifacts import fingerprint, write_json, write_parquet
 from deshi.baselines import BASELINES, EASE, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
@@ -28,6 +27,7 @@ from deshi.evaluation import (
     GeneratedAnswers,
     Measurement,
     RankedExamples,
+    about_seen,
     answer_generator,
     candidate_sets,
     candidates_frame,
@@ -109,7 +109,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         measurements[name] = _measure_baseline(name, subject, plan.evaluation_set)
     result = _result(cfg, subject, plan, measurements, generated, left_out)
     if generated is not None:
-        _write_parquet(result.folder / "answers.parquet", generated.answers)
+        write_parquet(generated.answers, result.folder / "answers.parquet")
     _write(cfg, subject, plan, result, measurements)
     return result
 
@@ -163,15 +163,21 @@ def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
     names = ("validation", "test") if cfg.part == "both" else (cfg.part,)
     examples = {part: _examples(subject, part) for part in names}
     counts = training_events(bundle, subject.starts, subject.ends).counts()
-    populations = {name: population(bundle, subject.split, name, part, counts) for name, part in examples.items()}
+    filter_seen = _filter_seen(cfg, subject)
+    populations = {
+        name: population(bundle, subject.split, name, part, counts, filter_seen) for name, part in examples.items()
+    }
     warnings = leak_warnings(examples, subject.ends)
     notes = [note for name, part in populations.items() if (note := part.note(name))]
+    if cfg.candidates is None:
+        doubts, facts = about_seen(populations, filter_seen, bundle.n_items)
+        warnings, notes = [*warnings, *doubts], [*notes, *facts, *_served_otherwise(subject, filter_seen)]
     evaluation_set = EvaluationSet(
         bundle,
         {name: RankedExamples(part) for name, part in examples.items()},
         counts,
         cfg.eval.ks,
-        cfg.eval.filter_seen,
+        filter_seen,
         cfg.eval.batch_size,
     )
     description: str | dict[str, Any] = "full"
@@ -185,6 +191,19 @@ def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
         notes += left_out
     counts_of_parts = {name: part.plain() for name, part in populations.items()}
     return _Plan(evaluation_set, description, counts_of_parts, warnings, notes)
+
+
+def _filter_seen(cfg: EvaluateConfig, subject: _Subject) -> bool:
+    if cfg.eval.filter_seen is not None:
+        return cfg.eval.filter_seen
+    return subject.run is None or subject.run.config.eval.filter_seen
+
+
+def _served_otherwise(subject: _Subject, filter_seen: bool) -> list[str]:
+    if subject.run is None or subject.run.config.eval.filter_seen == filter_seen:
+        return []
+    ranked, served = ("without", "with") if filter_seen else ("with", "without")
+    return [f"Ranked {ranked} seen items (eval.filter_seen), but lists of this run are served {served} them."]
 
 
 def _examples(subject: _Subject, part: str) -> Examples:
@@ -273,7 +292,7 @@ def _write(
     if not isinstance(plan.candidates, str):
         tables[CANDIDATES_FILE] = _candidates_table(subject, plan.evaluation_set)
     for name, table in tables.items():
-        _write_parquet(folder / name, table)
+        write_parquet(table, folder / name)
     write_json(folder / TIME_FILE, {name: each.seconds for name, each in measurements.items()})
     write_record(folder, _record(cfg, subject, plan, result))
     write_json(folder / METRICS_FILE, dict(result.metrics) | {"baselines": dict(result.baselines)})
@@ -296,7 +315,7 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
     protocol = {
         "split": subject.split.description,
         "candidates": plan.candidates,
-        "filter_seen": cfg.eval.filter_seen if plan.candidates == "full" else None,
+        "filter_seen": plan.evaluation_set.filter_seen if plan.candidates == "full" else None,
         "ties": "mean rank",
     }
     return {
@@ -314,8 +333,3 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
         "warnings": list(result.warnings),
         "notes": list(result.notes),
     }
-
-
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with atomic_file(path) as temporary:
-        frame.write_parquet(temporary)

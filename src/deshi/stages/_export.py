@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
-from deshi.artifacts import atomic_folder, write_json
+from deshi.artifacts import atomic_folder, write_json, write_parquet, write_tensors
 from deshi.baselines import training_events
 from deshi.configuration.run_folders import name_of
 from deshi.configuration.schemas import FitConfig
@@ -20,7 +19,7 @@ from deshi.configuration.targets import import_target
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
-from deshi.evaluation import leaked_targets
+from deshi.evaluation import leaked_targets, seen_targets
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run
@@ -62,6 +61,11 @@ class _Exported:
     examples: Examples
     filter_seen: bool
 
+    @property
+    def seen(self) -> list[str]:
+        """Sentences about targets that their user had consumed before."""
+        return [part.sentence for part in seen_targets(self.run.bundle, self.run.split, self.filter_seen)]
+
 
 def run(cfg: ExportConfig) -> ExportResult:
     """Write the serving bundle of a run.
@@ -87,7 +91,8 @@ def run(cfg: ExportConfig) -> ExportResult:
         facts = {"run": source.name, "data": source.bundle.name}
         write_manifest(temporary, name_of(source.folder), facts)
         ServingBundle.load(temporary)
-    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, seconds, exported.seen)
 
 
 def _check_free(output: Path) -> None:
@@ -135,9 +140,9 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
     # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
     table = _table(student)
-    save_file(weights, folder / WEIGHTS)
-    save_file({"item_table": table}, folder / TABLE)
-    _items(exported.run).write_parquet(folder / ITEMS)
+    write_tensors(weights, folder / WEIGHTS)
+    write_tensors({"item_table": table}, folder / TABLE)
+    write_parquet(_items(exported.run), folder / ITEMS)
     write_graph(student, folder / GRAPHS["fp32"])
     parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
     parities["fp32"].refuse("The exported graph")
@@ -201,6 +206,7 @@ def _config(exported: _Exported) -> dict[str, Any]:
         "dim": student.dim,
         "max_length": student.max_length,
         "filter_seen": exported.filter_seen,
+        "seen_targets": exported.seen,
         "student": cfg.student if isinstance(cfg, FitConfig) else None,
         "name": run.record["model"],
         "parameters": sum(value.numel() for value in student.parameters()),

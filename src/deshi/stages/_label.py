@@ -59,8 +59,9 @@ def run(cfg: LabelConfig) -> LabelResult:
             f"vectors=text, but {record['model']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
+    filter_seen = trained.eval.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     labeller = Labeller(
-        scorer, augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), cfg.filter_seen, cfg.normalise,
+        scorer, augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), filter_seen, cfg.normalise,
         cfg.batch_size, device, cfg.min_context,
     )  # fmt: skip
     soft_labels = write_soft_labels(

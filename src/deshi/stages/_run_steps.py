@@ -18,7 +18,7 @@ from deshi.configuration.schemas import (
     TeachConfig,
 )
 from deshi.stages.compare import CompareConfig
-from deshi.stages.evaluate import EvaluateConfig
+from deshi.stages.evaluate import EvaluateConfig, MeasureConfig
 from deshi.stages.gap import GapConfig
 from deshi.stages.label import LabelConfig
 from deshi.stages.run import DISTILLED, PLAIN, RunConfig, drawn_on
@@ -180,8 +180,8 @@ class _Planning:
         cfg = self.cfg
         baselines = cfg.with_baselines and trained == self.trained[PLAIN][0]
         return self._add(evaluation_of(trained), "evaluate", (trained,), lambda done: EvaluateConfig(
-            paths=cfg.paths, run=done[trained].name, part="both", data=cfg.data, split=cfg.split, eval=cfg.eval,
-            with_baselines=baselines,
+            paths=cfg.paths, run=done[trained].name, part="both", data=cfg.data, split=cfg.split,
+            eval=MeasureConfig(**cfg.eval.model_dump()), with_baselines=baselines,
         ))  # fmt: skip
 
     def _gap(self, trained: str) -> str:

@@ -15,6 +15,7 @@ from deshi.configuration.needs import OPTUNA
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
 from deshi.configuration.validation import overlaid, resolved, validate
+from deshi.evaluation import seen_targets
 from deshi.runs import Run, new_run
 from deshi.stages import STAGES
 from deshi.stages.tune import TuneConfig
@@ -170,7 +171,9 @@ class _Search:
             raise DeshiError(f"No trial of {len(trials)} has succeeded; the warnings above say why.")
         seconds = {"search_seconds": round(sum(trial.seconds for trial in trials), 3), "trials": len(trials)}
         best = max(good, key=lambda trial: trial.value or 0.0)
-        result = TuneResult(self.folder, self.cfg.stage, trials, trial_config(self.cfg, best.values), seconds)
+        config, trained = trial_config(self.cfg, best.values), Run.open(str(best.run), self.cfg.paths)
+        seen = [part.sentence for part in seen_targets(trained.bundle, trained.split, config.eval.filter_seen)]
+        result = TuneResult(self.folder, self.cfg.stage, trials, config, seconds, seen)
         write_config(self.folder / BEST_FILE, result.best)
         write_json(self.folder / TIME_FILE, seconds)
         write_json(self.folder / METRICS_FILE, result.as_dict())

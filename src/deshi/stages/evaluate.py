@@ -10,6 +10,14 @@ from deshi.configuration.schemas import CandidatesNode, DataConfig, EvalConfig, 
 from deshi.configuration.stage import Stage
 
 
+class MeasureConfig(EvalConfig):
+    """How a finished run is measured."""
+
+    filter_seen: bool | None = Field(  # type: ignore[assignment]
+        None, description="leave items of the user's history out of the ranking; null: as the run, which serves so"
+    )
+
+
 class EvaluateConfig(StageConfig):
     """Configuration of ``deshi evaluate``."""
 
@@ -23,7 +31,7 @@ class EvaluateConfig(StageConfig):
     part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
     data: DataConfig | None = Field(None, description="null: the run's")
     split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
-    eval: EvalConfig = Field(default_factory=EvalConfig)
+    eval: MeasureConfig = Field(default_factory=MeasureConfig)
     candidates: CandidatesNode | None = Field(None, description="null: the whole catalogue; or a rule for small sets")
     answers: int = Field(
         0,

@@ -46,6 +46,7 @@ class TuneResult(Result):
         trials: in the order of the search.
         best: the configuration of the best trial.
         seconds: ``search_seconds`` of all trials, and the number of ``trials``.
+        seen: sentences about targets that their user had consumed before.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class TuneResult(Result):
     trials: Sequence[Trial]
     best: TrainingConfig = field(repr=False)
     seconds: Mapping[str, float]
+    seen: Sequence[str] = ()
 
     @property
     def ordered(self) -> list[Trial]:
@@ -86,6 +88,7 @@ class TuneResult(Result):
         title = f"{len(self.trials)} trials of deshi {self.stage}, by validation"
         return [
             Table(title, columns, rows, align="r" * len(columns)),
+            *paragraphs(*self.seen, tone="warning"),
             *paragraphs(
                 f"All trainings: {self.seconds['search_seconds']:.0f} s. The test part was not looked at.",
                 f"The best run: {self.ordered[0].run}. Train it again, e.g. with another seed:",

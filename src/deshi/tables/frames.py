@@ -20,7 +20,7 @@ def to_polars(frame: Any, label: str) -> pl.DataFrame:
     pandas needs pyarrow for that; without it, its columns are read one by one.
 
     Args:
-        frame: of pandas, Polars (lazy ones too) or pyarrow, or a dict of columns.
+        frame: of pandas, Polars (lazy ones too) or pyarrow, or a dict or structured array of columns.
         label: what a message calls it.
 
     Raises:
@@ -28,10 +28,14 @@ def to_polars(frame: Any, label: str) -> pl.DataFrame:
     """
     if isinstance(frame, pl.LazyFrame):
         return frame.collect()
+    if isinstance(frame, np.ndarray) and frame.dtype.names:
+        frame = {name: frame[name] for name in frame.dtype.names}
     is_table = hasattr(frame, "__arrow_c_stream__") and hasattr(frame, "columns")
     if not (is_table or isinstance(frame, Mapping)):
         raise DeshiError(f"{label} is of type {type(frame).__name__}, {EXPECTED}.")
     _check_names(getattr(frame, "columns", ()), label)
+    if isinstance(frame, Mapping):  # its columns may be of several libraries
+        frame = {name: _column(str(name), column) for name, column in frame.items()}
     try:
         return pl.DataFrame(_pandas_columns(frame) if hasattr(frame, "iloc") else frame, strict=False)
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
@@ -42,6 +46,10 @@ def _check_names(columns: Iterable[Any], label: str) -> None:
     names = [str(name) for name in columns if isinstance(name, str | int)]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DeshiError(f"{label} has several columns called {', '.join(repeated)}, expected one of each name.")
+
+
+def _column(name: str, column: Any) -> Any:
+    return _pandas_column(name, column) if hasattr(column, "iloc") else column
 
 
 def _pandas_columns(frame: Any) -> dict[str, pl.Series]:

@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deshi.artifacts import atomic_file, fingerprint
+from deshi.artifacts import fingerprint, read_tensors, write_tensors
 from deshi.teachers._models import locked
 from deshi.teachers.encoders import Encoder, LoadedEncoder
 from deshi.types import DeshiError
@@ -142,12 +141,11 @@ def _read(path: Path) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        return load_file(path)[_KEY]
-    except (SafetensorError, KeyError, OSError) as error:
-        log.warning("%s can't be read (%s): computed anew", path, error)
+        return cast(Tensor, read_tensors(path)[_KEY])
+    except (DeshiError, KeyError) as error:
+        log.warning("%s: computed anew", error)
         return None
 
 
 def _write(path: Path, vectors: Tensor) -> None:
-    with atomic_file(path) as temporary:
-        save_file({_KEY: vectors.contiguous()}, temporary)
+    write_tensors({_KEY: vectors.contiguous()}, path)

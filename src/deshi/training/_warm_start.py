@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from deshi.artifacts import read_parquet
 from deshi.configuration.run_folders import VOCABULARY_FILE
 from deshi.data.bundle import Bundle
 from deshi.models.base import Recommender, SequentialRecommender
@@ -58,7 +59,7 @@ def start_from(network: Recommender, run: Run, bundle: Bundle) -> dict[str, Any]
 def _item_ids(run: Run) -> pl.Series:
     """The item ids of a run in index order, as it kept them, or of its data if they are unchanged."""
     path = run.folder / VOCABULARY_FILE
-    return pl.read_parquet(path)[ITEM] if path.is_file() else run.bundle.vocabulary[ITEM]
+    return read_parquet(path, (ITEM,))[ITEM] if path.is_file() else run.bundle.vocabulary[ITEM]
 
 
 def _matches(bundle: Bundle, older: pl.Series) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from deshi.artifacts import atomic_file
+from deshi.artifacts import write_tensors
 from deshi.types import DeshiError
 
 _KEY = "structure"
@@ -27,8 +26,7 @@ def save_tree(tree: Any, path: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_take_apart(tree, tensors, "checkpoint"))
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: structure})
+    write_tensors(tensors, path, {_KEY: structure})
 
 
 def load_tree(path: Path, device: torch.device | str = "cpu") -> Any:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.artifacts import atomic_file, fingerprint, read_json, write_json
+from deshi.artifacts import fingerprint, read_array, read_json, write_array, write_json
 from deshi.configuration.schemas import DistillConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
@@ -167,11 +167,10 @@ class DistillTraining(Training):
                 node, histories, rows, bundle=self.bundle, split=cfg.split, paths=cfg.paths, soft_labels=plain_store,
                 seed=cfg.seed, device=device,
             )  # fmt: skip
-            with atomic_file(file) as temporary, temporary.open("wb") as handle:
-                np.save(handle, np.flatnonzero(marked & self.candidates[:events]), allow_pickle=False)
+            write_array(file, np.flatnonzero(marked & self.candidates[:events]))
         chosen = self.candidates.copy()
         chosen[:events] = False
-        chosen[np.load(file, allow_pickle=False)] = True
+        chosen[read_array(file)] = True
         return chosen
 
     def _tell(self) -> None:

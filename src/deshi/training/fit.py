@@ -15,10 +15,11 @@ from deshi.configuration.schemas import FitConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
+from deshi.evaluation import seen_targets
 from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
 from deshi.runs import Run, load_bundle, new_run, with_named_start
 from deshi.training.trainer import Trained, Training
-from deshi.types import ITEM, DeshiError
+from deshi.types import ITEM
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
         folder = interrupted.folder
         interrupted.check_same_data(bundle)
     with _refused_leaves_nothing(folder, new=interrupted is None), _log_file(folder / "log.txt"):
+        for part in seen_targets(bundle, split, cfg.eval.filter_seen):
+            log.log(logging.WARNING if part.is_doubtful else logging.INFO, part.sentence)
         train(cfg, bundle, split, folder)
     return Run(folder, cfg.paths)
 
@@ -88,9 +91,9 @@ def _refused_leaves_nothing(folder: Path, new: bool) -> Iterator[None]:
     """Remove the folder of a new run that was refused before any training in it began: there is nothing to resume."""
     try:
         yield
-    except DeshiError:
-        if new and not any(folder.rglob(CHECKPOINTS)):
-            shutil.rmtree(folder)
+    except Exception:  # of whatever kind: it is raised again
+        if new and not any(path for checkpoints in folder.rglob(CHECKPOINTS) for path in checkpoints.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

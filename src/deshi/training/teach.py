@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints
-from deshi.artifacts import atomic_file, write_json
+from deshi.artifacts import read_array, write_array, write_json
 from deshi.configuration.run_folders import FOLDS_FILE, METRICS_FILE, TEACHER_FILE, TIME_FILE
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
@@ -103,9 +103,8 @@ def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> 
     """A training for each fold, on the other folds' users; folds that are finished stay as they are."""
     name = network_name(cfg.teacher)
     if not (folder / FOLDS_FILE).is_file():
-        with atomic_file(folder / FOLDS_FILE) as temporary, temporary.open("wb") as handle:
-            np.save(handle, draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed), allow_pickle=False)
-    folds = np.load(folder / FOLDS_FILE, allow_pickle=False)  # a resumed run keeps the folds that it began with
+        write_array(folder / FOLDS_FILE, draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed))
+    folds = read_array(folder / FOLDS_FILE)  # a resumed run keeps the folds that it began with
     records, seconds = [], dict[str, float]()
     for fold in range(cfg.cross_fit):
         log.info("fold %d of %d: trained on the %d users of the others", fold + 1, cfg.cross_fit, (folds != fold).sum())

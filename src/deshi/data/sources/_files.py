@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 from deshi.artifacts import file_sha256
 from deshi.data.raw import FileRecord
 from deshi.types import DeshiError
+
+OTHER_ARCHIVES = (".7z", ".rar", ".tar", ".tgz", ".zst", ".bz2", ".xz")
 
 
 class SourceFiles:
@@ -32,11 +36,12 @@ class SourceFiles:
         self._record = record
         self._used: dict[str, FileRecord] = {}
         self.is_archive = path.is_file() and zipfile.is_zipfile(path)
+        _refuse_other_archives(path, self.is_archive)
         self._names = self._list()
 
     def _list(self) -> list[str]:
         if self.is_archive:
-            with zipfile.ZipFile(self.path) as archive:
+            with _damage_named(str(self.path)), zipfile.ZipFile(self.path) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
         elif self.path.is_dir():
             names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
@@ -84,8 +89,9 @@ class SourceFiles:
         if self.is_archive:
             with tempfile.TemporaryDirectory(prefix="deshi-") as folder:
                 target = Path(folder) / Path(name).name
-                with zipfile.ZipFile(self.path) as archive, archive.open(name) as packed, target.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain, 1 << 20)
+                with _damage_named(self.label(name)), zipfile.ZipFile(self.path) as archive, target.open("wb") as plain:
+                    with archive.open(name) as packed:
+                        shutil.copyfileobj(packed, plain, 1 << 20)
                 yield _not_empty(target, self.label(name))
         else:
             yield _not_empty(self.path / name if self.path.is_dir() else self.path, self.label(name))
@@ -116,6 +122,30 @@ class SourceFiles:
             used if used.sha256 else FileRecord(used.name, file_sha256(Path(used.origin)), used.origin)
             for used in self._used.values()
         ]
+
+
+def _refuse_other_archives(path: Path, is_zip: bool) -> None:
+    """A file that is named as an archive is never read as a table."""
+    suffix = path.suffix.lower()
+    if is_zip or not path.is_file() or not path.stat().st_size:
+        return
+    if suffix == ".zip":
+        raise DeshiError(f"{path} is named .zip, but is no zip archive, or a damaged one. Fetch it again.")
+    if suffix in OTHER_ARCHIVES or path.name.lower().endswith((".tar.gz", ".tar.bz2", ".tar.xz")):
+        raise DeshiError(f"{path} is an archive that deshi does not unpack. Unpack it and give the folder or the file.")
+
+
+@contextmanager
+def _damage_named(label: str) -> Iterator[None]:
+    """Turn what zip archives can have wrong into an error that names the file in it."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, lzma.LZMAError) as error:
+        raise DeshiError(f"{label} can't be unpacked ({error}). Fetch the archive again, or unpack it.") from error
+    except RuntimeError as error:  # zipfile's word for a password
+        if "password" not in str(error) and "encrypted" not in str(error):
+            raise
+        raise DeshiError(f"{label} is encrypted. Unpack it with its password and give the folder.") from error
 
 
 def _not_empty(path: Path, label: str) -> Path:
