@@ -116,7 +116,7 @@ def histories_of(histories: Any, item_ids: pl.Series) -> Histories:
     Raises:
         DeshiError: for anything else, a missing column, rows without a user or a time, and items that are all unknown.
     """
-    is_table = isinstance(histories, Mapping) and USER in histories and (ITEM in histories or ITEMS in histories)
+    is_table = isinstance(histories, Mapping) and USER in histories and not {ITEM, *HISTORY_NAMES}.isdisjoint(histories)
     if isinstance(histories, Mapping) and not is_table:
         lists = [_texts(as_list(items)) for items in histories.values()]
         columns = {USER: _texts(list(histories)), HISTORY_NAMES[0]: lists}
