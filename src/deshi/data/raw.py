@@ -87,9 +87,14 @@ class BadRows:
 class BadRowLog:
     """Collects malformed rows while a source reads, and stops the reading as :class:`BadRows` asks."""
 
-    def __init__(self, bad_rows: BadRows) -> None:
-        """Start with no malformed row."""
-        self._rule = bad_rows
+    def __init__(self, bad_rows: BadRows, keys: str | None = "data.") -> None:
+        """Start with no malformed row.
+
+        Args:
+            bad_rows: what to do with them.
+            keys: what messages put before ``on_bad_rows``; None if there is no such setting.
+        """
+        self._rule, self._keys = bad_rows, keys
         self._skipped = 0
         self._examples: list[str] = []
         self._rows: dict[str, int] = {}
@@ -113,14 +118,15 @@ class BadRowLog:
         quoted = content if len(content) <= 200 else content[:200] + "..."
         where = f"{file}, line {line}: {reason}: {quoted!r}"
         if self._rule.on_bad_rows == "error":
-            raise DeshiError(f"Malformed row in {where}. Repair it, or set data.on_bad_rows=skip.")
+            advice = "Repair it." if self._keys is None else f"Repair it, or set {self._keys}on_bad_rows=skip."
+            raise DeshiError(f"Malformed row in {where}. {advice}")
         self._skipped += 1
         if len(self._examples) < MAX_EXAMPLES:
             self._examples.append(where)
         if self._skipped > self._rule.limit:
             raise DeshiError(
                 f"More than {self._rule.limit} malformed rows; the latest is in {where}. "
-                f"Check that the file has the expected format, or raise data.max_bad_rows."
+                f"Check that the file has the expected format, or raise {self._keys}max_bad_rows."
             )
 
     def report(self) -> BadRowReport:
