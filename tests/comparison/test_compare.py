@@ -215,7 +215,7 @@ def test_damaged_ranks_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(DeshiError, match=rf"ranks of sasrec in .*{name} are damaged"):
             compare_evaluations([first, other])
     frame_of([1, 2, 3]).drop("rank").write_parquet(other.folder / "ranks.parquet")
-    with pytest.raises(DeshiError, match="lacks the columns rank"):
+    with pytest.raises(DeshiError, match="lacks rank"):
         compare_evaluations([first, other])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from array import array
 from collections import deque
@@ -86,6 +87,8 @@ def _read_by_polars(source: Path | bytes, layout: Layout, used: Sequence[str]) -
         return None
     if tuple(frame.columns) != layout.names or frame.height + layout.has_header != survey.n_lines:
         return None
+    if survey.is_quoted:
+        frame = frame.with_columns(pl.when(pl.all() != "").then(pl.all()))
     first = 1 + layout.has_header
     lines: Sequence[int] = range(first, first + frame.height)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
@@ -115,19 +118,23 @@ def _survey(source: Path | bytes, layout: Layout) -> _Survey | None:
     # A quote inside a field, or behind a backslash: only the reader by line says which row it spoils.
     ends = re.escape(separator + quote)
     inside = re.compile(b"[^" + ends + b"\n\r]" + quote + b"[^" + ends + b"\n\r]|\\\\" + quote)
-    survey = _Survey()
+    survey, n_quotes = _Survey(), 0
     for piece in chunks(source):
+        if not survey.n_lines and piece.partition(b"\n")[2].startswith(codecs.BOM_UTF8):
+            return None  # Polars takes it for the file's
         if b"\0" in piece or _LONE_RETURN.search(piece):
             return None
         if layout.quote is not None and quote in piece:
-            survey.is_quoted = True
+            survey.is_quoted, n_quotes = True, n_quotes + piece.count(quote)
             if inside.search(piece):
                 return None
+        if piece.endswith(separator):  # Polars accepts one field too many there
+            return None
         n_lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
         n_empty = len(_EMPTY.findall(piece)) if b"\n\n" in piece or b"\n\r\n" in piece else 0
         survey.n_lines += n_lines
         survey.n_missing += (n_lines - n_empty) * (len(layout.names) - 1) - piece.count(separator)
-    return survey
+    return None if n_quotes % 2 else survey
 
 
 _EMPTY = re.compile(b"(?m)^\r?\n")

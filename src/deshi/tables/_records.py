@@ -23,6 +23,11 @@ Record = dict[str, Any]
 _PAIR = re.compile(
     r"""u?'(\w+)':\ (u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|True|False|None|-?(?:0|[1-9]\d*)(?:\.\d+)?)(?:,\ |}\Z)"""
 )
+_HALF_SIGN = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F])"
+)
+"""An escape for half of a surrogate pair, for which Polars writes a NUL."""
+
 _CONSTANTS = {"True": True, "False": False, "None": None}
 NO_RECORD = "not a JSON object or Python dictionary"
 
@@ -30,7 +35,7 @@ NO_RECORD = "not a JSON object or Python dictionary"
 def read_rows(source: Path | bytes, used: Sequence[str], numeric: Sequence[str], label: str, as_texts: bool) -> Rows:
     """The fields ``used`` of a file of records, see :func:`deshi.tables.read_table`; ``as_texts`` joins lists."""
     rows = None if as_texts else _read_by_polars(source, used, numeric)
-    return rows or _read_by_line(source, used, label, as_texts)
+    return rows or _read_by_line(source, used, numeric, label, as_texts)
 
 
 def field_names(source: Path | bytes, label: str) -> list[str]:
@@ -50,7 +55,7 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
     for number, piece in enumerate(chunks(source)):
         if (number == 0 and not re.match(rb'\s*\{\s*"', piece)) or other.search(piece):
             return None
-        if strict and real.search(piece):
+        if (strict and real.search(piece)) or _HALF_SIGN.search(piece):
             return None
         n_lines += piece.count(b"\n") + (not piece.endswith(b"\n"))
     if any("." in name for name in used):
@@ -65,14 +70,16 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
     return Rows(frame, range(1, n_lines + 1)) if frame.height == n_lines else None
 
 
-def _read_by_line(source: Path | bytes, used: Sequence[str], label: str, as_texts: bool) -> Rows:
+def _read_by_line(
+    source: Path | bytes, used: Sequence[str], numeric: Sequence[str], label: str, as_texts: bool
+) -> Rows:
     lines = array("q")
     columns: dict[str, list[Any]] = {name: [] for name in used}
     rows = Rows(pl.DataFrame(), lines)
     batches: list[pl.DataFrame] = []
     for number, record in iterate_records(source, rows, label, flat=not as_texts):
         try:
-            values = [_value(record, name, as_texts) for name in used]
+            values = [_number(record, name) if name in numeric else _value(record, name, as_texts) for name in used]
         except DeshiError as error:
             rows.malformed.append((number, str(error), str(record)))
             continue
@@ -85,6 +92,14 @@ def _read_by_line(source: Path | bytes, used: Sequence[str], label: str, as_text
     batches.append(_frame(columns))
     rows.frame = _joined(batches)
     return rows
+
+
+def _number(record: Record, name: str) -> str | None:
+    """The text of a number or a time as it stands, so that one that can't be read is noticed later."""
+    value = record.get(name)
+    if isinstance(value, list | dict):
+        raise DeshiError(f"{name} is a {type(value).__name__}, expected a number or a text")
+    return None if value is None else str(value)
 
 
 def _value(record: Record, name: str, as_texts: bool) -> Any:
@@ -139,7 +154,9 @@ def iterate_records(source: Path | bytes, rows: Rows, label: str, flat: bool = F
             rows.malformed.append((number, "not valid text in its encoding", line.decode(errors="replace")))
             continue
         record = parse_record(text, flat) if text else None
-        if isinstance(record, dict):
+        if isinstance(record, dict) and "\\ud" in text.lower() and _has_half_signs(record):
+            rows.malformed.append((number, "half of a surrogate pair, which is no text", text))
+        elif isinstance(record, dict):
             yield number, record
         elif text:
             rows.malformed.append((number, NO_RECORD, text))
@@ -168,10 +185,20 @@ def parse_record(text: str, flat: bool = False) -> Record | str:
         record = (_flat_literal(text) if flat else None) or _literal(text)
     else:
         try:
-            record = json.loads(text)
+            record = json.loads(text, object_pairs_hook=_first_values)
         except (ValueError, RecursionError):
             record = _literal(text)
     return record if isinstance(record, dict) else text
+
+
+def _first_values(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The first value of a repeated name, as Polars takes it."""
+    record = dict(pairs)
+    return record if len(record) == len(pairs) else dict(reversed(pairs))
+
+
+def _has_half_signs(record: Record) -> bool:
+    return re.search("[\ud800-\udfff]", json.dumps(record, ensure_ascii=False)) is not None
 
 
 def _literal(text: str) -> Any:
