@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints
+from deshi.data.raw import FILTER
 from deshi.types import ITEM, MAX_ID, PAD, RATING, TIMESTAMP, USER, DeshiError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def encode_events(interactions: pl.DataFrame) -> Events:
     """Number the ids in order of first appearance and sort by user and time, ties in file order.
 
     Args:
-        interactions: ``user_id``, ``item_id``, ``timestamp`` and perhaps ``rating``, in the order of the file.
+        interactions: ``user_id``, ``item_id``, ``timestamp``, perhaps ``rating``, and columns for filters, in the order
+            of the file.
 
     Raises:
         DeshiError: if an id is null, empty or collides with another one, or a timestamp is null.
@@ -55,8 +57,8 @@ def encode_events(interactions: pl.DataFrame) -> Events:
         ids[column], codes = number_ids(interactions[column])
         _check_ids(column, ids[column])
         frame = frame.drop(column).with_columns(codes.alias(index))
-    columns = [USER_INDEX, ITEM_INDEX, TIMESTAMP] + [RATING] * (RATING in frame.columns)
-    frame = frame.select(columns)
+    further = [name for name in frame.columns if name == RATING or name.startswith(FILTER)]
+    frame = frame.select(USER_INDEX, ITEM_INDEX, TIMESTAMP, *further)
     frame = frame[_time_order(frame[USER_INDEX].to_numpy(), frame[TIMESTAMP].to_numpy())]
     return Events(ids[USER], ids[ITEM], frame)
 
