@@ -83,7 +83,7 @@ def test_duplicates_error_names_the_pair() -> None:
     with pytest.raises(DeshiError, match="1 interactions repeat.*user 'u' and item 'a'"):
         apply_filters(events, duplicates="error")
     assert apply_filters(encode_events(interactions(("u", "a", 3))), duplicates="error")[0].frame.height == 1
-    with pytest.raises(DeshiError, match="keep, first, last, error"):
+    with pytest.raises(DeshiError, match="keep, exact, first, last, error"):
         apply_filters(events, duplicates="newest")
 
 

@@ -108,9 +108,12 @@ class PathsConfig(Closed):
 class FilterConfig(Closed):
     """What preparation leaves out, in this order."""
 
+    keep: dict[str, list[str | int | float | bool | None]] = Field(
+        default_factory=dict, description="values to keep by column of the source, such as {event: [purchase]}"
+    )
     min_rating: float | None = Field(None, description="keep interactions rated at least this")
-    duplicates: Literal["keep", "first", "last", "error"] = Field(
-        "keep", description="when a user has the same item more than once"
+    duplicates: Literal["keep", "exact", "first", "last", "error"] = Field(
+        "keep", description="when a user has the same item more than once (exact: at the same time)"
     )
     min_user_interactions: int = Field(1, ge=1, description="keep users with at least this many interactions")
     min_item_interactions: int = Field(1, ge=1, description="keep items with at least this many interactions")

@@ -85,13 +85,13 @@ class SQL(Component):
         dsn = self._dsn()
         frame = _ask(dsn, self.query)
         self.columns.check(frame.columns, "The answer of data.source.query")
-        interactions = interactions_of(_table("query", frame), self.columns, log)
+        interactions = interactions_of([_table("query", frame)], self.columns, log)
         files = [FileRecord("query", _digest(frame), hide_password(dsn))]
         items = None
         if self.items_query is not None:
             table = _ask(dsn, self.items_query)
             files.append(FileRecord("items_query", _digest(table), hide_password(dsn)))
-            items = item_table(_table("items_query", table), (self.items_id, self.items_title, None), log)
+            items = item_table([_table("items_query", table)], (self.items_id, self.items_title, None), log)
         unit = manifest_unit(self.columns.unit)
         return RawData(interactions, items, unit, files, log.report())
 
