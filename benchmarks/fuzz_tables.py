@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from fuzz_writers import FORMS, Expected, Written, logical_table, mutate
 
 from deshi.configuration.schemas import PrepareConfig
 from deshi.data import Bundle, Dataset, prepare, statistics
 from deshi.serving.histories import read_histories, read_item_ids
 from deshi.types import DeshiError
+from fuzz_writers import FORMS, Expected, Written, logical_table, mutate
 
 SHARE_OF_MUTATED = 0.15
 LIMIT = 10**9
@@ -72,7 +72,9 @@ def main() -> None:
             reported = tally.tables
             seconds = round(time.perf_counter() - start)
             figures = {"next_seed": seed, "seconds": seconds, **tally.figures()}
-            print({name: figures[name] for name in ("next_seed", "seconds", "tables", "tracebacks", "losses")}, flush=True)
+            print(
+                {name: figures[name] for name in ("next_seed", "seconds", "tables", "tracebacks", "losses")}, flush=True
+            )
             if options.log:
                 with options.log.open("a", encoding="utf-8") as log:
                     log.write(json.dumps(figures, ensure_ascii=False) + "\n")
@@ -123,11 +125,11 @@ def _prepared(written: Written, folder: Path, tally: Tally, where: str) -> Bundl
         source = {"_target_": "deshi.data.sources.tabular.Tabular", "path": str(written.path), **written.source}
         data = {"name": where.replace(" ", "-"), "source": source, **rules}
     result = prepare.run(PrepareConfig.model_validate({"data": data, "paths": {"root": str(folder)}}))
-    n_events, skipped = result.bundle.n_interactions, result.bad_rows.skipped
-    expected = written.expected
     tally.checks["rows accounted for"] += 1
-    if written.counts_lines and n_events + skipped > expected.n_lines:
-        tally.losses.append(f"{where}: {n_events} events and {skipped} skipped of {expected.n_lines} lines")
+    counts = result.bad_rows.rows
+    n_lines = counts["read"] + counts.get("blank", 0) + counts.get("continued", 0)
+    if counts["read"] != counts["events"] + counts["malformed"] or n_lines != written.n_lines():
+        tally.losses.append(f"{where}: {counts} of {written.n_lines()} lines")
     return result.bundle
 
 

@@ -17,7 +17,25 @@ from typing import Any
 import polars as pl
 
 EPOCH = datetime(1970, 1, 1)
-TEXT_IDS = ["a", "B7", "é", "日本", "😀x", "a b", "x,y", 'q"q', "it's", "00012", "3.0", "-", "a;b", "a|b", "a::b", "x/y", "\\n"]
+TEXT_IDS = [
+    "a",
+    "B7",
+    "é",
+    "日本",
+    "😀x",
+    "a b",
+    "x,y",
+    'q"q',
+    "it's",
+    "00012",
+    "3.0",
+    "-",
+    "a;b",
+    "a|b",
+    "a::b",
+    "x/y",
+    "\\n",
+]
 NUMBERS = [0, 1, 7, 42, -3, 2**31, 2**53 - 1, 2**53 + 1, 2**63 - 1, 10**12]
 
 
@@ -63,9 +81,30 @@ class Written:
     frame: Any = None
     items: Any = None
     ids_path: Path | None = None
-    counts_lines: bool = True
     can_recommend: bool = True
     history_arguments: Callable[[], tuple[Any, ...]] = field(default=tuple)
+
+    def n_lines(self) -> int:
+        """Rows of a frame, a parquet file or an array; lines of a text, its header left out."""
+        if self.path is None:
+            return int(self.frame.height)
+        data = self.path.read_bytes()
+        if self.path.suffix == ".parquet":
+            return pl.read_parquet(data).height
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        text = data.decode("utf-16" if marked else "latin-1").removeprefix("\u00ef\u00bb\u00bf")
+        if self.is_json and text[:64].lstrip().startswith("["):
+            return len(json.loads(data.decode("utf-8-sig")))
+        if "\n" not in text:
+            text = text.replace("\r", "\n")
+        return text.count("\n") + (not text.endswith("\n")) - (not self.is_json)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the file holds records."""
+        return self.path is not None and ".csv" not in self.path.name and ".tsv" not in self.path.name
 
 
 TIMES: dict[str, tuple[str, str | None]] = {
@@ -99,7 +138,13 @@ def logical_table(generator: random.Random) -> LogicalTable:
     text = generator.choice([None, None, "plain", "with, comma", 'with "quotes"', "two\nlines", "x" * 200_000])
     if text is not None and len(text) > 1000 and generator.random() < 0.9:
         text = "<br> &amp; é"
-    names = generator.choice([("user_id", "item_id", "timestamp", "rating"), ("uid", "sku", "t", "stars"), ("利用者", "品", "when it was", "r")])
+    names = generator.choice(
+        [
+            ("user_id", "item_id", "timestamp", "rating"),
+            ("uid", "sku", "t", "stars"),
+            ("利用者", "品", "when it was", "r"),
+        ]
+    )
     return LogicalTable(events, time_form, "text" in kinds, text, names)
 
 
@@ -145,7 +190,9 @@ def _number_or_text(form: str, moment: int | None) -> int | str | None:
     if form in ("iso", "typed"):
         return when.isoformat(timespec="milliseconds")
     if form == "iso zone":
-        return when.replace(tzinfo=timezone.utc).astimezone(timezone(timedelta(hours=moment // 1000 % 10 - 5))).isoformat()
+        return (
+            when.replace(tzinfo=timezone.utc).astimezone(timezone(timedelta(hours=moment // 1000 % 10 - 5))).isoformat()
+        )
     patterns = {
         "blank utc": "%Y-%m-%d %H:%M:%S UTC", "date": "%Y-%m-%d", "dotted": "%d.%m.%Y %H:%M:%S",
         "american": "%m/%d/%Y %I:%M:%S %p", "minutes": "%Y%m%d%H%M", "days": "%Y%m%d",
@@ -212,7 +259,10 @@ def write_csv(table: LogicalTable, folder: Path, generator: random.Random) -> Wr
     names = list(records[0])
     lines = [_line(names, separator, generator)]
     for record in records:
-        fields = ["" if value is None else id_of(value) if name in table.names[:2] else str(value) for name, value in record.items()]
+        fields = [
+            "" if value is None else id_of(value) if name in table.names[:2] else str(value)
+            for name, value in record.items()
+        ]
         lines.append(_line([str(value) for value in fields], separator, generator))
     if any(line is None for line in lines):
         return None
@@ -259,7 +309,11 @@ def _spoil(lines: list[str], separator: str, n_columns: int, generator: random.R
     if kind == "separators":  # a row without any value counts as empty
         lines.insert(generator.randint(1, len(lines)), separator * (n_columns - 1))
         return 0
-    bad = {"short": "only", "long": separator.join(["x"] * (n_columns + 2)), "quote": '"open' + separator * (n_columns - 1)}
+    bad = {
+        "short": "only",
+        "long": separator.join(["x"] * (n_columns + 2)),
+        "quote": '"open' + separator * (n_columns - 1),
+    }
     if kind == "quote" and (separator in ("\t", "::") or any('"' in line for line in lines)):
         kind = "short"
     if n_columns == 1:
@@ -297,7 +351,9 @@ def write_jsonl(table: LogicalTable, folder: Path, generator: random.Random) -> 
     lines = [json.dumps(record, ensure_ascii=ascii_only, separators=spacing) for record in records]
     n_extra = 0
     if generator.random() < 0.15:
-        lines.insert(generator.randint(0, len(lines)), generator.choice(["{", "[1]", "null", '"text"', "not JSON", "{'a': }"]))
+        lines.insert(
+            generator.randint(0, len(lines)), generator.choice(["{", "[1]", "null", '"text"', "not JSON", "{'a': }"])
+        )
         n_extra = int(not lines[0].startswith("["))
         if not n_extra:
             lines[0], n_extra = "null", 1
@@ -324,7 +380,9 @@ def _with_titles(expected: Expected, written: Written, folder: Path, generator: 
     items = sorted({item for events in expected.histories.values() for item, _ in events})
     if not items or generator.random() < 0.7:
         return expected
-    titles = {item: f"Title {number}, é" for number, item in enumerate(items) if number == 0 or generator.random() < 0.7}
+    titles = {
+        item: f"Title {number}, é" for number, item in enumerate(items) if number == 0 or generator.random() < 0.7
+    }
     frame = pl.DataFrame({"item_id": list(titles), "title": list(titles.values())})
     ending = generator.choice(["csv", "jsonl", "parquet"])
     path = folder / f"items.{ending}"
@@ -339,7 +397,7 @@ def write_array(table: LogicalTable, folder: Path, generator: random.Random) -> 
     records = _without_nulls(table, generator)
     path = folder / "array.json"
     data = json.dumps(records, indent=generator.choice([None, 2]), ensure_ascii=False).encode()
-    written = Written(_expected(table), _source(table), _write(path, data, generator), counts_lines=False)
+    written = Written(_expected(table), _source(table), _write(path, data, generator))
     return _finish(table, written)
 
 
@@ -354,10 +412,18 @@ def _frame(table: LogicalTable, generator: random.Random) -> pl.DataFrame:
 
 
 def _column(table: LogicalTable, name: str, values: list[Any], generator: random.Random) -> pl.Series:
-    series = pl.Series(name, values, strict=False) if any(v is not None for v in values) else pl.Series(name, values, pl.String)
+    series = (
+        pl.Series(name, values, strict=False)
+        if any(v is not None for v in values)
+        else pl.Series(name, values, pl.String)
+    )
     if name == table.names[2] and table.time_form == "typed":
         series = series.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit=generator.choice(["ms", "us", "ns"]))
-        return series.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo") if generator.random() < 0.3 else series
+        return (
+            series.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")
+            if generator.random() < 0.3
+            else series
+        )
     if name not in table.names[:2]:
         return series
     if series.dtype == pl.String:
@@ -382,7 +448,7 @@ def write_parquet(table: LogicalTable, folder: Path, generator: random.Random) -
         expected.refusable, expected.histories = True, {}
     path = folder / "events?.parquet"
     frame.write_parquet(path, compression=generator.choice(["zstd", "snappy", "uncompressed"]))
-    written = Written(expected, _source(table), path, counts_lines=not expected.refusable)
+    written = Written(expected, _source(table), path)
     if expected.refusable and not expected.histories:
         written.can_recommend = False
     else:
