@@ -107,7 +107,7 @@ def one_seed(seed: int, folder: Path, tally: Tally) -> None:
             tally.refused[_kind(error)] += 1
             if not mutated and not written.expected.refusable:
                 tally.losses.append(f"{where}: refused: {str(error)[:300]}")
-        except Exception:
+        except (Exception, pl.exceptions.PanicException):
             tally.tracebacks.append(f"{where}: {traceback.format_exc()[-1500:]}")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -90,7 +90,7 @@ class Written:
             return int(self.frame.height)
         data = self.path.read_bytes()
         if self.path.suffix == ".parquet":
-            return pl.read_parquet(data).height
+            return int(pl.scan_parquet(data).select(pl.len()).collect().item())
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -108,7 +108,8 @@ class Written:
 
 
 TIMES: dict[str, tuple[str, str | None]] = {
-    "s": ("auto", None), "ms": ("auto", None), "us": ("auto", None), "ns": ("auto", None), "position": ("position", None),
+    "s": ("auto", None), "ms": ("auto", None), "us": ("auto", None), "ns": ("auto", None),
+    "position": ("position", None),
     "iso": ("auto", None), "iso zone": ("iso", None), "blank utc": ("auto", None), "date": ("date", None),
     "dotted": ("auto", "%d.%m.%Y %H:%M:%S"), "american": ("auto", "%m/%d/%Y %I:%M:%S %p"),
     "minutes": ("auto", "%Y%m%d%H%M"), "days": ("auto", "%Y%m%d"), "row": ("row", None), "typed": ("auto", None),
@@ -123,7 +124,7 @@ def logical_table(generator: random.Random) -> LogicalTable:
     kinds = [generator.choice(["text", "text", "number", "float", "long"]) for _ in range(2)]
     users, items = ([_id(kind, generator) for _ in range(n)] for kind, n in zip(kinds, (n_users, n_items), strict=True))
     missing = generator.choice([0, 0, 0, 0.1])
-    events = []
+    events: list[Event] = []
     for _ in range(generator.choice([1, 2, 5, 8, 12, 30])):
         user, item = generator.choice(users), generator.choice(items)
         moment: int | None = _moment(time_form, generator, len(events))
@@ -298,7 +299,8 @@ def _line(fields: list[str], separator: str, generator: random.Random) -> str | 
     if not can_quote:
         return None if any(separator in text or "\n" in text for text in fields) else separator.join(fields)
     buffer = io.StringIO()
-    rule = generator.choice([csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    quotes_all = generator.choice([False, False, True])
+    rule: Literal[0, 1] = csv.QUOTE_ALL if quotes_all else csv.QUOTE_MINIMAL
     csv.writer(buffer, delimiter=separator, quoting=rule).writerow(fields)
     return buffer.getvalue().removesuffix("\r\n")
 
@@ -386,7 +388,10 @@ def _with_titles(expected: Expected, written: Written, folder: Path, generator: 
     frame = pl.DataFrame({"item_id": list(titles), "title": list(titles.values())})
     ending = generator.choice(["csv", "jsonl", "parquet"])
     path = folder / f"items.{ending}"
-    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[ending](path)
+    writers: dict[str, Callable[[Path], Any]] = {
+        "csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet
+    }  # fmt: skip
+    writers[ending](path)
     written.source["items_path"] = str(path)
     expected.titles = titles
     return expected
@@ -431,8 +436,8 @@ def _column(table: LogicalTable, name: str, values: list[Any], generator: random
     if series.dtype == pl.Float64 and generator.random() < 0.3:
         return series.cast(pl.Int64)
     if series.dtype == pl.Int64:
-        types = [pl.Int64, pl.Int64, pl.Int128, pl.Decimal(38, 2), pl.String]
-        if series.drop_nulls().abs().max() < 2**31:
+        types: list[Any] = [pl.Int64, pl.Int64, pl.Int128, pl.Decimal(38, 2), pl.String]
+        if all(abs(value) < 2**31 for value in series.drop_nulls()):
             types += [pl.Int32, pl.Float64, pl.UInt64 if (series.drop_nulls() >= 0).all() else pl.Int32]
         return series.cast(generator.choice(types))
     return series
@@ -445,7 +450,8 @@ def write_parquet(table: LogicalTable, folder: Path, generator: random.Random) -
         name = generator.choice([column for column in frame.columns if column != "note"])
         others = [pl.concat_list(name), pl.struct(name), pl.col(name).cast(pl.String).cast(pl.Binary), pl.lit(None)]
         frame = frame.with_columns(generator.choice(others).alias(name))
-        expected.refusable, expected.histories = True, {}
+        if name != table.names[3] or frame[name].dtype != pl.Null:  # without any rating the table is a good one
+            expected.refusable, expected.histories = True, {}
     path = folder / "events?.parquet"
     frame.write_parquet(path, compression=generator.choice(["zstd", "snappy", "uncompressed"]))
     written = Written(expected, _source(table), path)

@@ -60,7 +60,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise DeshiError(f"candidates.path is {path}, expected a file that ends in .parquet or .csv.")
     try:
         frame = readers[path.suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DeshiError(f"{path} can't be read as {path.suffix[1:]}: {error}. Check candidates.path.") from error
     missing = [name for name in (USER, ITEM, COLUMN) if name not in frame.columns]
     if missing:

@@ -65,7 +65,7 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
         content = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         with content:
             frame = pl.read_ndjson(content, schema={name: pl.String for name in used})
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     return Rows(frame, range(1, n_lines + 1)) if frame.height == n_lines else None
 

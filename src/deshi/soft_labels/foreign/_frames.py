@@ -55,7 +55,7 @@ def read_frame(path: Path) -> Frame:
         return read_pickled_frame(path)
     try:
         table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DeshiError(f"{path} can't be read ({error}). Check the path and that it is a table.") from error
     labels = table[LABELS].to_numpy() if LABELS in table.columns else range(table.height)
     return Frame({name: _column(table[name]) for name in table.columns if name != LABELS}, labels)
