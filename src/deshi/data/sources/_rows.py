@@ -71,6 +71,8 @@ def _check_columns(table: Table, frame: pl.DataFrame, first: Table, expected: pl
             )
         types = frame[name].dtype, expected[name].dtype
         try:
+            if types.count(pl.String) == 1 and pl.Null not in types:
+                raise pl.exceptions.SchemaError("text and no text")
             pl.concat([expected[name].clear().to_frame(), frame[name].clear().to_frame()], how="vertical_relaxed")
         except pl.exceptions.PolarsError as error:
             raise DeshiError(

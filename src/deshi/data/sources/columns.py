@@ -75,7 +75,9 @@ class Columns:
 
     @property
     def numeric(self) -> list[str]:
-        """The names of the columns of times and ratings."""
+        """The names of the columns of times and ratings, none of which holds lists."""
+        if self.history is not None:
+            return []
         texts = (self.user, self.item, self.history, *self.further)
         return [name for name in (self.time, self.rating) if name is not None and name not in texts]
 
