@@ -68,7 +68,7 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
         with content:
             types = {name: pl.List(pl.String) if name in lists else pl.String() for name in used}
             frame = pl.read_ndjson(content, schema=types)
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     return Rows(frame, range(1, n_lines + 1)) if frame.height == n_lines else None
 
