@@ -311,11 +311,14 @@ def export(
 
 def recommend(
     *words: Folder, bundle: Folder | None = None, input: Folder | None = None, output: Folder | None = None,
-    format: str | None = None, columns: Values | None = None, separator: str | None = None, k: int | None = None,
-    filter_seen: bool | None = None, exclude: Folder | None = None, allowed: Folder | None = None,
-    precision: str | None = None, search: str | None = None, threads: int | None = None,
-    batch_size: int | None = None, progress: bool | None = None, paths: Values | None = None,
-    config: Folder | None = None, config_dir: Folder | None = None,
+    format: str | None = None, user: str | None = None, item: str | None = None, history: str | None = None,
+    history_separator: str | None = None, timestamp: str | None = None, time_format: str | None = None,
+    separator: str | None = None, encoding: str | None = None, quote: str | None = None,
+    columns: Sequence[str] | None = None, on_bad_rows: str | None = None, max_bad_rows: int | None = None,
+    k: int | None = None, filter_seen: bool | None = None, exclude: Folder | None = None,
+    allowed: Folder | None = None, precision: str | None = None, search: str | None = None,
+    threads: int | None = None, batch_size: int | None = None, progress: bool | None = None,
+    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
 ) -> RecommendResult:  # fmt: skip
     """Answer a file of histories: ``deshi.recommend("latest", input="events.csv", k=100)``.
 

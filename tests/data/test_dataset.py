@@ -144,7 +144,7 @@ def test_item_ids_with_a_gap_fit_those_of_the_events(tmp_path: Path) -> None:
         (events().clear(), "events has no rows"),
         (events().with_columns(item_id=pl.lit(None, pl.String)), "line 1: no item id"),
         (events().with_columns(timestamp=-1), "line 1: no valid timestamp"),
-        (events().with_columns(item_id=pl.concat_list("item_id")), "'item_id' holds List"),
+        (events().with_columns(item_id=pl.concat_list("item_id")), "'item_id' holds lists"),
         (pandas.concat([to_pandas(events())] * 2, axis=1), "several columns called item_id, stars"),
     ],
 )  # fmt: skip

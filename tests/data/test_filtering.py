@@ -83,7 +83,7 @@ def test_duplicates_error_names_the_pair() -> None:
     with pytest.raises(DeshiError, match="1 interactions repeat.*user 'u' and item 'a'"):
         apply_filters(events, duplicates="error")
     assert apply_filters(encode_events(interactions(("u", "a", 3))), duplicates="error")[0].frame.height == 1
-    with pytest.raises(DeshiError, match="keep, first, last, error"):
+    with pytest.raises(DeshiError, match="keep, exact, first, last, error"):
         apply_filters(events, duplicates="newest")
 
 
@@ -171,3 +171,24 @@ def test_unusable_ids_and_times_are_refused(rows: list[tuple[object, ...]], mess
     """An id that can't be told apart, or an event that can't be ordered, would corrupt histories silently."""
     with pytest.raises(DeshiError, match=message):
         encode_events(interactions(*rows))
+
+
+def test_exact_duplicates_are_the_same_event() -> None:
+    """An event that was logged twice is dropped; a repeat at another time is kept."""
+    events = encode_events(interactions(("u", "a", 1), ("u", "a", 1), ("u", "a", 2), ("v", "a", 1)))
+    left, steps = apply_filters(events, duplicates="exact")
+    assert left.frame.height == 3 and steps[1].removed_interactions == 1
+
+
+def test_keep_of_another_column() -> None:
+    """Views and purchases of one log: the filter counts what it removes, and typos name what there is."""
+    frame = interactions(("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2))
+    events = encode_events(frame.with_columns(pl.Series("filter:event", ["buy", "view", None, "1"])))
+    left, steps = apply_filters(events, keep={"event": ["buy", 1]})
+    assert steps[1].name == "event in [buy, 1]" and steps[1].removed_interactions == 2
+    assert "filter:event" not in left.frame.columns
+    assert apply_filters(events, keep={"event": [None]})[0].frame.height == 1
+    with pytest.raises(DeshiError, match=r"keep.event names bought, which no row has; .*view \(1\)"):
+        apply_filters(events, keep={"event": ["bought"]})
+    with pytest.raises(DeshiError, match="'kind', which this source doesn't read"):
+        apply_filters(events, keep={"kind": ["x"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,43 @@ def test_ids_may_be_numbers() -> None:
     assert histories_of({1: [7]}, IDS).items.tolist() == [1]
 
 
+@pytest.mark.parametrize("seven", [7, 7.0, "7", " 7 ", np.int64(7), np.float32(7), np.str_("7"), Decimal("7.0")])
+def test_an_id_is_the_same_in_every_type(seven: Any) -> None:
+    """The type depends on how a notebook has made its list; alone, among others, and in frames of lists and events."""
+    frame = pl.DataFrame({"user_id": [seven], "items": [[seven]]})
+    for lists in ({seven: [seven, "a"]}, {seven: [seven]}, frame, frame.explode("items").rename({"items": "item_id"})):
+        histories = histories_of(lists, IDS)
+        assert histories.items[0] == 1 and histories.users.to_list() == ["7"]
+
+
+def test_times_of_frames_are_ordered_as_prepare_does() -> None:
+    """Texts of different zones and forms sort by what they mean; what can't be read is refused."""
+    events = {"user_id": ["u"] * 3, "item_id": ["a", "7", "c"]}
+    zones = ["2026-01-02T06:30:00+05:30", "2026-01-01T21:00:00-05:00", "2026-01-02T03:00:00+00:00"]
+    assert histories_of(pl.DataFrame(events | {"timestamp": zones}), IDS).items.tolist() == [2, 1, 0]
+    micros = pl.Series([3, 1, 2], dtype=pl.Int64).cast(pl.Datetime("us"))
+    assert histories_of(pl.DataFrame(events | {"timestamp": micros}), IDS).items.tolist() == [1, 0, 2]
+    for mixed in ([1_700_000_000, 1_700_000_000_000, 1_700_000_001], ["9", "noon", "10"]):
+        with pytest.raises(DeshiError, match="timestamp"):
+            histories_of(pl.DataFrame(events | {"timestamp": mixed}), IDS)
+
+
+def test_unknown_items_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A few unknown items are usual, but nobody looks at a number that isn't said."""
+    histories_of(LISTS, IDS)
+    assert "1 of 4 events are left out: their items are unknown, such as 'new'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("histories", "message"),
     [
         ([["a"]], "histories is of type list, expected a data frame"),
-        (pl.DataFrame({"user": ["u"], "item_id": ["a"]}), "no column 'user_id'. Nearest valid columns: user"),
-        (pl.DataFrame({"user_id": ["u"], "film": ["a"]}), "histories has no column 'item_id'"),
-        (pl.DataFrame({"user_id": [None], "item_id": ["a"]}), "1 users have no id"),
+        (pl.DataFrame({"user": ["u"], "item_id": ["a"]}), "no column user_id; it has user, .* Did you mean 'user'"),
+        (pl.DataFrame({"user_id": ["u"], "film": ["a"]}), "histories has no column item_id"),
+        ({"ann": "abc"}, "A history is 'abc', expected a list of item ids"),
+        (pl.DataFrame({"user_id": ["u"], "item_id": [["a"]]}), "'item_id' holds List.String., expected one id a row"),
+        ({"ann": ["3.0", "4"], "bob": ["3.0"]}, "2 items is known. They are '3.0', '4'; the known ids are 'c'"),
+        (pl.DataFrame({"user_id": [None], "item_id": ["a"]}), "histories, line 1: no user id"),
     ],
 )  # fmt: skip
 def test_what_holds_no_histories_is_refused(histories: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,28 @@ def test_files_come_back(
     assert np.array_equal(FromFile(tmp_path / "sets.csv")(bundle, examples, "test", uniform(bundle)), sets)
 
 
+@pytest.mark.parametrize("name", ["sets[1].csv", "sets.tsv.gz", "sets.jsonl", "floats.parquet"])
+def test_files_of_other_systems(tmp_path: Path, name: str) -> None:
+    """Numbers as floats, a mark at the beginning, packed files and names with brackets give the same sets."""
+    texts_of_numbers = [[str(item) for item in items] for items in random_sequences(23, 60, 2, 12)]
+    bundle = tiny_bundle(tmp_path, texts_of_numbers)
+    examples = LeaveOneOut()(bundle).examples(bundle, "test")
+    sets, path = Llara()(bundle, examples, "test", uniform(bundle)), tmp_path / name
+    drawn = candidates_frame(bundle, examples, sets).select("user_id", "item_id", "candidates")
+    floats = drawn.cast({"item_id": pl.Float64, "candidates": pl.List(pl.Float64)})
+    texts = drawn.with_columns(pl.format("[{}]", pl.col("candidates").list.join(", ")).alias("candidates"))
+    if name == "floats.parquet":
+        floats.write_parquet(path)
+    elif name == "sets.jsonl":
+        floats.write_ndjson(path)
+    elif name == "sets.tsv.gz":
+        path.write_bytes(gzip.compress(texts.write_csv(separator="\t", line_terminator="\r\n").encode()))
+    else:
+        path.write_text("\ufeff" + texts.write_csv())
+        texts.clear().write_csv(tmp_path / "sets1.csv")
+    assert np.array_equal(FromFile(path)(bundle, examples, "test", uniform(bundle)), sets)
+
+
 def test_sets_may_differ_in_size_and_rows_of_others_do_not_matter(
     tmp_path: Path, bundle: Bundle, examples: Examples, drawn: pl.DataFrame
 ) -> None:
@@ -221,7 +244,9 @@ def test_what_does_not_fit_names_the_user(
         (pl.concat([drawn, drawn.head(1)]), f"2 rows that share user and target .* the user '{user}'"),
         (first(drawn, repeated), f"repeats candidates in 2 of {size} sets, the first is the user '{user}'"),
         (first(drawn, without), f"leaves the target out of 2 of {size} candidate sets, the first is the user '{user}'"),
-        (drawn.rename({"candidates": "cans"}), "candidates is missing"),
+        (drawn.rename({"candidates": "cans"}), "no column candidates; it has .*, cans. Expected user_id, item_id"),
+        (first(drawn, pl.lit(None, pl.String).alias("user_id")), "2 rows of unknown users, the first is None"),
+        (drawn.with_columns(pl.lit("[1, ..., 9]").alias("candidates")), f"{size} malformed rows, the first in line 1"),
         (drawn.with_columns(lists.list.len()), "expected lists of item ids"),
     ]:
         with pytest.raises(DeshiError, match=message):
@@ -231,9 +256,12 @@ def test_what_does_not_fit_names_the_user(
 def test_files_that_cannot_be_read(tmp_path: Path, bundle: Bundle, examples: Examples) -> None:
     """A missing file, another format, and examples with several targets."""
     (tmp_path / "sets.parquet").write_text("no parquet")
+    (tmp_path / "sets.xlsx").write_text("no table")
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"user_id,item_id,candidates\n" * 99)[:-12])
     for name, message in [
-        ("none.csv", "can't be read as csv"),
-        ("sets.json", "ends in .parquet or .csv"),
+        ("none.csv", "There is no file"),
+        ("sets.xlsx", "can't be told from its name"),
+        ("cut.csv.gz", "cut.csv.gz is damaged or truncated"),
         ("sets.parquet", "can't be read as parquet"),
     ]:
         with pytest.raises(DeshiError, match=message):

@@ -238,3 +238,17 @@ def test_serving_loads_no_pytorch(serving: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_unknown_ids_are_counted_wherever_they_come_in(engine: Engine) -> None:
+    """A caller whose ids are those of another system must see it in the answer."""
+    answer = engine.recommend(["3", "new"], 5, exclude=["9", "i9", "i8"], candidates=["1", "2", "i1"])
+    assert (answer.unknown_events, answer.unknown_excluded, answer.unknown_candidates) == (1, 2, 1)
+    assert {item.item_id for item in answer.items} == {"1", "2"}
+
+
+def test_blanks_around_an_id_are_no_part_of_it(engine: Engine) -> None:
+    """Prepare strips ids, so that one with blanks can only be the one without."""
+    answer = engine.recommend([" 3", "14 "], 5, exclude=[" 1 "])
+    assert answer == engine.recommend(["3", "14"], 5, exclude=["1"]) and answer.unknown_events == 0
+    assert engine.index_of(" 3 ") == engine.index_of("3")

@@ -36,18 +36,29 @@ SPLITS = {
 }
 
 
-@pytest.fixture(scope="module", params=DATA)
-def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+CASES = [
+    ("none", "next", True),
+    ("some", "next", True),
+    ("some", "next", False),
+    ("everything", "next", True),
+    ("everything", "all", False),
+    ("groceries", "all", True),
+    ("groceries", "all", False),
+]
+"""Data, targets and eval.filter_seen: each value beside each kind of repeats; an export takes seconds."""
+
+
+@pytest.fixture
+def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """One of the data sets, prepared from a csv file."""
-    root = tmp_path_factory.mktemp("shop")
     rows = [
         (f"u{user}", f"i{item}", 1_600_000_000 + 1000 * event + user)
         for user, history in enumerate(DATA[request.param]())
         for event, item in enumerate(history)
     ]
-    pl.DataFrame(rows, ["user", "item", "time"], orient="row").write_csv(root / "events.csv")
-    deshi.prepare(*data_of(root), f"paths.root={root}")
-    return request.param, root
+    pl.DataFrame(rows, ["user", "item", "time"], orient="row").write_csv(tmp_path / "events.csv")
+    deshi.prepare(*data_of(tmp_path), f"paths.root={tmp_path}")
+    return request.param, tmp_path
 
 
 def data_of(root: Path) -> list[str]:
@@ -57,7 +68,7 @@ def data_of(root: Path) -> list[str]:
             *(f"data.source.{column}" for column in columns)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("targets", "filter_seen"), [("next", True), ("next", False), ("all", True)])
+@pytest.mark.parametrize(("prepared", "targets", "filter_seen"), CASES, indirect=["prepared"])
 def test_a_rank_is_the_position_in_the_served_list(
     prepared: tuple[str, Path], targets: str, filter_seen: bool, tmp_path: Path
 ) -> None:

@@ -65,9 +65,12 @@ def test_new_users_and_cold_items_are_counted_and_shown(temporal: EvaluateResult
         "cold_targets": 10,
         "new_users": NEWCOMERS,
         "events_of_new_users": NEWCOMERS * 4,
+        "seen_targets": 8,
+        "few_candidates": USERS,
     }
     assert counts["validation"]["new_users"] == counts["validation"]["cold_targets"] == 0
-    (note,) = temporal.notes
+    note, catalogue = temporal.notes
+    assert catalogue.startswith("The catalogue has")
     assert note.startswith("16 of 106 test events have no example, since their 4 users have no history before the part")
     assert "10 of 30 test targets are cold (no training event)" in note and "16 of 106" in str(temporal)
 

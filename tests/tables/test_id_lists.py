@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from deshi.tables import id_lists
+from deshi.tables import _records as records
+from deshi.tables import id_lists, read_table
 from deshi.types import DeshiError
 
 
@@ -72,3 +74,18 @@ def test_other_values_are_refused(values: list[Any]) -> None:
     """A column of numbers is no column of lists."""
     with pytest.raises(DeshiError, match="The column 'items' holds"):
         id_lists(pl.Series("items", values))
+
+
+LINES = ['{"u": "a", "items": [3, "x ", null]}', '{"u": 7, "items": null}', '{"u": "c"}', '{"items":[],"u":"d"}']
+OTHERS = ['{"u": "e", "items": [4.0]}', '{"u": "e", "items": 4}', '{"u": "e, 3.5", "items": ["4"]}']
+
+
+@pytest.mark.parametrize("line", ["", *OTHERS])
+def test_both_readers_of_json_give_the_same_lists(line: str, tmp_path: Path) -> None:
+    """Lists are read all at once where every line is simple; a single other line must not change the ids."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*LINES, line]).strip())
+    assert (records._read_by_polars(path, ["u", "items"], []) is None) == bool(line)
+    table = read_table(path, ["u", "items"])
+    expected = [["3", "x"], [], [], []] + ([["4"]] if line else [])
+    assert lists_of(table.frame["items"]) == expected and table.frame["u"].to_list()[:4] == ["a", "7", "c", "d"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ NO_LOSS = cast(Loss, nn.Identity())
 
 def make_resources(folder: Path) -> Resources:
     items = pl.DataFrame({"item_id": [f"i{n}" for n in range(6)], "title": TITLES})
+    folder.mkdir(exist_ok=True)
     bundle = tiny_bundle(folder, [[0, 1, 2, 3], [4, 5, 0], [2, 4, 1]], n_items=6, items=items)
 
     def none(name: str) -> Any:
@@ -41,6 +43,18 @@ def make_resources(folder: Path) -> Resources:
 @pytest.fixture
 def resources(tmp_path: Path) -> Resources:
     return make_resources(tmp_path)
+
+
+def test_a_catalogue_without_titles_is_refused_before_the_llm_is_loaded(tmp_path: Path) -> None:
+    """It would write ids, after minutes of loading."""
+    untitled = replace(make_resources(tmp_path / "titled"), bundle=tiny_bundle(tmp_path, [[0, 1, 2, 3, 4, 5]]))
+
+    class Unloaded(ByteLLM):
+        def load(self, *_: Any) -> Any:
+            pytest.fail("the language model was loaded")
+
+    with pytest.raises(DeshiError, match="None of the 6 items has a title"):
+        teacher(untitled, Unloaded())
 
 
 def teacher(resources: Resources, llm: ByteLLM | None = None, seed: int = 0, **options: Any) -> BigRec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def asked(bundle: Bundle, held_out: int = 1, users: tuple[int, ...] = (0, 1, 2))
 
 
 def write(path: Path, text: str) -> str:
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     return str(path)
 
 
@@ -99,6 +101,39 @@ class TestRankedLists:
         ]
         assert torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
 
+    def test_every_writing_of_a_table_gives_the_same(self, resources: Resources, tmp_path: Path) -> None:
+        """The same rows: packed, as JSON, marked, with decimal commas, behind a name that looks like a pattern."""
+        frame = pl.read_csv(lists(tmp_path, *FULL))
+        text = (tmp_path / "lists.csv").read_text()
+        (tmp_path / "lists.csv.gz").write_bytes(gzip.compress(text.encode()))
+        frame.write_ndjson(tmp_path / "lists.jsonl")
+        (tmp_path / "lists.json").write_text(json.dumps(frame.to_dicts()))
+        write(tmp_path / "marked.csv", "\ufeff" + text)
+        write(tmp_path / "comma.tsv", text.replace(",", "\t").replace(".", ","))
+        write(tmp_path / "lists[1].csv", text)
+        lists(tmp_path, "u0,i0,1", "u1,i0,1", "u2,i0,1", name="lists1.csv")
+        expected = RankedLists(5, resources, str(tmp_path / "lists.csv")).scores(asked(resources.bundle))
+        for name in ("lists.csv.gz", "lists.jsonl", "lists.json", "marked.csv", "comma.tsv", "lists[1].csv"):
+            scores = RankedLists(5, resources, str(tmp_path / name)).scores(asked(resources.bundle))
+            assert torch.equal(scores, expected), name
+
+    def test_truncated_tables_are_refused(self, resources: Resources, tmp_path: Path) -> None:
+        """An export that broke off would teach the first users only."""
+        packed = gzip.compress(Path(lists(tmp_path, *FULL)).read_bytes())
+        (tmp_path / "lists.csv.gz").write_bytes(packed[: len(packed) // 2])
+        pl.read_csv(tmp_path / "lists.csv").write_parquet(tmp_path / "whole.parquet")
+        (tmp_path / "lists.parquet").write_bytes((tmp_path / "whole.parquet").read_bytes()[:-20])
+        for name, message in (("lists.csv.gz", "truncated"), ("lists.parquet", "can't be read as parquet")):
+            with pytest.raises(DeshiError, match=message):
+                RankedLists(5, resources, str(tmp_path / name))
+
+    def test_nested_ids_are_refused(self, resources: Resources, tmp_path: Path) -> None:
+        """A row with a whole list of items is another format, and a list's text is no id."""
+        wide = pl.DataFrame({"user_id": ["u0"], "item_id": [["i1", "i2"]], "score": [1.0]})
+        wide.write_parquet(tmp_path / "wide.parquet")
+        with pytest.raises(DeshiError, match="holds List.*one id a row"):
+            RankedLists(5, resources, str(tmp_path / "wide.parquet"))
+
     def test_numeric_ids(self, tmp_path: Path) -> None:
         """A data frame with a gap writes 7 as 7.0; it is still item 7."""
         bundle = tiny_bundle(tmp_path, [["7", "8", "9"]])
@@ -130,7 +165,9 @@ class TestRankedLists:
             (["u0,1,1"], "None of the 1 item ids"),
             ([",i1,1"], "1 rows without an id, the first is row 1"),
             ([], "has no rows"),
-            (["u0,i1,1,9"], "can't be read as csv"),
+            (["u0,i1,1,9", *FULL], "1 malformed lines, the first is line 2: 4 columns, expected 3: 'u0,i1,1,9'"),
+            ([*FULL, 'u0,"i3,1'], "1 malformed lines, the first is line 7: a quote opens that isn't closed"),
+            (["u0,Caf\udce9,1", *FULL], "1 malformed lines, the first is line 2: not valid text"),
             (["u0,i1,1"], "has nothing for 2 of the data set's 3 users, the first is 'u1'"),
         ],
     )
@@ -144,11 +181,11 @@ class TestRankedLists:
         path = lists(tmp_path, *FULL, header="user_id,items_id,scores")
         with pytest.raises(DeshiError, match="neither a column 'score' nor 'rank'; it has user_id, items_id, scores"):
             RankedLists(5, resources, path)
-        with pytest.raises(DeshiError, match="no column 'item_id'.*Did you mean 'items_id'"):
+        with pytest.raises(DeshiError, match="no column item_id.*Did you mean 'items_id'"):
             RankedLists(5, resources, path, score="scores")
         with pytest.raises(DeshiError, match="Did you mean .*lists.csv"):
             RankedLists(5, resources, str(tmp_path / "list.csv"))
-        with pytest.raises(DeshiError, match="ends in '.xlsx'"):
+        with pytest.raises(DeshiError, match="xlsx can't be told from its name"):
             RankedLists(5, resources, write(tmp_path / "lists.xlsx", "x"))
         with pytest.raises(DeshiError, match="n_items is 4"):
             RankedLists(4, resources, path)
@@ -221,6 +258,27 @@ class TestScoreMatrix:
         users = str(tmp_path / "users.npy")
         scores = ScoreMatrix(5, resources, path, users, items, higher_is_better=False).scores(asked(resources.bundle))
         assert scores[0].tolist() == [-4, -3, -2, -1, 0]
+
+    def test_id_files_of_other_systems(self, resources: Resources, tmp_path: Path) -> None:
+        """A byte order mark would hide the first id, and an empty last line is none."""
+        np.save(tmp_path / "scores.npy", np.arange(15.0).reshape(3, 5))
+        items = write(tmp_path / "items.txt", "i0\ni1\ni2\ni3\ni4\n")
+        users = write(tmp_path / "users.txt", "\ufeffu0\r\nu1 \r\nu2\r\n\r\n")
+        teacher = ScoreMatrix(5, resources, str(tmp_path / "scores.npy"), users, items)
+        assert teacher.scores(asked(resources.bundle))[0].tolist() == [0, 1, 2, 3, 4]
+
+    def test_a_truncated_matrix_is_refused(self, resources: Resources, tmp_path: Path) -> None:
+        """Every cut of an array is one sentence, never a traceback."""
+        np.save(tmp_path / "whole.npy", np.arange(15.0).reshape(3, 5))
+        content = (tmp_path / "whole.npy").read_bytes()
+        users, items = write(tmp_path / "u.txt", "u0\nu1\nu2\n"), write(tmp_path / "i.txt", "i0\ni1\ni2\ni3\ni4\n")
+        for size in (1, 5, 9, 40, 127, 128, len(content) - 1):
+            (tmp_path / "cut.npy").write_bytes(content[:size])
+            with pytest.raises(DeshiError, match="can't be read as .npy"):
+                ScoreMatrix(5, resources, str(tmp_path / "cut.npy"), users, items)
+        (tmp_path / "cut.npy").write_bytes(b"PK\x03\x04" + content[:100])
+        with pytest.raises(DeshiError, match="can't be read as .npy"):
+            ScoreMatrix(5, resources, str(tmp_path / "cut.npy"), users, items)
 
     def test_gaps_need_a_strategy(self, resources: Resources, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """Users and items that the file doesn't know must not get somebody else's numbers."""

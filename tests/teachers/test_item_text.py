@@ -7,7 +7,7 @@ import logging
 import polars as pl
 import pytest
 
-from deshi.teachers._item_text import FALLBACK, Template, item_names, item_texts
+from deshi.teachers._item_text import FALLBACK, Template, item_names, item_texts, require_texts
 from deshi.types import DeshiError
 
 A, B, C = "Heat", "Crime", "1995"
@@ -78,6 +78,17 @@ def test_unknown_column_names_the_valid_ones(field: str) -> None:
     """A slip is told with the columns; the index is no text."""
     with pytest.raises(DeshiError, match="item_id, title, category"):
         item_texts(TABLE, f"{{title}} {{{field}}}")
+
+
+def test_a_catalogue_without_any_text_is_refused() -> None:
+    """All items would have the same vector, or names of ids: a text teacher of nothing, trained for hours."""
+    empty = pl.DataFrame({"item_id": ["a", "b"], "title": [None, "  "], "text": ["", None]})
+    with pytest.raises(DeshiError, match="None of the 2 items has a text by '{title}'.*item table"):
+        item_texts(empty)
+    for table in (empty, empty.select("item_id"), empty.with_columns(title=pl.lit(None))):
+        with pytest.raises(DeshiError, match="None of the 2 items has a title or a text.*item table"):
+            require_texts(table)
+    require_texts(TABLE)
 
 
 def test_permuted_texts_are_the_same_texts_elsewhere() -> None:

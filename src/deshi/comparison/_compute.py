@@ -82,7 +82,7 @@ def compare_evaluations(
     # One set of resampled users for all models and metrics, so that the interval of a difference is a paired one.
     means = bootstrap_means(values.reshape(len(values), -1), samples, seed).reshape(-1, len(groups), len(metrics))
     record = evaluations[0].record
-    doubts, facts = _about_seen(record, part)
+    doubts, facts = _about_seen(record)
     return Comparison(
         data=str(record["data"]),
         part=part,
@@ -188,12 +188,13 @@ def _tests(
     return tests
 
 
-def _about_seen(record: Mapping[str, Any], part: str) -> tuple[list[str], list[str]]:
+def _about_seen(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Warnings and notes about seen targets and few candidates, which all evaluations of a protocol share."""
-    counts = record.get("population", {}).get(part)
-    if "seen_targets" not in (counts or {}) or record["protocol"]["candidates"] != "full":
+    counted = {part: counts for part, counts in record.get("population", {}).items() if "seen_targets" in counts}
+    if not counted or record["protocol"]["candidates"] != "full":
         return [], []
-    return about_seen({part: Population(**counts)}, record["protocol"]["filter_seen"], record["n_items"])
+    populations = {part: Population(**counts) for part, counts in counted.items()}
+    return about_seen(populations, record["protocol"]["filter_seen"], record["n_items"])
 
 
 def _warnings(groups: Sequence[Group], part: str, shared: Sequence[str]) -> list[str]:

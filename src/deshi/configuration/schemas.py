@@ -108,9 +108,12 @@ class PathsConfig(Closed):
 class FilterConfig(Closed):
     """What preparation leaves out, in this order."""
 
+    keep: dict[str, list[str | int | float | bool | None]] = Field(
+        default_factory=dict, description="values to keep by column of the source, such as {event: [purchase]}"
+    )
     min_rating: float | None = Field(None, description="keep interactions rated at least this")
-    duplicates: Literal["keep", "first", "last", "error"] = Field(
-        "keep", description="when a user has the same item more than once"
+    duplicates: Literal["keep", "exact", "first", "last", "error"] = Field(
+        "keep", description="when a user has the same item more than once (exact: at the same time)"
     )
     min_user_interactions: int = Field(1, ge=1, description="keep users with at least this many interactions")
     min_item_interactions: int = Field(1, ge=1, description="keep items with at least this many interactions")
@@ -345,6 +348,18 @@ class ReportConfig(StageConfig):
     names: ModelNames = None
 
 
+class FileColumns(Closed):
+    """The columns of one file where they differ from those of the others; null: as in columns."""
+
+    user: str | None = Field(None, description="user ids")
+    item: str | None = Field(None, description="item ids")
+    timestamp: str | None = Field(None, description="times or positions")
+    score: str | None = Field(None, description="scores")
+    rank: str | None = Field(None, description="ranks")
+    separator: str | None = Field(None, description="between the fields of a text table")
+    encoding: str | None = Field(None, description="of a text table")
+
+
 class ColumnsConfig(Closed):
     """The columns of files that no deshi stage has written."""
 
@@ -354,6 +369,12 @@ class ColumnsConfig(Closed):
     score: str | None = Field(None, description="scores; null: score, if the file has it")
     rank: str | None = Field(None, description="ranks; null: rank, if the file has it")
     higher_is_better: bool = Field(True, description="whether a greater score means a better item")
+    separator: str | None = Field(None, description="between the fields of text tables; null: by the file's name")
+    encoding: str = Field("utf-8", description="of text tables")
+    interactions: FileColumns = Field(default_factory=FileColumns)
+    predictions: FileColumns = Field(default_factory=FileColumns)
+    test: FileColumns = Field(default_factory=FileColumns)
+    trained_on: FileColumns = Field(default_factory=FileColumns)
 
 
 class AuditConfig(StageConfig):
@@ -363,8 +384,8 @@ class AuditConfig(StageConfig):
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
     soft_labels: Path | None = Field(None, strict=False, description="a soft-label store to hold against the data")
-    interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
-    predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
+    interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv, JSON or parquet")
+    predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: likewise")
     test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
     trained_on: Path | None = Field(None, strict=False, description="what the model was trained on, to look for leaks")
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)

@@ -121,7 +121,7 @@ def _events(frame: pl.DataFrame, columns: Columns, bad_rows: BadRows) -> pl.Data
         raise DeshiError("events has no rows, expected one for each interaction.")
     frame = frame.select(columns.used)
     table = Table("events", frame, range(1, frame.height + 1), frame.columns, unit="row")
-    interactions_of(table, columns, BadRowLog(bad_rows))
+    interactions_of([table], columns, BadRowLog(bad_rows))
     return frame
 
 

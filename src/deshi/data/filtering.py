@@ -1,16 +1,21 @@
-"""Filters of interactions: rating threshold, duplicates, k-core, minimum history; and the counts of each."""
+"""Filters of interactions: values of columns, ratings, duplicates, k-core, minimum history; and the counts of each."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors
 
+from deshi.data.raw import FILTER
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events
-from deshi.types import RATING, DeshiError
+from deshi.tables import id_text
+from deshi.types import RATING, TIMESTAMP, DeshiError
 
-DUPLICATES = ("keep", "first", "last", "error")
+DUPLICATES = ("keep", "exact", "first", "last", "error")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class FilterStep:
 
 def apply_filters(
     events: Events,
+    keep: Mapping[str, Sequence[Any]] | None = None,
     min_rating: float | None = None,
     duplicates: str = "keep",
     min_user_interactions: int = 0,
@@ -42,9 +48,10 @@ def apply_filters(
 
     Args:
         events: sorted by user and time.
+        keep: for each column of the source, the values of which an event must have one; None is an empty one.
         min_rating: keep ratings of at least this; interactions without a rating are removed. None keeps all.
-        duplicates: for several events of one user with one item: ``keep`` all, keep the ``first`` or ``last`` in time,
-            or ``error``.
+        duplicates: for several events of one user with one item: ``keep`` all, keep one of those at the same time
+            (``exact``), keep the ``first`` or ``last`` in time, or ``error``.
         min_user_interactions: fewest events of a user.
         min_item_interactions: fewest events of an item.
         k_core: repeat the two minima until both hold; otherwise once, items first.
@@ -58,21 +65,25 @@ def apply_filters(
     """
     steps = [FilterStep("source", 0, 0, 0, *events.counts())]
 
-    def apply(name: str, keep: pl.Series | np.ndarray) -> None:
+    def apply(name: str, stays: pl.Series | np.ndarray) -> None:
         nonlocal events
-        events = replace(events, frame=events.frame.filter(keep))
+        events = replace(events, frame=events.frame.filter(stays))
         left, before = events.counts(), steps[-1]
         removed = (before.interactions - left[0], before.users - left[1], before.items - left[2])
         steps.append(FilterStep(name, *removed, *left))
 
+    for column, values in (keep or {}).items():
+        texts = [id_text(value) for value in values]
+        apply(f"{column} in [{', '.join(map(str, texts))}]", _has_value(events, column, texts))
+    events = replace(events, frame=events.frame.drop(pl.selectors.starts_with(FILTER)))
     if min_rating is not None:
         apply(f"rating >= {min_rating:g}", _rated(events, min_rating))
     if duplicates != "keep":
         apply(f"duplicates: {duplicates}", _single(events, duplicates))
     minima = f"user >= {min_user_interactions}, item >= {min_item_interactions}"
     if min_user_interactions > 1 or min_item_interactions > 1:
-        keep = core(*_codes(events), min_user_interactions, min_item_interactions, repeat=k_core)
-        apply(f"k-core ({minima})" if k_core else f"minimum once ({minima})", keep)
+        stays = core(*_codes(events), min_user_interactions, min_item_interactions, repeat=k_core)
+        apply(f"k-core ({minima})" if k_core else f"minimum once ({minima})", stays)
     if min_history > 1:
         item_minimum = min_item_interactions if k_core else 0
         user_minimum = max(min_history, min_user_interactions if k_core else 0)
@@ -111,6 +122,29 @@ def _codes(events: Events) -> tuple[np.ndarray, np.ndarray]:
     return events.frame[USER_INDEX].to_numpy(), events.frame[ITEM_INDEX].to_numpy()
 
 
+def _has_value(events: Events, column: str, values: Sequence[str | None]) -> pl.Series:
+    """Which events have one of ``values`` in a column.
+
+    Raises:
+        DeshiError: for a value that no event has, and a column that wasn't read.
+    """
+    if FILTER + column not in events.frame.columns:
+        raise DeshiError(
+            f"data.filters.keep names the column {column!r}, which this source doesn't read. Use it with data=tabular, "
+            f"recbole, sql, amazon or steam."
+        )
+    texts = events.frame[FILTER + column]
+    counts = texts.value_counts(sort=True)
+    unknown = [str(value) for value in values if value not in counts.to_series(0).to_list()]
+    if unknown or not values:
+        present = ", ".join(f"{text} ({number:,})" for text, number in counts.head(10).iter_rows())
+        raise DeshiError(
+            f"data.filters.keep.{column} names {', '.join(unknown) or 'nothing'}, which no row has; the column has "
+            f"{present}{', ...' if counts.height > 10 else ''}."
+        )
+    return texts.is_in(values, nulls_equal=True)
+
+
 def _rated(events: Events, minimum: float) -> pl.Series:
     if RATING not in events.frame.columns:
         raise DeshiError(
@@ -123,6 +157,9 @@ def _rated(events: Events, minimum: float) -> pl.Series:
 def _single(events: Events, rule: str) -> pl.Series:
     if rule not in DUPLICATES:
         raise DeshiError(f"data.filters.duplicates is {rule!r}, expected one of {', '.join(DUPLICATES)}.")
+    if rule == "exact":
+        triples = pl.struct(USER_INDEX, ITEM_INDEX, TIMESTAMP)
+        return events.frame.select(triples.is_first_distinct()).to_series()
     users, items = _codes(events)
     pairs = pl.Series(users.astype(np.int64) * events.item_ids.len() + items)
     keep = pairs.is_last_distinct() if rule == "last" else pairs.is_first_distinct()
@@ -131,6 +168,6 @@ def _single(events: Events, rule: str) -> pl.Series:
         raise DeshiError(
             f"{len(keep) - int(keep.sum())} interactions repeat a user's item, the first for user "
             f"{events.user_ids[int(users[row])]!r} and item {events.item_ids[int(items[row])]!r}, and "
-            f"data.filters.duplicates is 'error'. Repair the source, or set keep, first or last."
+            f"data.filters.duplicates is 'error'. Repair the source, or set keep, exact, first or last."
         )
     return keep

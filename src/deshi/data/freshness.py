@@ -44,9 +44,13 @@ def sidecar(bundle: Path) -> Path:
 
 
 def record_local(bundle: Path, source: Any, files: list[FileRecord]) -> None:
-    """Remember size, modification time and sha256 of every local file that a bundle was made from."""
+    """Remember size, modification time and sha256 of every local file that a bundle was made from.
+
+    Of a folder the names of its files are kept, as far as they end like those that were read: a new part is a change.
+    """
+    endings = sorted({Path(file.name).suffix for file in files})
     paths = _local_paths(source) | {str(path) for file in files if (path := _local(file.origin)) and path.is_file()}
-    write_json(sidecar(bundle), {path: _state(Path(path)) for path in sorted(paths)})
+    write_json(sidecar(bundle), {path: _state(Path(path), endings) for path in sorted(paths)})
 
 
 def local_changes(bundle: Path, source: Any) -> list[str]:
@@ -61,13 +65,23 @@ def local_changes(bundle: Path, source: Any) -> list[str]:
 def _same(path: Path, state: dict[str, Any] | None) -> bool:
     if not path.exists() or state is None:
         return True
+    if "names" in state:
+        return _names(path, state["endings"]) == state["names"]
     status = path.stat()
     if status.st_size != state["size"]:
         return False
     return status.st_mtime_ns == state["mtime_ns"] or file_sha256(path) == state["sha256"]
 
 
-def _state(path: Path) -> dict[str, Any] | None:
+def _names(folder: Path, endings: list[str]) -> list[str]:
+    """The files of a folder with one of the endings, hidden ones left out."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in endings and path.is_file()]
+    return sorted(name.as_posix() for name in names if not any(part.startswith((".", "_")) for part in name.parts))
+
+
+def _state(path: Path, endings: list[str]) -> dict[str, Any] | None:
+    if path.is_dir():
+        return {"names": _names(path, endings), "endings": endings}
     if not path.is_file():
         return None
     status = path.stat()

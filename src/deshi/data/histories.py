@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints, offsets_of
-from deshi.configuration.targets import suggestion
-from deshi.tables import ids, to_polars
+from deshi.data.raw import BadRowLog, BadRowReport, BadRows
+from deshi.tables import Table, id_lists, ids, require_columns, to_order, to_polars
+from deshi.tables.id_lists import NO_LIST
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError, as_list
 
-ITEMS = "items"
-"""The column of lists of item ids, in a table with a row for each history."""
+log = logging.getLogger(__name__)
+
+HISTORY_NAMES = ("items", "item_id_list", "history_item_id")
+"""Columns of lists of item ids, if none is named: deshi's, RecBole's and MiniOneRec's."""
 
 ORDERS = (TIMESTAMP, "position")
 """Columns that order events, if none is named."""
+
+_TYPES = ("token", "token_seq", "float", "float_seq")
+"""What RecBole writes behind a name and a colon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +39,9 @@ class Histories:
         offsets: ``(H + 1,)`` int64.
         events: number of events, unknown items included.
         unknown_items: distinct item ids that the vocabulary doesn't know.
+        unknown_examples: the first few of them.
+        rows: of the table, malformed ones included.
+        bad_rows: the malformed rows, which were left out.
     """
 
     users: pl.Series
@@ -40,6 +49,9 @@ class Histories:
     offsets: Ints
     events: int
     unknown_items: int
+    unknown_examples: Sequence[str]
+    rows: int
+    bad_rows: BadRowReport
 
     def __len__(self) -> int:
         """Number of histories."""
@@ -52,22 +64,45 @@ class Histories:
 
 @dataclass(frozen=True)
 class HistoryColumns:
-    """Which column of a table of histories holds what.
+    """Which column of a table of histories holds what. RecBole's types of names (``user_id:token``) may be left out.
 
     Attributes:
         user: user ids. A user's events needn't stand together; every row with a list is a history.
         item: item ids, of events. Where it is empty, the user has no event in that row.
-        items: lists of item ids, oldest first; in a text ``separator`` stands between them.
-        order: what orders a user's events, numbers or ISO 8601 times; None looks for one of :data:`ORDERS` and else
-            takes the rows' order. Equal ones keep the rows' order.
-        separator: see ``items``.
+        history: lists of item ids, oldest first; None looks for one of :data:`HISTORY_NAMES`, and without one every row
+            is an event.
+        timestamp: times or positions of events; None looks for one of :data:`ORDERS` and else takes the rows' order.
+            Equal ones keep the rows' order.
+        time_format: of the times, see :func:`deshi.tables.to_order`.
+        history_separator: see :func:`deshi.tables.id_lists`.
     """
 
     user: str = USER
     item: str = ITEM
-    items: str = ITEMS
-    order: str | None = None
-    separator: str = " "
+    history: str | None = None
+    timestamp: str | None = None
+    time_format: str | None = None
+    history_separator: str | None = None
+
+    def among(self, names: Sequence[str]) -> HistoryColumns:
+        """The columns by their names in a table with the columns ``names``; None is what isn't there or not needed."""
+        typed = {name.rpartition(":")[0]: name for name in names if name.rpartition(":")[2] in _TYPES}
+
+        def actual(name: str) -> str:
+            return name if name in names else typed.get(name, name)
+
+        def first(choices: Sequence[str]) -> str | None:
+            return next((actual(name) for name in choices if actual(name) in names), None)
+
+        history = actual(self.history) if self.history else first(HISTORY_NAMES)
+        timestamp = actual(self.timestamp) if self.timestamp else None if history else first(ORDERS)
+        return replace(self, user=actual(self.user), item=actual(self.item), history=history, timestamp=timestamp)
+
+    @property
+    def used(self) -> list[str]:
+        """The names of the columns that are read, each once."""
+        named = [self.user, self.history or self.item, self.timestamp]
+        return list(dict.fromkeys(name for name in named if name is not None))
 
 
 def histories_of(histories: Any, item_ids: pl.Series) -> Histories:
@@ -79,120 +114,141 @@ def histories_of(histories: Any, item_ids: pl.Series) -> Histories:
         item_ids: of the vocabulary, in index order.
 
     Raises:
-        DeshiError: for anything else, a missing column, or rows without a user or a time.
+        DeshiError: for anything else, a missing column, rows without a user or a time, and items that are all unknown.
     """
-    is_table = isinstance(histories, Mapping) and USER in histories and (ITEM in histories or ITEMS in histories)
+    is_table = isinstance(histories, Mapping) and USER in histories and not {ITEM, *HISTORY_NAMES}.isdisjoint(histories)
     if isinstance(histories, Mapping) and not is_table:
         lists = [_texts(as_list(items)) for items in histories.values()]
-        columns = {USER: _texts(list(histories)), ITEMS: lists}
-        frame = pl.DataFrame(columns, schema={USER: pl.String, ITEMS: pl.List(pl.String)})
+        columns = {USER: _texts(list(histories)), HISTORY_NAMES[0]: lists}
+        frame = pl.DataFrame(columns, schema={USER: pl.String, HISTORY_NAMES[0]: pl.List(pl.String)})
     else:
         frame = to_polars(histories, "histories")
-        frame = frame.with_columns(ids(frame[name]) for name in (USER, ITEM) if name in frame.columns)
-    return collect_histories(frame.lazy(), "histories", item_ids, HistoryColumns(), "Rename yours.")
+    names = HistoryColumns().among(frame.columns)
+    require_columns(frame.columns, names.used, "histories", "Rename yours.")
+    table = Table("histories", frame, range(1, frame.height + 1), frame.columns, unit="row")
+    collected = collect_histories(table, names, item_ids, BadRowLog(BadRows(), keys=None))
+    if unknown := collected.events - len(collected.items):
+        log.warning(
+            "%s of %s events are left out: their items are unknown, such as %r",
+            f"{unknown:,}", f"{collected.events:,}", collected.unknown_examples[0],
+        )  # fmt: skip
+    return collected
 
 
-def _texts(values: list[Any]) -> list[str | None]:
+def _texts(values: Any) -> list[str | None]:
     """Ids of any type as texts, each by its own type, as in a column of ids."""
+    if not isinstance(values, list):
+        raise DeshiError(f"A history is {values!r}, expected a list of item ids, oldest first.")
     if len({type(value) for value in values}) <= 1:
         return ids(pl.Series(values, strict=False)).to_list()
     return [None if value is None else ids(pl.Series([value]))[0] for value in values]
 
 
-def collect_histories(
-    table: pl.LazyFrame, label: str | Path, item_ids: pl.Series, columns: HistoryColumns, advice: str
-) -> Histories:
-    """The histories of a table: with a column ``columns.items`` a row is a history, otherwise an event.
+def collect_histories(table: Table, columns: HistoryColumns, item_ids: pl.Series, bad_rows: BadRowLog) -> Histories:
+    """The histories of a table: with ``columns.history`` a row is a history, otherwise an event.
 
     Args:
         table: of histories or events.
-        label: what messages call it.
+        columns: which column holds what, all of them in the table: see :meth:`HistoryColumns.among`.
         item_ids: of the vocabulary, in index order.
-        columns: which column holds what.
-        advice: what to do about a missing column.
+        bad_rows: takes the malformed rows.
 
     Raises:
-        DeshiError: for a missing column, or rows without a user or an order.
+        DeshiError: for times that can't be read, malformed rows that ``bad_rows`` refuses, and where the
+            vocabulary knows none of the items.
     """
-    names = table.collect_schema().names()
-    needed = [columns.user, *([columns.order] if columns.order else [])]
-    if columns.items not in names:
-        needed.append(columns.item)
-    for name in needed:
-        if name not in names:
-            raise DeshiError(f"{label} has no column {name!r}. {suggestion(name, names, 'columns')} {advice}")
-    if columns.items in names:
-        lists = _lists(table, columns)
-    else:
-        order = columns.order or next((name for name in ORDERS if name in names), None)
-        lists = _grouped(table, columns, None if order is None else _comparable(label, table, order))
-    return _encode(label, lists, item_ids)
+    try:
+        return (_collect_events if columns.history is None else _collect_lists)(table, columns, item_ids, bad_rows)
+    except DeshiError as error:
+        if table.label in str(error):
+            raise
+        raise DeshiError(f"{table.label}: {error}") from error
 
 
-def _lists(table: pl.LazyFrame, columns: HistoryColumns) -> pl.DataFrame:
-    """``user`` and ``items``, a list of texts, for each row of a table of lists."""
-    items = pl.col(columns.items)
-    if table.collect_schema()[columns.items] == pl.String:
-        items = items.str.split(columns.separator).list.eval(pl.element().filter(pl.element() != ""))
-    else:
-        items = items.cast(pl.List(pl.String)).list.drop_nulls()
-    users = pl.col(columns.user).cast(pl.String)
-    return table.select(users.alias("user"), items.alias("items")).collect(engine="streaming")
+def _collect_lists(table: Table, columns: HistoryColumns, item_ids: pl.Series, bad_rows: BadRowLog) -> Histories:
+    users = ids(table.frame[columns.user])
+    lists = id_lists(table.frame[str(columns.history)], columns.history_separator)
+    good = _good_rows(table, [("no user id", users.is_null()), (NO_LIST, lists.malformed)], bad_rows)
+    rows = np.repeat(np.arange(len(users)), lists.lengths)  # of each event
+    kept = good.to_numpy()[rows]
+    items, indices = _encode(table, lists.values.filter(pl.Series(kept)), item_ids)
+    counts = np.bincount(rows[kept][indices.is_not_null().to_numpy()], minlength=len(users))
+    return _histories(table, (users.filter(good), items, indices), counts[good.to_numpy()], bad_rows)
 
 
-def _grouped(table: pl.LazyFrame, columns: HistoryColumns, order: pl.Expr | None) -> pl.DataFrame:
-    """``user`` and ``items`` of a table of events, users in the order of their first row."""
-    row = pl.col("row")
-    events = table.select(
-        pl.col(columns.user).cast(pl.String).alias("user"),
-        pl.col(columns.item).cast(pl.String).alias("item"),
-        *([order.alias("order")] if order is not None else []),
-    ).with_row_index("row")
-    keys = [row] if order is None else [pl.col("order"), row]
-    items = pl.col("item").sort_by(keys).drop_nulls().alias("items")
-    grouped = events.group_by("user").agg(row.min(), items).sort("row")
-    return grouped.select("user", "items").collect(engine="streaming")
+def _collect_events(table: Table, columns: HistoryColumns, item_ids: pl.Series, bad_rows: BadRowLog) -> Histories:
+    events = pl.DataFrame({"user": ids(table.frame[columns.user]), "item": ids(table.frame[columns.item])})
+    problems = [("no user id", events["user"].is_null())]
+    keys = [pl.col("row")]
+    if columns.timestamp is not None:
+        order = to_order(table.frame[columns.timestamp], columns.time_format)
+        events = events.with_columns(order.alias("order"))
+        problems.append((f"no {columns.timestamp}", order.is_null() & events["item"].is_not_null()))
+        keys.insert(0, pl.col("order"))
+    events = events.filter(_good_rows(table, problems, bad_rows))
+    items, indices = _encode(table, events["item"], item_ids)
+    known = pl.col("item").sort_by(keys).drop_nulls().alias("items")
+    grouped = events.with_columns(indices.alias("item")).lazy().with_row_index("row").group_by("user")
+    lists = grouped.agg(pl.col("row").min(), known).sort("row").collect(engine="streaming")
+    indices, counts = lists["items"].explode(empty_as_null=False), lists["items"].list.len().to_numpy()
+    return _histories(table, (lists["user"], items, indices), counts, bad_rows)
 
 
-def _comparable(label: str | Path, table: pl.LazyFrame, name: str) -> pl.Expr:
-    """An expression that sorts as the column is meant: by number where all are numbers, else by text (ISO 8601)."""
-    column = pl.col(name)
-    if table.collect_schema()[name] != pl.String:
-        whole = column
-        counts = table.select(missing=column.is_null().sum(), words=pl.lit(0), fractions=pl.lit(0), rows=pl.len())
-    else:
-        number, whole = column.cast(pl.Float64, strict=False), column.cast(pl.Int64, strict=False)
-        counts = table.select(
-            missing=column.is_null().sum(), words=number.is_null().sum(), fractions=whole.is_null().sum(), rows=pl.len()
-        )
-    count = counts.collect(engine="streaming").row(0, named=True)
-    if count["missing"]:
-        raise DeshiError(f"{label}: {count['missing']} of {count['rows']} rows have no {name}, expected one in each.")
-    if 0 < count["words"] < count["rows"]:
-        raise DeshiError(
-            f"{label}: {count['words']} of {count['rows']} values of {name} are no numbers and the others are; "
-            "expected numbers alone, or ISO 8601 times alone."
-        )
-    if count["words"]:
-        return column
-    return column.cast(pl.Float64) if count["fractions"] else whole
+def _good_rows(table: Table, problems: Sequence[tuple[str, pl.Series]], bad_rows: BadRowLog) -> pl.Series:
+    """Which rows have no problem; all others, and the table's malformed lines, go to ``bad_rows`` in their order."""
+    malformed = list(table.malformed)
+    good = pl.repeat(True, table.frame.height, dtype=pl.Boolean, eager=True)
+    for reason, is_bad in problems:
+        for row in (good & is_bad).arg_true().to_list():
+            malformed.append((table.lines[row], reason, ", ".join(str(value) for value in table.frame.row(row))))
+        good &= ~is_bad
+    for line, reason, content in sorted(malformed):
+        bad_rows.add(table.label, line, reason, content)
+    return good
 
 
-def _encode(label: str | Path, histories: pl.DataFrame, item_ids: pl.Series) -> Histories:
-    """Lists of item ids as indices; what the vocabulary doesn't know is left out and counted."""
-    if without_id := histories["user"].null_count():
-        raise DeshiError(f"{label}: {without_id} users have no id, expected one in every row.")
-    lists = histories["items"].fill_null([])
-    flat = lists.explode(empty_as_null=False)
+def _encode(table: Table, items: pl.Series, item_ids: pl.Series) -> tuple[_Items, pl.Series]:
+    """The counts of item ids, and each one's index; null for missing and unknown ones.
+
+    Raises:
+        DeshiError: where none of them is known.
+    """
     # An Enum finds an id's index in one look-up, and unknown ones become null.
-    indices = flat.cast(pl.Enum(item_ids), strict=False).to_physical().cast(pl.Int32)
-    in_vocabulary = indices.is_not_null()
-    owners = np.repeat(np.arange(histories.height), lists.list.len().to_numpy())
-    counts = np.bincount(owners[in_vocabulary.to_numpy()], minlength=histories.height)
+    indices = items.cast(pl.Enum(item_ids), strict=False).to_physical().cast(pl.Int32)
+    unknown = items.filter(indices.is_null() & items.is_not_null()).unique(maintain_order=True)
+    if len(unknown) and indices.null_count() == len(indices):
+        raise DeshiError(
+            f"{table.label}: none of the {len(unknown):,} items is known. They are {first_ids(unknown)}; the known ids "
+            f"are {first_ids(item_ids)}. Check that the column of item ids and the data set are the right ones."
+        )
+    return _Items(items.count(), unknown), indices
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The number of events, and the distinct ids of unknown items."""
+
+    events: int
+    unknown: pl.Series
+
+
+def _histories(
+    table: Table, parts: tuple[pl.Series, _Items, pl.Series], counts: np.ndarray, bad_rows: BadRowLog
+) -> Histories:
+    """Histories from users, counts of all items and the items' indices; ``counts`` are each user's known items."""
+    users, items, indices = parts
     return Histories(
-        users=histories["user"],
-        items=indices.filter(in_vocabulary).to_numpy(),
+        users=users,
+        items=indices.drop_nulls().to_numpy(),
         offsets=offsets_of(counts),
-        events=len(flat),
-        unknown_items=flat.filter(~in_vocabulary).n_unique(),
+        events=items.events,
+        unknown_items=len(items.unknown),
+        unknown_examples=items.unknown.head(3).to_list(),
+        rows=table.frame.height + len(table.malformed),
+        bad_rows=bad_rows.report(),
     )
+
+
+def first_ids(texts: pl.Series) -> str:
+    """The first few ids, quoted, for a message."""
+    return ", ".join(repr(text) for text in texts.head(3)) + (", ..." if len(texts) > 3 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ from deshi.artifacts import atomic_folder, fingerprint, read_json, write_json
 from deshi.configuration.schemas import DataConfig, PrepareConfig
 from deshi.configuration.targets import build
 from deshi.data import freshness, statistics
+from deshi.data._item_rows import count_item_rows
 from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
+from deshi.data.sources.columns import Columns
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
-from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, paragraphs, plain_text
+from deshi.rendering import Block, Cell, Result, Row, Table, paragraphs, plain_text
 from deshi.types import DeshiError
 
 STATISTICS = "statistics.json"
+_OTHER_LINES = {"blank": "empty lines", "continued": "lines inside quoted fields"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,14 @@ class PrepareResult(Result):
         """What happened, the filters' report and the statistics."""
         title = f"{self.bundle.name} ({self.bundle.path / 'statistics.png'})"
         rows: list[Row] = [[Cell(label, bold=True), value] for label, value in statistics.rows(self.statistics)]
-        warnings = paragraphs(*filter(None, [statistics.repeats_sentence(self.statistics)]), tone="warning")
-        return [Paragraph(self.message), *warnings, _report_table(self.report, self.bad_rows), Table(title, (), rows)]
+        warnings = list(filter(None, [statistics.repeats_sentence(self.statistics)]))
+        warnings += statistics.warnings(self.statistics)
+        return [
+            *paragraphs(self.message, row_sentence(self.report, self.bad_rows), *self.bad_rows.notes),
+            *paragraphs(*warnings, tone="warning"),
+            _report_table(self.report, self.bad_rows),
+            Table(title, (), rows),
+        ]
 
 
 def run(cfg: PrepareConfig) -> PrepareResult:
@@ -64,7 +73,8 @@ def run(cfg: PrepareConfig) -> PrepareResult:
     reason = _why_prepare(path, settings, source, cfg.force)
     if reason is None:
         return _reuse(path, source)
-    raw = _load(source, cfg.paths.cache, BadRows(cfg.data.on_bad_rows, cfg.data.max_bad_rows))
+    bad_rows = BadRows(cfg.data.on_bad_rows, cfg.data.max_bad_rows)
+    raw = _load(source, cfg.paths.cache, bad_rows, tuple(settings["filters"]["keep"]))
     interactions, items = raw.interactions, raw.items
     facts = (raw.time_unit, raw.files, raw.bad_rows)
     del raw
@@ -121,8 +131,13 @@ def _reuse(path: Path, source: Any) -> PrepareResult:
     return PrepareResult(bundle, steps, read_json(path / STATISTICS), True, message, bad_rows)
 
 
-def _load(source: Any, cache: Path, bad_rows: BadRows) -> RawData:
-    raw: RawData = build(source).load(cache, bad_rows)
+def _load(source: Any, cache: Path, bad_rows: BadRows, further: tuple[str, ...]) -> RawData:
+    """The source's content, with ``further`` columns for filters if the source has any; every row is accounted for."""
+    reader = build(source)
+    if further and isinstance(getattr(reader, "columns", None), Columns):
+        reader.columns = replace(reader.columns, further=further)
+    raw: RawData = reader.load(cache, bad_rows)
+    raw.bad_rows.check(raw.interactions.height)
     return raw
 
 
@@ -166,10 +181,14 @@ def _write(
         "report": [asdict(step) for step in steps],
         "bad_rows": asdict(bad_rows),
     }
+    item_rows = None if items is None else count_item_rows(events.item_ids, items)
     with atomic_folder(path) as folder:
         fill_bundle(folder, name, events, items, time_unit, provenance)
         bundle = Bundle.load(folder)
-        figures = statistics.compute(bundle.offsets, bundle.items, bundle.timestamps, bundle.n_items, time_unit)
+        figures = statistics.compute(
+            bundle.offsets, bundle.items, bundle.timestamps, bundle.n_items, time_unit, item_rows
+        )
+        figures["rows"] = row_counts(steps, bad_rows)
         write_json(folder / STATISTICS, figures)
         popularity = np.bincount(events.frame[ITEM_INDEX].to_numpy())
         statistics.draw(folder / "statistics.png", np.diff(bundle.offsets), popularity, name)
@@ -178,6 +197,34 @@ def _write(
 
 def _stamp(settings: dict[str, Any], sources: Any) -> str:
     return fingerprint([("settings", settings), ("sources", sources)])
+
+
+def row_counts(steps: list[FilterStep], bad_rows: BadRowReport) -> dict[str, int]:
+    """What became of the rows: those read are events that stay, those that filters removed, and malformed ones.
+
+    Where rows are histories, ``histories`` are read and become events.
+    """
+    events, kept = steps[0].interactions, steps[-1].interactions
+    rows = {
+        "read": events + bad_rows.skipped,
+        "malformed": bad_rows.skipped,
+        "blank": 0,
+        "continued": 0,
+    } | bad_rows.rows
+    return rows | {"events": kept, "filtered": events - kept}
+
+
+def row_sentence(steps: list[FilterStep], bad_rows: BadRowReport) -> str:
+    """The same as a sentence."""
+    rows = {name: f"{number:,}" for name, number in row_counts(steps, bad_rows).items()}
+    malformed = f"{rows['malformed']} malformed"
+    events = f"{rows['events']} events + {rows['filtered']} filtered"
+    if "histories" in rows:
+        account = f"{rows['histories']} histories + {malformed}; {steps[0].interactions:,} events in them = {events}"
+    else:
+        account = f"{events} + {malformed}"
+    further = [f"{rows[name]} {text}" for name, text in _OTHER_LINES.items() if rows[name] != "0"]
+    return f"{rows['read']} rows read = {account}{''.join(f'; {text}' for text in further)}."
 
 
 def _report_table(steps: list[FilterStep], bad_rows: BadRowReport) -> Table:

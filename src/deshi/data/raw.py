@@ -10,6 +10,9 @@ import polars as pl
 
 from deshi.types import ITEM, RATING, TIMESTAMP, TITLE, USER, DeshiError
 
+FILTER = "filter:"
+"""The beginning of the names of columns that only ``data.filters.keep`` looks at."""
+
 MAX_EXAMPLES = 5
 """How many malformed rows a :class:`BadRowReport` quotes."""
 
@@ -31,10 +34,35 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class BadRowReport:
-    """How many malformed rows were skipped, with the first few as ``file, line n: reason: content``."""
+    """What became of the rows of a source's files.
+
+    Attributes:
+        skipped: number of malformed rows, of all files.
+        examples: the first few as ``file, line n: reason: content``.
+        rows: of the interactions' files: ``read``, ``malformed``, ``events``; ``histories`` if a row is one; empty
+            lines (``blank``), and lines inside quoted fields (``continued``). Empty if the source doesn't count them.
+        notes: sentences on what else was left out or changed.
+    """
 
     skipped: int = 0
     examples: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def check(self, n_events: int) -> None:
+        """Compare the numbers of rows with that of events.
+
+        Raises:
+            DeshiError: if a row is neither an event (or a history) nor malformed: a fault of the reader.
+        """
+        if not self.rows:
+            return
+        kept = self.rows.get("histories", self.rows["events"])
+        if self.rows["read"] != kept + self.rows["malformed"] or self.rows["events"] != n_events:
+            raise DeshiError(
+                f"The source read {self.rows}, and {n_events} events arrived; expected every row to be one of them. "
+                f"This is a fault of deshi: please report it with the file's first lines."
+            )
 
 
 @dataclass(frozen=True)
@@ -59,11 +87,27 @@ class BadRows:
 class BadRowLog:
     """Collects malformed rows while a source reads, and stops the reading as :class:`BadRows` asks."""
 
-    def __init__(self, bad_rows: BadRows) -> None:
-        """Start with no malformed row."""
-        self._rule = bad_rows
+    def __init__(self, bad_rows: BadRows, keys: str | None = "data.") -> None:
+        """Start with no malformed row.
+
+        Args:
+            bad_rows: what to do with them.
+            keys: what messages put before ``on_bad_rows``; None if there is no such setting.
+        """
+        self._rule, self._keys = bad_rows, keys
         self._skipped = 0
         self._examples: list[str] = []
+        self._rows: dict[str, int] = {}
+        self._notes: list[str] = []
+
+    def count(self, **numbers: int) -> None:
+        """Add to the numbers of rows, see :class:`BadRowReport`."""
+        for name, number in numbers.items():
+            self._rows[name] = self._rows.get(name, 0) + number
+
+    def note(self, sentence: str) -> None:
+        """Say what else was left out or changed."""
+        self._notes.append(sentence)
 
     def add(self, file: str, line: int, reason: str, content: str) -> None:
         """Record one malformed row.
@@ -74,19 +118,20 @@ class BadRowLog:
         quoted = content if len(content) <= 200 else content[:200] + "..."
         where = f"{file}, line {line}: {reason}: {quoted!r}"
         if self._rule.on_bad_rows == "error":
-            raise DeshiError(f"Malformed row in {where}. Repair it, or set data.on_bad_rows=skip.")
+            advice = "Repair it." if self._keys is None else f"Repair it, or set {self._keys}on_bad_rows=skip."
+            raise DeshiError(f"Malformed row in {where}. {advice}")
         self._skipped += 1
         if len(self._examples) < MAX_EXAMPLES:
             self._examples.append(where)
         if self._skipped > self._rule.limit:
             raise DeshiError(
                 f"More than {self._rule.limit} malformed rows; the latest is in {where}. "
-                f"Check that the file has the expected format, or raise data.max_bad_rows."
+                f"Check that the file has the expected format, or raise {self._keys}max_bad_rows."
             )
 
     def report(self) -> BadRowReport:
-        """What was skipped so far."""
-        return BadRowReport(self._skipped, list(self._examples))
+        """What was read and skipped so far."""
+        return BadRowReport(self._skipped, list(self._examples), dict(self._rows), list(self._notes))
 
 
 @dataclass(frozen=True)
@@ -95,7 +140,8 @@ class RawData:
 
     Attributes:
         interactions: ``user_id`` String, ``item_id`` String, ``timestamp`` Int64, ``rating`` Float32 (may be null; the
-            column is absent if the source has no ratings), in the order of the original file.
+            column is absent if the source has no ratings), in the order of the original file. Then a column
+            ``filter:NAME`` String for each further column that ``data.filters.keep`` names.
         items: ``item_id`` String (unique), ``title`` String (may be null), further text columns as String; or None.
         time_unit: ``ms`` (milliseconds since 1970-01-01 UTC) or ``position`` (only the order means something).
         files: what was read.
@@ -114,6 +160,7 @@ class RawData:
         expected: dict[str, pl.DataType] = {USER: pl.String(), ITEM: pl.String(), TIMESTAMP: pl.Int64()}
         if RATING in self.interactions.columns:
             expected[RATING] = pl.Float32()
+        expected |= {name: pl.String() for name in self.interactions.columns if name.startswith(FILTER)}
         if dict(self.interactions.schema) != expected or self.interactions.columns != list(expected):
             raise DeshiError(
                 f"RawData.interactions has the columns {dict(self.interactions.schema)}, expected {expected}. "
@@ -138,7 +185,11 @@ def _check_items(items: pl.DataFrame) -> None:
 
 
 class Source(Protocol):
-    """Something that interactions can be loaded from; built from the config's ``source`` node."""
+    """Something that interactions can be loaded from; built from the config's ``source`` node.
+
+    A source with an attribute ``columns`` (:class:`deshi.data.sources.columns.Columns`) reads its ``further`` columns
+    for ``data.filters.keep``.
+    """
 
     def load(self, cache: Path, bad_rows: BadRows) -> RawData:
         """Fetch what is missing into ``cache``, parse it and return it.

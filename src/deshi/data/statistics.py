@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,21 @@ import numpy as np
 
 LENGTH_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 DAY_MS = 86_400_000
+MANY_TIES = 0.5
+"""The share of ties with the previous event above which the order of histories is called arbitrary."""
+MANY_ROWS = 0.5
+"""The share of items with a row in the item table below which a warning says so."""
 MANY_REPEATS = 0.05
 """Share of repeated last events from which leaving seen items out is a decision to take."""
 
 
 def compute(
-    offsets: np.ndarray, items: np.ndarray, timestamps: np.ndarray, n_items: int, time_unit: str
+    offsets: np.ndarray,
+    items: np.ndarray,
+    timestamps: np.ndarray,
+    n_items: int,
+    time_unit: str,
+    item_rows: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The figures of a bundle's arrays.
 
@@ -24,11 +34,13 @@ def compute(
         timestamps: ``(n,)`` milliseconds or positions.
         n_items: size of the vocabulary.
         time_unit: ``ms`` or ``position``.
+        item_rows: as of :func:`deshi.data._item_rows.count_item_rows`; None without an item table.
 
     Returns:
         JSON-able; ``repeated_pairs`` counts events whose user had the item before, ``repeated_last_events`` those that
         end a history of three events or more, leave-one-out's test targets; ``tied_timestamps_share`` is the share of
-        events with the same timestamp as a neighbour in their history.
+        events with the same timestamp as a neighbour in their history, ``tied_with_previous_share`` that of events with
+        the same timestamp as the one before, among those that have one.
     """
     lengths = np.diff(offsets)
     popularity = np.bincount(items, minlength=n_items)
@@ -47,6 +59,10 @@ def compute(
         "repeated_last_events": int(repeated_last.sum()),
         "repeated_last_events_share": float(repeated_last.mean()) if len(repeated_last) else 0.0,
         "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
+        "tied_with_previous_share": float(
+            _same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)
+        ),
+        "item_rows": item_rows,
         "time": _span(timestamps) if time_unit == "ms" else None,
     }
 
@@ -62,6 +78,10 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as labels and formatted values, for any kind of table."""
     lengths = figures["length"]
     time = figures["time"]
+    item_rows = figures["item_rows"]
+    matches = f"{item_rows['with_row']:,} of {figures['items']:,}" if item_rows else "there is no item table"
+    if item_rows and item_rows["rows_without_events"]:
+        matches += f"; {item_rows['rows_without_events']:,} rows of items without events were left out"
     return [
         ("users", f"{figures['users']:,}"),
         ("items", f"{figures['items']:,}"),
@@ -76,11 +96,30 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
             f"{figures['repeated_last_events']:,} ({figures['repeated_last_events_share']:.2%})",
         ),
         ("events with a tied timestamp", f"{figures['tied_timestamps_share']:.2%}"),
+        ("items with a row in the item table", matches),
         (
             "time",
             f"{time['first'][:10]} to {time['last'][:10]} ({time['days']:,.0f} days)" if time else "positions only",
         ),
     ]
+
+
+def warnings(figures: dict[str, Any]) -> list[str]:
+    """Sentences on what makes the data set doubtful."""
+    sentences = []
+    if figures["tied_with_previous_share"] > MANY_TIES:
+        sentences.append(
+            f"{figures['tied_with_previous_share']:.0%} of events have the same time as the user's previous "
+            f"one. Their order is only that of the file, so the last event, which leave-one-out holds out, is arbitrary"
+            f" among them. Use finer times, or a temporal split."
+        )
+    item_rows = figures["item_rows"]
+    if item_rows and item_rows["with_row"] < MANY_ROWS * figures["items"]:
+        sentences.append(
+            f"Only {item_rows['with_row']:,} of {figures['items']:,} items have a row in the item table; the "
+            f"others have no title and no text."
+        )
+    return sentences
 
 
 def repeats_sentence(figures: dict[str, Any]) -> str | None:
@@ -122,6 +161,13 @@ def _repeated_pairs(lengths: np.ndarray, items: np.ndarray, n_items: int) -> int
     return int((pairs[1:] == pairs[:-1]).sum())
 
 
+def _same_as_previous(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """``(n - 1,)`` whether each event but the first has the time of the one before, of the same user."""
+    same: np.ndarray = timestamps[1:] == timestamps[:-1]
+    same[offsets[1:-1] - 1] = False
+    return same
+
+
 def _repeated_last_events(offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Bool for each history of three events or more: whether its last item is among the earlier ones."""
     last = np.repeat(items[offsets[1:] - 1], np.diff(offsets))
@@ -130,8 +176,7 @@ def _repeated_last_events(offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-    same = timestamps[1:] == timestamps[:-1]
-    same[offsets[1:-1] - 1] = False
+    same = _same_as_previous(offsets, timestamps)
     tied = np.zeros(len(timestamps), dtype=bool)
     tied[1:] |= same
     tied[:-1] |= same

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from deshi.types import ITEM, MAX_ID, RATING, TIMESTAMP, USER, DeshiError
+from deshi.arrays import Ints
+from deshi.data.raw import FILTER
+from deshi.types import ITEM, MAX_ID, PAD, RATING, TIMESTAMP, USER, DeshiError
+
+log = logging.getLogger(__name__)
 
 USER_INDEX = "user"
 ITEM_INDEX = "item"
@@ -40,7 +45,8 @@ def encode_events(interactions: pl.DataFrame) -> Events:
     """Number the ids in order of first appearance and sort by user and time, ties in file order.
 
     Args:
-        interactions: ``user_id``, ``item_id``, ``timestamp`` and perhaps ``rating``, in the order of the file.
+        interactions: ``user_id``, ``item_id``, ``timestamp``, perhaps ``rating``, and columns for filters, in the order
+            of the file.
 
     Raises:
         DeshiError: if an id is null, empty or collides with another one, or a timestamp is null.
@@ -51,8 +57,8 @@ def encode_events(interactions: pl.DataFrame) -> Events:
         ids[column], codes = number_ids(interactions[column])
         _check_ids(column, ids[column])
         frame = frame.drop(column).with_columns(codes.alias(index))
-    columns = [USER_INDEX, ITEM_INDEX, TIMESTAMP] + [RATING] * (RATING in frame.columns)
-    frame = frame.select(columns)
+    further = [name for name in frame.columns if name == RATING or name.startswith(FILTER)]
+    frame = frame.select(USER_INDEX, ITEM_INDEX, TIMESTAMP, *further)
     frame = frame[_time_order(frame[USER_INDEX].to_numpy(), frame[TIMESTAMP].to_numpy())]
     return Events(ids[USER], ids[ITEM], frame)
 
@@ -63,6 +69,34 @@ def number_ids(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     table = pl.DataFrame({"id": names, "index": pl.int_range(len(names), dtype=pl.Int32, eager=True)})
     rows = pl.DataFrame({"id": ids})
     return names, rows.join(table, on="id", how="left", maintain_order="left")["index"]
+
+
+def indices_of(ids: pl.Series, vocabulary: pl.Series, kind: str, label: object) -> Ints:
+    """The index of every id in the vocabulary, ``PAD`` for unknown ones, which are counted in the log.
+
+    Args:
+        ids: as :func:`deshi.tables.ids` has them, repeats allowed.
+        vocabulary: the data set's ids in the order of their indices.
+        kind: ``item`` or ``user``.
+        label: the file or setting that holds the ids, for messages.
+
+    Raises:
+        DeshiError: if there are ids and not one is known.
+    """
+    table = pl.DataFrame({"id": vocabulary, "index": np.arange(len(vocabulary), dtype=np.int64)})
+    indices = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")["index"]
+    unknown = ids.filter(indices.is_null())
+    if len(unknown) == len(ids) > 0:
+        raise DeshiError(
+            f"None of the {ids.n_unique()} {kind} ids in {label} is known, for example {ids[0]!r}; the data set has "
+            f"ids such as {vocabulary[0]!r}. Write the data set's {kind}_id, compared as text, not row numbers."
+        )
+    if len(unknown):
+        log.warning(
+            "%s: %d of %d %s ids are not in the data set (first: %r); their rows are left out",
+            label, unknown.n_unique(), ids.n_unique(), kind, unknown[0],
+        )  # fmt: skip
+    return indices.fill_null(PAD).to_numpy()
 
 
 def compact(events: Events) -> Events:

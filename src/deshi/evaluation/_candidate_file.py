@@ -11,6 +11,8 @@ from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import padded_rows
 from deshi.data.splits import Examples
+from deshi.tables import column_names, id_lists, ids, read_table
+from deshi.tables.id_lists import NO_LIST
 from deshi.types import ITEM, USER, DeshiError
 
 COLUMN = "candidates"
@@ -20,12 +22,11 @@ def read_candidates(path: Path, bundle: Bundle, examples: Examples, part: str) -
     """The candidates of every example.
 
     The file has the columns ``user_id``, ``item_id`` (the target) and ``candidates``, the target among them; ids are
-    those of the data set. In parquet ``candidates`` is a list; in csv its ids are separated by commas or spaces,
-    brackets and quotes around them are ignored. If there is a column ``part``, rows of other parts are left out. Rows
-    that belong to no example are ignored.
+    those of the data set. ``candidates`` is a list or its text, see :func:`deshi.tables.id_lists`. If there is a column
+    ``part``, rows of other parts are left out. Rows that belong to no example are ignored.
 
     Args:
-        path: ending in ``.parquet`` or ``.csv``.
+        path: a file that :func:`deshi.tables.read_table` reads.
         bundle: the data.
         examples: of one part, each with one target.
         part: its name.
@@ -41,9 +42,7 @@ def read_candidates(path: Path, bundle: Bundle, examples: Examples, part: str) -
         raise DeshiError(
             "Candidate files are for examples with one target, but the split gives several. Use split.targets=next."
         )
-    frame = _read(path)
-    if "part" in frame.columns:
-        frame = frame.filter(pl.col("part") == part)
+    frame = _read(path, part)
     _check_known(path, bundle, frame)
     rows = _rows_of_examples(path, bundle, examples, part, frame)
     long = rows.select("example", USER, ITEM, COLUMN).explode(COLUMN)
@@ -54,39 +53,41 @@ def read_candidates(path: Path, bundle: Bundle, examples: Examples, part: str) -
     return padded_rows(indices, offsets[:-1], offsets[1:])
 
 
-def _read(path: Path) -> pl.DataFrame:
-    readers = {".parquet": pl.read_parquet, ".csv": lambda file: pl.read_csv(file, infer_schema=False)}
-    if path.suffix not in readers:
-        raise DeshiError(f"candidates.path is {path}, expected a file that ends in .parquet or .csv.")
+def _read(path: Path, part: str) -> pl.DataFrame:
+    """``user_id``, ``item_id`` and ``candidates`` of the part's rows."""
+    names = [USER, ITEM, COLUMN, *(name for name in column_names(path) if name == "part")]
+    advice = f"Expected {USER}, {ITEM} (the target) and {COLUMN}."
+    table = read_table(path, names, single_line=[USER, ITEM], advice=advice)
     try:
-        frame = readers[path.suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DeshiError(f"{path} can't be read as {path.suffix[1:]}: {error}. Check candidates.path.") from error
-    missing = [name for name in (USER, ITEM, COLUMN) if name not in frame.columns]
-    if missing:
+        lists = id_lists(table.frame[COLUMN])
+        frame = table.frame.with_columns(ids(table.frame[name]) for name in (USER, ITEM))
+    except DeshiError as error:
+        raise DeshiError(f"{path}: {error}") from error
+    malformed = [*table.malformed]
+    for row in lists.malformed.arg_true().to_list():
+        malformed.append((table.lines[row], NO_LIST, str(table.frame[COLUMN][row])))
+    for line, reason, content in sorted(malformed)[:1]:
         raise DeshiError(
-            f"{path} has the columns {', '.join(frame.columns)}, but {', '.join(missing)} is missing: expected "
-            f"{USER}, {ITEM} (the target) and {COLUMN}."
+            f"{path} has {len(malformed)} malformed rows, the first in line {line}: {reason}: {content[:200]!r}. "
+            f"Repair the file."
         )
-    column = pl.col(COLUMN)
-    if frame.schema[COLUMN] == pl.String:
-        column = column.str.replace_all(r"[\[\]()'\"]", " ").str.replace_all(r"[,\s]+", " ").str.strip_chars()
-        column = column.str.split(" ")
-    elif not isinstance(frame.schema[COLUMN], pl.List):
-        raise DeshiError(f"{path} has {COLUMN} of type {frame.schema[COLUMN]}, expected lists of item ids.")
-    return frame.with_columns(pl.col(USER, ITEM).cast(pl.String), column.cast(pl.List(pl.String)))
+    rows = np.repeat(np.arange(frame.height, dtype=np.uint32), lists.lengths)
+    sets = pl.DataFrame({"row": rows, COLUMN: lists.values}).group_by("row").agg(COLUMN)
+    frame = frame.drop(COLUMN).with_row_index("row").join(sets, on="row", how="left", maintain_order="left")
+    frame = frame.with_columns(pl.col(COLUMN).fill_null([]))
+    return frame.filter(pl.col("part") == part) if "part" in names else frame
 
 
 def _check_known(path: Path, bundle: Bundle, frame: pl.DataFrame) -> None:
-    users = frame.filter(~pl.col(USER).is_in(bundle.users[USER].implode()))
+    users = frame.filter(~pl.col(USER).is_in(bundle.users[USER].implode()).fill_null(False))
     if users.height:
         raise DeshiError(
             f"{path} has {users.height} rows of unknown users, the first is {users[USER][0]!r}. {_ids(bundle)}"
         )
     mentioned = pl.concat(
-        [frame.select(USER, ITEM), frame.select(USER, pl.col(COLUMN).alias(ITEM)).explode(ITEM).drop_nulls()]
+        [frame.select(USER, ITEM), frame.select(USER, pl.col(COLUMN).alias(ITEM)).explode(ITEM, empty_as_null=False)]
     )
-    items = mentioned.filter(~pl.col(ITEM).is_in(bundle.vocabulary[ITEM].implode()))
+    items = mentioned.filter(~pl.col(ITEM).is_in(bundle.vocabulary[ITEM].implode()).fill_null(False))
     if items.height:
         raise DeshiError(
             f"{path} has {items[ITEM].n_unique()} unknown items in {items[USER].n_unique()} users' rows, the first is "

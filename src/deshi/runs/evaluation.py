@@ -130,7 +130,7 @@ def read_curve(folder: Path) -> pl.DataFrame | None:
         return None
     try:
         curve = pl.read_csv(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DeshiError(f"{path} can't be read ({error}). Train again.") from error
     if "epoch" not in curve.columns:
         raise DeshiError(f"{path} has the columns {', '.join(curve.columns)}, expected epoch among them. Train again.")

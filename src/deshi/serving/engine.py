@@ -57,6 +57,8 @@ class Recommendation:
         items: best first; fewer than ``k`` where no more are allowed.
         known_events: number of the history's events whose item the vocabulary knows.
         unknown_events: number of the others, which were left out.
+        unknown_excluded: number of excluded ids that the vocabulary doesn't know.
+        unknown_candidates: number of candidates that it doesn't know.
         fallback: ``popularity`` where the history has no known event, else None. Scores are training events then.
     """
 
@@ -64,6 +66,8 @@ class Recommendation:
     known_events: int
     unknown_events: int = 0
     fallback: str | None = None
+    unknown_excluded: int = 0
+    unknown_candidates: int = 0
 
 
 class Engine:
@@ -127,8 +131,8 @@ class Engine:
         Args:
             history: item ids or indices, oldest first; ids that the vocabulary doesn't know are left out and counted.
             k: length of the list.
-            exclude: items that may not be answered; unknown ids are ignored.
-            candidates: the only items that may be answered; unknown ids are ignored. None is the whole catalogue.
+            exclude: items that may not be answered; unknown ids are counted.
+            candidates: the only items that may be answered; unknown ids are counted. None is the whole catalogue.
             allowed: ``(n_items,)`` of :meth:`mask`, for a filter that is used again and again.
             filter_seen: whether items of the history are left out. None: as the bundle says for the whole catalogue,
                 and no for ``candidates``, which the caller has chosen.
@@ -149,12 +153,21 @@ class Engine:
     ) -> list[Recommendation]:
         """The answer to each history, in their order; the other arguments as for :meth:`recommend`, for all of them."""
         encoded = [self.encode(history) for history in histories]
-        allowed = self._allowed_items(exclude, candidates, allowed)
+        excluded, unknown_excluded = self.encode(exclude)
+        chosen, unknown_candidates = (None, 0) if candidates is None else self.encode(candidates)
+        allowed = self._allowed_items(excluded, chosen, allowed)
         if filter_seen is None:
             filter_seen = self.bundle.filter_seen and candidates is None
         items, scores = self.top([indices for indices, _ in encoded], k, allowed, filter_seen)
         return [
-            Recommendation(self._items(*row), len(indices), unknown_events, None if len(indices) else POPULARITY)
+            Recommendation(
+                self._items(*row),
+                len(indices),
+                unknown_events,
+                None if len(indices) else POPULARITY,
+                unknown_excluded,
+                unknown_candidates,
+            )  # fmt: skip
             for row, (indices, unknown_events) in zip(zip(items, scores, strict=True), encoded, strict=True)
         ]
 
@@ -209,6 +222,9 @@ class Engine:
         if isinstance(history, np.ndarray) or not all(isinstance(item, str) for item in history):
             return self._checked(history), 0
         indices = [self._index[item] for item in history if item in self._index]
+        if len(indices) < len(history):  # ids of the vocabulary have no blanks around them
+            stripped = [item.strip() for item in history]
+            indices = [self._index[item] for item in stripped if item in self._index]
         return np.array(indices, dtype=np.int64), len(history) - len(indices)
 
     def mask(self, items: History) -> Bools:
@@ -257,6 +273,7 @@ class Engine:
             RequestError: if there is no such item.
         """
         if isinstance(item, str):
+            item = item.strip()
             if item not in self._index:
                 raise RequestError(f"There is no item {item!r} among the {self.n_items} of {self.bundle.name}.")
             return self._index[item]
@@ -309,7 +326,7 @@ class Engine:
             block = order[first : first + self._batch_size]
             yield block, self._network.hidden(*pad([histories[row][-self.bundle.max_length :] for row in block]))
 
-    def _allowed_items(self, exclude: History, candidates: History | None, allowed: Bools | None) -> Bools | None:
+    def _allowed_items(self, exclude: Ints, candidates: Ints | None, allowed: Bools | None) -> Bools | None:
         """The items that may be recommended, as one mask; None is all."""
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (self.n_items,)):
             raise RequestError(

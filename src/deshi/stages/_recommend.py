@@ -18,12 +18,14 @@ from polars.io.plugins import register_io_source
 
 from deshi.arrays import Bools
 from deshi.artifacts import atomic_file
-from deshi.data.histories import Histories, HistoryColumns
+from deshi.data.histories import Histories, HistoryColumns, first_ids
+from deshi.data.raw import BadRows
 from deshi.serving.bundle import ServingBundle, find_bundle
 from deshi.serving.engine import Engine
 from deshi.serving.histories import read_histories, read_item_ids
-from deshi.serving.http.result import RecommendResult
+from deshi.serving.http.result import ItemCounts, RecommendResult
 from deshi.stages.recommend import RecommendConfig
+from deshi.tables import TableFormat
 from deshi.types import ITEM, PAD, USER, DeshiError
 
 log = logging.getLogger(__name__)
@@ -72,28 +74,34 @@ def run(cfg: RecommendConfig) -> RecommendResult:
     """
     begin = time.perf_counter()
     source = cfg.input.expanduser()
-    output = (cfg.output or source.with_suffix(".recommendations.parquet")).expanduser()
-    form = cfg.format or _format(output)
+    output = (cfg.output or _default_output(source)).expanduser()
+    output_format = cfg.format or _format(output)
     if output.resolve() == source.resolve():
         raise DeshiError(f"input and output are both {output}, expected two files.")
     bundle = ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle))
     engine = Engine(bundle, 1, cfg.precision, cfg.batch_size, cfg.search)
-    names = cfg.columns
-    columns = HistoryColumns(names.user, names.item, names.items, names.order, cfg.separator)
-    histories = read_histories(source, bundle.items[ITEM], columns)
+    columns = HistoryColumns(cfg.user, cfg.item, cfg.history, cfg.timestamp, cfg.time_format, cfg.history_separator)
+    form = TableFormat(cfg.separator, cfg.encoding, cfg.quote, cfg.columns)
+    histories = read_histories(source, bundle.items[ITEM], columns, form, BadRows(cfg.on_bad_rows, cfg.max_bad_rows))
+    allowed, excluded = _read_items(cfg, engine, "allowed"), _read_items(cfg, engine, "exclude")
     counts = _Counts()
-    answer = _Answering(engine, histories, cfg.k, _open_items(cfg, engine), cfg.filter_seen, counts)
+    answer = _Answering(engine, histories, cfg.k, _open_items(allowed, excluded), cfg.filter_seen, counts)
     frames = answer.frames(cfg.threads or _cores(), cfg.progress)
     # An open file, not its name: polars opens a name in a thread of its own, which may come after the clearing away.
     with atomic_file(output) as temporary, temporary.open("wb") as file:
-        SINKS[form](_lazy(frames), file)
+        SINKS[output_format](_lazy(frames), file)
     return RecommendResult(
         output=output,
         users=counts.users,
         rows=counts.rows,
+        input_rows=histories.rows,
+        bad_rows=histories.bad_rows,
         events=histories.events,
         unknown_events=histories.events - len(histories.items),
         unknown_items=histories.unknown_items,
+        unknown_examples=histories.unknown_examples,
+        allowed=allowed.counts if allowed else None,
+        excluded=excluded.counts if excluded else None,
         popular_users=counts.popular,
         short_users=counts.short,
         empty_users=counts.empty,
@@ -172,17 +180,49 @@ def _format(output: Path) -> str:
     return FORMATS[output.suffix.lower()]
 
 
-def _open_items(cfg: RecommendConfig, engine: Engine) -> Bools | None:
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """A file of item ids as a mask of the bundle's items, and the numbers of its ids."""
+
+    mask: Bools
+    counts: ItemCounts
+
+
+def _read_items(cfg: RecommendConfig, engine: Engine, key: str) -> _Items | None:
+    """The file of item ids that a key names, if it does.
+
+    Raises:
+        DeshiError: where the bundle knows none of the ids: it is the file of another system.
+    """
+    path = cfg.allowed if key == "allowed" else cfg.exclude
+    if path is None:
+        return None
+    ids = read_item_ids(path.expanduser(), cfg.item, cfg.encoding)
+    unknown = engine.encode(ids)[1]
+    if ids and unknown == len(ids):
+        raise DeshiError(
+            f"{key} is {path}, but none of its {len(ids):,} ids is an item of the bundle. They are "
+            f"{first_ids(pl.Series(ids))}; the bundle's are {first_ids(engine.bundle.items[ITEM])}. "
+            f"Expected a file with an item id a line, or a table with a column {cfg.item}."
+        )
+    return _Items(engine.mask(ids), ItemCounts(len(ids), unknown))
+
+
+def _open_items(allowed: _Items | None, excluded: _Items | None) -> Bools | None:
     """What may be recommended, from the files of allowed and excluded items."""
-    allowed: Bools | None = None
-    if cfg.allowed is not None:
-        allowed = engine.mask(read_item_ids(cfg.allowed.expanduser()))
-    if cfg.exclude is not None:
-        remaining = ~engine.mask(read_item_ids(cfg.exclude.expanduser()))
-        allowed = remaining if allowed is None else allowed & remaining
-    if allowed is not None and not allowed.any():
+    if allowed is None and excluded is None:
+        return None
+    masks = [*([allowed.mask] if allowed else []), *([~excluded.mask] if excluded else [])]
+    mask: Bools = np.logical_and.reduce(masks)
+    if not mask.any():
         raise DeshiError("No item may be recommended: allowed and exclude leave none of the bundle's items.")
-    return allowed
+    return mask
+
+
+def _default_output(source: Path) -> Path:
+    """Beside the input, with another ending: ``events.csv.gz`` is ``events.recommendations.parquet``."""
+    name = source.name[:-3] if source.name.lower().endswith(".gz") else source.name
+    return source.with_name(Path(name).stem + ".recommendations.parquet")
 
 
 def _cores() -> int:

@@ -18,6 +18,7 @@ from deshi.serving.http.comparison import label_of
 from deshi.serving.http.logs import FIELDS, json_logs
 from deshi.serving.http.result import ServeResult
 from deshi.stages.serve import ServeConfig
+from deshi.tables import read_lines
 from deshi.types import DeshiError
 
 log = logging.getLogger("deshi.serving.http")  # whose log is JSON
@@ -71,10 +72,7 @@ def read_key(cfg: ServeConfig) -> str | None:
     key = os.environ.get(cfg.api_key_env)
     if cfg.api_key_file is not None:
         source = str(cfg.api_key_file)
-        try:
-            key = cfg.api_key_file.expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeshiError(f"The API key can't be read from {source}: {error}") from error
+        key = "\n".join(read_lines(cfg.api_key_file.expanduser(), f"of the API key, {source}"))
     if key is None:
         return None
     if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:

@@ -83,7 +83,7 @@ def _read_by_polars(source: Path | bytes, layout: Layout, used: Sequence[str]) -
             quote_char=layout.quote if survey.is_quoted else None, infer_schema=False, raise_if_empty=False,
             new_columns=list(layout.names), glob=False,
         )  # fmt: skip
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     if tuple(frame.columns) != layout.names or frame.height + layout.has_header != survey.n_lines:
         return None

@@ -46,16 +46,18 @@ def field_names(source: Path | bytes, label: str) -> list[str]:
 
 def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence[str]) -> Rows | None:
     """All rows at once; None for literals, for values whose text Polars writes in another way, and damaged lines."""
-    # Polars writes 3.0 and true as texts of its own, lists and records as JSON: those are read by line.
-    names = b"|".join(re.escape(name.encode()) for name in used)
-    other = re.compile(b'"(?:' + names + rb')"\s*:\s*[^\s"\dn-]')
-    strict = b"|".join(re.escape(name.encode()) for name in used if name not in numeric)
-    real = re.compile(b'"(?:' + strict + rb')"\s*:\s*-?\d+[.eE]')
+    lists = _names_of_lists(source, used)
+    # Polars writes 3.0 and true as texts of its own, inner lists and records as JSON: those are read by line.
+    others = [re.compile(_values_of(lists) + rb"(?!\s|\[|null)|[\[,]\s*(?:-?\d+[.eE]|[tf{\[])")] if lists else []
+    if flat := [name for name in used if name not in lists]:
+        others.append(re.compile(_values_of(flat) + rb'[^\s"\dn-]'))
+    if strict := [name for name in flat if name not in numeric]:
+        others.append(re.compile(_values_of(strict) + rb"-?\d+[.eE]"))
     n_lines = 0
     for number, piece in enumerate(chunks(source)):
-        if (number == 0 and not re.match(rb'\s*\{\s*"', piece)) or other.search(piece):
+        if number == 0 and not re.match(rb'\s*\{\s*"', piece):
             return None
-        if (strict and real.search(piece)) or _HALF_SIGN.search(piece):
+        if any(other.search(piece) for other in others) or _HALF_SIGN.search(piece):
             return None
         n_lines += piece.count(b"\n") + (not piece.endswith(b"\n"))
     if any("." in name for name in used):
@@ -64,10 +66,23 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
         # A name would be read as a pattern of names, bytes are not.
         content = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         with content:
-            frame = pl.read_ndjson(content, schema={name: pl.String for name in used})
-    except (pl.exceptions.PolarsError, OSError):
+            types = {name: pl.List(pl.String) if name in lists else pl.String() for name in used}
+            frame = pl.read_ndjson(content, schema=types)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     return Rows(frame, range(1, n_lines + 1)) if frame.height == n_lines else None
+
+
+def _values_of(names: Sequence[str]) -> bytes:
+    """The pattern of what stands before the values of fields."""
+    return b'"(?:' + b"|".join(re.escape(name.encode()) for name in names) + rb')"\s*:\s*'
+
+
+def _names_of_lists(source: Path | bytes, used: Sequence[str]) -> list[str]:
+    """The fields that are lists where they stand first."""
+    first = next(chunks(source), b"")
+    values = {name: re.search(_values_of([name]) + rb"([^\s])", first) for name in used}
+    return [name for name, match in values.items() if match is not None and match[1] == b"["]
 
 
 def _read_by_line(

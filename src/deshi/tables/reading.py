@@ -133,7 +133,7 @@ def column_names(path: Path, form: TableFormat | None = None, label: str | None 
     if kind == "parquet":
         try:
             return list(pl.read_parquet_schema(path.open("rb")))
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise DeshiError(f"{label} can't be read as parquet ({error}). Write it again.") from error
     source = utf8_source(path, label, form.encoding)
     if kind == "records":
@@ -228,7 +228,7 @@ def _parquet(path: Path, label: str, used: Sequence[str], names: Sequence[str]) 
             if name not in names
         ]
         return frame.with_columns(inner).select(used)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DeshiError(f"{label} can't be read as parquet ({error}). Write it again.") from error
 
 

@@ -79,7 +79,7 @@ def to_timestamps(column: pl.Series, unit: str, time_format: str | None = None) 
 
 
 def to_order(column: pl.Series, time_format: str | None = None) -> pl.Series:
-    """Numbers that order events as ``prepare`` does: positions (fractions too) as they are, times as milliseconds.
+    """Numbers that order events as ``prepare`` does: numbers (fractions too) as they are, other times as milliseconds.
 
     Null where the value is missing.
 
@@ -87,15 +87,17 @@ def to_order(column: pl.Series, time_format: str | None = None) -> pl.Series:
         DeshiError: as :func:`to_timestamps`, and for any value that can't be read.
     """
     column = _scalars(column)
-    if column.dtype in (pl.Date, pl.Datetime) or time_format is not None or _is_text(column):
+    if isinstance(column.dtype, pl.Datetime):  # not rounded to milliseconds either
+        return column.to_physical().set(to_timestamps(column, "iso").is_null(), None)
+    if column.dtype == pl.Date or time_format is not None or _is_text(column):
         return _readable(to_timestamps(column, "iso", time_format), column, time_format or TEXT_FORMS, every=True)
     whole, real = _numbers(column)
     low, high = float(real.min() or 0), float(real.max() or 0)  # type: ignore[arg-type]
     units = _units(low, high)
     if high < _BOUNDS[0][1] or _calendar_format(whole):
         order = whole if (real == real.floor()).all() else real
-    elif len(units) == 1:
-        order = _scaled(whole, real, units[0])
+    elif len(units) == 1:  # numbers of one unit order events as they are, without rounding to milliseconds
+        order = (whole if (real == real.floor()).all() else real).set(_scaled(whole, real, units[0]).is_null(), None)
     else:
         raise DeshiError(
             f"The values of {column.name!r} run from {low:.0f} to {high:.0f}: positions or units of time are mixed "

@@ -21,6 +21,8 @@ FALLBACK = "unknown item"
 """The text of every item without any. It is the same for all: an id or an index would tell a model the items' age or
 order (MovieLens numbers its films roughly by their entry), which is not text. Such items can't be told apart by it."""
 
+ADVICE = "Prepare the data set with an item table (data.source.items_path), or take a teacher that reads ids."
+
 _MISSING = "\uf8ff"  # characters of private use stand for the fields while a template is cleaned
 _FIRST = 0xE000
 _FIELD = "\ue000-\uf8fe"
@@ -108,7 +110,7 @@ def item_texts(table: pl.DataFrame, template: str = "{title}", permute: int | No
             meaning away. None leaves them where they belong.
 
     Raises:
-        DeshiError: if the template names a column that isn't there; lists the valid ones.
+        DeshiError: if the template names a column that isn't there (lists the valid ones), or no item has a text.
     """
     parsed = Template(template)
     valid = [column for column in table.columns if column != "index"]
@@ -146,6 +148,17 @@ def item_names(table: pl.DataFrame) -> list[str]:
     return names
 
 
+def require_texts(table: pl.DataFrame) -> None:
+    """Refuse an item table without any title or text, of which a language model would learn ids.
+
+    Raises:
+        DeshiError: says where titles come from.
+    """
+    columns = [table[name].cast(pl.String).str.strip_chars() for name in (TITLE, TEXT) if name in table.columns]
+    if not any((column != "").any() for column in columns):
+        raise DeshiError(f"None of the {len(table)} items has a title or a text, which this teacher reads. {ADVICE}")
+
+
 def _parsed(template: str) -> list[tuple[str, str | None]]:
     try:
         parsed = list(string.Formatter().parse(template))
@@ -161,6 +174,8 @@ def _counted(filled: Sequence[str | None], template: str) -> ItemTexts:
     times = Counter(text for text in filled if text is not None)
     duplicated = sum(count for count in times.values() if count > 1)
     missing = sum(text is None for text in filled)
+    if missing == len(filled):
+        raise DeshiError(f"None of the {len(filled)} items has a text by {template!r}. {ADVICE}")
     log.info("item texts by %r: %d items, %d share their text with another", template, len(filled), duplicated)
     if missing:
         log.warning("%d of %d items have no text by %r: they are %r", missing, len(filled), template, FALLBACK)

@@ -31,6 +31,7 @@ from deshi.teachers._grounding import (
     quoted,
     unquoted,
 )
+from deshi.teachers._item_text import require_texts
 from deshi.teachers._models import quiet
 from deshi.teachers.base import Resources
 from deshi.teachers.llm import LLM
@@ -136,6 +137,7 @@ class BigRec(Recommender):
         self.history, self.things, self.beams = history, things, beams
         self.max_new_tokens, self.targets_per_history = max_new_tokens, targets_per_history
         self.gamma = popularity_gamma
+        require_texts(resources.bundle.item_table())
         loaded = llm.load(resources.cache, resources.device)
         self.tokenizer, self.described = loaded.tokenizer, loaded.described
         self.titles = item_titles(resources.bundle.item_table(), self.tokenizer, max_new_tokens - _ROOM)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deshi.data.bundle import Bundle
-from deshi.teachers._file_readers import indices_of, need_file, read_vectors
+from deshi.data.vocabulary import indices_of
+from deshi.teachers._file_readers import need_file, read_vectors
 from deshi.teachers.base import Resources
 from deshi.teachers.files import FromFiles, check_items, rows_of
 from deshi.types import ITEM, PAD, Batch, DeshiError

@@ -20,17 +20,17 @@ from deshi.arrays import offsets_of
 from deshi.configuration.needs import LocalFile, Need
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
+from deshi.data.vocabulary import indices_of
+from deshi.tables import column_names
 from deshi.teachers._file_readers import (
-    column_names,
+    complete_ids,
     fingerprints,
-    indices_of,
+    finite_numbers,
     missing,
     need_file,
-    numbers,
     open_array,
+    read_columns,
     read_ids,
-    read_table,
-    texts,
 )
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.types import ITEM, PAD, USER, Batch, DeshiError
@@ -138,7 +138,7 @@ class RankedLists(_OnePerUser):
     Args:
         n_items: number of items in the vocabulary.
         resources: the data.
-        path: .csv, .tsv (both also with .gz) or .parquet; a row an item of a user's list, in any order.
+        path: a csv, tsv, JSON lines or parquet table; a row an item of a user's list, in any order.
         user: column of user ids, those of the data set.
         item: column of item ids, those of the data set.
         score: column of scores; null takes ``score`` if the file has it.
@@ -169,10 +169,10 @@ class RankedLists(_OnePerUser):
         file, bundle = need_file(path, "path"), resources.bundle
         super().__init__(n_items, bundle, [file], held_out)
         value, ranked = _value_column(file, score, rank)
-        frame = read_table(file, {"user": user, "item": item, "value": value})
-        users = indices_of(texts(frame["user"], file), bundle.users[USER], "user", file)
-        items = indices_of(texts(frame["item"], file), bundle.vocabulary[ITEM], "item", file)
-        values = numbers(frame["value"], value, file)
+        frame = read_columns(file, {"user": user, "item": item, "value": value})
+        users = indices_of(complete_ids(frame["user"], file), bundle.users[USER], "user", file)
+        items = indices_of(complete_ids(frame["item"], file), bundle.vocabulary[ITEM], "item", file)
+        values = finite_numbers(frame["value"], value, file)
         kept = (users != PAD) & (items != PAD)
         self._fill(
             bundle, file, users[kept], items[kept], values[kept] * (1 if higher_is_better and not ranked else -1)

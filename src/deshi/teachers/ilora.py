@@ -24,7 +24,7 @@ from deshi.teachers._ilora_answers import (
     write_answers,
 )
 from deshi.teachers._ilora_network import InstanceLLM, Prompted, mixtures
-from deshi.teachers._item_text import item_names
+from deshi.teachers._item_text import item_names, require_texts
 from deshi.teachers.base import Resources
 from deshi.teachers.instance_lora import InstanceLora
 from deshi.teachers.llm import LLM
@@ -86,8 +86,11 @@ class ILoRA(SequentialRecommender):
         trained, _ = resources.load_student(student)
         _check(n_items, trained, student, prompt, lora, max_length)
         super().__init__(n_items, trained.dim, max_length)
+        items = resources.bundle.item_table()
+        if prompt.item != "embedding" or objective != "dense":
+            require_texts(items)
         loaded = llm.load(resources.cache, resources.device)
-        tokens = ItemTokens(prompt, loaded.tokenizer, item_names(resources.bundle.item_table()))
+        tokens = ItemTokens(prompt, loaded.tokenizer, item_names(items))
         self.prompt, self.objective, self.described = prompt, objective, loaded.described
         self.network = InstanceLLM(loaded, trained, tokens, lora, dropout)
         if self._longest_prompt(loaded.model.config) <= EAGER and loaded.device.type == "cpu":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,78 @@ def test_unknown_unit() -> None:
     """A typo lists what there is."""
     with pytest.raises(DeshiError, match="expected one of auto, s, ms"):
         Tabular("a.csv", time_unit="seconds")
+
+
+def test_a_file_without_a_first_line(tmp_path: Path) -> None:
+    """Without names the first row would be lost; the error says how to give them."""
+    (tmp_path / "a.csv").write_text("1,9,1577934245\n2,9,1577934245\n")
+    with pytest.raises(DeshiError, match=r"first line seems to be data.*columns="):
+        Tabular(str(tmp_path / "a.csv")).load(tmp_path)
+    read = Tabular(str(tmp_path / "a.csv"), columns=["user_id", "item_id", "timestamp"]).load(tmp_path)
+    assert read.interactions.rows() == [("1", "9", MOMENT), ("2", "9", MOMENT)]
+
+
+def test_item_table_of_another_form(tmp_path: Path) -> None:
+    """The item table often comes from another program: its separator, encoding and columns are its own."""
+    (tmp_path / "a.tsv").write_text('user_id\titem_id\ttimestamp\n1\t"9\t1577934245\n')
+    (tmp_path / "items.csv").write_bytes('"9;Caf\xe9, "red"\n'.encode("cp1252"))
+    form = {"separator": ";", "encoding": "cp1252", "quote": None, "columns": ["item_id", "title"]}
+    raw = Tabular(str(tmp_path / "a.tsv"), separator="tab", items_path=str(tmp_path / "items.csv"), items_format=form)
+    items = raw.load(tmp_path).items
+    assert items is not None and items.rows() == [('"9', 'Caf\xe9, "red"')]
+    with pytest.raises(DeshiError, match="items_format has no 'seperator'. Nearest valid keys: separator"):
+        Tabular("a.csv", items_format={"seperator": ";"})
+
+
+def test_html_entities_are_decoded_and_counted(tmp_path: Path) -> None:
+    """Shop exports escape titles as for a page; a text teacher should read what a person reads."""
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,9,1577934245\n")
+    (tmp_path / "items.csv").write_text("item_id,title,brand\n9,Tom &amp; Jerry&#39;s,A&amp;B\n8,AT&T,\n")
+    raw = Tabular(str(tmp_path / "a.csv"), items_path=str(tmp_path / "items.csv")).load(tmp_path)
+    assert raw.items is not None and raw.items.rows() == [("9", "Tom & Jerry's", "A&B"), ("8", "AT&T", None)]
+    assert "were decoded in the texts of 1 items" in raw.bad_rows.notes[0]
+
+
+def test_binary_columns_are_no_texts(tmp_path: Path) -> None:
+    """A picture in the item table is left out with a sentence, a title of bytes is refused."""
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,9,1577934245\n")
+    table = pl.DataFrame({"item_id": [9], "title": ["x"], "picture": [b"\xff"]})
+    table.write_parquet(tmp_path / "items.parquet")
+    source = {"path": str(tmp_path / "a.csv"), "items_path": str(tmp_path / "items.parquet")}
+    raw = Tabular(**source).load(tmp_path)  # type: ignore[arg-type]
+    assert raw.items is not None and raw.items.columns == ["item_id", "title"]
+    assert "picture left out" in raw.bad_rows.notes[0]
+    with pytest.raises(DeshiError, match="'picture' holds Binary, expected texts"):
+        Tabular(**source, items_title="picture").load(tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("blob", [b"9", 9, "9"])
+def test_nested_and_binary_ids_are_refused(tmp_path: Path, blob: Any) -> None:
+    """Bytes, lists and records are no ids."""
+    table = pl.DataFrame({"user_id": [1], "item_id": [blob], "timestamp": [MOMENT]})
+    nested = [table] if isinstance(blob, bytes) else [
+        table.with_columns(pl.struct("item_id").alias("item_id")), table.with_columns(pl.concat_list("item_id"))
+    ]  # fmt: skip
+    for number, frame in enumerate(nested):
+        frame.write_parquet(tmp_path / f"{number}.parquet")
+        with pytest.raises(DeshiError, match="The column 'item_id' holds .*expected one id a row"):
+            Tabular(str(tmp_path / f"{number}.parquet")).load(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["csv.gz", "zip"])
+def test_truncated_files(tmp_path: Path, ending: str) -> None:
+    """A download that was cut off is an error in one line, not a traceback, and never fewer rows."""
+    (tmp_path / "a.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"{user * 7919 % 9973},9,1577934245\n" for user in range(5000))
+    )
+    content = (tmp_path / "a.csv").read_bytes()
+    if ending == "zip":
+        with zipfile.ZipFile(tmp_path / "whole.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.csv", content)
+        packed = bytearray((tmp_path / "whole.zip").read_bytes())
+        packed[2000:2010] = b"0123456789"
+    else:
+        packed = bytearray(gzip.compress(content)[:-100])
+    (tmp_path / f"b.{ending}").write_bytes(packed)
+    with pytest.raises(DeshiError, match=r"(damaged or truncated|can't be unpacked)"):
+        Tabular(str(tmp_path / f"b.{ending}")).load(tmp_path)

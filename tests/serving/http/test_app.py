@@ -34,6 +34,8 @@ def as_json(answer: Recommendation) -> dict[str, Any]:
         "items": items,
         "known_events": answer.known_events,
         "unknown_events": answer.unknown_events,
+        "unknown_excluded": answer.unknown_excluded,
+        "unknown_candidates": answer.unknown_candidates,
         "fallback": answer.fallback,
     }
 

@@ -140,6 +140,12 @@ def test_where_the_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read_key(configured()) == KEY
     assert read_key(configured(api_key_env="OTHER")) == f"{KEY}-other"
     assert read_key(configured(api_key_file=file)) == f"{KEY}-of-the-file"
+    for encoding in ("utf-8-sig", "utf-16"):  # as editors and PowerShell write it
+        file.write_text(f"{KEY}-of-windows\r\n", encoding=encoding)
+        assert read_key(configured(api_key_file=file)) == f"{KEY}-of-windows"
+    file.write_text("")
+    with pytest.raises(DeshiError, match=f"The API key in {file} has 0 characters"):
+        read_key(configured(api_key_file=file))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_a_bad_key_is_no_protection(monkeypatch: pytest.MonkeyPatch, key: str) -
 
 def test_a_key_file_that_is_missing(tmp_path: Path) -> None:
     """Without its key the service doesn't start open."""
-    with pytest.raises(DeshiError, match="can't be read from"):
+    with pytest.raises(DeshiError, match="There is no file of the API key, .*none"):
         read_key(configured(api_key_file=tmp_path / "none"))
 
 

@@ -57,6 +57,11 @@ class SourceFiles:
                     return inside
         return None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a single file, no folder or archive."""
+        return self.path.is_file() and not self.is_archive
+
     def ending(self, suffix: str) -> list[str]:
         """All files whose names end with ``suffix``."""
         return [name for name in self._names if name.endswith(suffix)]

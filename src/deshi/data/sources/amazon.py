@@ -108,6 +108,7 @@ class Amazon:
         if variant not in variants:
             raise DeshiError(f"Amazon {year} has no variant {variant!r}, expected one of {', '.join(variants)}.")
         self.year, self.category, self.variant, self.metadata = year, category, variant, metadata
+        self.columns = variants[variant].columns
         self.path = None if path is None else Path(path).expanduser()
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
@@ -147,13 +148,13 @@ class Amazon:
         alone = self.path is not None and self.path.is_file() and not files.is_archive
         name = files.path.name if alone else files.need(*self._names(file.addresses))
         with files.local(name) as path:
-            return read_interactions(path, files.label(name), file.form or TableFormat(), file.columns, log)
+            return read_interactions(path, files.label(name), file.form or TableFormat(), self.columns, log)
 
     def _items(self, files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
         name = files.need(*self._names(RELEASES[self.year].metadata))
         with files.local(name) as path:
             rows = list(_item_rows(path, files.label(name), log))
-        return first_items(rows, TEXTS)
+        return first_items(rows, TEXTS, files.label(name), log)
 
 
 def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from deshi.data.raw import BadRowLog
+from deshi.arrays import Ints, range_rows
+from deshi.data.raw import FILTER, BadRowLog
+from deshi.data.sources._histories import Lists, is_list_text, merge_histories
+from deshi.data.sources._rows import SourceRows
 from deshi.tables import Table, TableFormat, ids, numbers, read_table, require_columns, to_timestamps
 from deshi.tables.times import check_unit
 from deshi.types import ITEM, RATING, TIMESTAMP, USER, DeshiError
 
 REASON = "__reason__"
+ADVICE = "Set the column names in data.source."
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,33 @@ class Columns:
         rating: column of ratings, or None.
         unit: one of :data:`deshi.tables.times.UNITS`.
         time_format: of times that are texts or numbers such as 20231115, instead of the unit; or None.
+        history: column of lists of item ids, oldest first; None: a row is one event. With it, ``item`` is the item
+            that came next (None: the list is all), and ``time`` a list of the same length (None: the list is in order).
+        separator: between the ids of a history that is a text.
+        further: columns that only filters look at.
     """
 
     user: str
-    item: str
+    item: str | None
     time: str | None
     rating: str | None = None
     unit: str = "s"
     time_format: str | None = None
+    history: str | None = None
+    separator: str = " "
+    further: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
+        if self.item is None and self.history is None:
+            raise DeshiError(
+                "The item column is null, expected its name, or data.source.history for a column of lists."
+            )
+        if self.history is not None and (self.rating or (self.item and self.time)):
+            raise DeshiError(
+                f"data.source.history={self.history} makes a row a history, which has no rating (set rating=null), and "
+                f"times only as a list of the same length with item=null. Else set timestamp=null time_unit=row."
+            )
         if (self.time is None) != (self.unit == "row"):
             raise DeshiError(
                 f"The time column is {self.time!r} with time_unit={self.unit!r}. Name a timestamp or position column, "
@@ -49,31 +70,38 @@ class Columns:
     @property
     def used(self) -> list[str]:
         """The names of the columns that are read, each once."""
-        named = [self.user, self.item, self.time, self.rating]
+        named = [self.user, self.history, self.item, self.time, self.rating, *self.further]
         return list(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def numeric(self) -> list[str]:
-        """The names of the columns of times and ratings."""
-        return [name for name in (self.time, self.rating) if name is not None and name not in (self.user, self.item)]
+        """The names of the columns of times and ratings, none of which holds lists."""
+        if self.history is not None:
+            return []
+        texts = (self.user, self.item, self.history, *self.further)
+        return [name for name in (self.time, self.rating) if name is not None and name not in texts]
 
-    def check(self, names: Sequence[str], label: str, advice: str = "Set the column names in data.source.") -> None:
+    def check(self, names: Sequence[str], label: str, advice: str = ADVICE) -> None:
         """Refuse a table without one of the columns; ``names`` are those that it has."""
         require_columns(names, self.used, label, advice)
 
 
 def read_interactions(path: Path, label: str, form: TableFormat, columns: Columns, log: BadRowLog) -> pl.DataFrame:
     """The interactions of a file in RawData's columns, see :func:`deshi.tables.read_table`, :func:`interactions_of`."""
-    advice = "Set the column names in data.source."
-    table = read_table(path, columns.used, form, label, columns.numeric, advice=advice)
-    return interactions_of(table, columns, log)
+    return interactions_of([read_table(path, columns.used, form, label, columns.numeric, advice=ADVICE)], columns, log)
 
 
 def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     """``frame`` in RawData's columns plus ``__reason__``, null for a good row; rows and their order stay.
 
-    Columns of ``frame`` may be text or typed.
+    Columns of ``frame`` may be text or typed; a row is one event.
+
+    Raises:
+        DeshiError: for columns that hold lists.
     """
+    assert columns.item is not None
+    for name in (columns.user, columns.item):
+        _check_single(frame[name])
     user, item = ids(frame[columns.user]), ids(frame[columns.item])
     time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit, columns.time_format)
     converted = pl.DataFrame({USER: user, ITEM: item, TIMESTAMP: time})
@@ -89,6 +117,7 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
         is_rated = pl.lit(ratings.is_not_null() & (ratings.cast(pl.String) != ""))
         wrong = is_rated & ~pl.col(RATING).is_finite().fill_null(False)
         reason = reason.when(wrong).then(pl.lit("rating is not a finite number"))
+    converted = converted.with_columns(ids(frame[name]).alias(FILTER + name) for name in columns.further)
     return converted.with_columns(reason.otherwise(None).alias(REASON))
 
 
@@ -100,21 +129,85 @@ def _no_time(columns: Columns) -> str:
     return f"no valid timestamp from 1970 to 2199 ({form})"
 
 
-def interactions_of(table: Table, columns: Columns, log: BadRowLog) -> pl.DataFrame:
-    """The interactions of a table in RawData's columns, in the table's order; all other rows go to ``log``.
+def _check_single(column: pl.Series) -> None:
+    """Refuse lists where an id is expected."""
+    if isinstance(column.dtype, pl.List | pl.Array) or is_list_text(column):
+        example = column.drop_nulls()[0] if column.null_count() < len(column) else None
+        example = example.to_list() if isinstance(example, pl.Series) else example
+        raise DeshiError(
+            f"The column {column.name!r} holds lists such as {str(example)[:60]}, expected one id a row. If a row is "
+            f"a user's history, set data.source.history={column.name}, and data.source.item to the column of the item "
+            f"that came next, or to null; without a list of times also timestamp=null time_unit=row."
+        )
+
+
+def interactions_of(tables: Sequence[Table], columns: Columns, log: BadRowLog) -> pl.DataFrame:
+    """The interactions of tables in RawData's columns, in the tables' order; all other rows go to ``log``.
 
     Raises:
-        DeshiError: for a malformed row that ``log`` refuses, and a table without rows.
+        DeshiError: for a malformed row that ``log`` refuses, and tables without rows.
     """
-    converted = convert(table.frame, columns)
-    malformed = list(table.malformed)
-    for row in converted[REASON].is_not_null().arg_true().to_list():
-        content = ", ".join(str(value) for value in table.frame.row(row))
-        malformed.append((table.lines[row], str(converted[REASON][row]), content))
-    label = table.label if table.unit == "line" else f"{table.label} (row numbers)"
-    for line, reason, content in sorted(malformed):
-        log.add(label, line, reason, content)
-    return not_empty(converted.filter(pl.col(REASON).is_null()).drop(REASON), table.label)
+    rows = SourceRows.of(tables, [name for name in (columns.user, columns.item, *columns.further) if name])
+    frame, origins = rows.frame, None
+    problems: list[tuple[int, str]] = []
+    if columns.history is not None:
+        frame, columns, origins, problems = _unfolded(frame, columns)
+    converted = convert(frame, columns)
+    numbers_of_rows = converted[REASON].is_not_null().arg_true().to_list()
+    reasons = {row if origins is None else int(origins[row]): str(converted[REASON][row]) for row in numbers_of_rows}
+    reasons = dict(problems) | reasons
+    contents = ((row, reason, ", ".join(map(str, rows.frame.row(row)))) for row, reason in sorted(reasons.items()))
+    rows.log(contents, log)
+    events = converted.filter(pl.col(REASON).is_null()).drop(REASON)
+    n_malformed = [len(table.malformed) for table in tables]
+    log.count(
+        read=rows.frame.height + sum(n_malformed), malformed=len(reasons) + sum(n_malformed), events=events.height,
+        blank=sum(table.blank for table in tables), continued=sum(table.continued for table in tables),
+    )  # fmt: skip
+    if origins is not None:
+        log.count(histories=rows.frame.height - len(reasons))
+    return not_empty(events, tables[0].label)
+
+
+def _unfolded(frame: pl.DataFrame, columns: Columns) -> tuple[pl.DataFrame, Columns, Ints, list[tuple[int, str]]]:
+    """The events of histories: a row each, their columns, the history's row of each, and rows that are no histories."""
+    histories = Lists.of(frame[str(columns.history)], columns.separator)
+    if columns.item is None and columns.time is not None:
+        return _parallel(frame, columns, histories)
+    for name in (columns.user, columns.item):
+        if name is not None:
+            _check_single(frame[name])
+    targets = None if columns.item is None else ids(frame[columns.item])
+    events = merge_histories(ids(frame[columns.user]), histories, targets)
+    origins = np.array(events.rows, dtype=np.int64)
+    further = [frame[name].gather(origins) for name in columns.further]
+    plain = pl.DataFrame({USER: events.users, ITEM: events.items}, schema={USER: pl.String, ITEM: pl.String})
+    return plain.with_columns(further), replace(columns, user=USER, item=ITEM, history=None), origins, events.problems
+
+
+def _parallel(
+    frame: pl.DataFrame, columns: Columns, histories: Lists
+) -> tuple[pl.DataFrame, Columns, Ints, list[tuple[int, str]]]:
+    """The same where another column holds a time for each event, such as in sessions; further columns may be lists."""
+    problems = dict(histories.problems) | {int(row): "no items" for row in np.flatnonzero(histories.lengths == 0)}
+    lists = {ITEM: histories}
+    for name in (str(columns.time), *columns.further):
+        if name == columns.time or isinstance(frame[name].dtype, pl.List):
+            lists[name] = Lists.of(frame[name], columns.separator)
+            for row in np.flatnonzero(lists[name].lengths != histories.lengths).tolist():
+                reason = f"{histories.lengths[row]} items, but {lists[name].lengths[row]} entries in {name}"
+                problems.setdefault(row, reason)
+    users = ids(frame[columns.user])
+    problems |= {row: "no user id" for row in users.is_null().arg_true().to_list()}
+    keep = ~np.isin(np.arange(frame.height), list(problems))
+    starts = {name: entries.offsets[:-1][keep] for name, entries in lists.items()}
+    origins = np.repeat(np.flatnonzero(keep), histories.lengths[keep])
+    events = frame.select(columns.user, *(name for name in columns.further if name not in lists))[origins]
+    taken = [
+        entries.values.gather(range_rows(starts[name], starts[name] + entries.lengths[keep])).alias(name)
+        for name, entries in lists.items()
+    ]
+    return events.with_columns(taken), replace(columns, item=ITEM, history=None), origins, list(problems.items())
 
 
 def not_empty(frame: pl.DataFrame, label: str) -> pl.DataFrame:

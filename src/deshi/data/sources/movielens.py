@@ -146,7 +146,7 @@ def _items(files: SourceFiles, name: str, form: TableFormat, log: BadRowLog) -> 
         else:
             malformed.append((line, reason, content))
     items = pl.DataFrame(rows, schema={name: pl.String for name in (ITEM, TITLE, "category")}, orient="row")
-    return item_table(Table(label, items, lines, items.columns, malformed), (ITEM, TITLE, None), log)
+    return item_table([Table(label, items, lines, items.columns, malformed)], (ITEM, TITLE, None), log)
 
 
 def _read_u(files: SourceFiles, encoding: str, log: BadRowLog) -> Tables:

@@ -5,6 +5,7 @@ The format: https://recbole.io/docs/user_guide/data/atomic_files.html.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,10 @@ import polars as pl
 from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources._files import SourceFiles
 from deshi.data.sources._item_tables import item_table
-from deshi.data.sources.columns import Columns, read_interactions
-from deshi.tables import TableFormat, column_names, manifest_unit, read_table
+from deshi.data.sources.columns import ADVICE, Columns, interactions_of
+from deshi.tables import Table, TableFormat, column_names, manifest_unit, read_table
 from deshi.types import DeshiError
 
-_FORM = TableFormat("\t")
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _TITLES = ("title", "movie_title", "name", "item_name")
 
@@ -28,20 +28,24 @@ class RecBole:
     def __init__(
         self,
         path: str,
-        name: str | None = None,
+        name: str | Sequence[str] | None = None,
         user: str = "user_id",
-        item: str = "item_id",
+        item: str | None = "item_id",
         timestamp: str | None = "timestamp",
         rating: str | None = "rating",
         time_unit: str = "s",
         time_format: str | None = None,
         title: str | None = None,
+        separator: str = "tab",
+        encoding: str = "utf-8",
+        quote: str | None = "auto",
+        history: str | None = None,
     ) -> None:
         """Say where the files are and which fields hold what.
 
         Args:
             path: folder, zip archive, or the ``.inter`` file itself.
-            name: of the data set, needed if the folder holds several.
+            name: of the data set, needed if the folder holds several; or a list: ``[x.train, x.valid, x.test]``.
             user: field of the user id, without its type; likewise ``item``, ``timestamp`` and ``rating``.
             item: see ``user``.
             timestamp: null with ``time_unit=row`` takes the rows' order.
@@ -49,10 +53,18 @@ class RecBole:
             time_unit: of the timestamps.
             time_format: of other times, ``%d.%m.%Y %H:%M`` or ``%Y%m%d``, see :func:`deshi.tables.to_timestamps`.
             title: field of the item's title; null takes the first of title, movie_title, name, item_name.
+            separator: between fields; likewise ``encoding`` and ``quote``, as in
+                :class:`deshi.data.sources.tabular.Tabular`.
+            encoding: see ``separator``.
+            quote: see ``separator``.
+            history: field of the items before ``item``; null takes ``ITEM_list`` if its type is token_seq.
         """
         self.path = Path(path).expanduser()
-        self.name, self.title = name, title
-        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format)
+        self.names = [None] if name is None else [name] if isinstance(name, str) else list(name)
+        self.title = title
+        self.form = TableFormat(separator, encoding, quote)
+        rating = rating if history is None else None
+        self.columns = Columns(user, item, timestamp, rating, time_unit, time_format, history)
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Parse the files; nothing is fetched.
@@ -62,19 +74,23 @@ class RecBole:
         """
         log = BadRowLog(bad_rows or BadRows())
         files = SourceFiles(self.path)
-        inter = self._find(files, ".inter")
-        if inter is None:
-            raise DeshiError(f"{self.path} holds no {self.name or 'NAME'}.inter file. Check data.source.path and name.")
-        with files.local(inter) as path:
-            columns = _typed(self.columns, column_names(path, _FORM, files.label(inter)), files.label(inter))
-            interactions = read_interactions(path, files.label(inter), _FORM, columns, log)
-        item = self._find(files, ".item")
+        tables, columns = [], self.columns
+        for name in self.names:
+            inter = self._find(files, name, ".inter")
+            if inter is None:
+                raise DeshiError(f"{self.path} holds no {name or 'NAME'}.inter file. Check data.source.path and name.")
+            with files.local(inter) as path:
+                table, columns = self._read(path, files.label(inter))
+            tables.append(table)
+        interactions = interactions_of(tables, columns, log)
+        name = self.names[0]
+        item = self._find(files, name, ".item") or self._find(files, name and name.rpartition(".")[0], ".item")
         items = None if item is None else self._items(files, item, log)
         return RawData(interactions, items, manifest_unit(columns.unit), files.records(), log.report())
 
-    def _find(self, files: SourceFiles, suffix: str) -> str | None:
-        if self.name is not None:
-            return files.find(self.name + suffix)
+    def _find(self, files: SourceFiles, name: str | None, suffix: str) -> str | None:
+        if name is not None:
+            return files.find(name + suffix)
         names = files.ending(suffix)
         if len(names) > 1:
             raise DeshiError(f"{self.path} holds several {suffix} files ({', '.join(names)}). Set data.source.name.")
@@ -84,22 +100,40 @@ class RecBole:
         """The item table: the title, and every other field."""
         label = files.label(name)
         with files.local(name) as path:
-            table = read_table(path, None, _FORM, label)
+            table = read_table(path, None, self.form, label)
         table = replace(table, frame=table.frame.rename(lambda field: field.rpartition(":")[0]))
         title = self.title or next((field for field in _TITLES if field in table.frame.columns), None)
-        return item_table(table, (self.columns.item, title, None), log)
+        return item_table([table], (self.columns.item or "item_id", title, None), log)
 
+    def _read(self, path: Path, label: str) -> tuple[Table, Columns]:
+        """The fields that are read, under their names without types, and which of them holds what.
 
-def _typed(columns: Columns, header: list[str], label: str) -> Columns:
-    """The columns under their names with types, as the file has them.
+        Raises:
+            DeshiError: if the first line isn't one of ``field:type``, or the item is a list.
+        """
+        header = column_names(path, self.form, label)
+        if any(field.rpartition(":")[2] not in _TYPES for field in header):
+            signs = [sign for sign in ",;| \t" if len(header) == 1 and sign in header[0]]
+            hint = f" Its fields seem to be separated by {signs[0]!r}: set data.source.separator." if signs else ""
+            raise DeshiError(f"{label} begins with {header}, expected field:type with types {', '.join(_TYPES)}.{hint}")
+        fields = {field.rpartition(":")[0]: field for field in header}
+        columns = self._columns(fields, label)
+        used, numeric = ([fields.get(name, name) for name in names] for names in (columns.used, columns.numeric))
+        table = read_table(path, used, self.form, label, numeric, advice=ADVICE)
+        names = {fields[name]: name for name in columns.used}
+        return replace(table, frame=table.frame.rename(names), names=list(fields)), columns
 
-    Raises:
-        DeshiError: if the first line isn't one of ``field:type``.
-    """
-    types = dict((field.rpartition(":")[0], field) for field in header)
-    if any(field.rpartition(":")[2] not in _TYPES for field in header):
-        raise DeshiError(f"{label} begins with {header}, expected field:type with types {', '.join(_TYPES)}.")
-    rating = types.get(columns.rating) if columns.rating is not None else None
-    time = None if columns.time is None else types.get(columns.time, columns.time)
-    user, item = (types.get(name, name) for name in (columns.user, columns.item))
-    return replace(columns, user=user, item=item, time=time, rating=rating)
+    def _columns(self, fields: Mapping[str, str], label: str) -> Columns:
+        """The columns, without a rating that the file lacks, and with the history that it has."""
+        columns = self.columns
+        item = str(columns.item)
+        if fields.get(item, "").endswith(":token_seq"):
+            raise DeshiError(
+                f"{label}: {fields[item]} holds lists, expected one id a row. If a row is a user's history, set "
+                f"data.source.history={item}, and data.source.item to the item that came next, or to null."
+            )
+        history = columns.history
+        if history is None and fields.get(f"{item}_list", "").endswith(":token_seq"):
+            history = f"{item}_list"
+        rating = columns.rating if columns.rating in fields and history is None else None
+        return replace(columns, rating=rating, history=history)

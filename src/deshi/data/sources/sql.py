@@ -85,13 +85,13 @@ class SQL(Component):
         dsn = self._dsn()
         frame = _ask(dsn, self.query)
         self.columns.check(frame.columns, "The answer of data.source.query")
-        interactions = interactions_of(_table("query", frame), self.columns, log)
+        interactions = interactions_of([_table("query", frame)], self.columns, log)
         files = [FileRecord("query", _digest(frame), hide_password(dsn))]
         items = None
         if self.items_query is not None:
             table = _ask(dsn, self.items_query)
             files.append(FileRecord("items_query", _digest(table), hide_password(dsn)))
-            items = item_table(_table("items_query", table), (self.items_id, self.items_title, None), log)
+            items = item_table([_table("items_query", table)], (self.items_id, self.items_title, None), log)
         unit = manifest_unit(self.columns.unit)
         return RawData(interactions, items, unit, files, log.report())
 
@@ -127,7 +127,15 @@ def _ask(dsn: str, query: str) -> pl.DataFrame:
     try:
         return pl.concat(chunks, how="vertical_relaxed")
     except pl.exceptions.PolarsError:  # a column whose type changes on the way
-        return pl.concat([chunk.select(pl.all().cast(pl.String)) for chunk in chunks])
+        binary = {name for name in names if any(chunk[name].dtype == pl.Binary for chunk in chunks)}
+        return pl.concat([chunk.select(_uniform(chunk[name], name in binary) for name in names) for chunk in chunks])
+
+
+def _uniform(column: pl.Series, is_binary: bool) -> pl.Series:
+    """A column as texts, or as bytes."""
+    if not is_binary:
+        return column.cast(pl.String)
+    return column if column.dtype == pl.Binary else column.cast(pl.String).cast(pl.Binary)
 
 
 def _frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:
@@ -138,12 +146,16 @@ def _frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:
             columns[name] = pl.Series(name, values, strict=True)
         except (TypeError, pl.exceptions.PolarsError):
             columns[name] = _text(name, values)
-        if columns[name].dtype.is_nested() or columns[name].dtype == pl.Object:
+        if columns[name].dtype == pl.Object:
             columns[name] = _text(name, values)
     return pl.DataFrame(columns)
 
 
 def _text(name: str, values: Sequence[Any]) -> pl.Series:
+    """Values of several types as texts; as bytes if some are, so that they are no ids."""
+    if any(isinstance(value, bytes) for value in values):
+        encoded = [value if value is None or isinstance(value, bytes) else str(value).encode() for value in values]
+        return pl.Series(name, encoded, pl.Binary)
     return pl.Series(name, [None if value is None else text_of(value) for value in values], pl.String)
 
 
@@ -178,7 +190,9 @@ def _cursor(dsn: str) -> Iterator[tuple[Any, type[Exception]]]:
 def _digest(frame: pl.DataFrame) -> str:
     """A sha256 of the answer's columns and rows in their order."""
     digest = hashlib.sha256(str(dict(frame.schema)).encode())
+    unwritable = [name for name, dtype in frame.schema.items() if dtype.is_nested() or dtype == pl.Binary]
     for part in frame.iter_slices(CHUNK):
+        part = part.with_columns(pl.Series(name, [str(value) for value in part[name].to_list()]) for name in unwritable)
         digest.update(part.write_csv().encode())
     return digest.hexdigest()
 

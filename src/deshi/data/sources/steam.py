@@ -33,6 +33,7 @@ class Steam:
         """Choose a local folder or zip archive with the original files, and whether to read the games."""
         self.path = None if path is None else Path(path).expanduser()
         self.metadata = metadata
+        self.columns = _COLUMNS
 
     def load(self, cache: Path, bad_rows: BadRows | None = None) -> RawData:
         """Fetch what is missing and parse it; the reviews are Python literals, which takes minutes.
@@ -45,7 +46,7 @@ class Steam:
         sources = [files]
         name = files.need("steam_reviews.json.gz", "steam_reviews.json", "steam_new.json.gz", "steam_new.json")
         with files.local(name) as path:
-            interactions = read_interactions(path, files.label(name), TableFormat(), _COLUMNS, log)
+            interactions = read_interactions(path, files.label(name), TableFormat(), self.columns, log)
         items = None
         if self.metadata:
             sources.append(self._files("steam_games.json.gz", cache))
@@ -62,7 +63,7 @@ class Steam:
 def _items(files: SourceFiles, log: BadRowLog) -> pl.DataFrame:
     name = files.need("steam_games.json.gz", "steam_games.json")
     with files.local(name) as path:
-        return first_items(list(_item_rows(path, files.label(name), log)), TEXTS)
+        return first_items(list(_item_rows(path, files.label(name), log)), TEXTS, files.label(name), log)
 
 
 def _item_rows(path: Path, label: str, log: BadRowLog) -> Iterator[tuple[str, ...]]:

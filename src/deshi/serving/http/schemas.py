@@ -40,7 +40,7 @@ class RecommendOptions(StrictModel):
     """Which items may be recommended, and how many."""
 
     k: Annotated[int, BeforeValidator(_whole)] = Field(10, ge=1, le=MAX_K, description="items of a list, at most")
-    exclude: ItemIds = Field([], description="item ids that may not be recommended; unknown ones are ignored")
+    exclude: ItemIds = Field([], description="item ids that may not be recommended; unknown ones are counted")
     candidates: ItemIds | None = Field(None, description="the only item ids that may be; null: the whole catalogue")
     filter_seen: bool | None = Field(
         None, description="leave items of the history out; null: as the bundle says, and no for candidates"
@@ -101,6 +101,8 @@ class RecommendationList(BaseModel):
     items: list[ListedItem] = Field(description="best first; fewer than k where no more are allowed")
     known_events: int = Field(description="events of the history whose item the bundle knows")
     unknown_events: int = Field(description="events of unknown items, which were left out")
+    unknown_excluded: int = Field(description="ids of exclude that the bundle doesn't know")
+    unknown_candidates: int = Field(description="ids of candidates that the bundle doesn't know")
     fallback: Literal["popularity"] | None = Field(
         description="popularity where the history holds no known item: scores are training events then"
     )
@@ -112,6 +114,8 @@ class RecommendationList(BaseModel):
             items=[ListedItem.of(item) for item in answer.items],
             known_events=answer.known_events,
             unknown_events=answer.unknown_events,
+            unknown_excluded=answer.unknown_excluded,
+            unknown_candidates=answer.unknown_candidates,
             fallback=None if answer.fallback is None else "popularity",
         )
 
