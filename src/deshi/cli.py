@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit complains once more
         return PIPE_CLOSED
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
+            raise
         if os.environ.get("DESHI_TRACEBACK") == "1":
             raise
         print(f"error: {_of_the_system(error)}", file=sys.stderr)
@@ -81,10 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _of_the_system(error: OSError | MemoryError) -> str:
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|not enough memory", re.IGNORECASE)
+"""What PyTorch says in a RuntimeError, of a GPU or of the machine."""
+
+
+def _of_the_system(error: OSError | MemoryError | RuntimeError) -> str:
     """What the system refused, with the file that it is about."""
-    if isinstance(error, MemoryError):
-        return f"There is not enough memory ({error}). Close other programs, or use smaller batches or fewer data."
+    if not isinstance(error, OSError):
+        reason = str(error).partition("\n")[0]
+        return (
+            f"There is not enough memory ({reason}). Close other programs, or use smaller batches "
+            "(train.batch_positions, eval.batch_size), a smaller network or fewer data."
+        )
     paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
     reason = error.strerror or str(error) or type(error).__name__
     return f"{' -> '.join(paths)}: {reason}. {_ADVICE.get(error.errno or 0, _CHECK)}".removeprefix(": ")

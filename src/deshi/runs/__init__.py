@@ -4,7 +4,7 @@ from deshi.runs.evaluation import LOSS, Evaluation, find_evaluations, finished_e
 from deshi.runs.networks import new_network, resources, with_named_runs, with_named_start
 from deshi.runs.run import FORMAT, Run, fold_folder, load_bundle
 from deshi.runs.weights import load_weights, save_weights
-from deshi.runs.writing import new_run, write_record
+from deshi.runs.writing import new_run, whole_run, write_record
 
 __all__ = [
     "FORMAT",
@@ -23,6 +23,7 @@ __all__ = [
     "resources",
     "save_weights",
     "with_named_runs",
+    "whole_run",
     "with_named_start",
     "write_record",
 ]

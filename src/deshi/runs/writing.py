@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def new_run(cfg: StageConfig, stage: str, name: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
+
+
+@contextmanager
+def whole_run(cfg: StageConfig, stage: str, name: str) -> Iterator[Path]:
+    """A new run folder for results that are at hand: one that isn't filled to the end is removed."""
+    folder = new_run(cfg, stage, name)
+    try:
+        yield folder
+    except BaseException:  # of whatever kind, an interruption too: it is raised again
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from deshi.auditing import (
     in_order,
 )
 from deshi.configuration.schemas import AuditConfig
-from deshi.runs import new_run, write_record
+from deshi.runs import whole_run, write_record
 
 FINDINGS_FILE = "findings.json"
 FILES = {"interactions": "interactions", "predictions": "predictions", "test": "test", "trained_on": "train"}
@@ -44,14 +44,14 @@ def run(cfg: AuditConfig) -> AuditResult:
     if cfg.soft_labels is not None:
         findings += problems
         checked.append(Checked("soft_labels", seconds, len(problems)))
-    folder = new_run(cfg, "audit", subject.name)
-    result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes)
     record: dict[str, Any] = {
         "run": str(subject.run.folder) if subject.run else None,
         "data_fingerprint": subject.bundle.fingerprint,
         "evaluations": [str(evaluation.folder) for evaluation, _ in subject.evaluations],
     }
-    _write(result, record)
+    with whole_run(cfg, "audit", subject.name) as folder:
+        result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes)
+        _write(result, record)
     return result
 
 
@@ -63,9 +63,9 @@ def _pair(cfg: AuditConfig, interactions: Path, predictions: Path) -> AuditResul
         interactions, predictions, cfg.test, cfg.trained_on, names, cfg.claimed, cfg.ks, cfg.max_bad_rows
     )
     metrics = {name: (interval.mean, interval.low, interval.high) for name, interval in audited.metrics.items()}
-    folder = new_run(cfg, "audit", _plain(predictions))
-    result = AuditResult(folder, predictions.name, audited.findings, metrics=metrics, notes=audited.notes)
-    _write(result, {"interactions": str(interactions), "predictions": str(predictions)})
+    with whole_run(cfg, "audit", _plain(predictions)) as folder:
+        result = AuditResult(folder, predictions.name, audited.findings, metrics=metrics, notes=audited.notes)
+        _write(result, {"interactions": str(interactions), "predictions": str(predictions)})
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deshi.comparison import CompareResult, compare_evaluations, write_comparison
-from deshi.runs import find_evaluations, new_run, write_record
+from deshi.runs import find_evaluations, whole_run, write_record
 from deshi.stages.compare import CompareConfig
 
 
@@ -27,7 +27,6 @@ def run(cfg: CompareConfig) -> CompareResult:
         confidence=cfg.confidence,
         seed=cfg.seed,
     )
-    folder = new_run(cfg, "compare", comparison.data)
     record = {
         "stage": "compare",
         "data": comparison.data,
@@ -38,6 +37,7 @@ def run(cfg: CompareConfig) -> CompareResult:
         "warnings": list(comparison.warnings),
         "notes": list(comparison.notes),
     }
-    write_record(folder, record)
-    write_comparison(folder, comparison)
+    with whole_run(cfg, "compare", comparison.data) as folder:
+        write_record(folder, record)
+        write_comparison(folder, comparison)
     return CompareResult(folder, comparison)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from deshi.evaluation import (
 )
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
-from deshi.runs import Run, load_bundle, new_run, write_record
+from deshi.runs import Run, load_bundle, whole_run, write_record
 from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
 
@@ -107,10 +108,11 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         measurements[trained] = measurement
     for name in names:
         measurements[name] = _measure_baseline(name, subject, plan.evaluation_set)
-    result = _result(cfg, subject, plan, measurements, generated, left_out)
-    if generated is not None:
-        write_parquet(generated.answers, result.folder / "answers.parquet")
-    _write(cfg, subject, plan, result, measurements)
+    with whole_run(cfg, "evaluate", f"{subject.bundle.name}_{next(iter(measurements))}") as folder:
+        result = _result(folder, subject, plan, measurements, generated, left_out)
+        if generated is not None:
+            write_parquet(generated.answers, folder / "answers.parquet")
+        _write(cfg, subject, plan, result, measurements)
     return result
 
 
@@ -129,7 +131,7 @@ def _subject(cfg: EvaluateConfig, device: str) -> _Subject:
 
 
 def _result(
-    cfg: EvaluateConfig,
+    folder: Path,
     subject: _Subject,
     plan: _Plan,
     measurements: Mapping[str, Measurement],
@@ -143,7 +145,7 @@ def _result(
         warnings, notes = [*warnings, *generated.warnings], [*notes, *generated.notes]
     slices = [each.slices.select(pl.lit(name).alias("model"), pl.all()) for name, each in measurements.items()]
     return EvaluateResult(
-        folder=new_run(cfg, "evaluate", f"{subject.bundle.name}_{main}"),
+        folder=folder,
         model=main,
         metrics=measurements[main].metrics,
         baselines=baselines,

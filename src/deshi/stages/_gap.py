@@ -9,7 +9,7 @@ from deshi.configuration.run_folders import name_of
 from deshi.gap_analysis import GapAnalysis, GapResult, Metric, MetricProbe
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer, scorer_of
-from deshi.runs import Run, new_run, write_record
+from deshi.runs import Run, whole_run, write_record
 from deshi.stages.gap import GapConfig
 
 
@@ -23,12 +23,13 @@ def run(cfg: GapConfig) -> GapResult:
     trained = Run.open(cfg.run, cfg.paths)
     analysis = _analysis(cfg, trained, metric)
     result = analysis.result(trained.name)
-    folder = new_run(cfg, "gap", name_of(trained.folder))
-    write_record(folder, {
+    record = {
         "stage": "gap", "run": str(trained.folder), "data": trained.bundle.name,
         "data_fingerprint": trained.bundle.fingerprint, "split": trained.split.description, "fit": trained.record,
-    })  # fmt: skip
-    write_json(folder / "gap.json", result.as_dict())
+    }  # fmt: skip
+    with whole_run(cfg, "gap", name_of(trained.folder)) as folder:
+        write_record(folder, record)
+        write_json(folder / "gap.json", result.as_dict())
     return replace(result, folder=folder)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from deshi.artifacts import atomic_file
 from deshi.configuration.schemas import ReportConfig
 from deshi.reporting import ReportResult, collect, find_runs
-from deshi.runs import new_run, write_record
+from deshi.runs import whole_run, write_record
 from deshi.types import DeshiError
 
 
@@ -20,17 +20,17 @@ def run(cfg: ReportConfig) -> ReportResult:
     if cfg.output is not None and cfg.output.is_dir():
         raise DeshiError(f"output={cfg.output} is a folder, expected a file. Say output={cfg.output / 'report.html'}.")
     runs = find_runs(cfg)
-    folder = new_run(cfg, "report", str(runs[0].record["data"]))
-    content = collect(cfg, runs, folder / "figures")
-    page = content.page(datetime.now(timezone.utc))
-    targets = [folder / "report.html", *([cfg.output] if cfg.output else [])]
-    for target in targets:
-        with atomic_file(target) as path:
-            path.write_text(page, encoding="utf-8")
-    write_record(folder, {
-        "stage": "report", "evaluations": [str(run.evaluation.folder) for run in runs],
-        "data": runs[0].record["data"], "data_fingerprint": runs[0].record["data_fingerprint"],
-        "warnings": list(content.warnings),
-    })  # fmt: skip
-    figures = sorted(path.stem for path in (folder / "figures").glob("*.svg"))
+    with whole_run(cfg, "report", str(runs[0].record["data"])) as folder:
+        content = collect(cfg, runs, folder / "figures")
+        page = content.page(datetime.now(timezone.utc))
+        targets = [folder / "report.html", *([cfg.output] if cfg.output else [])]
+        for target in targets:
+            with atomic_file(target) as path:
+                path.write_text(page, encoding="utf-8")
+        write_record(folder, {
+            "stage": "report", "evaluations": [str(run.evaluation.folder) for run in runs],
+            "data": runs[0].record["data"], "data_fingerprint": runs[0].record["data_fingerprint"],
+            "warnings": list(content.warnings),
+        })  # fmt: skip
+        figures = sorted(path.stem for path in (folder / "figures").glob("*.svg"))
     return ReportResult(folder, targets[-1], figures, content.warnings)

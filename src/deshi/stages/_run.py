@@ -9,7 +9,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,9 @@ class _Pipeline:
         except KeyboardInterrupt as error:
             self._record(number, "interrupted")
             raise KeyboardInterrupt(self.again) from error
-        except Exception:
-            self._record(number, "failed")
+        except Exception as error:
+            with suppress(OSError):  # on a full disk the plan can't be written either
+                self._record(number, "failed", error=str(error))
             log.error("%s failed. What is finished is kept; go on with: %s", title, self.again)
             raise
 
