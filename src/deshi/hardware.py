@@ -3,24 +3,103 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import re
 import statistics
 import sys
 import time
+from collections.abc import Set
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from deshi.types import DeshiError
 
+log = logging.getLogger(__name__)
+
 Precision = Literal["fp32", "bf16"]
+
+_STAT, _GROUPS, _GROUP_ROOT = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+_MOST_THREADS = torch.get_num_threads()
+"""PyTorch's own choice: the cores, or ``OMP_NUM_THREADS``."""
+_SAMPLE_SECONDS = 0.3
+_chosen = {"threads": _MOST_THREADS}
+"""What :func:`set_threads` chose last; another number in force was set by the user."""
 
 
 def set_threads(threads: int | None) -> int:
-    """Use ``threads`` CPU threads, or as many as PyTorch found cores; returns the number in force."""
+    """Use ``threads`` CPU threads; returns the number in force.
+
+    None: as many as ``OMP_NUM_THREADS`` or ``torch.set_num_threads`` said, else one for each core that nothing else
+    keeps busy now. Threads wait for each other in every product: one that shares its core slows all of them.
+    """
+    if threads is None and not os.environ.get("OMP_NUM_THREADS") and torch.get_num_threads() == _chosen["threads"]:
+        threads = _chosen["threads"] = free_cores()
+        if threads < _MOST_THREADS:
+            log.info("%d of %d cores are free: %d threads (or train.threads=N)", threads, _MOST_THREADS, threads)
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def free_cores() -> int:
+    """How many cores this process may use and nothing else keeps busy now; at least 1, at most PyTorch's number."""
+    cores = set(range(os.cpu_count() or 1))
+    if hasattr(os, "sched_getaffinity"):
+        cores = os.sched_getaffinity(0)
+    allowed = min(len(cores), _MOST_THREADS, _quota())
+    if allowed == 1:
+        return 1
+    busy = _busy_cores(cores)
+    # A quarter of a core is the noise of an idle machine.
+    return max(1, min(allowed, len(cores) - int(busy + 0.25)))
+
+
+def _busy_cores(cores: Set[int]) -> float:
+    """How many of ``cores`` are busy: by a sample of ``/proc/stat``, elsewhere by the load of the last minute."""
+    before = _core_times()
+    if not before:
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    time.sleep(_SAMPLE_SECONDS)
+    after = _core_times()
+    busy = 0.0
+    for core in cores & before.keys() & after.keys():
+        idle, total = (late - early for late, early in zip(after[core], before[core], strict=True))
+        busy += 1 - idle / total if total > 0 else 0.0
+    return busy
+
+
+def _core_times() -> dict[int, tuple[int, int]]:
+    """Of each core the ticks that it was idle and all its ticks; empty where the system doesn't tell."""
+    try:
+        lines = _STAT.read_text().splitlines()
+    except OSError:
+        return {}
+    times = {}
+    for name, *ticks in (line.split() for line in lines if re.match(r"cpu\d", line)):
+        user, nice, system, idle, waiting, *further = map(int, ticks[:8])
+        times[int(name[3:])] = (idle + waiting, user + nice + system + idle + waiting + sum(further))
+    return times
+
+
+def _quota() -> int:
+    """How many cores' time the control groups of this process grant it (``cpu.max``)."""
+    try:
+        group = next(line[3:] for line in _GROUPS.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        group = "/"
+    grants = [sys.maxsize]
+    lowest = _GROUP_ROOT / group.strip("/")
+    for folder in (lowest, *lowest.parents):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            quota, period = (folder / "cpu.max").read_text().split()
+            grants.append(max(1, int(quota) // int(period)))
+    return min(grants)
 
 
 def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import polars as pl
@@ -55,6 +56,57 @@ def test_each_file_may_have_its_own_names(tmp_path: Path) -> None:
     assert audit_pair(events, lists, tmp_path / "test.csv", names=names).metrics["hr@1"].mean == 0.5
     with pytest.raises(DeshiError, match="No file has a column 'uuid'.*Did you mean 'uid'.*columns.user="):
         audit_pair(events, lists, names=Names("uuid", "iid", score="s"))
+
+
+def test_one_file_may_have_other_names_than_the_rest(tmp_path: Path) -> None:
+    """The same name may mean users in one file and something else in another: each file takes its own."""
+    events, lists = _written(tmp_path, lists=LISTS.replace("user_id,item_id,score", "who,iid,s"))
+    lists.write_text(lists.read_text().replace(",", ";"))
+    names = Names(files={"predictions": {"user": "who", "item": "iid", "score": "s", "separator": ";"}})
+    assert audit_pair(events, lists, names=names).metrics["hr@1"].mean == 0.5
+    with pytest.raises(DeshiError, match="no column 'what'"):
+        audit_pair(events, lists, names=Names(files={"predictions": {**names.files["predictions"], "item": "what"}}))
+
+
+def test_every_writing_of_a_file_gives_the_same(tmp_path: Path) -> None:
+    """JSON, decimal commas, another encoding, and a name that looks like a pattern."""
+    events, lists = _written(tmp_path, EVENTS.replace(",13,", ",é,"), LISTS.replace(",13,", ",é,"))
+    expected = audit_pair(events, lists)
+    pl.read_csv(lists).write_ndjson(tmp_path / "lists.jsonl")
+    (tmp_path / "lists.json").write_text(json.dumps(pl.read_csv(lists).to_dicts()))
+    (tmp_path / "lists[1].csv").write_text(lists.read_text())
+    (tmp_path / "lists1.csv").write_text(LISTS.replace("0.9", "0.01"))
+    (tmp_path / "lists.tsv").write_text(lists.read_text().replace(",", "\t").replace(".", ","))
+    for name in ("lists.jsonl", "lists.json", "lists[1].csv", "lists.tsv"):
+        assert audit_pair(events, tmp_path / name).metrics == expected.metrics, name
+    (tmp_path / "latin.csv").write_text(lists.read_text(), encoding="latin-1")
+    names = Names(files={"predictions": {"encoding": "latin-1"}})
+    assert audit_pair(events, tmp_path / "latin.csv", names=names).metrics == expected.metrics
+    wrong = audit_pair(events, tmp_path / "latin.csv")
+    assert "malformed-rows" in {problem.name for problem in wrong.findings}
+
+
+def test_nested_and_binary_columns_are_refused(tmp_path: Path) -> None:
+    """A list or bytes in place of a number is one sentence, never a traceback."""
+    events, lists = _written(tmp_path)
+    frame = pl.read_csv(events)
+    for name in ("timestamp", "item_id"):
+        for column in (pl.concat_list(name), pl.col(name).cast(pl.String).cast(pl.Binary)):
+            frame.with_columns(column.alias(name)).write_parquet(tmp_path / "nested.parquet")
+            with pytest.raises(DeshiError, match=f"{name}.* holds (List|Binary)"):
+                audit_pair(tmp_path / "nested.parquet", lists)
+
+
+def test_a_share_of_targets_is_not_called_a_hit_rate(tmp_path: Path) -> None:
+    """Users with five targets of which one is hit have HR 1 and a share of 0.2: one name for both misleads."""
+    events = "user_id,item_id\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(5))
+    test = "user_id,item_id\n" + "".join(f"u{u},t{i}\n" for u in range(6) for i in range(5))
+    lists = "user_id,item_id,rank\n" + "".join(f"u{u},t0,1\nu{u},i9,2\n" for u in range(6))
+    (tmp_path / "test.csv").write_text(test)
+    result = audit_pair(*_written(tmp_path, events, lists), test=tmp_path / "test.csv", ks=[10, 2])
+    effects = " ".join(problem.effect for problem in result.findings)
+    assert result.metrics["hr@2"].mean == 1 and result.metrics["recall@2"].mean == pytest.approx(0.2)
+    assert "share of targets hit@2 0.2000" in effects and "HR@" not in effects
 
 
 def test_lists_in_a_cell_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from deshi.data.splits import LeakWarning
 from deshi.hardware import choose_precision
 from deshi.models.layers import Dropout
 from deshi.runs import Run, load_weights, save_weights
-from deshi.training import fit
+from deshi.training import _precision, fit
 from deshi.training.checkpoint import load_tree, save_tree
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import target_counts
@@ -257,6 +257,36 @@ def test_a_run_measures_its_precision_once(root: Path) -> None:
     saved = load_config(folder, FitConfig).train.precision
     assert saved in ("fp32", "bf16")
     assert json.loads((folder / "run.json").read_text())["precision"].startswith({"fp32": "32", "bf16": "bf16"}[saved])
+
+
+@pytest.mark.parametrize(("bf16_seconds", "chosen"), [(2.0, "fp32"), (0.95, "fp32"), (0.5, "bf16")])
+def test_auto_times_the_steps_of_the_student(
+    root: Path, monkeypatch: pytest.MonkeyPatch, bf16_seconds: float, chosen: str
+) -> None:
+    """Large products are faster in bf16 where a small student's steps take twice as long in it; weights stay those."""
+    monkeypatch.setattr(hardware, "_seconds", lambda dtype, *_: 0.5 if dtype == torch.bfloat16 else 1.0)
+    step, formats = _precision._seconds, []
+
+    def seconds(module: Any, optimizer: Any, batch: Any, bf16: bool) -> float:
+        assert step(module, optimizer, batch, bf16) > 0
+        formats.append(bf16)
+        return bf16_seconds if bf16 else 1.0
+
+    monkeypatch.setattr(_precision, "_seconds", seconds)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    result = fit.run(config(root, {"max_epochs": 1, "precision": "auto"}))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert formats == [True, False] * 11
+    assert load_config(result.folder, FitConfig).train.precision == chosen
+    assert same(weights(result.folder), weights(fit.run(config(root, {"max_epochs": 1, "precision": chosen})).folder))
+
+
+def test_a_run_records_the_threads_that_it_measured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run with another number of threads would not end with the same weights."""
+    monkeypatch.setattr(fit, "set_threads", lambda threads: threads or 1)
+    folder = fit.run(config(root, {"max_epochs": 1, "threads": None})).folder
+    assert load_config(folder, FitConfig).train.threads == 1
 
 
 def test_precision_is_taken_as_asked_and_measured_on_auto() -> None:

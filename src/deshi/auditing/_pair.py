@@ -92,8 +92,7 @@ def _metrics(pair: Pair) -> dict[str, Interval]:
     """Every metric at every K over all examples, with its bootstrap interval."""
     grouped = example_ranks(pair.ranks, pair.examples.owners, len(pair.examples))
     values = metrics_per_example(grouped, pair.ks)
-    several = len(pair.targets) > len(pair.examples)
-    names = [f"{name}@{k}" for name in (REPORTED if several else REPORTED[:3]) for k in pair.ks]
+    names = [f"{name}@{k}" for name in (REPORTED if pair.several else REPORTED[:3]) for k in pair.ks]
     table = np.stack([values[name] for name in names], axis=1)
     figures = np.stack([table.mean(axis=0), *percentile_bounds(bootstrap_means(table))], axis=1)
     return {name: Interval(*row) for name, row in zip(names, figures.tolist(), strict=True)}

@@ -140,7 +140,7 @@ def _of_users(pair: Pair, meant: Ints) -> Floats:
 def _by_shift(pair: Pair, ranks: dict[int, Floats]) -> str:
     figures = {by: pair.hits(values) for by, values in ranks.items()} | {0: pair.hits(pair.ranks)}
     shown = (f"{by:+d} {figures[by]:.4f}" if by else f"0 {figures[by]:.4f}" for by in sorted(figures))
-    return f"HR@{pair.head} by shift: " + ", ".join(shown) + "."
+    return f"{pair.measure()} by shift: " + ", ".join(shown) + "."
 
 
 def _reversed(pair: Pair) -> Iterator[Finding]:
@@ -182,8 +182,8 @@ def _earlier(pair: Pair) -> Iterator[Finding]:
                 f"{ranks[distance][example]:g}, target at {ranks[0][example]:g}"
                 for example in examples
             ),
-            f"{pair.figure(ranks[0])} for the last event, {pair.figure(ranks[1])} for the second last (validation), "
-            f"{pair.figure(ranks[2])} for the third last.",
+            f"{pair.user_figure(ranks[0])} for the last event, {pair.user_figure(ranks[1])} for the second last "
+            f"(validation), {pair.user_figure(ranks[2])} for the third last.",
             "Feed the whole history before the target, and take the output at its last position. If the items that a "
             "user already has may be recommended, leave them out before you read this.",
         )
@@ -198,7 +198,7 @@ def _too_good(pair: Pair) -> Iterator[Finding]:
         "too-good",
         f"{count(len(first), len(pair.targets), 'targets')} stand at the top of their list.",
         pair.targets_at(first),
-        f"HR@1 {top:.4f}, {pair.figure(pair.ranks)}; a popularity ranker has "
+        f"{pair.measure(1)} {top:.4f}, {pair.figure(pair.ranks)}; a popularity ranker has "
         f"{pair.figure(popularity_ranks(pair))}. No honest recommender is known to come near 0.9 at 1.",
         "Look for the target in the input (a history that ends one event too late, a missing causal mask) or in the "
         "features.",

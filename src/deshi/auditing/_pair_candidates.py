@@ -63,10 +63,10 @@ def _candidate_sets(pair: Pair) -> Iterator[Finding]:
     yield finding(
         "sampled-candidates",
         f"The lists are candidate sets of {usual} items with the target put in: "
-        f"{count(len(pair.targets) - len(missing), len(pair.targets), 'lists')} have it, of {pair.n_known_items:,} "
-        "items.",
+        f"{count(len(pair.targets) - len(missing), len(pair.targets), 'targets')} are in theirs, of "
+        f"{pair.n_known_items:,} items.",
         pair.users_named(pair.examples.users),
-        f"A random order of {usual} candidates has HR@{pair.head} {min(1.0, pair.head / usual):.4f}, of all items "
+        f"A random order of {usual} candidates has {pair.measure()} {min(1.0, pair.head / usual):.4f}, of all items "
         f"{min(1.0, pair.head / pair.n_known_items):.4f}; found: {pair.figure(pair.ranks)}.",
         "Compare only with figures on the same candidate sets, or rank all items.",
     )
@@ -104,8 +104,8 @@ def _left_out(pair: Pair, sampled: bool) -> Iterator[Finding]:
         "user has, and the target with it"
         + (f" ({int(again.sum()):,} were consumed before)." if int(again.sum()) else "."),
         pair.targets_at(lost),
-        f"The hit rate can reach {1 - len(lost) / len(pair.targets):.4f} at most: {pair.figure(pair.ranks)} with them"
-        + (f", {pair.figure(remaining)} without." if len(remaining) else "."),
+        f"{pair.measure()} can reach {1 - len(lost) / len(pair.targets):.4f} at most: {pair.figure(pair.ranks)} with "
+        "them" + (f", {pair.figure(remaining)} without." if len(remaining) else "."),
         "Filter by the history before the target and never the target itself; with repeat consumption don't filter.",
         "warning" if len(lost) == int(again.sum()) and len(lost) < 0.05 * len(pair.targets) else None,
     )

@@ -146,7 +146,7 @@ def _batches(pair: Pair, claim: Claim) -> Iterator[Reading]:
 def _other_definitions(pair: Pair, claim: Claim) -> Iterator[Reading]:
     check = "claim-not-reproduced"
     # with one target an example, recall is HR and MAP is MRR: no other reading
-    single = {"recall": "hr", "map": "mrr"} if len(pair.targets) == len(pair.examples) else {}
+    single = {"recall": "hr", "map": "mrr"} if not pair.several else {}
     for name in METRICS:
         if name not in single and name != single.get(claim.metric, claim.metric):
             yield Reading(check, f"as {name}@{claim.k}", _mean(pair, name, claim.k, pair.ranks))

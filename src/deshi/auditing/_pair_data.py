@@ -155,12 +155,25 @@ class Pair:
         for user, item, line in rows.select("user", "item", "line").iter_rows():
             yield f"user {self.user_id(user)}, item {self.item_id(item)}, {self.tables[key].location(line)}"
 
+    @property
+    def several(self) -> bool:
+        """Whether users have several targets, so that the share of targets in lists is no hit rate of users."""
+        return len(self.targets) > len(self.examples)
+
+    def measure(self, k: int | None = None) -> str:
+        """The name of :meth:`hits` at ``k``: the hit rate, or the share of targets where users have several."""
+        return f"{'share of targets hit' if self.several else 'HR'}@{k or self.head}"
+
     def figure(self, ranks: Floats) -> str:
-        """The hit rate of ``ranks`` at :attr:`head` as text."""
+        """The share of ``ranks`` up to :attr:`head`, each of a target, with its name."""
+        return f"{self.measure()} {self.hits(ranks):.4f}"
+
+    def user_figure(self, ranks: Floats) -> str:
+        """The hit rate of users by ``ranks``, the best one of each user."""
         return f"HR@{self.head} {self.hits(ranks):.4f}"
 
     def hits(self, ranks: Floats, k: int | None = None) -> float:
-        """The share of targets with a rank of at most ``k`` (:attr:`head` if not given)."""
+        """The share of ranks of at most ``k`` (:attr:`head` if not given)."""
         return float((ranks <= (k or self.head)).mean()) if len(ranks) else 0.0
 
 

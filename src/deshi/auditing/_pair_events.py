@@ -102,7 +102,7 @@ def _cold(pair: Pair) -> Iterator[Finding]:
         "cold-targets",
         f"{count(len(cold), len(is_cold), 'targets')} are items that {where} don't have.",
         pair.targets_at(cold),
-        f"A model that knows items by their ids can reach a hit rate of at most {1 - len(cold) / len(is_cold):.4f}; "
+        f"A model that knows items by their ids can reach {pair.measure()} {1 - len(cold) / len(is_cold):.4f} at most; "
         f"on these targets {pair.figure(pair.ranks[is_cold])}, on the others {pair.figure(pair.ranks[~is_cold])}.",
         "Report them as a slice of their own, or leave rare items out before the split.",
         "warning" if len(cold) > max(5, 0.1 * len(is_cold)) else None,

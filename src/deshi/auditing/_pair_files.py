@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from deshi.configuration.targets import nearest
-from deshi.tables import Malformed, column_names, ids, numbers, read_table, to_timestamps
+from deshi.tables import Malformed, TableFormat, column_names, ids, numbers, read_table, to_timestamps
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
 
 USUAL = {"user": USER, "item": ITEM}
@@ -21,8 +21,8 @@ SHOWN = 5
 class Names:
     """The columns' names in the files; None takes the usual name if the file has it.
 
-    The names hold for all files. Where one of them lacks the name for users or items but has the usual one, it is read
-    by that.
+    The names hold for all files that have none of their own in ``files``. Where one of them lacks the name for users or
+    items but has the usual one, it is read by that.
 
     Attributes:
         user: column of user ids.
@@ -31,6 +31,9 @@ class Names:
         score: column of scores.
         rank: column of ranks.
         higher_is_better: whether a greater score means a better item.
+        separator: of text tables; None goes by the file's name.
+        encoding: of text tables.
+        files: what differs in single files, by ``interactions``, ``predictions``, ``test`` and ``train``.
     """
 
     user: str = USER
@@ -39,6 +42,18 @@ class Names:
     score: str | None = None
     rank: str | None = None
     higher_is_better: bool = True
+    separator: str | None = None
+    encoding: str = "utf-8"
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def of(self, key: str) -> Names:
+        """The names of one file."""
+        return replace(self, **self.files.get(key, {}))  # type: ignore[arg-type]
+
+    @property
+    def form(self) -> TableFormat:
+        """How a text table is written."""
+        return TableFormat(self.separator, self.encoding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +82,7 @@ def read_events(path: Path, key: str, names: Names, limit: int) -> Table:
     """Read interactions, training data or held-out targets.
 
     Args:
-        path: a .csv, .tsv (both also with .gz) or .parquet file.
+        path: a table of a format that :func:`deshi.tables.read_table` knows.
         key: the setting that named the file, for messages.
         names: of its columns.
         limit: the largest number of malformed rows that are left out before it is an error.
@@ -75,16 +90,15 @@ def read_events(path: Path, key: str, names: Names, limit: int) -> Table:
     Raises:
         DeshiError: for a file that is missing, empty, of another kind, or lacks a column; too many malformed rows.
     """
-    needed = {"user": names.user, "item": names.item}
-    return _read(path, key, needed, {"time": (names.timestamp, TIMESTAMP)}, limit)
+    return _read(path, key, names, {"time": (names.of(key).timestamp, TIMESTAMP)}, limit)
 
 
 def read_predictions(path: Path, names: Names, limit: int) -> Table:
     """Read predictions: as :func:`read_events`, with a score, a rank, or both."""
-    needed = {"user": names.user, "item": names.item}
-    table = _read(path, "predictions", needed, {"score": (names.score, "score"), "rank": (names.rank, "rank")}, limit)
+    key, columns = "predictions", names.of("predictions")
+    table = _read(path, key, names, {"score": (columns.score, "score"), "rank": (columns.rank, "rank")}, limit)
     if not {"score", "rank"} & set(table.frame.columns):
-        have = _header(path, "predictions")
+        have = _header(path, key, columns)
         raise DeshiError(
             f"{path} has neither a column 'score' nor 'rank'; it has {', '.join(have)}. "
             f"Give its name: columns.score=COLUMN, or columns.rank=COLUMN."
@@ -92,23 +106,28 @@ def read_predictions(path: Path, names: Names, limit: int) -> Table:
     return table
 
 
-def _read(
-    path: Path, key: str, needed: Mapping[str, str], optional: Mapping[str, tuple[str | None, str]], limit: int
-) -> Table:
-    header = _header(path, key)
+def _read(path: Path, key: str, names: Names, optional: Mapping[str, tuple[str | None, str]], limit: int) -> Table:
+    explicit, names = names.files.get(key, {}), names.of(key)
+    needed = {"user": names.user, "item": names.item}
+    header = _header(path, key, names)
     # the files of a pair often come from different tools: where one lacks the configured name, it may have the usual
     columns = {
-        role: USUAL[role] if name not in header and USUAL[role] in header else name for role, name in needed.items()
+        role: USUAL[role] if role not in explicit and name not in header and USUAL[role] in header else name
+        for role, name in needed.items()
     }
     for role, (name, usual) in optional.items():
         # targets and training data need no times, so a name that is meant for the interactions may be absent there
-        if name is not None and (name in header or key in ("interactions", "predictions")):
+        required = key in ("interactions", "predictions") or name in explicit.values()
+        if name is not None and (name in header or required):
             columns[role] = name
         elif usual in header:
             columns[role] = usual
     _check_columns(path, key, columns, header)
-    raw, malformed = _rows(path, key, columns)
-    typed = _typed(raw)
+    raw, malformed = _rows(path, key, columns, names.form)
+    try:
+        typed = _typed(raw, columns)
+    except DeshiError as error:
+        raise DeshiError(f"{path} ({key}): {error}") from error
     reasons = typed["reason"]
     total = raw.height + len(malformed)
     bad = sorted(malformed + [(raw["line"][row], reasons[row], _shown(raw, row)) for row in
@@ -131,17 +150,17 @@ def check_named(paths: Mapping[str, Path], names: Names) -> None:
     Raises:
         DeshiError: with the columns that there are.
     """
-    headers = {key: _header(path, key) for key, path in paths.items()}
+    headers = {key: _header(path, key, names.of(key)) for key, path in paths.items()}
     for role, name in (("user", names.user), ("item", names.item)):
-        if not any(name in header for header in headers.values()):
+        if not any(name in header or role in names.files.get(key, {}) for key, header in headers.items()):
             have = "; ".join(f"{paths[key]} has {', '.join(header)}" for key, header in headers.items())
             near = nearest(name, sorted({column for header in headers.values() for column in header}), 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise DeshiError(f"No file has a column {name!r}: {have}.{hint} Give its name: columns.{role}=COLUMN.")
 
 
-def _header(path: Path, key: str) -> list[str]:
-    return column_names(path, label=f"{path} ({key})")
+def _header(path: Path, key: str, names: Names) -> list[str]:
+    return column_names(path, names.form, f"{path} ({key})")
 
 
 def _check_columns(path: Path, key: str, columns: Mapping[str, str], header: Sequence[str]) -> None:
@@ -154,7 +173,7 @@ def _check_columns(path: Path, key: str, columns: Mapping[str, str], header: Seq
         if any(_is_number(field) for field in header):
             hint += "The first line seems to be data: the file needs a first line with the columns' names. "
         elif len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
-            hint += "The columns seem to be separated by another sign than the ending promises. "
+            hint += "The columns seem to be separated by another sign than the ending promises: set columns.separator. "
         raise DeshiError(
             f"{path} ({key}) has no column {name!r}; it has {', '.join(header)}. "
             f"{hint}Give its name: columns.{setting}=COLUMN."
@@ -165,35 +184,37 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
 
 
-def _rows(path: Path, key: str, columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[Malformed]]:
+def _rows(path: Path, key: str, columns: Mapping[str, str], form: TableFormat) -> tuple[pl.DataFrame, list[Malformed]]:
     """``line`` and the columns under their roles, and rows that have not even the right number of fields."""
-    table = read_table(path, list(columns.values()), label=f"{path} ({key})")
+    table = read_table(path, list(columns.values()), form, f"{path} ({key})")
     roles = [table.frame[name].alias(role) for role, name in columns.items()]
     lines = pl.Series("line", table.lines, dtype=pl.Int64)
     return pl.DataFrame([lines, *roles]), list(table.malformed)
 
 
-def _typed(raw: pl.DataFrame) -> pl.DataFrame:
+def _typed(raw: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
     """The columns in their types with ``reason``, null for a good row."""
     made = {"line": raw["line"]}
     wrong: list[tuple[pl.Expr, str]] = []
     for role in raw.columns[1:]:
+        column = raw[role].alias(columns[role])  # the file's name, for messages
         if role in ("user", "item"):
-            made[role] = raw[role] if raw[role].dtype == pl.String else ids(raw[role])
-            wrong.append((pl.col(role).is_null() | (pl.col(role).str.strip_chars() == ""), f"no {role} id"))
+            made[role] = column if column.dtype == pl.String else ids(column)
+            made[f"{role}?"] = ids(column).is_null()
+            wrong.append((pl.col(f"{role}?"), f"no {role} id"))
         elif role == "time":
-            made[role] = _times(raw[role])
+            made[role] = _times(column)
             wrong.append((pl.col(role).is_null(), "no valid timestamp"))
         else:
-            made[role] = numbers(raw[role])
+            made[role] = numbers(column)
             # An empty field is how many tools write NaN, which is a finding and no malformed row.
-            made[f"{role}?"] = _not_empty(raw[role])
+            made[f"{role}?"] = _not_empty(column)
             wrong.append((pl.col(role).is_null() & pl.col(f"{role}?"), f"{role} is not a number"))
     frame = pl.DataFrame([series.alias(name) for name, series in made.items()])
     reasons = [pl.when(condition).then(pl.lit(text)) for condition, text in wrong]
     done = frame.with_columns(pl.coalesce(reasons).alias("reason"))
     filled = [pl.col(name).fill_null(float("nan")) for name in ("score", "rank") if name in done.columns]
-    return done.with_columns(filled).drop("score?", "rank?", strict=False)
+    return done.with_columns(filled).select(pl.exclude("^.*[?]$"))
 
 
 def _not_empty(column: pl.Series) -> pl.Series:
@@ -205,9 +226,9 @@ def _times(column: pl.Series) -> pl.Series:
     """Whole numbers where all are whole; dates as milliseconds; null for what is neither."""
     if column.dtype.is_temporal():
         return to_timestamps(column, "ms")
+    real = numbers(column)
     if column.dtype == pl.String:
         column = column.str.strip_chars()
-    real = column.cast(pl.Float64, strict=False)
     real = real.set(~real.is_finite().fill_null(False), None)
     if real.null_count() * 2 > len(real):
         return to_timestamps(column.cast(pl.String), "iso")

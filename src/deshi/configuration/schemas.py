@@ -157,7 +157,7 @@ class TrainConfig(Closed):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null leaves it to PyTorch")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: one for each free core")
     accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
     train_targets: Literal["train", "without_last", "including_validation"] = Field(
         "train",
@@ -348,6 +348,18 @@ class ReportConfig(StageConfig):
     names: ModelNames = None
 
 
+class FileColumns(Closed):
+    """The columns of one file where they differ from those of the others; null: as in columns."""
+
+    user: str | None = Field(None, description="user ids")
+    item: str | None = Field(None, description="item ids")
+    timestamp: str | None = Field(None, description="times or positions")
+    score: str | None = Field(None, description="scores")
+    rank: str | None = Field(None, description="ranks")
+    separator: str | None = Field(None, description="between the fields of a text table")
+    encoding: str | None = Field(None, description="of a text table")
+
+
 class ColumnsConfig(Closed):
     """The columns of files that no deshi stage has written."""
 
@@ -357,6 +369,12 @@ class ColumnsConfig(Closed):
     score: str | None = Field(None, description="scores; null: score, if the file has it")
     rank: str | None = Field(None, description="ranks; null: rank, if the file has it")
     higher_is_better: bool = Field(True, description="whether a greater score means a better item")
+    separator: str | None = Field(None, description="between the fields of text tables; null: by the file's name")
+    encoding: str = Field("utf-8", description="of text tables")
+    interactions: FileColumns = Field(default_factory=FileColumns)
+    predictions: FileColumns = Field(default_factory=FileColumns)
+    test: FileColumns = Field(default_factory=FileColumns)
+    trained_on: FileColumns = Field(default_factory=FileColumns)
 
 
 class AuditConfig(StageConfig):
@@ -366,8 +384,8 @@ class AuditConfig(StageConfig):
     data: DataConfig | None = Field(None, description="a data set alone; null: the run's")
     split: SplitNode | None = Field(None, description="with data; null: leave-one-out")
     soft_labels: Path | None = Field(None, strict=False, description="a soft-label store to hold against the data")
-    interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv or parquet")
-    predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: csv, tsv or parquet")
+    interactions: Path | None = Field(None, strict=False, description="anybody's events: csv, tsv, JSON or parquet")
+    predictions: Path | None = Field(None, strict=False, description="anybody's ranked lists: likewise")
     test: Path | None = Field(None, strict=False, description="held-out events; null: each user's last is the target")
     trained_on: Path | None = Field(None, strict=False, description="what the model was trained on, to look for leaks")
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)

@@ -23,6 +23,8 @@ from deshi.configuration.schemas import AuditConfig
 from deshi.runs import new_run, write_record
 
 FINDINGS_FILE = "findings.json"
+FILES = {"interactions": "interactions", "predictions": "predictions", "test": "test", "trained_on": "train"}
+"""The keys of the files and what the audit of a pair calls them."""
 
 
 def run(cfg: AuditConfig) -> AuditResult:
@@ -54,7 +56,9 @@ def run(cfg: AuditConfig) -> AuditResult:
 
 
 def _pair(cfg: AuditConfig, interactions: Path, predictions: Path) -> AuditResult:
-    names = Names(**cfg.columns.model_dump())
+    columns = cfg.columns.model_dump(exclude_none=True)
+    files = {key: columns.pop(name) for name, key in FILES.items()}
+    names = Names(**columns, files=files)
     audited = audit_pair(
         interactions, predictions, cfg.test, cfg.trained_on, names, cfg.claimed, cfg.ks, cfg.max_bad_rows
     )

@@ -16,8 +16,9 @@ from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.evaluation import seen_targets
-from deshi.hardware import choose_precision, limit_kernel_cache, set_threads, training_device
+from deshi.hardware import limit_kernel_cache, set_threads
 from deshi.runs import Run, load_bundle, new_run, with_named_start
+from deshi.training._precision import measured_precision
 from deshi.training.trainer import Trained, Training
 from deshi.types import ITEM
 
@@ -65,7 +66,7 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
     split: Split = build(cfg.split)(bundle)
     if interrupted is None:
         started = with_named_start(cfg.train, cfg.paths)
-        cfg = _with_measured_precision(cfg.model_copy(update={"train": started}))
+        cfg = _with_measured_choices(cfg.model_copy(update={"train": started}), bundle, split)
         folder = new_run(cfg, stage, cfg.name or f"{cfg.data.name}_{network}")
         write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
         bundle.vocabulary.select(ITEM).write_parquet(folder / VOCABULARY_FILE)
@@ -79,11 +80,11 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
     return Run(folder, cfg.paths)
 
 
-def _with_measured_precision(cfg: Config) -> Config:
-    """``auto`` replaced by what was measured, once for the run: a resumed run must not choose anew."""
-    set_threads(cfg.train.threads)
-    precision = choose_precision(cfg.train.precision, training_device(cfg.train.accelerator))
-    return cfg.model_copy(update={"train": cfg.train.model_copy(update={"precision": precision})})
+def _with_measured_choices(cfg: Config, bundle: Bundle, split: Split) -> Config:
+    """Threads and ``auto`` precision as measured once for the run: a resumed run must not choose anew."""
+    train = cfg.train.model_copy(update={"threads": set_threads(cfg.train.threads)})
+    precision = measured_precision(cfg, bundle, split)
+    return cfg.model_copy(update={"train": train.model_copy(update={"precision": precision})})
 
 
 @contextmanager

@@ -162,3 +162,12 @@ def test_title_lists_of_every_program(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("no number\n")
     with pytest.raises(DeshiError, match="line 1 reads"):
         titles.bigrec_names(tmp_path / "b.txt")
+
+
+def test_a_byte_order_mark_hides_no_title(tmp_path: Path) -> None:
+    """Editors on Windows write one: the first title would match nothing."""
+    (tmp_path / "id2name.txt").write_text("\ufeffHeat\t0\r\nRan\t1\r\n", encoding="utf-8")
+    assert titles.bigrec_names(tmp_path / "id2name.txt") == {0: "Heat", 1: "Ran"}
+    (tmp_path / "id2name.txt").write_bytes(b"Caf\xe9\t0\n")
+    with pytest.raises(DeshiError, match="line 1 is no utf-8 text"):
+        titles.bigrec_names(tmp_path / "id2name.txt")

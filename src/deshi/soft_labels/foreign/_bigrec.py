@@ -62,7 +62,7 @@ def read_examples(path: Path | str, titles: Mapping[int, str], window: int = 10)
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        examples = json.loads(path.read_text(encoding="utf-8"))
+        examples = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DeshiError(f"{path} can't be read ({error}), expected JSON.") from error
     good = isinstance(examples, list) and all(

@@ -11,6 +11,7 @@ import polars as pl
 
 from deshi.arrays import Ints, offsets_of
 from deshi.soft_labels.foreign._pickled_frames import Frame, read_pickled_frame
+from deshi.tables import read_table
 from deshi.types import DeshiError
 
 COLUMNS = ("seq", "len_seq", "next")
@@ -53,10 +54,7 @@ def read_frame(path: Path) -> Frame:
     """
     if path.suffix != ".parquet":
         return read_pickled_frame(path)
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DeshiError(f"{path} can't be read ({error}). Check the path and that it is a table.") from error
+    table = read_table(path).frame
     labels = table[LABELS].to_numpy() if LABELS in table.columns else range(table.height)
     return Frame({name: _column(table[name]) for name in table.columns if name != LABELS}, labels)
 

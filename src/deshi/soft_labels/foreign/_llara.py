@@ -113,10 +113,10 @@ def _check_order(path: Path | str, nexts: Ints, real: list[str], titles: Mapping
 def _read(path: Path) -> tuple[list[str], list[str], list[list[str]]]:
     try:
         if path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
             table = {key: [entry[key] for entry in content] for key in KEYS} if isinstance(content, list) else content
         else:
-            with path.open(encoding="utf-8", newline="") as handle:
+            with path.open(encoding="utf-8-sig", newline="") as handle:
                 rows = list(csv.DictReader(handle))
             table = {key: [row[key] for row in rows] for key in KEYS}
         columns = [list(table[key]) for key in KEYS]

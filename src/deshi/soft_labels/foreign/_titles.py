@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from deshi.tables import read_lines
 from deshi.types import DeshiError
 
 
@@ -44,12 +45,8 @@ def llara_names(path: Path | str) -> dict[int, str]:
 
 def _read_lines(path: Path, parse: Callable[[str], tuple[int, str]]) -> dict[int, str]:
     """One item a line, as its number and its title."""
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeshiError(f"{path} can't be read as utf-8 ({error}). Check the path and the encoding.") from error
     titles: dict[int, str] = {}
-    for line_number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(read_lines(path), start=1):
         try:
             item, title = parse(line)
         except ValueError as error:
