@@ -49,15 +49,19 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
     lists = _names_of_lists(source, used)
     # Polars writes 3.0 and true as texts of its own, inner lists and records as JSON: those are read by line.
     others = [re.compile(_values_of(lists) + rb"(?!\s|\[|null)|[\[,]\s*(?:-?\d+[.eE]|[tf{\[])")] if lists else []
-    # What isn't a number is no number in either reader, so that columns of numbers need no look.
     for name in used:
         if name not in lists and name not in numeric:
             others.append(re.compile(_values_of([name]) + rb'(?:[^\s"\dn-]|-?\d+[.eE])'))
+    # What is no number is none in either reader, so that only lists are looked for in columns of numbers.
+    single = [name for name in numeric if name not in lists]
+    inner = re.compile(_values_of(single) + rb"\[") if single else None
     n_lines = 0
     for number, piece in enumerate(chunks(source)):
         if number == 0 and not re.match(rb'\s*\{\s*"', piece):
             return None
         if any(other.search(piece) for other in others) or _HALF_SIGN.search(piece):
+            return None
+        if inner is not None and b"[" in piece and inner.search(piece):
             return None
         n_lines += piece.count(b"\n") + (not piece.endswith(b"\n"))
     if any("." in name for name in used):
@@ -95,7 +99,7 @@ def _read_by_line(
     batches: list[pl.DataFrame] = []
     for number, record in iterate_records(source, rows, label, flat=not as_texts):
         try:
-            values = [_number(record, name) if name in numeric else _value(record, name, as_texts) for name in used]
+            values = [_number(record.get(name)) if name in numeric else _value(record, name, as_texts) for name in used]
         except DeshiError as error:
             rows.malformed.append((number, str(error), str(record)))
             continue
@@ -110,9 +114,10 @@ def _read_by_line(
     return rows
 
 
-def _number(record: Record, name: str) -> str | None:
-    """The text of a number or a time as it stands, so that one that can't be read is noticed later."""
-    value = record.get(name)
+def _number(value: Any) -> Any:
+    """The text of a number or a time as it stands, so that one that can't be read is noticed later; a list of them."""
+    if isinstance(value, list):
+        return [None if entry is None else str(entry) for entry in value]
     return None if value is None else str(value)
 
 
