@@ -196,6 +196,8 @@ def _kind(error: DeshiError) -> str:
 
 
 _KINDS = {
+    "none of the items is": "no item that recommend knows", "Malformed row": "a malformed row, which recommend refuses",
+    "None of the items has": "no item has a row in the item table",
     "truncated": "damaged or truncated file", "as parquet": "damaged parquet", "no column": "a column is missing",
     "several columns": "columns of one name", "can't tell one unit": "units of time mixed or too small",
     "dates of the calendar": "calendar numbers", "no time that can be read": "no readable time", "is empty": "no rows",

@@ -319,7 +319,7 @@ def test_histories_of_unknown_items_alone_are_refused(serving: Path, tmp_path: P
         ("ids.csv", b'"3"\n"15"\n"new"\n'),
         ("ids.csv", b"title,item_id\na,3\n,15\nb,new\n"),
         ("ids.txt", b"item_id\n3\n15\nnew\n"),
-        ("ids.txt.gz", gzip.compress(b"3\n15\nnew\n")),
+        ("ids.txt.gz", gzip.compress(b"3\n15\nnew\n", mtime=0)),
         ("ids.jsonl", b'{"item_id": 3.0}\n{"item_id": 15}\n{"item_id": "new"}\n'),
     ],
 )

@@ -116,24 +116,25 @@ def _survey(source: Path | bytes, layout: Layout) -> _Survey | None:
     """What the bytes hold; None for signs that Polars may read in another way than the reader by line."""
     quote, separator = (layout.quote or '"').encode(), layout.separator.encode()
     # A quote inside a field, or behind a backslash: only the reader by line says which row it spoils.
-    ends = re.escape(separator + quote)
-    inside = re.compile(b"[^" + ends + b"\n\r]" + quote + b"[^" + ends + b"\n\r]|\\\\" + quote)
+    plain = b"[^" + re.escape(separator + quote) + b"\n\r]"
+    inside = re.compile(quote + b"(?=" + plain + b")(?<=" + plain + quote + b")")
     survey, n_quotes = _Survey(), 0
     for piece in chunks(source):
         if not survey.n_lines and piece.partition(b"\n")[2].startswith(codecs.BOM_UTF8):
             return None  # Polars takes it for the file's
-        if b"\0" in piece or _LONE_RETURN.search(piece):
+        if b"\0" in piece or (b"\r" in piece and _LONE_RETURN.search(piece)):
             return None
         if layout.quote is not None and quote in piece:
             survey.is_quoted, n_quotes = True, n_quotes + piece.count(quote)
-            if inside.search(piece):
+            if b"\\" + quote in piece or inside.search(piece):
                 return None
         if piece.endswith(separator):  # Polars accepts one field too many there
             return None
         n_lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
-        n_empty = len(_EMPTY.findall(piece)) if b"\n\n" in piece or b"\n\r\n" in piece else 0
-        survey.n_lines += n_lines
-        survey.n_missing += (n_lines - n_empty) * (len(layout.names) - 1) - piece.count(separator)
+        n_missing = n_lines * (len(layout.names) - 1) - piece.count(separator)
+        if n_missing:  # empty lines have no separators
+            n_missing -= len(_EMPTY.findall(piece)) * (len(layout.names) - 1)
+        survey.n_lines, survey.n_missing = survey.n_lines + n_lines, survey.n_missing + n_missing
     return None if n_quotes % 2 else survey
 
 

@@ -49,15 +49,19 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
     lists = _names_of_lists(source, used)
     # Polars writes 3.0 and true as texts of its own, inner lists and records as JSON: those are read by line.
     others = [re.compile(_values_of(lists) + rb"(?!\s|\[|null)|[\[,]\s*(?:-?\d+[.eE]|[tf{\[])")] if lists else []
-    if flat := [name for name in used if name not in lists]:
-        others.append(re.compile(_values_of(flat) + rb'[^\s"\dn-]'))
-    if strict := [name for name in flat if name not in numeric]:
-        others.append(re.compile(_values_of(strict) + rb"-?\d+[.eE]"))
+    for name in used:
+        if name not in lists and name not in numeric:
+            others.append(re.compile(_values_of([name]) + rb'(?:[^\s"\dn-]|-?\d+[.eE])'))
+    # What is no number is none in either reader, so that only lists are looked for in columns of numbers.
+    single = [name for name in numeric if name not in lists]
+    inner = re.compile(_values_of(single) + rb"\[") if single else None
     n_lines = 0
     for number, piece in enumerate(chunks(source)):
         if number == 0 and not re.match(rb'\s*\{\s*"', piece):
             return None
         if any(other.search(piece) for other in others) or _HALF_SIGN.search(piece):
+            return None
+        if inner is not None and b"[" in piece and inner.search(piece):
             return None
         n_lines += piece.count(b"\n") + (not piece.endswith(b"\n"))
     if any("." in name for name in used):
@@ -75,7 +79,8 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
 
 def _values_of(names: Sequence[str]) -> bytes:
     """The pattern of what stands before the values of fields."""
-    return b'"(?:' + b"|".join(re.escape(name.encode()) for name in names) + rb')"\s*:\s*'
+    pattern = b"|".join(re.escape(name.encode()) for name in names)
+    return b'"' + (pattern if len(names) == 1 else b"(?:" + pattern + b")") + rb'"\s*:\s*'
 
 
 def _names_of_lists(source: Path | bytes, used: Sequence[str]) -> list[str]:
@@ -94,7 +99,7 @@ def _read_by_line(
     batches: list[pl.DataFrame] = []
     for number, record in iterate_records(source, rows, label, flat=not as_texts):
         try:
-            values = [_number(record, name) if name in numeric else _value(record, name, as_texts) for name in used]
+            values = [_number(record.get(name)) if name in numeric else _value(record, name, as_texts) for name in used]
         except DeshiError as error:
             rows.malformed.append((number, str(error), str(record)))
             continue
@@ -109,11 +114,10 @@ def _read_by_line(
     return rows
 
 
-def _number(record: Record, name: str) -> str | None:
-    """The text of a number or a time as it stands, so that one that can't be read is noticed later."""
-    value = record.get(name)
-    if isinstance(value, list | dict):
-        raise DeshiError(f"{name} is a {type(value).__name__}, expected a number or a text")
+def _number(value: Any) -> Any:
+    """The text of a number or a time as it stands, so that one that can't be read is noticed later; a list of them."""
+    if isinstance(value, list):
+        return [None if entry is None else str(entry) for entry in value]
     return None if value is None else str(value)
 
 

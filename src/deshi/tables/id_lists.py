@@ -40,15 +40,16 @@ class IdLists:
     malformed: pl.Series
 
 
-def id_lists(column: pl.Series, separator: str | None = None) -> IdLists:
-    """The lists of a column, their ids as :func:`deshi.tables.ids` has them; missing ids are left out.
+def id_lists(column: pl.Series, separator: str | None = None, keep_missing: bool = False) -> IdLists:
+    """The lists of a column, their ids as :func:`deshi.tables.ids` has them.
 
     A text is ``3 5 8``, ``3, 5, 8``, or a list as JSON, Python and numpy write it: ``[3, 5]``, ``['a b', 'c']``.
     Numbers in brackets are numbers: ``[3.0]`` holds the id ``3``.
 
     Args:
         column: of lists or texts.
-        separator: between the ids of a text; None: the comma if the column's texts have any, else blanks.
+        separator: between the ids of a text without brackets; None: the comma if any of them has one, else blanks.
+        keep_missing: whether a missing id stays in its list, as null.
 
     Raises:
         DeshiError: for values that are neither lists nor texts, and lists of lists.
@@ -58,36 +59,44 @@ def id_lists(column: pl.Series, separator: str | None = None) -> IdLists:
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if column.dtype == pl.String:
-        return _of_texts(column, separator)
-    if not isinstance(column.dtype, pl.List):
+        lists = _of_texts(column, separator)
+    elif isinstance(column.dtype, pl.List):
+        lists = IdLists(ids(_flat(column)), _lengths(column), pl.Series(np.zeros(len(column), dtype=bool)))
+    else:
         raise DeshiError(
             f"The column {column.name!r} holds {column.dtype}, expected lists of item ids, or texts such as '3 5 8'."
         )
-    values = ids(_flat(column))
-    return _without_missing(values, _lengths(column), np.zeros(len(column), dtype=bool))
+    return _cleaned(lists, keep_missing)
 
 
 def _of_texts(texts: pl.Series, separator: str | None) -> IdLists:
     texts = texts.str.strip_chars().fill_null("")
     is_delimited = texts.str.contains(_DELIMITED)
-    if not is_delimited.any():
-        plain = _split(texts, separator or ("," if texts.str.contains(",", literal=True).any() else None))
-        return _without_missing(ids(_flat(plain)), _lengths(plain), np.zeros(len(texts), dtype=bool))
-    groups = texts.str.replace_all(_NUMPY, "${1}").str.extract_groups(_INSIDE).struct.unnest()
-    inside = pl.select(pl.coalesce(groups.get_columns())).to_series()
-    content = inside.zip_with(is_delimited, texts)
-    if separator is None and content.str.replace_all(_QUOTED, "").str.contains(",", literal=True).any():
+    plain_texts = texts.set(is_delimited, None)
+    if separator is None and plain_texts.str.contains(",", literal=True).any():
         separator = ","
+    lists, is_whole = _split(plain_texts, separator), pl.Series([True]).new_from_index(0, len(texts))
+    is_literal: np.ndarray = np.zeros(int(_lengths(lists).sum()), dtype=bool)
+    if is_delimited.any():
+        groups = texts.str.replace_all(_NUMPY, "${1}").str.extract_groups(_INSIDE).struct.unnest()
+        content = pl.select(pl.coalesce(groups.get_columns())).to_series()
+        has_commas = content.str.replace_all(_QUOTED, "").str.contains(",", literal=True).fill_null(False)
+        entries, is_whole = _entries(content, ",")
+        by_blanks, is_whole_by_blanks = _entries(content, None)
+        entries, is_whole = entries.zip_with(has_commas, by_blanks), is_whole.zip_with(has_commas, is_whole_by_blanks)
+        lists, is_whole = entries.zip_with(is_delimited, lists), is_whole | ~is_delimited
+        is_literal = np.repeat(is_delimited.to_numpy(), _lengths(lists))
+    return IdLists(ids(_literals(_flat(lists), is_literal)), _lengths(lists), ~is_whole)
+
+
+def _entries(content: pl.Series, separator: str | None) -> tuple[pl.Series, pl.Series]:
+    """The entries between brackets, and whether the text holds nothing else."""
     entry, ends = _patterns(separator)
-    # Each entry becomes a mark: between two marks must be a separator, and nothing else may be left.
+    # Each entry becomes a mark: between two marks must be one separator, and nothing else may be left.
     marks = content.str.replace_all(entry, "x")
-    is_whole = marks.str.contains(f"^[x{ends}]*$") & ~marks.str.contains("xx", literal=True)
-    entries = content.str.extract_all(entry)
-    lists = entries.zip_with(is_delimited, _split(texts, separator))
-    whole = (is_whole.fill_null(False) & ~content.str.contains(r"(?:^|[\s,])\.\.\.(?:$|[\s,])")) | ~is_delimited
-    owners = np.repeat(np.arange(len(lists)), _lengths(lists))
-    values = _literals(_flat(lists), is_delimited.to_numpy()[owners])
-    return _without_missing(ids(values), _lengths(lists), ~whole.fill_null(False).to_numpy())
+    is_whole = marks.str.contains(f"^[x{ends}]*$") & ~marks.str.contains(r"xx|,\s*,|^\s*,")
+    is_whole = is_whole & ~content.str.contains(r"(?:^|[\s,])\.\.\.(?:$|[\s,])")
+    return content.str.extract_all(entry), is_whole.fill_null(False)
 
 
 def _patterns(separator: str | None) -> tuple[str, str]:
@@ -133,10 +142,13 @@ def _lengths(lists: pl.Series) -> Ints:
     return lists.list.len().fill_null(0).to_numpy().astype(np.int64)
 
 
-def _without_missing(values: pl.Series, lengths: Ints, malformed: np.ndarray) -> IdLists:
-    """Lists without their missing ids, and malformed lists without any."""
-    if values.has_nulls() or malformed.any():
+def _cleaned(lists: IdLists, keep_missing: bool) -> IdLists:
+    """Lists without their missing ids, unless these are kept, and malformed lists without any."""
+    values, lengths, malformed = lists.values, lists.lengths, lists.malformed.to_numpy()
+    if (values.has_nulls() and not keep_missing) or malformed.any():
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        kept = values.is_not_null().to_numpy() & ~malformed[rows]
+        kept = ~malformed[rows]
+        if not keep_missing:
+            kept &= values.is_not_null().to_numpy()
         values, lengths = values.filter(pl.Series(kept)), np.bincount(rows[kept], minlength=len(lengths))
-    return IdLists(values, lengths, pl.Series(malformed))
+    return IdLists(values, lengths, lists.malformed)

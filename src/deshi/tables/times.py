@@ -67,6 +67,8 @@ def to_timestamps(column: pl.Series, unit: str, time_format: str | None = None) 
     if time_format is not None:
         texts = ids(column).str.replace(r"^(\d{6,})\.0+$", "${1}")  # a whole number that was written as a float
         return _readable(_bounded(_by_format(texts, time_format), LATEST_MS), column, repr(time_format))
+    if unit not in ("iso", "date"):
+        column = _whole_numbers(column)
     if unit == "auto":
         unit = detect_unit(column)
     if unit in ("iso", "date"):
@@ -110,6 +112,14 @@ def _scalars(column: pl.Series) -> pl.Series:
     """Numbers, texts, dates or times; other types are refused."""
     check_scalars(column, "time or position", (pl.Time, pl.Duration, pl.Boolean))
     return column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
+
+
+def _whole_numbers(column: pl.Series) -> pl.Series:
+    """A text column as integers if that is all it holds, which spares all further looks at its texts."""
+    try:
+        return column.cast(pl.Int64) if column.dtype == pl.String else column
+    except pl.exceptions.InvalidOperationError:
+        return column
 
 
 def _readable(times: pl.Series, column: pl.Series, forms: str, every: bool = False) -> pl.Series:

@@ -71,6 +71,11 @@ def numbers(column: pl.Series) -> pl.Series:
         DeshiError: for lists, records and bytes.
     """
     check_scalars(column, "number", (pl.Date, pl.Datetime, pl.Time, pl.Duration))
+    if column.dtype == pl.String:
+        try:  # plain numbers need no further look
+            return column.cast(pl.Float64)
+        except pl.exceptions.InvalidOperationError:
+            pass
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         column = _decimal_points(column.cast(pl.String).str.strip_chars())
     return column.cast(pl.Float64, strict=False)

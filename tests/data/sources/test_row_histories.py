@@ -11,6 +11,7 @@ import pytest
 
 from deshi.data.raw import BadRows, RawData
 from deshi.data.sources import RecBole, Tabular
+from deshi.data.sources._histories import Lists
 from deshi.types import DeshiError
 
 HISTORIES = {"u1": ["1", "2", "3", "4", "5"], "u2": ["3", "1", "2"]}
@@ -146,3 +147,17 @@ def test_rows_that_are_no_histories(tmp_path: Path, row: Any, reason: str) -> No
     raw = source.load(tmp_path, BadRows("skip", 1))
     assert histories(raw) == HISTORIES
     assert raw.bad_rows.rows["read"] == raw.bad_rows.rows["histories"] + raw.bad_rows.rows["malformed"] == 7
+
+
+@pytest.mark.parametrize("text", ["[3, 5]", "[3.0 5.0]", "('3', '5')", "[3, 5,]", "np.array([3, 5])"[3:]])
+def test_brackets_are_read_whatever_the_separator(text: str) -> None:
+    """The separator is that of plain texts: a list in brackets says itself what stands between its ids."""
+    for separator in (" ", ",", "|"):
+        lists = Lists.of(pl.Series("history", [text, "1" + separator + "2"]), separator)
+        assert (lists.values.to_list(), lists.problems) == (["3", "5", "1", "2"], [])
+
+
+@pytest.mark.parametrize("text", ["[1, , 2]", "[1, 2", "[[1], [2]]", "[1, ..., 2]", "[, 1]"])
+def test_damaged_lists_are_no_histories(text: str) -> None:
+    """Half a list would be half a history without a word."""
+    assert Lists.of(pl.Series("history", [text]), " ").problems == [(0, "history is not a whole list of ids")]

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints, offsets_of
-from deshi.tables import id_text, ids
-from deshi.types import DeshiError
+from deshi.tables import ids
+from deshi.tables.id_lists import NO_LIST, id_lists
 
 Problem = tuple[int, str]
 """A row's number and why it is malformed."""
 
-_ENTRY = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,\[\]"']+)\s*,?""")
 _LIST = re.compile(r"^\s*\[.*\]\s*$", re.DOTALL)
 
 
@@ -54,56 +49,15 @@ class Lists:
         if isinstance(column.dtype, pl.List):
             lengths = column.list.len().fill_null(0).to_numpy()
             return cls(column.explode(empty_as_null=False, keep_nulls=False), offsets_of(lengths), [])
-        if column.dtype not in (pl.String, pl.Null):
-            raise DeshiError(
-                f"The column {column.name!r} holds {column.dtype}, expected a list in each row: the history of a user."
-            )
-        lists: list[list[str | None]] = []
-        problems: list[Problem] = []
-        for row, text in enumerate(column.to_list()):
-            try:
-                lists.append(_entries(text or "", separator))
-            except ValueError as error:
-                lists.append([])
-                problems.append((row, f"{column.name} is no list: {error}"))
-        values = pl.Series(column.name, [entry for entries in lists for entry in entries], pl.String)
-        return cls(values, offsets_of([len(entries) for entries in lists]), problems)
+        lists = id_lists(column, separator, keep_missing=True)
+        problems = [(row, f"{column.name} is {NO_LIST}") for row in lists.malformed.arg_true().to_list()]
+        return cls(lists.values, offsets_of(lists.lengths), problems)
 
 
 def is_list_text(column: pl.Series) -> bool:
     """Whether most texts of a column look like lists, as in ``[926, 38]``."""
     texts = column.drop_nulls()
     return column.dtype == pl.String and len(texts) > 0 and bool(texts.str.contains(_LIST.pattern).mean() > 0.5)  # type: ignore[operator]
-
-
-def _entries(text: str, separator: str) -> list[str | None]:
-    """The entries of a list that is written as text."""
-    if not _LIST.match(text):
-        return [id_text(entry) for entry in text.split(separator) if entry.strip()]
-    try:
-        return [id_text(entry) for entry in json.loads(text)]
-    except (ValueError, RecursionError):
-        return list(_python_entries(text.strip()[1:-1].strip()))
-    except DeshiError as error:  # a list of lists
-        raise ValueError(str(error)) from error
-
-
-def _python_entries(inside: str) -> Iterator[str | None]:
-    """The entries of a Python list, or of a printed array of numpy, which has no commas."""
-    position = 0
-    while position < len(inside):
-        match = _ENTRY.match(inside, position)
-        if match is None or match[1] == "...":
-            raise ValueError(f"it can't be read from {inside[position : position + 20]!r} on")
-        entry: Any = match[1]
-        if entry[0] in "'\"":
-            entry = ast.literal_eval(entry)
-        elif re.fullmatch(r"-?\d+\.\d*", entry):
-            entry = float(entry)
-        elif entry in ("None", "null"):
-            entry = None
-        yield id_text(entry)
-        position = match.end()
 
 
 @dataclass(frozen=True, eq=False)
