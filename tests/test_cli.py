@@ -267,3 +267,21 @@ def test_a_device_that_is_not_there_is_refused_before_work(capsys: pytest.Captur
     for name in ("tpu", *(() if torch.cuda.is_available() else ("cuda", "gpu"))):
         with pytest.raises(DeshiError, match=f"train.accelerator is '{name}'"):
             training_device(name)
+
+
+@pytest.mark.parametrize("says", ["[enforce fail] DefaultCPUAllocator: can't allocate memory", "CUDA out of memory."])
+def test_too_little_memory_is_one_line(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch says it by a RuntimeError, which is a bug only where it says anything else."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(says)
+
+    monkeypatch.setattr("deshi.stages._compare.run", fail)
+    command = ["compare", "a", "b", f"paths.root={tmp_path}"]
+    assert main(command) == 2
+    assert "not enough memory" in capsys.readouterr().err.splitlines()[-1]
+    says = "a bug"
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(command)

@@ -23,7 +23,8 @@ def test_a_full_disk_leaves_no_half_written_folder(
 
     monkeypatch.setattr(f"deshi.stages._{stage}.write_record", fail)
     before = set((finished_root / "runs").glob("*/*"))
-    subject = {"runs": ["*tiny_seed*"]} if stage in ("compare", "report") else {"run": "tiny_seed0"}
+    evaluations = [str(folder) for folder in (finished_root / "runs" / "evaluate").iterdir()]
+    subject = {"runs": evaluations} if stage in ("compare", "report") else {"run": "tiny_seed0"}
     with pytest.raises(OSError, match="No space left"):
         getattr(deshi, stage)(f"paths.root={finished_root}", **subject)
     assert set((finished_root / "runs").glob("*/*")) == before

@@ -43,7 +43,9 @@ def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = N
     """What a teacher may draw on, by a run's configuration."""
     folders = paths or cfg.paths
     student, scorer = partial(_student, folders, bundle), partial(_scorer, folders, bundle)
-    return Resources(bundle, cfg.paths.cache, student, training_device(cfg.train.accelerator), scorer)
+    # A run that was trained on a GPU is opened on machines without one too; training itself has checked its device.
+    device = training_device("cpu" if cfg.train.accelerator == "cpu" else "auto")
+    return Resources(bundle, cfg.paths.cache, student, device, scorer)
 
 
 def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[SequentialRecommender, dict[str, Any]]:
