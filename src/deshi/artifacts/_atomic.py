@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,8 +44,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     them. On a file system without locks of folders (some NFS) they stay, and of two writers that replace one folder in
     the same moment one may fail with an error that names it.
     """
-    if path.exists() and not path.is_dir():
-        raise _system_error(errno.ENOTDIR, path)
+    with suppress(FileNotFoundError):  # one look: another writer may replace it between two
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise _system_error(errno.ENOTDIR, path)
     with _temporary_folder(path) as folder:
         (folder / path.name).mkdir(mode=0o755)
         yield folder / path.name
