@@ -294,7 +294,7 @@ def test_rows_that_are_none_are_counted(serving: Path, tmp_path: Path) -> None:
     _, result = answers(serving, path, on_bad_rows="skip")
     assert (result.input_rows, result.events, result.users, result.bad_rows.skipped) == (6, 2, 3, 3)
     assert "6 rows read: 2 events of 3 users, 3 malformed rows skipped." in str(result)
-    assert "in.csv, line 4: a quote opens" in str(result)
+    assert "in.csv, line 4: a quote opens" in result.bad_rows.examples[1]
     with pytest.raises(DeshiError, match="More than 2 malformed rows.*raise max_bad_rows"):
         answers(serving, path, on_bad_rows="skip", max_bad_rows=2)
     pl.DataFrame({"user_id": ["a", "b"], "items": ["[1, 2", "[3]"]}).write_csv(path)
