@@ -9,7 +9,16 @@ from pathlib import Path
 import polars as pl
 
 from deshi.configuration.targets import nearest
-from deshi.tables import Malformed, TableFormat, column_names, ids, numbers, read_table, to_timestamps
+from deshi.tables import (
+    Malformed,
+    TableFormat,
+    column_names,
+    first_line_is_data,
+    ids,
+    numbers,
+    read_table,
+    to_timestamps,
+)
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError
 
 USUAL = {"user": USER, "item": ITEM}
@@ -170,7 +179,7 @@ def _check_columns(path: Path, key: str, columns: Mapping[str, str], header: Seq
         near = nearest(name, header, 1)
         setting = "timestamp" if role == "time" else role
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        if any(_is_number(field) for field in header):
+        if first_line_is_data(header):
             hint += "The first line seems to be data: the file needs a first line with the columns' names. "
         elif len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
             hint += "The columns seem to be separated by another sign than the ending promises: set columns.separator. "
@@ -178,10 +187,6 @@ def _check_columns(path: Path, key: str, columns: Mapping[str, str], header: Seq
             f"{path} ({key}) has no column {name!r}; it has {', '.join(header)}. "
             f"{hint}Give its name: columns.{setting}=COLUMN."
         )
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
 
 
 def _rows(path: Path, key: str, columns: Mapping[str, str], form: TableFormat) -> tuple[pl.DataFrame, list[Malformed]]:

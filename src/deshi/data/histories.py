@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deshi.arrays import Ints, offsets_of
 from deshi.data.raw import BadRowLog, BadRowReport, BadRows
-from deshi.tables import Table, id_lists, ids, require_columns, to_order, to_polars
+from deshi.tables import Table, id_lists, ids, require_columns, to_order, to_polars, untyped
 from deshi.tables.id_lists import NO_LIST
 from deshi.types import ITEM, TIMESTAMP, USER, DeshiError, as_list
 
@@ -24,9 +24,6 @@ HISTORY_NAMES = ("items", "item_id_list", "history_item_id")
 
 ORDERS = (TIMESTAMP, "position")
 """Columns that order events, if none is named."""
-
-_TYPES = ("token", "token_seq", "float", "float_seq")
-"""What RecBole writes behind a name and a colon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +83,7 @@ class HistoryColumns:
 
     def among(self, names: Sequence[str]) -> HistoryColumns:
         """The columns by their names in a table with the columns ``names``; None is what isn't there or not needed."""
-        typed = {name.rpartition(":")[0]: name for name in names if name.rpartition(":")[2] in _TYPES}
+        typed = untyped(names)
 
         def actual(name: str) -> str:
             return name if name in names else typed.get(name, name)

@@ -11,7 +11,7 @@ from deshi.arrays import Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import padded_rows
 from deshi.data.splits import Examples
-from deshi.tables import column_names, id_lists, ids, read_table
+from deshi.tables import id_lists, ids, open_table
 from deshi.tables.id_lists import NO_LIST
 from deshi.types import ITEM, USER, DeshiError
 
@@ -55,9 +55,10 @@ def read_candidates(path: Path, bundle: Bundle, examples: Examples, part: str) -
 
 def _read(path: Path, part: str) -> pl.DataFrame:
     """``user_id``, ``item_id`` and ``candidates`` of the part's rows."""
-    names = [USER, ITEM, COLUMN, *(name for name in column_names(path) if name == "part")]
+    file = open_table(path)
+    names = [USER, ITEM, COLUMN, *(name for name in file.names if name == "part")]
     advice = f"Expected {USER}, {ITEM} (the target) and {COLUMN}."
-    table = read_table(path, names, single_line=[USER, ITEM], advice=advice)
+    table = file.read(names, single_line=[USER, ITEM], advice=advice)
     try:
         lists = id_lists(table.frame[COLUMN])
         frame = table.frame.with_columns(ids(table.frame[name]) for name in (USER, ITEM))

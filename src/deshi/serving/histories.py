@@ -9,7 +9,7 @@ import polars as pl
 
 from deshi.data.histories import Histories, HistoryColumns, collect_histories
 from deshi.data.raw import BadRowLog, BadRows
-from deshi.tables import TableFormat, column_names, ids, read_lines, read_table, table_kind
+from deshi.tables import TableFormat, ids, open_table, read_lines, read_table, table_kind
 from deshi.tables.reading import JSON, PARQUET
 from deshi.types import DeshiError
 
@@ -35,10 +35,11 @@ def read_histories(
     Raises:
         DeshiError: for a missing or unreadable file or column, and as :func:`deshi.data.histories.collect_histories`.
     """
-    columns = (columns or HistoryColumns()).among(column_names(path, form))
+    file = open_table(path, form)
+    columns = (columns or HistoryColumns()).among(file.names)
     numeric = [] if columns.timestamp is None else [columns.timestamp]
     single_line = [name for name in columns.used if name != columns.history]
-    table = read_table(path, columns.used, form, None, numeric, single_line, ADVICE)
+    table = file.read(columns.used, numeric, single_line, ADVICE)
     histories = collect_histories(table, columns, item_ids, BadRowLog(bad_rows or BadRows(), keys=""))
     if not len(histories):
         raise DeshiError(f"{path} is empty: it has no rows. Check that it is the right file.")

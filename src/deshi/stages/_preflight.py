@@ -45,12 +45,21 @@ def refuse_missing(stage: Stage, config: StageConfig) -> None:
     Raises:
         DeshiError: with everything that is missing and the command that installs it.
     """
+    for need in _checked(stage, config, timed=False)[0]:
+        need.obtain(config.paths.cache)
+
+
+def _checked(stage: Stage, config: StageConfig, timed: bool) -> tuple[list[Need], list[Estimate], list[str]]:
+    """The needs, the estimates of the steps (``timed``: of minutes too), and a sentence for each disk.
+
+    Raises:
+        DeshiError: if something is missing: a package, a file, a run, a device, room on a disk.
+    """
     needs = needs_before(stage, config)
     refuse(stage, needs, config.paths.cache)
     _check_devices(resolved(config))
-    _check_disk(config.paths, [*estimates(stage.name, config, timed=False), *_downloads(needs, config.paths.cache)])
-    for need in needs:
-        need.obtain(config.paths.cache)
+    steps = [*estimates(stage.name, config, timed), *_downloads(needs, config.paths.cache)]
+    return needs, steps, _check_disk(config.paths, steps)
 
 
 def needs_before(stage: Stage, config: StageConfig) -> list[Need]:
@@ -147,11 +156,7 @@ def dry_run(stage: Stage, config: StageConfig) -> DryRun:
     Raises:
         DeshiError: for whatever the work itself would refuse before its first step.
     """
-    needs = needs_before(stage, config)
-    refuse(stage, needs, config.paths.cache)
-    _check_devices(resolved(config))
-    steps = [*estimates(stage.name, config), *_downloads(needs, config.paths.cache)]
-    free = _check_disk(config.paths, steps)
+    needs, steps, free = _checked(stage, config, timed=True)
     return DryRun([need.state(config.paths.cache) for need in needs], steps, free)
 
 

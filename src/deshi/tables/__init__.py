@@ -4,20 +4,27 @@ from deshi.tables._delimited import Malformed
 from deshi.tables.frames import to_polars
 from deshi.tables.id_lists import IdLists, id_lists
 from deshi.tables.reading import (
+    FIELD_TYPES,
     Table,
+    TableFile,
     TableFormat,
     column_names,
+    first_line_is_data,
     iterate_records,
+    open_table,
     read_lines,
     read_table,
     require_columns,
+    sibling_hint,
     table_kind,
+    untyped,
 )
 from deshi.tables.times import manifest_unit, to_order, to_timestamps
 from deshi.tables.values import check_scalars, id_text, ids, numbers, text_of
 
 __all__ = [
-    "IdLists", "Malformed", "Table", "TableFormat", "check_scalars", "column_names", "id_lists", "id_text", "ids",
-    "iterate_records", "manifest_unit", "numbers", "read_lines", "read_table", "require_columns", "table_kind",
-    "text_of", "to_order", "to_polars", "to_timestamps",
+    "FIELD_TYPES", "IdLists", "Malformed", "Table", "TableFile", "TableFormat", "check_scalars", "column_names",
+    "first_line_is_data", "id_lists", "id_text", "ids", "iterate_records", "manifest_unit", "numbers", "open_table",
+    "read_lines", "read_table", "require_columns", "sibling_hint", "table_kind", "text_of", "to_order", "to_polars",
+    "to_timestamps", "untyped",
 ]  # fmt: skip

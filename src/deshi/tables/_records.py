@@ -46,6 +46,8 @@ def field_names(source: Path | bytes, label: str) -> list[str]:
 
 def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence[str]) -> Rows | None:
     """All rows at once; None for literals, for values whose text Polars writes in another way, and damaged lines."""
+    if any("." in name for name in used):
+        return None
     lists = _names_of_lists(source, used)
     # Polars writes 3.0 and true as texts of its own, inner lists and records as JSON: those are read by line.
     others = [re.compile(_values_of(lists) + rb"(?!\s|\[|null)|[\[,]\s*(?:-?\d+[.eE]|[tf{\[])")] if lists else []
@@ -64,8 +66,6 @@ def _read_by_polars(source: Path | bytes, used: Sequence[str], numeric: Sequence
         if inner is not None and b"[" in piece and inner.search(piece):
             return None
         n_lines += piece.count(b"\n") + (not piece.endswith(b"\n"))
-    if any("." in name for name in used):
-        return None
     try:
         # A name would be read as a pattern of names, bytes are not.
         content = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")

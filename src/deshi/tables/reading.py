@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
@@ -101,44 +102,88 @@ def read_table(
     Raises:
         DeshiError: for a file that is missing, empty, truncated or of another kind, and a missing column.
     """
-    form, label = form or TableFormat(), label or str(path)
-    names = column_names(path, form, label)
-    if columns is not None:
-        require_columns(
-            names, [name.partition(".")[0] if name not in names else name for name in columns], label, advice
-        )
-    kind = _format(path, form, label)
-    used = list(dict.fromkeys(names if columns is None else columns))
-    if kind == "parquet":
-        frame = _parquet(path, label, used, names)
-        return Table(label, frame, range(1, frame.height + 1), names, unit="row")
-    source = utf8_source(path, label, form.encoding)
-    if kind == "records":
-        rows = records.read_rows(source, used, numeric, label, columns is None)
-    else:
-        single = tuple(columns or ()) if single_line is None else tuple(single_line)
-        rows = delimited.read_rows(source, _layout(path, form, names, single), used)
-    rows.malformed.sort()
-    return Table(label, rows.frame, rows.lines, names, rows.malformed, rows.blank, rows.continued)
+    return open_table(path, form, label).read(columns, numeric, single_line, advice)
 
 
 def column_names(path: Path, form: TableFormat | None = None, label: str | None = None) -> list[str]:
-    """The names of a table's columns: for records, those of the first 1,000.
+    """The names of a table's columns, see :attr:`TableFile.names`."""
+    return open_table(path, form, label).names
+
+
+def open_table(path: Path, form: TableFormat | None = None, label: str | None = None) -> TableFile:
+    """A file whose columns are looked at before some of them are read; arguments as of :func:`read_table`.
 
     Raises:
-        DeshiError: as :func:`read_table`, and for two columns of one name.
+        DeshiError: for a file that is missing, empty, truncated or of another kind.
     """
     form, label = form or TableFormat(), label or str(path)
     kind = _format(path, form, label)
-    if kind == "parquet":
-        try:
-            return list(pl.read_parquet_schema(path.open("rb")))
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            raise DeshiError(f"{label} can't be read as parquet ({error}). Write it again.") from error
-    source = utf8_source(path, label, form.encoding)
-    if kind == "records":
-        return records.field_names(source, label)
-    first = delimited.first_fields(source, _layout(path, form, (), ()), label)
+    source = path if kind == "parquet" else utf8_source(path, label, form.encoding)
+    return TableFile(path, form, label, kind, source)
+
+
+@dataclass(frozen=True, eq=False)
+class TableFile:
+    """A table's file, unpacked and decoded once.
+
+    Attributes:
+        path: of the file.
+        form: how a text table is written.
+        label: what messages call the file.
+        kind: ``parquet``, ``records`` or ``text``.
+        source: the path of a file that can be read as it is, else its whole text as UTF-8.
+    """
+
+    path: Path
+    form: TableFormat
+    label: str
+    kind: str
+    source: Path | bytes
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the columns: for records, those of the first 1,000.
+
+        Raises:
+            DeshiError: if they can't be read, and for two columns of one name.
+        """
+        if self.kind == "parquet":
+            try:
+                return list(pl.read_parquet_schema(self.path.open("rb")))
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+                raise DeshiError(f"{self.label} can't be read as parquet ({error}). Write it again.") from error
+        if self.kind == "records":
+            return records.field_names(self.source, self.label)
+        first = delimited.first_fields(self.source, _layout(self.path, self.form, (), ()), self.label)
+        return _checked_names(first, self.form, self.label)
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        numeric: Sequence[str] = (),
+        single_line: Sequence[str] | None = None,
+        advice: str = "",
+    ) -> Table:
+        """The rows, see :func:`read_table`."""
+        names, label = self.names, self.label
+        if columns is not None:
+            outer = [name if name in names else name.partition(".")[0] for name in columns]
+            require_columns(names, outer, label, advice)
+        used = list(dict.fromkeys(names if columns is None else columns))
+        if self.kind == "parquet":
+            frame = _parquet(self.path, label, used, names)
+            return Table(label, frame, range(1, frame.height + 1), names, unit="row")
+        if self.kind == "records":
+            rows = records.read_rows(self.source, used, numeric, label, columns is None)
+        else:
+            single = tuple(columns or ()) if single_line is None else tuple(single_line)
+            rows = delimited.read_rows(self.source, _layout(self.path, self.form, names, single), used)
+        rows.malformed.sort()
+        return Table(label, rows.frame, rows.lines, names, rows.malformed, rows.blank, rows.continued)
+
+
+def _checked_names(first: list[str], form: TableFormat, label: str) -> list[str]:
+    """The names that the user gives, or the fields of the first line."""
     if form.columns is None:
         names = first
     elif len(first) != len(names := list(form.columns)):
@@ -186,9 +231,13 @@ def read_lines(path: Path, label: str | None = None, encoding: str = "utf-8") ->
 
 def _check_exists(path: Path, label: str) -> None:
     if not path.is_file():
-        near = nearest(path.name, [file.name for file in path.parent.glob("*") if file.is_file()], 1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-        raise DeshiError(f"There is no file {label}.{hint}")
+        raise DeshiError(f"There is no file {label}.{sibling_hint(path)}")
+
+
+def sibling_hint(path: Path) -> str:
+    """The file beside ``path`` whose name is nearest, as a question; empty if none is near."""
+    near = nearest(path.name, [file.name for file in path.parent.glob("*") if file.is_file()], 1)
+    return f" Did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _format(path: Path, form: TableFormat, label: str) -> str:
@@ -261,6 +310,20 @@ def require_columns(names: Sequence[str], needed: Sequence[str], label: str, adv
     raise DeshiError(f"{label} has no column {', '.join(missing)}; it has {', '.join(names)}.{hint} {advice}")
 
 
+def first_line_is_data(names: Sequence[str]) -> bool:
+    """Whether what was read as names of columns seems to be a row."""
+    return any(name.replace(".", "", 1).isdigit() for name in names)
+
+
 def _seems_data(names: Sequence[str]) -> str:
-    is_data = any(name.replace(".", "", 1).isdigit() for name in names)
-    return " The first line seems to be data: then name the columns in their order (columns=[...])." if is_data else ""
+    advice = " The first line seems to be data: then name the columns in their order (columns=[...])."
+    return advice if first_line_is_data(names) else ""
+
+
+FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
+"""What RecBole writes behind a column's name and a colon."""
+
+
+def untyped(names: Sequence[str]) -> dict[str, str]:
+    """The columns of RecBole's files by their names without types: ``user_id`` for ``user_id:token``."""
+    return {name.rpartition(":")[0]: name for name in names if name.rpartition(":")[2] in FIELD_TYPES}

@@ -13,8 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from deshi.arrays import Float32s
 from deshi.artifacts import file_sha256
-from deshi.configuration.targets import nearest
-from deshi.tables import ids, numbers, read_lines, read_table, table_kind
+from deshi.tables import ids, numbers, read_lines, read_table, sibling_hint, table_kind
 from deshi.types import DeshiError
 
 
@@ -26,9 +25,7 @@ def need_file(path: str, key: str) -> Path:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        near = nearest(file.name, [sibling.name for sibling in file.parent.glob("*") if sibling.is_file()], 1)
-        hint = f" Did you mean {file.parent / near[0]}?" if near else ""
-        raise DeshiError(f"{key}={file}: there is no such file.{hint}")
+        raise DeshiError(f"{key}={file}: there is no such file.{sibling_hint(file)}")
     if file.stat().st_size == 0:
         raise DeshiError(f"{key}={file}: the file is empty, expected data. Export it again.")
     return file

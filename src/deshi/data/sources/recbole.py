@@ -15,10 +15,9 @@ from deshi.data.raw import BadRowLog, BadRows, RawData
 from deshi.data.sources._files import SourceFiles
 from deshi.data.sources._item_tables import item_table
 from deshi.data.sources.columns import ADVICE, Columns, interactions_of
-from deshi.tables import Table, TableFormat, column_names, manifest_unit, read_table
+from deshi.tables import FIELD_TYPES, Table, TableFormat, manifest_unit, open_table, read_table, untyped
 from deshi.types import DeshiError
 
-_TYPES = ("token", "token_seq", "float", "float_seq")
 _TITLES = ("title", "movie_title", "name", "item_name")
 
 
@@ -111,15 +110,17 @@ class RecBole:
         Raises:
             DeshiError: if the first line isn't one of ``field:type``, or the item is a list.
         """
-        header = column_names(path, self.form, label)
-        if any(field.rpartition(":")[2] not in _TYPES for field in header):
+        file = open_table(path, self.form, label)
+        header, fields = file.names, untyped(file.names)
+        if any(field.rpartition(":")[2] not in FIELD_TYPES for field in header):
             signs = [sign for sign in ",;| \t" if len(header) == 1 and sign in header[0]]
             hint = f" Its fields seem to be separated by {signs[0]!r}: set data.source.separator." if signs else ""
-            raise DeshiError(f"{label} begins with {header}, expected field:type with types {', '.join(_TYPES)}.{hint}")
-        fields = {field.rpartition(":")[0]: field for field in header}
+            raise DeshiError(
+                f"{label} begins with {header}, expected field:type with types {', '.join(FIELD_TYPES)}.{hint}"
+            )
         columns = self._columns(fields, label)
         used, numeric = ([fields.get(name, name) for name in names] for names in (columns.used, columns.numeric))
-        table = read_table(path, used, self.form, label, numeric, advice=ADVICE)
+        table = file.read(used, numeric, advice=ADVICE)
         names = {fields[name]: name for name in columns.used}
         return replace(table, frame=table.frame.rename(names), names=list(fields)), columns
 

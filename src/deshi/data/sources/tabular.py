@@ -13,7 +13,7 @@ from deshi.data.sources._files import SourceFiles, merge_records
 from deshi.data.sources._item_tables import item_table
 from deshi.data.sources._parts import read_parts
 from deshi.data.sources.columns import ADVICE, Columns, interactions_of
-from deshi.tables import Table, TableFormat, column_names, manifest_unit, read_table
+from deshi.tables import Table, TableFormat, manifest_unit, open_table, read_table
 from deshi.types import DeshiError
 
 _WHOLE_LINES = "\x1f"
@@ -104,10 +104,10 @@ class Tabular:
         if names and names[-1] == self.columns.history and self.form.separator == self.columns.separator:
             return self._lines_of_items(path, label, names)
         used = self.columns.used
+        file = open_table(path, self.form, label)
         if partition:
-            here = column_names(path, self.form, label)
-            used = [name for name in used if name in here or name not in partition]
-        return read_table(path, used, self.form, label, self.columns.numeric, advice=ADVICE)
+            used = [name for name in used if name in file.names or name not in partition]
+        return file.read(used, self.columns.numeric, advice=ADVICE)
 
     def _lines_of_items(self, path: Path, label: str, names: Sequence[str]) -> Table:
         """Lines such as ``user item item item``, whose last column takes what is left of them."""
