@@ -44,6 +44,13 @@ class Scorer(ABC):
         """
         raise DeshiError(f"{type(self).__name__} answers for whole histories only (max_length=0): use scores().")
 
+    def leave_user_out(self) -> Scorer:
+        """The scorer for training positions: it knows nothing of the histories' own users where that can be left out.
+
+        Counts can leave it out exactly. A trained network can't: it is returned as it is.
+        """
+        return self
+
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the model's own vectors of the items, None if it has none."""
         return None
