@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -62,8 +62,14 @@ class Baseline(Scorer):
         """The arguments that :meth:`search` chooses, by name; none by default."""
         return {}
 
-    def search(self, events: Events, validation: Sequence[ExampleBatch]) -> list[dict[str, Any]]:
-        """Choose the settings by NDCG@10 on validation, fitted on ``events``; returns all that were tried."""
+    def search(
+        self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Choose the settings by NDCG@10 on validation, fitted on ``events``, those named in ``fixed`` excepted.
+
+        Returns:
+            All that were tried, each with its ``ndcg@10``.
+        """
         return []
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from deshi.arrays import Floats, Ints
 _PAIRS = 20_000_000
 """Pairs that are added up at a time: half a gigabyte."""
 _DECIMALS = 9
-"""Counts are rounded to so many decimals: sums of the same decays in another order stay equal, so that ties stay ties."""
+"""Counts are rounded to so many decimals: sums of the same decays in another order are equal, and ties stay ties."""
 
 
 def count_pairs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from deshi.arrays import Array, Ints, offsets_of, range_rows
-from deshi.baselines._base import Baseline
 from deshi.baselines._events import Events
 from deshi.baselines._pair_counts import count_pairs, subtract_pairs
-from deshi.baselines._search import Grid, best_settings, validation_ndcg
+from deshi.baselines._search import Grid, SparseBaseline, best_settings
 from deshi.data.example_batches import ExampleBatch
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError, ScoreKind
@@ -32,7 +31,7 @@ _GRIDS: tuple[Grid, ...] = (
 )
 
 
-class Pairwise(Baseline):
+class Pairwise(SparseBaseline):
     """Smoothed transition counts of all pairs of events, pooled log-linearly over the latest items of a history.
 
     ``C[i, j]`` is the sum over users and pairs ``s_x = i, s_y = j, 1 <= y - x <= max_distance`` of
@@ -53,6 +52,7 @@ class Pairwise(Baseline):
 
     max_length = 2**31 - 1
     score_kind = ScoreKind.LOGIT
+    is_evidence = True
 
     def __init__(
         self,
@@ -85,15 +85,17 @@ class Pairwise(Baseline):
             "smoothing": self.smoothing,
         }
 
-    def search(self, events: Events, validation: Sequence[ExampleBatch]) -> list[dict[str, Any]]:
-        """Choose the settings by NDCG@10 on validation, with counts of ``events``; returns all that were tried."""
+    def search(
+        self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """See :meth:`deshi.baselines.Baseline.search`."""
 
         def quality(settings: dict[str, Any]) -> float:
             self._set(settings)
-            return validation_ndcg(self, validation)
+            return self.validation_ndcg(validation)
 
         self.fit_events(events)
-        best, tried = best_settings(self.settings, _GRIDS, quality)
+        best, tried = best_settings(self.settings, _GRIDS, quality, fixed)
         self._set(best)
         return tried
 
@@ -125,22 +127,21 @@ class Pairwise(Baseline):
             depth = min(depth, 1 + math.floor(math.log(_LEAST_WEIGHT) / math.log(self.history_decay)))
         return self.history_decay ** np.arange(depth)
 
-    def _scores(self, batch: Batch) -> Tensor:
-        rows = torch.arange(len(batch.items))
-        return self._pooled(*self._weighted(batch, rows, batch.lengths - 1))
+    def sparse_scores(self, batch: Batch) -> csr_array:
+        """``(B, n_items)`` float32, from 0; the batch holds whole histories."""
+        return self._pooled(*self._weighted(batch, torch.arange(len(batch.items)), batch.lengths - 1))
 
     @torch.no_grad()
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
         """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
-        return self._pooled(*self._weighted(batch, *where.nonzero(as_tuple=True)))
+        return torch.from_numpy(self._pooled(*self._weighted(batch, *where.nonzero(as_tuple=True))).toarray())
 
     def leave_user_out(self) -> Scorer:
         """Scores of every history by counts without those of its user, exactly."""
         return LeaveUserOut(self)
 
-    def _pooled(self, offsets: Ints, items: Ints, weights: Array) -> Tensor:
-        shape = (len(offsets) - 1, self.n_items)
-        return torch.from_numpy((csr_array((weights, items, offsets), shape=shape) @ self._table).toarray())
+    def _pooled(self, offsets: Ints, items: Ints, weights: Array) -> csr_array:
+        return csr_array((weights, items, offsets), shape=(len(offsets) - 1, self.n_items)) @ self._table
 
     def _weighted(self, batch: Batch, rows: Tensor, last: Tensor) -> tuple[Ints, Ints, Array]:
         """The items that are read at positions ``last`` ``(P,)`` of histories ``rows`` ``(P,)``.
@@ -169,7 +170,7 @@ class LeaveUserOut(Scorer):
 
     def __init__(self, pairwise: Pairwise) -> None:
         self.n_items, self.max_length, self.score_kind = pairwise.n_items, pairwise.max_length, pairwise.score_kind
-        self._pairwise = pairwise
+        self.is_evidence, self._pairwise = True, pairwise
         events = pairwise.events
         self._offsets = offsets_of(np.bincount(events.users, minlength=events.n_users))
 
@@ -203,5 +204,3 @@ class LeaveUserOut(Scorer):
             numbers, len(keys) + 1,
         )  # fmt: skip
         return pairwise._smoothed(subtract_pairs(pairwise.counts[keys % n_items], own[:-1]))
-
-

@@ -137,6 +137,18 @@ class Split:
         self._check(bundle)
         return bundle.offsets[:-1], self.valid_end
 
+    def final_ranges(self, bundle: Bundle, train_targets: str, refit: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Flat ``(starts, ends)`` of what a model has learnt from in the end, without a warning.
+
+        Args:
+            bundle: the bundle that the split was made from.
+            train_targets: see :meth:`train_ranges`.
+            refit: whether it was trained on validation events after the selection.
+        """
+        if refit or train_targets == "including_validation":
+            return self.refit_ranges(bundle)
+        return self.train_ranges(bundle, train_targets)
+
     def examples(self, bundle: Bundle, part: str) -> Examples:
         """The examples of one part; users without an event in it, or without a history before it, have none.
 

@@ -21,12 +21,15 @@ class Scorer(ABC):
         max_length: the longest history whose positions :meth:`position_scores` answers in one pass; 0 for a model
             that answers whole histories only.
         score_kind: meaning of the scores.
+        is_evidence: whether the scores are evidence to add to a distribution, such as logarithms of counts, rather
+            than a distribution: their weight in a sum is free.
         network: the trained network behind the scorer, if there is one.
     """
 
     n_items: int
     max_length: int = 0
     score_kind: ScoreKind = ScoreKind.SCORE
+    is_evidence: bool = False
     network: Recommender | None = None
 
     @abstractmethod

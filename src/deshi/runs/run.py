@@ -215,11 +215,8 @@ class Run(Result):
         Args:
             bundle: the data of the run, if they are open already.
         """
-        data = bundle or self.bundle
-        split, train = self.split_of(data), self.config.train
-        if train.refit or train.train_targets == "including_validation":
-            return split.refit_ranges(data)
-        return split.train_ranges(data, train.train_targets)
+        data, train = bundle or self.bundle, self.config.train
+        return self.split_of(data).final_ranges(data, train.train_targets, bool(train.refit))
 
     def check_same_data(self, bundle: Bundle) -> None:
         """Refuse other data than those that the run was made on.
