@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -12,7 +13,9 @@ import torch
 import deshi
 from deshi.artifacts import read_json
 from deshi.configuration.targets import ConfigError
+from deshi.data.bundle import Bundle
 from deshi.runs import Run
+from deshi.soft_labels import SoftLabels
 from deshi.training.module import TrainingModule
 from deshi.types import DeshiError
 from tiny_movielens import SMALL
@@ -133,3 +136,52 @@ def test_teachers_are_refitted(finished_root: Path, config_dir: Path) -> None:
     ):
         with pytest.raises(DeshiError, match=message):
             teach(finished_root, config_dir, *given)
+
+
+def label(root: Path, run: str, store: str, *words: str) -> SoftLabels:
+    return deshi.label(f"paths.root={root}", *words, run=run, store=store, k=5).soft_labels
+
+
+def distil(root: Path, config_dir: Path, *words: str) -> Run:
+    return deshi.distill(f"paths.root={root}", *SMALL, *words, config_dir=config_dir, data="tiny")
+
+
+def test_a_refitted_teacher_labels_what_it_was_trained_on(finished_root: Path, config_dir: Path) -> None:
+    """Its training positions reach up to the validation event, and only the test event is held out."""
+    fit(finished_root, config_dir, "train.refit=tiny_seed0", "name=refitted")
+    bundle = Bundle.load(finished_root / "data" / "tiny")
+    last = np.asarray(bundle.offsets[1:]) - 1  # the test event, after which nothing came
+    for rule, covered in (("train", 12), ("train+held_out", 13), ("held_out", 1)):
+        rows = np.flatnonzero(label(finished_root, "refitted", rule, f"positions={rule}").covered)
+        assert np.bincount(np.searchsorted(last, rows)).tolist() == [covered] * 60
+        assert np.isin(last - 2, rows).all() == (rule != "held_out"), "the validation event comes next"
+    with pytest.raises(DeshiError, match="positions=validation chooses none"):
+        label(finished_root, "refitted", "none", "positions=validation")
+    augmented = label(finished_root, "refitted", "altered", "augment.item_drop=0.3", "positions=train")
+    sources = np.asarray(augmented.histories(bundle).sources)
+    assert np.isin(last - 1, sources).all() and not np.isin(last, sources).any()
+    inspection = deshi.inspect_labels(f"paths.root={finished_root}", store="train+held_out")
+    parts = {part.name: part for part in inspection.parts}
+    assert (parts["train"].rows, parts["validation"].positions, parts["test"].rows) == (720, 0, 60)
+
+
+def test_a_student_is_refitted_on_the_lists_of_a_refitted_teacher(
+    finished_root: Path, config_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Labels are written anew for the refit; lists that end before the validation events are no labels for it."""
+    label(finished_root, "tiny_seed0", "lists")
+    label(finished_root, "tiny_seed0", "early", "positions=train")
+    fit(finished_root, config_dir, "train.refit=tiny_seed0", "name=refitted")
+    label(finished_root, "refitted", "anew")
+    selected = distil(finished_root, config_dir, "soft_labels=[lists]", "name=pupil")
+    refitted = distil(finished_root, config_dir, "soft_labels=[anew]", "train.refit=pupil")
+    assert (selected.record["distilled"], refitted.record["distilled"]) == (660, 720)
+    assert "lists of up to 5 at 720 of 720 training positions" in (refitted.folder / "log.txt").read_text()
+    assert refitted.metrics == {} and not same(weights(refitted), weights(selected))
+    with pytest.raises(DeshiError, match="which the student is selected on.*learns from these lists with train.refit"):
+        distil(finished_root, config_dir, "soft_labels=[anew]")
+    with pytest.raises(DeshiError, match="no list at the events that are followed by a validation event"):
+        distil(finished_root, config_dir, "soft_labels=[early]", "train.refit=pupil")
+    caplog.clear()
+    distil(finished_root, config_dir, "soft_labels=[lists]", "train.refit=pupil")
+    assert "was not refitted: its lists don't know the validation events" in caplog.text

@@ -234,6 +234,15 @@ class Run(Result):
         """Whether the final weights have learnt the validation events, after the selection was done."""
         return bool(self.config.train.refit)
 
+    def trained_split(self, bundle: Bundle) -> Split:
+        """The split by which the final weights were trained: the run's own, or with validation as a part of training.
+
+        Args:
+            bundle: the data of the run.
+        """
+        split = self.split_of(bundle)
+        return split.refitted() if self.is_refitted else split
+
     @cached_property
     def selected_run(self) -> Run:
         """The run whose choice on validation this one has: that which ``train.refit`` names, or itself.
