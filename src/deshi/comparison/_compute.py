@@ -13,8 +13,9 @@ import polars as pl
 
 from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison._models import Group, find_model, flatten, group, named
+from deshi.comparison._models import Group, find_model, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
+from deshi.configuration.validation import flatten
 from deshi.evaluation import Population, about_seen, kept, unbeaten
 from deshi.metrics import (
     bootstrap_means,

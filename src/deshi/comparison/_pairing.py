@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Floats
-from deshi.comparison._models import Group, Member, flatten
+from deshi.comparison._models import Group, Member
+from deshi.configuration.validation import flatten
 from deshi.evaluation import KEYS, example_values
 from deshi.metrics import read_metric
 from deshi.runs import Evaluation
