@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal, get_args
 
@@ -131,6 +131,18 @@ class Split:
             stacklevel=2,
         )
         return starts, self.valid_end
+
+    def refitted(self) -> Split:
+        """The same division after a refit: the validation part has become a part of the training part.
+
+        The description stays that of the split by which was selected.
+        """
+        return replace(self, train_end=self.valid_end)
+
+    @property
+    def next_part(self) -> str:
+        """The part that follows the training part: ``validation``, after a refit ``test``."""
+        return PARTS[0] if bool((self.train_end < self.valid_end).any()) else PARTS[1]
 
     def refit_ranges(self, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
         """Flat ``(starts, ends)`` of training and validation together, for the refit after the selection is done."""

@@ -118,8 +118,8 @@ def training(
     note = f"{epoch:.0f} s an epoch, {train.max_epochs} epochs at most" if timed else ""
     if standin is not node and timed:
         note += "; its texts are embedded before"
-    disk = 4 * measured.parameters * (COPIES + bool(train.ema_decay) + 4 * train.refit) + SMALL_FILES
-    seconds = epoch * train.max_epochs * (1 + train.refit)
+    disk = 4 * measured.parameters * (COPIES + bool(train.ema_decay) + 4 * (train.refit is True)) + SMALL_FILES
+    seconds = epoch * train.max_epochs * (1 + (train.refit is True))
     return Estimate(step, seconds if timed else None, disk, measured.memory, note)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.comparison import belongs_to, flatten
 from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, TRAINING_STAGES, find_run, load_config
 from deshi.configuration.schemas import DistillConfig, StageConfig
-from deshi.configuration.validation import resolved
+from deshi.configuration.validation import belongs_to, flatten, resolved
 from deshi.data.bundle import Bundle
 from deshi.serving.bundle import FOLDER, MANIFEST, ServingBundle
 from deshi.soft_labels import SoftLabels, store_path
