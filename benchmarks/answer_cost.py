@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import deshi
 from deshi.data.bundle import Bundle
-from recommend_speed import latencies
+from deshi.serving.latency import latencies
 
 WARM_UP = 20
 BUNDLE = "serving"

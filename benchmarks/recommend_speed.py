@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import polars as pl
 import deshi
 from deshi.data.bundle import Bundle
 from deshi.serving.bundle import ServingBundle
+from deshi.serving.latency import latencies
 
 BATCH_BOUND, MEDIAN_BOUND = 10.0, 2.0
 
@@ -54,17 +54,6 @@ def measure_batch(bundle: Path, events: pl.DataFrame, folder: Path, precision: s
         f"process {process:.2f} s"
     )
     return wall
-
-
-def latencies(asks: list[Callable[[], object]]) -> tuple[list[float], list[float]]:
-    """Wall time and process time of each call in ms, one after another."""
-    walls, processes = [], []
-    for ask in asks:
-        wall, process = time.perf_counter(), time.process_time()
-        ask()
-        walls.append(1000 * (time.perf_counter() - wall))
-        processes.append(1000 * (time.process_time() - process))
-    return walls, processes
 
 
 def measure_single(bundle: Path, data: Bundle, precision: str, requests: int) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deshi.comparison._models import find_model, flatten, group, named
+from deshi.comparison._models import find_model, group, named
 from deshi.configuration.schemas import PathsConfig
+from deshi.configuration.validation import flatten
 from deshi.runs import Evaluation, find_evaluations
 from deshi.types import DeshiError
 from evaluation_folders import SASREC, write_evaluation

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 import deshi
-from deshi.artifacts import file_sha256, read_json, write_json
+from deshi.artifacts import file_sha256, fingerprint, read_json, write_json
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.evaluation import evaluate_ranks
 from deshi.models.scorers import SequentialScorer
 from deshi.serving.bundle import GRAPHS, REQUIRED, BundleError, ServingBundle, find_bundle
+from deshi.serving.latency import REQUESTS
 from deshi.serving.onnx_network import OnnxNetwork
 from deshi.serving.parity import OnnxScorer
 from deshi.types import DeshiError
@@ -61,6 +62,14 @@ def test_the_graph_ranks_all_test_users_as_the_evaluation_did(
     written = min((_finished_root / "runs" / "evaluate").glob("*_tiny_sasrec")) / "ranks.parquet"
     expected = pl.read_parquet(written).filter(pl.col("part") == "test")
     assert found["rank"].to_list() == expected["rank"].to_list()
+
+
+def test_single_requests_are_timed(bundle: ServingBundle) -> None:
+    """A size is chosen by what it costs: the engine itself is timed, and the times change no bundle's version."""
+    assert bundle.latency is not None and bundle.latency["requests"] == REQUESTS and bundle.latency["k"] == 10
+    assert 0 < bundle.latency["p50_ms"] <= bundle.latency["p99_ms"] and bundle.latency["cpu_p50_ms"] > 0
+    assert bundle.version == fingerprint([("files", bundle.manifest["files"])])[:12]
+    assert bundle.weight_bytes == (bundle.path / "weights.safetensors").stat().st_size
 
 
 def test_the_weights_build_the_student_again(serving: Path, bundle: ServingBundle) -> None:

@@ -6,7 +6,7 @@ from deshi.comparison._models import Group, Member, group, named
 from deshi.comparison._output import figures_frame, tests_frame, write_comparison
 from deshi.comparison._pairing import check_measured_alike
 from deshi.comparison._result import CompareResult
-from deshi.comparison._settings import belongs_to, flatten, settings_of
+from deshi.comparison._settings import settings_of
 from deshi.comparison._tables import tables_of
 
 __all__ = [
@@ -17,11 +17,9 @@ __all__ = [
     "Member",
     "Model",
     "PairTest",
-    "belongs_to",
     "check_measured_alike",
     "compare_evaluations",
     "figures_frame",
-    "flatten",
     "group",
     "named",
     "settings_of",

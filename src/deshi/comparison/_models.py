@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deshi.comparison._settings import belongs_to, flatten, settings_of
+from deshi.comparison._settings import settings_of
 from deshi.configuration.targets import TARGET, suggestion
+from deshi.configuration.validation import belongs_to, flatten
 from deshi.runs import Evaluation
 from deshi.types import DeshiError
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint, read_json
 from deshi.configuration.run_folders import CONFIG_FILE, RUN_FILE, TRAINING_STAGES, read_saved
 from deshi.configuration.targets import TARGET
+from deshi.configuration.validation import belongs_to, flatten
 
 NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")
 """Keys of a fit's configuration in which runs of one model may differ; the data are compared by fingerprint."""
@@ -26,13 +27,15 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """The flat configuration of a run that is equal for all seeds.
 
     Names of other runs (an ensemble's members) and of stores are replaced by what those are, which is the same for
-    runs of another seed that drew on runs of that seed.
+    runs of another seed that drew on runs of that seed. A refit is one, whichever run has selected its epochs.
     """
     config = flatten(read_saved(folder))
     flat = {key: value for key, value in config.items() if not belongs_to(key, NO_PART_OF_THE_MODEL)}
     runs, record = folder.parent.parent, read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     if record.get("trained_epochs") == flat.get("train.max_epochs"):
         flat.pop(LIMIT, None)
+    if "train.refit" in flat:
+        flat["train.refit"] = bool(flat["train.refit"])
     for key, value in flat.items():
         if "." in key and key.rpartition(".")[2] in NAMES_RUNS:
             flat[key] = [_origin(runs, name) for name in value] if isinstance(value, list) else _origin(runs, value)
@@ -40,20 +43,6 @@ def settings_of(folder: Path) -> dict[str, Any]:
         teachers = {labels["store"]: labels["teacher"] for labels in record.get("soft_labels", ())}
         flat["soft_labels"] = [_store(runs, store, teachers.get(store, {})) for store in flat["soft_labels"]]
     return flat
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return flat
-
-
-def belongs_to(key: str, names: Iterable[str]) -> bool:
-    """Whether a dotted key is one of ``names`` or lies below it."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _origin(runs: Path, text: Any) -> Any:

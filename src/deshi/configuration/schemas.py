@@ -164,7 +164,11 @@ class TrainConfig(Closed):
         description="mistakes to reproduce: including_validation, a LEAK, trains on what model selection looks at; "
         "without_last stops one target short",
     )
-    refit: bool = Field(False, description="retrain on train + validation for the selected number of epochs")
+    refit: bool | Annotated[str, Field(min_length=1)] = Field(
+        False,
+        description="train on train + validation: true, in the same run after its selection; RUN (folder, name, "
+        "latest), for the epochs that this earlier run selected",
+    )
     start_from: str | None = Field(
         None, description="an older run of a student (folder, name, latest) whose weights are the first ones"
     )
@@ -250,9 +254,14 @@ class TeachConfig(TrainingConfig):
     )
 
     @model_validator(mode="after")
-    def _no_start(self) -> TeachConfig:
+    def _consistent(self) -> TeachConfig:
         if self.train.start_from is not None:
             raise ValueError("train.start_from is for students (deshi fit, deshi distill): leave it out")
+        if self.cross_fit and isinstance(self.train.refit, str):
+            raise ValueError(
+                f"cross_fit={self.cross_fit} makes teachers of parts of the users, and train.refit={self.train.refit} "
+                "is one training on all of them: leave one out"
+            )
         return self
 
 

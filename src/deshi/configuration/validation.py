@@ -155,3 +155,17 @@ def overlaid(base: Mapping[str, Any], changes: Any) -> dict[str, Any]:
 def resolved(config: BaseModel) -> dict[str, Any]:
     """The configuration as plain dicts, lists and scalars, every default written out."""
     return config.model_dump(mode="json")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return flat
+
+
+def belongs_to(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of ``names`` or lies below it."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal, get_args
 
@@ -132,22 +132,22 @@ class Split:
         )
         return starts, self.valid_end
 
+    def refitted(self) -> Split:
+        """The same division after a refit: the validation part has become a part of the training part.
+
+        The description stays that of the split by which was selected.
+        """
+        return replace(self, train_end=self.valid_end)
+
+    @property
+    def next_part(self) -> str:
+        """The part that follows the training part: ``validation``, after a refit ``test``."""
+        return PARTS[0] if bool((self.train_end < self.valid_end).any()) else PARTS[1]
+
     def refit_ranges(self, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
         """Flat ``(starts, ends)`` of training and validation together, for the refit after the selection is done."""
         self._check(bundle)
         return bundle.offsets[:-1], self.valid_end
-
-    def final_ranges(self, bundle: Bundle, train_targets: str, refit: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Flat ``(starts, ends)`` of what a model has learnt from in the end, without a warning.
-
-        Args:
-            bundle: the bundle that the split was made from.
-            train_targets: see :meth:`train_ranges`.
-            refit: whether it was trained on validation events after the selection.
-        """
-        if refit or train_targets == "including_validation":
-            return self.refit_ranges(bundle)
-        return self.train_ranges(bundle, train_targets)
 
     def examples(self, bundle: Bundle, part: str) -> Examples:
         """The examples of one part; users without an event in it, or without a history before it, have none.

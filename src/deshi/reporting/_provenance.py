@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from deshi.artifacts import read_json
-from deshi.comparison import flatten
 from deshi.configuration.run_folders import ENVIRONMENT_FILE, TIME_FILE
+from deshi.configuration.validation import flatten
 from deshi.data.sources.sql import hide_password
 from deshi.rendering import Paragraph, Table
 from deshi.reporting._blocks import Block, Details, Missing, Section

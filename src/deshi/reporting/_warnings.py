@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from deshi.evaluation import not_beating
-from deshi.metrics import metric_title
+import polars as pl
+
+from deshi.evaluation import kept, not_beating
 from deshi.reporting._context import Context
-from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
+from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names, baseline_ranks
 
 
 def warnings_of(context: Context) -> list[str]:
@@ -30,10 +31,15 @@ def _not_beating(context: Context) -> list[str]:
     part, metric = context.part, context.metric
     figures = {name: baseline_figure(context.runs, name, part, metric) for name in baseline_names(context.runs)}
     baselines = {name: value for name, value in figures.items() if value is not None}
-    subject = f"{metric_title(metric)}, {part}"
+    models = {run.label: run for run in context.runs if run.record["run"]}
+
+    def ranks(name: str, part: str) -> list[pl.DataFrame]:
+        if name in models:
+            return kept(lambda: models[name].evaluation.ranks(part))
+        return kept(lambda: baseline_ranks(context.runs, name, part))
+
     return [
         sentence
-        for run in context.runs
-        if run.record["run"]
-        for sentence in not_beating(run.label, run.evaluation.metrics[f"{part}/{metric}"], baselines, subject)
+        for label, run in models.items()
+        for sentence in not_beating(label, run.evaluation.metrics[f"{part}/{metric}"], baselines, metric, part, ranks)
     ]

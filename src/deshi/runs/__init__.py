@@ -1,8 +1,8 @@
 """Finished and interrupted runs, opened by name."""
 
 from deshi.runs.evaluation import LOSS, Evaluation, find_evaluations, finished_evaluations, read_curve, read_part
-from deshi.runs.networks import new_network, resources, with_named_runs, with_named_start
-from deshi.runs.run import FORMAT, Run, fold_folder, load_bundle
+from deshi.runs.networks import new_network, resources, with_exact_names, with_named_runs
+from deshi.runs.run import FORMAT, Run, fold_folder, load_bundle, trained_ranges
 from deshi.runs.weights import load_weights, save_weights
 from deshi.runs.writing import new_run, whole_run, write_record
 
@@ -22,8 +22,9 @@ __all__ = [
     "read_part",
     "resources",
     "save_weights",
-    "with_named_runs",
+    "trained_ranges",
     "whole_run",
-    "with_named_start",
+    "with_exact_names",
+    "with_named_runs",
     "write_record",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from deshi.data.splits import Split
 from deshi.hardware import training_device
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer
-from deshi.runs.run import Run, load_bundle
+from deshi.runs.run import Run, load_bundle, trained_ranges
 from deshi.teachers.base import Resources
 
 
@@ -52,7 +53,7 @@ def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = N
 
 def _ranges(cfg: TrainingConfig, bundle: Bundle) -> tuple[Ints, Ints]:
     split: Split = build(cfg.split)(bundle)
-    return split.final_ranges(bundle, cfg.train.train_targets, bool(cfg.train.refit))
+    return trained_ranges(cfg.train, split, bundle)
 
 
 def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[SequentialRecommender, dict[str, Any]]:
@@ -77,16 +78,23 @@ def with_named_runs(node: dict[str, Any], paths: PathsConfig) -> dict[str, Any]:
     return named
 
 
-def with_named_start(train: TrainConfig, paths: PathsConfig) -> TrainConfig:
-    """The same with the run that a student starts from named by its folder."""
-    return (
-        train
-        if train.start_from is None
-        else train.model_copy(update={"start_from": exact_name(paths, train.start_from)})
-    )
+def with_exact_names(train: TrainConfig, paths: PathsConfig, stage: str) -> TrainConfig:
+    """The same with the run that a student starts from, and the one that is refitted, named by their folders.
+
+    Args:
+        train: with names as they were given.
+        paths: where runs lie.
+        stage: that trains; a refit is of a run of the same stage.
+    """
+    names: dict[str, str] = {}
+    if train.start_from is not None:
+        names["start_from"] = exact_name(paths, train.start_from)
+    if isinstance(train.refit, str):
+        names["refit"] = exact_name(paths, train.refit, stage)
+    return train.model_copy(update=names)
 
 
-def exact_name(paths: PathsConfig, name: str) -> str:
+def exact_name(paths: PathsConfig, name: str, stages: str | Sequence[str] = TRAINING_STAGES) -> str:
     """The folder's name of a run, or its path if it lies elsewhere."""
-    folder = find_run(paths.runs, TRAINING_STAGES, name)
+    folder = find_run(paths.runs, stages, name)
     return folder.name if folder.resolve().parents[1] == paths.runs.resolve() else str(folder)

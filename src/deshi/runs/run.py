@@ -32,6 +32,7 @@ from deshi.configuration.schemas import (
     FitConfig,
     PathsConfig,
     TeachConfig,
+    TrainConfig,
     TrainingConfig,
 )
 from deshi.configuration.targets import build
@@ -107,9 +108,19 @@ class Run(Result):
         """One line: folder, epochs, seconds and metrics."""
         if not self.finished:
             return paragraphs(f"{self.folder}: not finished")
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
-        training = f"selected epoch {self.epochs} in {self.seconds:.0f} s, " if self.stage in SCHEMAS else ""
-        return paragraphs(f"{self.folder}: {training}{figures}")
+        facts = [f"{name} {value:.4f}" for name, value in self.metrics.items()]
+        if self.stage in SCHEMAS:
+            facts = [f"{self._training} in {self.seconds:.0f} s", *facts]
+        return paragraphs(f"{self.folder}: {', '.join(facts)}")
+
+    @property
+    def _training(self) -> str:
+        epochs, refit = f"selected epoch {self.epochs}", self.config.train.refit
+        if refit is True:
+            return f"{epochs}, refitted on training and validation events,"
+        if refit:
+            return f"refitted on training and validation events for the {self.epochs} epochs that {refit} selected"
+        return epochs
 
     @property
     def name(self) -> str:
@@ -146,7 +157,7 @@ class Run(Result):
 
     @property
     def seconds(self) -> float:
-        """Of training and validation, the refit included."""
+        """Of training and validation, a refit included."""
         return float(read_json(self.folder / TIME_FILE)["wall_seconds"])
 
     @property
@@ -215,8 +226,32 @@ class Run(Result):
         Args:
             bundle: the data of the run, if they are open already.
         """
-        data, train = bundle or self.bundle, self.config.train
-        return self.split_of(data).final_ranges(data, train.train_targets, bool(train.refit))
+        data = bundle or self.bundle
+        return trained_ranges(self.config.train, self.split_of(data), data)
+
+    @property
+    def is_refitted(self) -> bool:
+        """Whether the final weights have learnt the validation events, after the selection was done."""
+        return bool(self.config.train.refit)
+
+    def trained_split(self, bundle: Bundle) -> Split:
+        """The split by which the final weights were trained: the run's own, or with validation as a part of training.
+
+        Args:
+            bundle: the data of the run.
+        """
+        split = self.split_of(bundle)
+        return split.refitted() if self.is_refitted else split
+
+    @cached_property
+    def selected_run(self) -> Run:
+        """The run whose choice on validation this one has: that which ``train.refit`` names, or itself.
+
+        Raises:
+            DeshiError: if it is gone.
+        """
+        refit = self.config.train.refit
+        return Run.open(refit, self.paths, (self.stage,)) if isinstance(refit, str) else self
 
     def check_same_data(self, bundle: Bundle) -> None:
         """Refuse other data than those that the run was made on.
@@ -306,10 +341,13 @@ class Run(Result):
         """The student that validation selected, before any refit, in evaluation mode.
 
         Raises:
-            DeshiError: as :meth:`student`, or if the checkpoints of a refitted run were removed.
+            DeshiError: as :meth:`student`, or if the checkpoints of a refitted run, or the run that it refits, were
+                removed.
         """
+        if self.selected_run is not self:
+            return self.selected_run.selected_student()
         student = self.student()
-        if self.record["refit"]:
+        if self.is_refitted:
             path = self.folder / CHECKPOINTS / WEIGHTS_FILE
             if not path.is_file():
                 raise DeshiError(
@@ -378,6 +416,19 @@ class Run(Result):
             load_weights(network, fold_folder(self.folder, fold) / WEIGHTS_FILE)
             scorers.append(scorer_of(network.eval(), device))
         return CrossFitted(scorers, folds)
+
+
+def trained_ranges(train: TrainConfig, split: Split, bundle: Bundle) -> tuple[Ints, Ints]:
+    """``(n_users,)`` flat positions of the events that a training's final weights see, see :meth:`Run.trained_ranges`.
+
+    Args:
+        train: of the training.
+        split: of that bundle.
+        bundle: the data.
+    """
+    if train.refit or train.train_targets == "including_validation":
+        return split.refit_ranges(bundle)
+    return split.train_ranges(bundle, train.train_targets)
 
 
 def fold_folder(folder: Path, fold: int) -> Path:

@@ -43,6 +43,9 @@ RECALL = "recall.json"
 GRAPHS = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 """The graph of each precision; the second is there only if it was asked for."""
 
+LATENCY = "latency"
+"""The manifest's entry about single requests."""
+
 COUNT = "count"
 REQUIRED = (CONFIG, ITEMS, TABLE, WEIGHTS, PARITY, CARD, GRAPHS["fp32"])
 SETTINGS = {"n_items": int, "dim": int, "max_length": int, "filter_seen": bool}
@@ -118,6 +121,19 @@ class ServingBundle:
     def precisions(self) -> list[str]:
         """Precisions of the bundle's graphs: ``fp32``, and ``int8`` if it was exported."""
         return [name for name, file in GRAPHS.items() if file in self.manifest["files"]]
+
+    @property
+    def latency(self) -> dict[str, Any] | None:
+        """Times of single requests, as :class:`~deshi.serving.latency.Latency` has them, if export measured them.
+
+        They stand in the manifest, which belongs to no version: two exports of one run are the same bundle.
+        """
+        return self.manifest.get(LATENCY)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the file of the network's weights."""
+        return int(self.manifest["files"][WEIGHTS]["bytes"])
 
     @property
     def index(self) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from deshi.rendering import Block, Result, Table, paragraphs
 from deshi.serving.approximate_search import Recall
 from deshi.serving.bundle import ServingBundle
+from deshi.serving.latency import Latency
 from deshi.serving.parity import LIST, Parity
 
 
@@ -21,6 +22,7 @@ class ExportResult(Result):
         bundle: read back.
         parity: of each graph against the PyTorch model.
         recall: of the index for approximate search; None if there is none.
+        latency: of single requests.
         seconds: that the export took.
         seen: sentences about targets that their user had consumed before.
     """
@@ -29,6 +31,7 @@ class ExportResult(Result):
     bundle: ServingBundle = field(repr=False)
     parity: Mapping[str, Parity]
     recall: Recall | None
+    latency: Latency
     seconds: float
     seen: Sequence[str] = ()
 
@@ -38,6 +41,7 @@ class ExportResult(Result):
         lines = [sentence for name, parity in self.parity.items() for sentence in sentences(name, parity)]
         if self.recall is not None:
             lines.append(self.recall.sentence())
+        lines.append(self.latency.sentence())
         return [
             Table(f"{self.bundle.name}, version {self.bundle.version}", ["File", "KiB"], rows),
             *paragraphs(*self.seen, tone="warning" if self.bundle.filter_seen else "plain"),

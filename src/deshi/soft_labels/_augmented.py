@@ -27,7 +27,8 @@ def augment_histories(
 
     Args:
         bundle: the data.
-        split: of the data; its training ranges are augmented. Users with fewer than two training events are left out.
+        split: of the data, refitted where the teacher was; its training ranges are augmented. Users with fewer than
+            two training events are left out.
         augmentation: what is augmented, see :class:`deshi.data.sequences.Augmentation`.
         copies: augmented histories a user, each augmented anew.
         seed: the same seed gives the same histories.

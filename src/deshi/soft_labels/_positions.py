@@ -35,17 +35,17 @@ def choose_rows(
     ``sample:SHARE``        a random share, above 0 and up to 1, of all ``train`` positions
     ``validation``          the histories of the validation examples (the next event is the target)
     ``test``                the histories of the test examples
-    ``held_out``            ``validation`` and ``test``
+    ``held_out``            ``validation`` and ``test``; of a refitted split ``test`` alone
     ``A+B``                 what is in A or in B, such as ``last:20+held_out``
     ======================  =====================================================================
 
     Args:
         rule: as above.
         bundle: the data.
-        split: the run's split of them.
+        split: the run's split of them, :meth:`~deshi.data.splits.Split.refitted` where the run was.
         augmented: choose positions of these histories instead, which were made from the training ranges: all but the
             last event of each sequence are ``train``, the last one, after which the first held-out event came, is
-            ``validation``.
+            of the split's ``next_part``.
         seed: of ``sample``.
         train_targets: as the students are to be trained, see :meth:`deshi.data.splits.Split.train_ranges`.
 
@@ -61,7 +61,7 @@ def choose_rows(
         n_rows = len(bundle.items)
     else:
         starts, ends = augmented.offsets[:-1], augmented.offsets[1:]
-        held_out = {"validation": ends - 1, "test": np.zeros(0, dtype=np.int64)}
+        held_out = dict.fromkeys(PARTS, np.zeros(0, dtype=np.int64)) | {split.next_part: ends - 1}
         n_rows = augmented.n_interactions
     parts = [_rule(part.strip(), starts, ends, held_out, n_rows, seed) for part in rule.split("+")]
     rows = np.unique(np.concatenate(parts)).astype(np.int64)

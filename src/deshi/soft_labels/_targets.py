@@ -41,8 +41,9 @@ class Targets:
 def row_targets(histories: Histories, bundle: Bundle, split: Split) -> list[Targets]:
     """The targets of the four kinds of rows, whether or not a store covers them.
 
-    Of augmented histories the training rows are all but each sequence's last; that one is followed by the validation
-    target, where it is the event that the target really came after. They have no test rows.
+    Of augmented histories the training rows are all but each sequence's last; that one is followed by the target of
+    the split's ``next_part`` (validation), where it is the event that the target really came after. They have no
+    other held-out rows. For lists of a refitted teacher the split is :meth:`~deshi.data.splits.Split.refitted`.
     """
     if histories.augmented:
         return [
@@ -72,12 +73,12 @@ def _followed(histories: Histories, name: str, rows: Ints) -> Targets:
 
 def _continued(histories: Histories, bundle: Bundle, split: Split) -> Targets:
     """The ends of augmented histories that still end with the last training event."""
-    # a sequence is kept if its last event is the user's event just before the validation target
-    examples = split.examples(bundle, "validation")
+    # a sequence is kept if its last event is the user's event just before the first held-out target
+    examples = split.examples(bundle, split.next_part)
     ends = np.full(bundle.n_users, -1, dtype=np.int64)
     ends[examples.users] = examples.ends
     rows = np.asarray(histories.offsets[1:]) - 1
     sources = np.asarray(histories.sources)[rows]
     kept = ends[histories.users] == sources + 1
     items = np.asarray(bundle.items)[sources[kept] + 1].astype(np.int64)
-    return Targets("validation", rows[kept], np.asarray(histories.users)[kept], items)
+    return Targets(split.next_part, rows[kept], np.asarray(histories.users)[kept], items)

@@ -32,6 +32,8 @@ from deshi.serving.bundle import (
     GRAPHS,
     INDEX,
     ITEMS,
+    LATENCY,
+    MANIFEST,
     PARITY,
     RECALL,
     TABLE,
@@ -40,7 +42,9 @@ from deshi.serving.bundle import (
     is_bundle,
     write_manifest,
 )
+from deshi.serving.engine import Engine
 from deshi.serving.graph import merged, write_graph
+from deshi.serving.latency import REQUESTS, WARM_UP, Latency, measure_latency
 from deshi.serving.model_card import model_card
 from deshi.serving.onnx_network import OnnxNetwork
 from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
@@ -90,9 +94,9 @@ def run(cfg: ExportConfig) -> ExportResult:
         (temporary / CARD).write_text(card, encoding="utf-8")
         facts = {"run": source.name, "data": source.bundle.name}
         write_manifest(temporary, name_of(source.folder), facts)
-        ServingBundle.load(temporary)
-    seconds = time.perf_counter() - begin
-    return ExportResult(output, ServingBundle.load(output, check=False), parities, recall, seconds, exported.seen)
+        latency = _latency(ServingBundle.load(temporary), exported)
+    bundle, seconds = ServingBundle.load(output, check=False), time.perf_counter() - begin
+    return ExportResult(output, bundle, parities, recall, latency, seconds, exported.seen)
 
 
 def _check_free(output: Path) -> None:
@@ -179,6 +183,17 @@ def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, 
     return compare_scorers(
         SequentialScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
     )
+
+
+def _latency(bundle: ServingBundle, exported: _Exported) -> Latency:
+    """Time requests with histories of the test, and note the times in the manifest."""
+    data, examples = exported.run.bundle, exported.examples
+    ids = data.vocabulary[ITEM]
+    drawn = np.random.default_rng(0).integers(0, len(examples), REQUESTS + WARM_UP)
+    rows = [slice(int(examples.starts[example]), int(examples.ends[example])) for example in drawn]
+    latency = measure_latency(Engine(bundle), [ids.gather(data.items[row]).to_list() for row in rows])
+    write_json(bundle.path / MANIFEST, bundle.manifest | {LATENCY: latency.plain()})
+    return latency
 
 
 def _sample(examples: Examples, bundle: Bundle, users: int | None) -> Examples:

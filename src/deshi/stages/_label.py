@@ -41,7 +41,8 @@ def run(cfg: LabelConfig) -> LabelResult:
         DeshiError: if the run or its data are missing or don't belong together.
     """
     source, device = Run.open(cfg.run, cfg.paths), str(training_device("auto"))
-    trained, bundle, split, record = source.config, source.bundle, source.split, source.record
+    trained, bundle, record = source.config, source.bundle, source.record
+    split = source.trained_split(bundle)
     scorer = source.scorer(device)
     augmentation = Augmentation(**cfg.augment.model_dump())
     augmented = None
@@ -84,10 +85,12 @@ def _rows(
     """The rows that the teacher is asked for, and what the manifest says of them.
 
     A strategy chooses among those that are training positions; the others (held-out rows, for the inspection) stay.
+    Training positions of a refitted run are those that are followed by a training or a validation event.
     """
+    targets = "train" if trained.train.refit else trained.train.train_targets
 
     def by_rule(rule: str) -> Ints:
-        return choose_rows(rule, bundle, split, augmented, cfg.seed, trained.train.train_targets)
+        return choose_rows(rule, bundle, split, augmented, cfg.seed, targets)
 
     rows, strategy = by_rule(cfg.positions), cfg.selection and with_named_runs(cfg.selection, cfg.paths)
     if strategy is None:

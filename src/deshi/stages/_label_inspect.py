@@ -23,6 +23,8 @@ def run(cfg: LabelInspectConfig) -> Inspection:
     soft_labels = SoftLabels.load(path, bundle, check=True)
     node = manifest["teacher"].get("split")
     split: Split = (build(node) if node else LeaveOneOut())(bundle)
+    if manifest["teacher"].get("refit"):
+        split = split.refitted()
     other: Scorer | None = None
     if cfg.compare_with is not None:
         run = Run.open(cfg.compare_with, cfg.paths)

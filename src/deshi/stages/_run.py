@@ -20,9 +20,10 @@ from deshi.configuration.run_folders import METRICS_FILE, find_run, load_config,
 from deshi.configuration.schemas import StageConfig
 from deshi.configuration.validation import resolved
 from deshi.data.bundle import Bundle
-from deshi.runs import new_run, with_named_start
+from deshi.runs import new_run, with_exact_names
 from deshi.stages import STAGES
 from deshi.stages._run_reuse import comparable, find_done
+from deshi.stages._run_sizes import PICTURE
 from deshi.stages._run_steps import REPORT, Plan, Step, plan_of
 from deshi.stages.run import RunConfig
 from deshi.stages.run_result import RunResult, summarise
@@ -52,9 +53,9 @@ def _with_named_starts(cfg: RunConfig) -> RunConfig:
     """The older run that students start from by its folder: `latest` is another one after the first step."""
     distilled = cfg.distilled
     if distilled.train is not None:
-        train = with_named_start(distilled.train, cfg.paths)
+        train = with_exact_names(distilled.train, cfg.paths, "distill")
         distilled = distilled.model_copy(update={"train": train})
-    return cfg.model_copy(update={"train": with_named_start(cfg.train, cfg.paths), "distilled": distilled})
+    return cfg.model_copy(update={"train": with_exact_names(cfg.train, cfg.paths, "fit"), "distilled": distilled})
 
 
 def _folder(cfg: RunConfig) -> Path:
@@ -188,7 +189,11 @@ class _Pipeline:
         write_json(self.folder / PLAN_FILE, {"steps": self.records})
 
     def _copy_report(self) -> None:
-        shutil.copyfile(self.done[REPORT] / "report.html", self.folder / "report.html")
+        """The page, and the picture of the sizes where they are compared."""
+        report = self.done[REPORT]
+        shutil.copyfile(report / "report.html", self.folder / "report.html")
+        if self.cfg.students:
+            shutil.copyfile(report / "figures" / PICTURE, self.folder / PICTURE)
 
 
 def _relative(folder: Path, base: Path) -> str:

@@ -39,7 +39,7 @@ class TuneConfig(LearningConfig):
         if self.stage == "distill" and not self.soft_labels:
             raise ValueError("stage=distill needs soft_labels=[STORE]")
         if self.train.refit:
-            raise ValueError("train.refit=true trains twice for nothing here: refit the best configuration at the end")
+            raise ValueError("train.refit trains again for nothing here: refit the best configuration at the end")
         return self
 
     def domains(self) -> dict[str, Choice | Numbers]:

@@ -72,3 +72,12 @@ class FittedTeacher(Component, Scorer):
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state that :meth:`fit` returned."""
+
+    def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Take up the choices of another run of this teacher, whose refit this one is; returns this one's state.
+
+        Args:
+            state: that :meth:`fit` of the selected teacher returned.
+        """
+        self.restore(state)
+        return state

@@ -128,6 +128,11 @@ class Ensemble(FittedTeacher):
             raise DeshiError(f"The state has {len(state['weights'])} weights, expected {len(self.members)}.")
         self.weights = list(state["weights"])
 
+    def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Take up the weights of an ensemble of the same models before their refit; the members are this one's."""
+        self.restore(state)
+        return {"members": self.members, "weights": state["weights"]}
+
 
 def normalised(scores: Tensor, scale: Scale) -> Tensor:
     """Scores ``(B, N)`` brought to a scale on which different models can be added.

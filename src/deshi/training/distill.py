@@ -71,7 +71,11 @@ class DistillTraining(Training):
 
     def __init__(self, cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> None:
         super().__init__(cfg, bundle, split, folder, network_name(cfg.student))
-        self.stores = [open_store(cfg.paths.soft_labels, name, bundle, split, cfg.split) for name in cfg.soft_labels]
+        refit = isinstance(cfg.train.refit, str)
+        # With train.refit=true one set of lists serves the selection and the refit: those at training positions.
+        self.taught_split = split.refitted() if refit else split
+        folder_of_stores = cfg.paths.soft_labels
+        self.stores = [open_store(folder_of_stores, name, bundle, split, cfg.split, refit) for name in cfg.soft_labels]
         self._check_same_stores()
         whole = SoftLabelLists(bundle.n_interactions, self.stores, cfg.distill.k)
         self.trained = self._training_rows(whole.n_rows)
@@ -144,10 +148,13 @@ class DistillTraining(Training):
         return [(int(begin), histories) for begin, histories in zip(begins, extra, strict=False)]
 
     def _training_rows(self, n_rows: int) -> NDArray[np.bool_]:
-        """``(R,)`` the rows that are followed by a training event; all others are held out and never taught."""
+        """``(R,)`` the rows that are followed by a training event; all others are held out and never taught.
+
+        In a refit of another run the validation events are training events.
+        """
         is_training = np.zeros(n_rows, dtype=np.bool_)
         for begin, histories in [(0, Histories.of(self.bundle)), *self._augmented]:
-            is_training[begin + row_targets(histories, self.bundle, self.split)[0].rows] = True
+            is_training[begin + row_targets(histories, self.bundle, self.taught_split)[0].rows] = True
         return is_training
 
     def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
@@ -201,7 +208,9 @@ class DistillTraining(Training):
         return super()._record(*values) | record
 
 
-def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any]) -> SoftLabels:
+def open_store(
+    folder: Path, name: str, bundle: Bundle, split: Split, node: dict[str, Any], refit: bool = False
+) -> SoftLabels:
     """Open a store to learn from and refuse what would spoil the student or its figures.
 
     Args:
@@ -210,10 +219,12 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
         bundle: the data.
         split: of that bundle, the student's.
         node: how the split is configured.
+        refit: whether the student is the refit of another run, which selects nothing.
 
     Raises:
         DeshiError: for missing, damaged or foreign stores, rows that are wrong, a teacher of another split or one
-            that was trained on validation, and rows that hold the answers.
+            that was trained on validation by which the student is selected, lists that end with the training part in
+            a refit, and rows that hold the answers.
     """
     path = store_path(folder, name)
     store = SoftLabels.load(path, bundle, check=True)
@@ -223,13 +234,34 @@ def open_store(folder: Path, name: str, bundle: Bundle, split: Split, node: dict
             f"The teacher of {path} was trained on the split {teacher['split']}, the student's is {node}: what the "
             "student is selected and tested on may have been the teacher's training data. Use the same split for both."
         )
-    if teacher.get("refit") or teacher.get("train_targets", "train") == "including_validation":
+    if refit:
+        _check_newest(path, store, bundle, split)
+    elif teacher.get("refit") or teacher.get("train_targets", "train") == "including_validation":
         raise DeshiError(
             f"The teacher of {path} was trained on validation events, which the student is selected on: the choice "
-            "would mean nothing. Train the teacher without train.refit and with train.train_targets=train."
+            "would mean nothing. Train the teacher without train.refit and with train.train_targets=train; a student "
+            "that was selected before learns from these lists with train.refit=RUN."
         )
-    _refuse_answers(path, store, bundle, split)
+    _refuse_answers(path, store, bundle, split.refitted() if refit else split)
     return store
+
+
+def _check_newest(path: Path, store: SoftLabels, bundle: Bundle, split: Split) -> None:
+    """A refit learns the validation events: from lists after the events before them, of a teacher that knows them."""
+    if not store.manifest["teacher"].get("refit"):
+        log.warning(
+            "The teacher of %s was not refitted: its lists don't know the validation events, which this refit trains "
+            "on. Refit the teacher (deshi teach train.refit=RUN) and let it write them anew", path,
+        )  # fmt: skip
+    if store.augmented:
+        return
+    newest = split.examples(bundle, "validation").ends - 1
+    if len(newest) and not store.covered[newest].any():
+        raise DeshiError(
+            f"{path} has no list at the events that are followed by a validation event, which this refit trains on: "
+            f"its positions are {store.manifest['positions']!r}, by the split before the refit. Refit the teacher and "
+            "write them anew: deshi teach train.refit=RUN, deshi label REFIT."
+        )
 
 
 def _refuse_answers(path: Path, store: SoftLabels, bundle: Bundle, split: Split) -> None:

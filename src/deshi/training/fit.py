@@ -17,8 +17,9 @@ from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.evaluation import seen_targets
 from deshi.hardware import limit_kernel_cache, set_threads
-from deshi.runs import Run, load_bundle, new_run, with_named_start
+from deshi.runs import Run, load_bundle, new_run, with_exact_names
 from deshi.training._precision import measured_precision
+from deshi.training._refit import refitted_run
 from deshi.training.trainer import Trained, Training
 from deshi.types import ITEM
 
@@ -65,8 +66,8 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
     bundle = load_bundle(cfg.data.name, cfg.paths.data)
     split: Split = build(cfg.split)(bundle)
     if interrupted is None:
-        started = with_named_start(cfg.train, cfg.paths)
-        cfg = _with_measured_choices(cfg.model_copy(update={"train": started}), bundle, split)
+        cfg = cfg.model_copy(update={"train": with_exact_names(cfg.train, cfg.paths, stage)})
+        cfg = _with_measured_choices(cfg, bundle, split)
         folder = new_run(cfg, stage, cfg.name or f"{cfg.data.name}_{network}")
         write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
         bundle.vocabulary.select(ITEM).write_parquet(folder / VOCABULARY_FILE)
@@ -81,9 +82,16 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
 
 
 def _with_measured_choices(cfg: Config, bundle: Bundle, split: Split) -> Config:
-    """Threads and ``auto`` precision as measured once for the run: a resumed run must not choose anew."""
+    """Threads and ``auto`` precision as measured once for the run: a resumed run must not choose anew.
+
+    The refit of another run trains in that run's precision.
+    """
     train = cfg.train.model_copy(update={"threads": set_threads(cfg.train.threads)})
-    precision = measured_precision(cfg, bundle, split)
+    refitted = refitted_run(cfg, bundle)
+    if refitted is not None and train.precision == "auto":
+        precision = refitted.config.train.precision
+    else:
+        precision = measured_precision(cfg, bundle, split)
     return cfg.model_copy(update={"train": train.model_copy(update={"precision": precision})})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.arrays import Ints
-from deshi.artifacts import read_array, write_array, write_json
+from deshi.artifacts import read_array, read_json, write_array, write_json
 from deshi.configuration.run_folders import FOLDS_FILE, METRICS_FILE, TEACHER_FILE, TIME_FILE
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
@@ -28,6 +28,7 @@ from deshi.runs import Run, fold_folder, new_network, with_named_runs, write_rec
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
 from deshi.training._callbacks import KeepBest, LearningCurve
+from deshi.training._refit import refitted_run
 from deshi.training.fit import network_name, run_training
 from deshi.training.module import MONITOR
 from deshi.training.trainer import TIME_NAMES, Trained, Training
@@ -90,11 +91,17 @@ def _is_network(cfg: TeachConfig) -> bool:
     target = import_target(cfg.teacher["_target_"])
     if isinstance(target, type) and issubclass(target, Recommender):
         return True
-    if cfg.cross_fit or cfg.train.refit:
-        option = "cross_fit" if cfg.cross_fit else "train.refit"
+    name = network_name(cfg.teacher)
+    if cfg.cross_fit:
         raise DeshiError(
-            f"{option} is set, but {network_name(cfg.teacher)} isn't trained on histories. Leave it out: train the "
-            "members with it, if you want an ensemble of such teachers."
+            f"cross_fit is set, but {name} isn't trained on histories. Leave it out: train the members with it, if you "
+            "want an ensemble of such teachers."
+        )
+    if cfg.train.refit is True:
+        raise DeshiError(
+            f"train.refit=true is set, but {name} isn't trained in epochs: it can't choose and be refitted in one run. "
+            "Run it without first; then name that run in train.refit=RUN and, of an ensemble, the members' refits in "
+            "teacher.members."
         )
     return False
 
@@ -133,17 +140,21 @@ def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -
     teacher = new_network(cfg, bundle, bundle.n_items)
     if not isinstance(teacher, FittedTeacher):
         raise DeshiError(f"{cfg.teacher['_target_']} is no teacher: expected fit, restore and scores, or a network.")
-    examples = split.examples(bundle, "validation")
-    state = teacher.fit(
-        ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
-    )
-    teacher.restore(state)
-    metrics = validation_metrics(teacher, cfg, bundle, examples)
+    selected = refitted_run(cfg, bundle)
+    if selected is None:
+        examples = split.examples(bundle, "validation")
+        state = teacher.fit(
+            ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
+        )
+        teacher.restore(state)
+        metrics = validation_metrics(teacher, cfg, bundle, examples)
+    else:
+        state, metrics = teacher.take_over(read_json(selected.folder / TEACHER_FILE)), dict[str, float]()
     write_json(folder / TEACHER_FILE, state)
     record = {
         "stage": "teach", "model": network_name(cfg.teacher), "parameters": 0, "data": bundle.name,
         "data_fingerprint": bundle.fingerprint, "n_items": bundle.n_items, "split": split.description,
-        "train_targets": cfg.train.train_targets, "refit": False, "selected_on": MONITOR, "selected_epoch": 0,
+        "train_targets": cfg.train.train_targets, "refit": cfg.train.refit, "selected_on": MONITOR, "selected_epoch": 0,
         "trained_epochs": 0, "positions": 0, "seed": cfg.seed, "state": state,
     }  # fmt: skip
     return _finish(folder, record, {TIME_NAMES["teach"]: round(time.perf_counter() - begin, 3)}, metrics)
@@ -153,7 +164,7 @@ def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], met
     write_record(folder, record)
     write_json(folder / TIME_FILE, seconds | {"wall_seconds": round(sum(seconds.values()), 3)})
     write_json(folder / METRICS_FILE, metrics)
-    log.info("finished: %s", metrics)
+    log.info("finished: %s", metrics or "refitted, so there is no validation figure")
     return Trained(metrics, record, seconds)
 
 

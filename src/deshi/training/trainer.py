@@ -38,6 +38,7 @@ from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training._refit import refitted_run
 from deshi.training._warm_start import start_from
 from deshi.training.checkpoint import SafeCheckpointIO
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
@@ -59,13 +60,34 @@ class Trained:
     """The result of a training.
 
     Attributes:
-        metrics: of the selected network on validation, e.g. ``validation/ndcg@10``.
+        metrics: of the selected network on validation, e.g. ``validation/ndcg@10``; a refit of another run has none.
         record: for ``run.json``.
         seconds: of training and validation, the refit included, by name.
     """
 
     metrics: dict[str, float]
     record: dict[str, Any]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A trained network and how it came about.
+
+    Attributes:
+        network: what the run keeps.
+        epochs: the number that was selected.
+        curve: of the training that selected, or of the refit of another run.
+        trainer: of the same training.
+        metrics: on validation, see :class:`Trained`.
+        seconds: by name.
+    """
+
+    network: Recommender
+    epochs: int
+    curve: LearningCurve
+    trainer: L.Trainer
+    metrics: dict[str, float]
     seconds: dict[str, float]
 
 
@@ -100,7 +122,24 @@ class Training:
         return Trained(metrics, record, {key: value for key, value in seconds.items() if key != "wall_seconds"})
 
     def run(self) -> Trained:
-        """Train, or go on; leaves weights, ``run.json``, ``time.json`` and, last of all, ``metrics.json``."""
+        """Train, or go on; leaves weights, ``run.json``, ``time.json`` and, last of all, ``metrics.json``.
+
+        With ``train.refit=RUN`` it trains for the epochs that RUN selected, and nothing is validated.
+        """
+        begin = time.perf_counter()
+        selected = refitted_run(self.cfg, self.bundle)
+        outcome = self._select() if selected is None else self._refit(selected.epochs)
+        save_weights(outcome.network, self.folder / WEIGHTS_FILE)
+        record = self._record(outcome.network, outcome.epochs, outcome.curve, outcome.trainer)
+        write_record(self.folder, record)
+        wall_seconds = round(time.perf_counter() - begin, 3)
+        write_json(self.folder / TIME_FILE, outcome.seconds | {"wall_seconds": wall_seconds})
+        write_json(self.folder / METRICS_FILE, outcome.metrics)
+        log.info("finished: %s", outcome.metrics or "refitted, so there is no validation figure")
+        return Trained(outcome.metrics, record, outcome.seconds)
+
+    def _select(self) -> _Outcome:
+        """Train on the training part, choose the epoch on validation and, with ``train.refit=true``, train again."""
         train = self.cfg.train
         starts, ends = self._of_users(self.split.train_ranges(self.bundle, train.train_targets))
         if train.train_targets == "including_validation":
@@ -114,40 +153,36 @@ class Training:
                 "selected. Lower the filters or move the split's boundaries."
             )
         best = KeepBest(self.checkpoints / WEIGHTS_FILE)
-        begin = time.perf_counter()
         curve, trainer = self._train("select", starts, ends, examples, train.max_epochs, best)
         seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
-        student = self._new_network()
-        load_weights(student, best.path)
+        network = self._new_network()
+        load_weights(network, best.path)
         if train.refit:
-            student = self._refit(best.epochs, seconds)
-        save_weights(student, self.folder / WEIGHTS_FILE)
-        metrics = _best_row(curve, best.epochs)
-        record = self._record(student, best.epochs, curve, trainer)
-        write_record(self.folder, record)
-        write_json(self.folder / TIME_FILE, seconds | {"wall_seconds": round(time.perf_counter() - begin, 3)})
-        write_json(self.folder / METRICS_FILE, metrics)
-        log.info("finished: %s", metrics)
-        return Trained(metrics, record, seconds)
+            refit = self._refit(best.epochs)
+            network, seconds["student_refit_time"] = refit.network, refit.seconds[TIME_NAMES[self.stage]]
+        return _Outcome(network, best.epochs, curve, trainer, _best_row(curve, best.epochs), seconds)
 
     def _of_users(self, ranges: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
         """The ranges, empty for users who are left out."""
         starts, ends = ranges
         return starts, ends if self.users is None else np.where(self.users, ends, starts)
 
-    def _refit(self, epochs: int, seconds: dict[str, float]) -> Recommender:
+    def _refit(self, epochs: int) -> _Outcome:
+        """Train on training and validation events for so many epochs, by the schedule of the selection."""
         log.info("refit on training and validation events for %d epochs", epochs)
         starts, ends = self._of_users(self.split.refit_ranges(self.bundle))
         curve, trainer = self._train("refit", starts, ends, None, epochs, None)
-        seconds["student_refit_time"] = round(_total_seconds(curve), 3)
-        return cast(TrainingModule, trainer.lightning_module).result.merged()
+        seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
+        network = cast(TrainingModule, trainer.lightning_module).result.merged()
+        return _Outcome(network, epochs, curve, trainer, {}, seconds)
 
     def _train(
         self, phase: str, starts: Ints, ends: Ints, examples: Examples | None, epochs: int, best: KeepBest | None
     ) -> tuple[LearningCurve, L.Trainer]:
         """Train a fresh student, or go on from the phase's last checkpoint."""
         module, data = self._module(starts, ends, examples)
-        curve = LearningCurve(self.folder / (CURVE_FILE if phase == "select" else f"epochs-{phase}.csv"), log.info)
+        after_selection = phase == "refit" and self.cfg.train.refit is True
+        curve = LearningCurve(self.folder / (f"epochs-{phase}.csv" if after_selection else CURVE_FILE), log.info)
         callbacks = [curve, *self._selection(best)]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
