@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,28 @@ class Pairwise(SparseBaseline):
         """``log(1 + C / smoothing)`` float32; zeros stay zeros."""
         values = np.log1p(counts.data / self.smoothing).astype(np.float32)
         return csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
+
+    @property
+    def table(self) -> csr_array:
+        """``(n_items, n_items)`` float32, ``log(1 + C / smoothing)``, without zeros."""
+        return self._table
+
+    def pruned(self, best: int) -> Pairwise:
+        """The same with a table of each row's ``best`` highest entries, rounded to half precision.
+
+        Of equal entries those of the lower indices stay. It scores histories; it doesn't leave users out.
+        """
+        table = self._table
+        rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+        # each row's entries by falling value, then by index: the place of an entry in its row decides
+        order = np.lexsort((table.indices, -table.data, rows))
+        kept = np.sort(order[np.arange(len(order)) - table.indptr[rows] < best])
+        values = table.data[kept].astype(np.float16).astype(np.float32)
+        offsets = offsets_of(np.bincount(rows[kept], minlength=table.shape[0]))
+        pruned = copy(self)
+        pruned._table = csr_array((values, table.indices[kept], offsets), shape=table.shape)
+        pruned._table.eliminate_zeros()
+        return pruned
 
     def history_weights(self) -> Array:
         """``(D,)`` float64: the weights of a history's latest items before they are normalised, the last item first."""
