@@ -66,8 +66,12 @@ TEACHERS = {
     "crossed": ("id-crossed", "text-crossed"),
     "ilora": ("id", "ilora"),
     "text+ilora": ("id", "text", "ilora"),
+    "text+counts": ("text", "counts"),
+    "id+counts": ("id", "counts"),
+    "id+text+counts": ("id", "text", "counts"),
+    "ids+counts": ("id", "id2", "counts"),
 }
-"""The members of each teacher.
+"""The members of each teacher; ``counts`` are those of item pairs.
 
 ``crossed`` ones answer for the users that they were not trained on; ``twice`` is a plain student, see :data:`TWICE`.
 """
@@ -202,6 +206,8 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
         return trained("fit", f"{data}_twice_seed{seed}", [f"experiment={data}", *given, f"student.dim={TWICE[data]}"])
     if kind == "text":
         return trained("teach", f"{data}_text_seed{seed}", [*text_words(data), *given])
+    if kind == "counts":  # without a seed: nothing is drawn
+        return trained("teach", f"{data}_counts", ["teacher=pairwise", *words])
     own = {"id-crossed": id_words(data), "text-crossed": text_words(data)}[kind]
     return trained("teach", f"{data}_{kind}_seed{seed}", [*own, "cross_fit=2", *given])
 

@@ -175,3 +175,15 @@ def test_history_beyond_its_weight_is_not_read(tmp_path: Path) -> None:
     assert len(pairwise.history_weights()) == 11
     assert len(Pairwise(history_decay=1.0).history_weights()) == 50
     assert history_batch(12).items.shape[1] == 5
+
+
+def test_item_vectors_tell_what_occurs_together(tmp_path: Path) -> None:
+    """Two groups of items that never meet: vectors in a group are nearer than across; an item without a pair has 0."""
+    generator = np.random.default_rng(1)
+    sequences = [(generator.permutation(5) + 5 * (user % 2)).tolist() for user in range(40)]
+    pairwise = on_all(tiny_bundle(tmp_path, sequences, n_items=11))
+    vectors = pairwise.item_vectors()
+    assert vectors.shape == (11, 10) and not vectors[10].any()
+    nearness = vectors @ vectors.T
+    assert nearness[:5, :5].min() > nearness[:5, 5:10].max()
+    assert np.array_equal(pairwise.item_vectors(), vectors)

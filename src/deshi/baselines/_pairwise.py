@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from deshi.arrays import Array, Ints, offsets_of, range_rows
@@ -21,6 +23,9 @@ from deshi.types import Batch, DeshiError, ScoreKind
 
 _LEAST_WEIGHT = 1e-4
 """Items of a history that weigh less than this share of the latest one's are not read."""
+
+_VECTOR_SIZE = 64
+"""Width of the item vectors."""
 
 _GRIDS: tuple[Grid, ...] = (
     {"history_decay": (0.4, 0.6, 0.8, 0.9), "smoothing": (0.1, 0.3, 1.0, 3.0)},
@@ -139,6 +144,24 @@ class Pairwise(SparseBaseline):
     def leave_user_out(self) -> Scorer:
         """Scores of every history by counts without those of its user, exactly."""
         return LeaveUserOut(self)
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """``(n_items, D)`` the counts decomposed: what items occur near each other in histories points one way.
+
+        The ``D`` (at most 64) leading eigenvectors of the symmetric smoothed counts ``T + T'``, whose rows and columns
+        are divided by the roots of their sums so that popular items don't rule; each eigenvector is scaled with the
+        root of its value, and each item's vector to length 1. Items without a pair have zeros.
+        """
+        symmetric = self._table.astype(np.float64) + self._table.T.astype(np.float64)
+        totals = np.asarray(symmetric.sum(axis=1)).ravel()
+        scale = diags_array(1 / np.sqrt(np.where(totals > 0, totals, 1.0)))
+        size = min(_VECTOR_SIZE, self.n_items - 1)
+        # a fixed first vector: the same counts give the same vectors
+        values, vectors = eigsh(scale @ symmetric @ scale, k=size, v0=np.ones(self.n_items), which="LA")
+        vectors = vectors * np.sqrt(values.clip(min=0))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = np.where((totals > 0)[:, None], vectors / lengths.clip(min=1e-12), 0.0)
+        return vectors.astype(np.float32)
 
     def _pooled(self, offsets: Ints, items: Ints, weights: Array) -> csr_array:
         return csr_array((weights, items, offsets), shape=(len(offsets) - 1, self.n_items)) @ self._table
