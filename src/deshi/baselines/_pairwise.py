@@ -124,9 +124,13 @@ class Pairwise(SparseBaseline):
         return count_pairs(events.users, events.items, events.n_items, self.max_distance, self.distance_decay)
 
     def _smooth(self) -> None:
-        self._table = self._smoothed(self.counts)
-        n_entries = self._table.shape[0] ** 2
-        is_full = n_entries <= _FULL_ENTRIES and self.counts.nnz > _FULL_SHARE * n_entries
+        self._read(self._smoothed(self.counts))
+
+    def _read(self, table: csr_array) -> None:
+        """Let scores be read from this table."""
+        self._table = table
+        n_entries = table.shape[0] ** 2
+        is_full = n_entries <= _FULL_ENTRIES and table.nnz > _FULL_SHARE * n_entries
         self._full = torch.from_numpy(self._table.toarray()) if is_full else None
 
     def _smoothed(self, counts: csr_array) -> csr_array:
@@ -153,9 +157,10 @@ class Pairwise(SparseBaseline):
         kept = np.sort(order[np.arange(len(order)) - table.indptr[rows] < best])
         values = table.data[kept].astype(np.float16).astype(np.float32)
         offsets = offsets_of(np.bincount(rows[kept], minlength=table.shape[0]))
+        served = csr_array((values, table.indices[kept], offsets), shape=table.shape)
+        served.eliminate_zeros()
         pruned = copy(self)
-        pruned._table = csr_array((values, table.indices[kept], offsets), shape=table.shape)
-        pruned._table.eliminate_zeros()
+        pruned._read(served)
         return pruned
 
     def history_weights(self) -> Array:

@@ -104,7 +104,6 @@ def choose_counts(run: Run, weight: float | None = None) -> ServedCounts | None:
     events = training_events(run.bundle, *run.split.train_ranges(run.bundle, run.config.train.train_targets))
     counts = Pairwise()
     counts.search(events, validation)
-    counts.fit_events(events)
     pool = _pool(SequentialScorer(run.selected_student()), counts, validation)
     if weight is None:
         tried = [(weights[1], value) for weights, value in search_weights(pool, [False, True], steps=1)]

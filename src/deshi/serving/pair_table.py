@@ -42,8 +42,7 @@ class PairTable:
         Raises:
             KeyError: if a tensor is missing.
         """
-        names = ("offsets", "items", "values", "history_weights")
-        return cls(*(tensors[name] for name in names), weight=weight)  # type: ignore[arg-type]
+        return cls(tensors["offsets"], tensors["items"], tensors["values"], tensors["history_weights"], weight)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, for the bundle's file."""
@@ -57,9 +56,9 @@ class PairTable:
     def problem(self, n_items: int) -> str | None:
         """What makes it no table of ``n_items`` items; None if it is one."""
         size = len(self.items)
-        kinds = self.offsets.dtype.kind, self.items.dtype.kind, self.values.dtype, self.history_weights.dtype
-        if kinds != ("i", "u", np.float16, np.float64):
-            return f"holds offsets, items, values and history_weights of {', '.join(map(str, kinds))}"
+        kinds = "".join(array.dtype.kind for array in self.tensors().values())
+        if kinds != "iuff":
+            return f"holds offsets, items, values and history_weights of the kinds {kinds}, expected iuff"
         if self.offsets.shape != (n_items + 1,) or self.values.shape != self.items.shape or self.items.ndim != 1:
             shapes = self.offsets.shape, self.items.shape, self.values.shape
             return f"holds offsets, items and values of shapes {', '.join(map(str, shapes))} for {n_items} items"

@@ -96,7 +96,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         DeshiError: if the run, the bundle or an example is missing, the run was trained on other data, its scores can't
             be ranked, or the candidate sets don't fit.
     """
-    device = str(training_device("auto"))
+    device = str(training_device("auto")) if cfg.served is False else "cpu"
     subject = _subject(cfg, device)
     plan = _plan(cfg, subject)
     network = _answer_generator(cfg, subject, plan.evaluation_set)

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from deshi.configuration.needs import RUNTIME
 from deshi.configuration.schemas import CandidatesNode, DataConfig, EvalConfig, SplitNode, StageConfig
 from deshi.configuration.stage import Stage
 
@@ -75,4 +76,5 @@ STAGE = Stage(
         ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
         ("deshi evaluate baseline=popularity data=ml-100k", "a baseline alone"),
     ),
+    needs_if={("served", True): (RUNTIME,)},
 )
