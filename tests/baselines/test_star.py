@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from baseline_cases import fit_on_all, histories
-from deshi.baselines import Star
+
+from deshi.baselines import Star, training_events
 from deshi.baselines._star import common_users
-from deshi.baselines import training_events
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.types import DeshiError

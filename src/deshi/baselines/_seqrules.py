@@ -30,8 +30,9 @@ class SeqRules(SparseBaseline):
 
     The rule ``i -> j`` weighs ``idf_i * sum of d ** -decay`` over all pairs of events of a user's training range in
     which ``j`` comes ``d <= steps`` events after ``i``. The ``pruning`` heaviest rules of each item are kept, with all
-    that tie with the last of them. An item's score is the sum of its rules from the ``latest`` items of the history,
-    over ``k`` for the ``k``-th latest. ``idf_i`` is ``log(users / users with i)``, scaled to 0 .. 1 over the catalogue.
+    that tie with the last of them. An item's score is the mean of its rules from the ``latest`` items of the history,
+    weighed by ``1 / k`` for the ``k``-th latest. ``idf_i`` is ``log(users / users with i)``, scaled to 0 .. 1 over the
+    catalogue.
 
     Kamehkhosh, Jannach and Ludewig (2017, https://ceur-ws.org/Vol-1922/paper10.pdf) have the rules from the last item,
     with ``decay=1`` and no IDF. Pruning is from Ludewig and Jannach (2018, arXiv 1803.09587), whose program

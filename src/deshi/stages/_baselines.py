@@ -10,6 +10,7 @@ from deshi.baselines import BASELINES, EASE, STAR, Baseline, Star
 from deshi.configuration.needs import LLM
 from deshi.data.bundle import Bundle
 from deshi.stages.evaluate import EvaluateConfig
+from deshi.teachers import ItemEmbeddings
 from deshi.types import TEXT
 
 TEMPLATE = "{text}"
@@ -44,15 +45,11 @@ def chosen_baselines(cfg: EvaluateConfig, bundle: Bundle) -> tuple[dict[str, Bas
 
 def star(bundle: Bundle, cache: Path) -> Star:
     """STAR on the items' text vectors, which are computed, and their encoder fetched, if need be."""
-    from deshi.teachers import ItemEmbeddings
-
     return Star(ItemEmbeddings(template=TEMPLATE)(bundle, cache))
 
 
 def cached_star(bundle: Bundle, cache: Path) -> tuple[Star | None, str]:
     """STAR on text vectors that were computed before, or None and the reason; nothing is fetched or encoded."""
-    from deshi.teachers import ItemEmbeddings
-
     texts = bundle.item_table()[TEXT].cast(pl.String).str.strip_chars()
     if not (texts.str.len_bytes() > 0).any():
         return None, "the items have no texts."

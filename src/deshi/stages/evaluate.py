@@ -69,5 +69,5 @@ STAGE = Stage(
         ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
         ("deshi evaluate baseline=pairwise data=ml-100k", "a baseline alone"),
     ),
-    needs_if={("baseline", "star"): LLM},
+    needs_if={("baseline", "star"): (LLM,)},
 )
