@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deshi.comparison import both_protocols
 from deshi.evaluation import not_beating
 from deshi.metrics import metric_title
 from deshi.reporting._context import Context
@@ -16,7 +17,8 @@ def warnings_of(context: Context) -> list[str]:
             labels_of.setdefault(sentence, []).append(run.label)
     several = len(context.runs) > 1
     warnings = [f"{', '.join(labels)}: {text}" if several else text for text, labels in labels_of.items()]
-    return sorted(warnings, key=lambda text: "LEAK" not in text) + _not_beating(context)
+    protocols = both_protocols({run.model: run.evaluation for run in context.runs})
+    return [*sorted(warnings, key=lambda text: "LEAK" not in text), *protocols, *_not_beating(context)]
 
 
 def _leak(run: ReportedRun) -> list[str]:
