@@ -138,6 +138,16 @@ def test_teachers_are_refitted(finished_root: Path, config_dir: Path) -> None:
             teach(finished_root, config_dir, *given)
 
 
+def test_refitted_counts_have_the_settings_that_validation_chose(finished_root: Path, config_dir: Path) -> None:
+    """Counted anew with the validation events: the pairs of those are in, and nothing is searched again."""
+    selected = teach(finished_root, config_dir, "teacher=pairwise", "name=counts")
+    refitted = teach(finished_root, config_dir, "teacher=pairwise", "train.refit=counts")
+    settings = read_json(selected.folder / "teacher.json")["settings"]
+    assert read_json(refitted.folder / "teacher.json") == {"settings": settings}
+    events = [len(run.scorer().counts.events.items) for run in (selected, refitted)]  # type: ignore[attr-defined]
+    assert events[1] == events[0] + 60
+
+
 def label(root: Path, run: str, store: str, *words: str) -> SoftLabels:
     return deshi.label(f"paths.root={root}", *words, run=run, store=store, k=5).soft_labels
 

@@ -20,6 +20,9 @@ from deshi.configuration.validation import resolved
 from deshi.rendering import Table
 from deshi.reporting._blocks import Picture
 from deshi.reporting._drawing import FigureBuilder
+from deshi.serving import ServingBundle, find_bundle
+from deshi.stages._preflight import dry_run
+from deshi.stages._run_sizes import serve_command
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import Training
 from deshi.types import DeshiError
@@ -122,6 +125,56 @@ def test_what_is_done_is_reused_and_a_key_undoes_what_depends_on_it(
     assert steps(fewer.folder)["evaluation of plain, seed 0"] == "done", "other cut-offs are other evaluations"
 
 
+def test_quality_against_size_is_one_key(tmp_path: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distilled student is wanted for being small: each width is trained, exported and timed, the own one once."""
+    first = run(tmp_path, config_dir, *SELF)
+    assert first.metrics["sizes"] is None and not (first.folder / "sizes.png").exists()
+    trainings: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run", counted(Training.run, trainings))
+        result = run(tmp_path, config_dir, *SELF, "sizes=[8,16]")
+    assert len(trainings) == 2, "width 16 is the recipe's own"
+    status = steps(result.folder)
+    assert {name for name in status if "-" in name and "of" not in name} == {"plain-8, seed 0", "distilled-8, seed 0"}
+    assert status["comparison"] == status["distilled, seed 0"] == "reused", "the recipe's own figures stay as they are"
+    models = result.metrics["sizes"]["models"]
+    assert list(models) == ["plain-8", "distilled-8", "plain", "distilled"]
+    assert models["plain-8"]["parameters"] == models["distilled-8"]["parameters"] < models["plain"]["parameters"]
+    for name, model in models.items():
+        bundle = ServingBundle.load(result.folder / model["bundle"])
+        assert model["bytes"] == bundle.weight_bytes and model["latency"] == bundle.latency
+        figure = model["figures"]["ndcg@10"]
+        assert figure["low"] <= figure["mean"] <= figure["high"] and figure["std"] is None
+        assert figure["mean"] == pytest.approx(result.metrics["models"][name]["figures"]["test/ndcg@10"][0])
+    shown = str(result)
+    assert (result.folder / "sizes.png").stat().st_size > 10_000 and "sizes.png" in shown
+    assert "distilled-8, NDCG@10 on test: " in shown and "against plain-8, of the same width; " in shown
+    page = Page((result.folder / "report.html").read_text(encoding="utf-8"))
+    assert "Quality against size" in page.text and "distilled-8" in page.text
+    served = serve_command(result.metrics["sizes"], result.folder).removeprefix("deshi serve ")
+    assert "deshi serve" in shown and find_bundle(tmp_path / "runs", served).parent.name.endswith("distilled-8_seed0")
+    again = run(tmp_path, config_dir, *SELF, "sizes=[8,16]")
+    assert set(steps(again.folder).values()) == {"reused"} and again.metrics["sizes"]["models"].keys() == models.keys()
+
+
+def counted(function: Any, calls: list[object]) -> Any:
+    """``function``, with an entry in ``calls`` for each call."""
+
+    def call(*args: Any, **keywords: Any) -> Any:
+        calls.append(args)
+        return function(*args, **keywords)
+
+    return call
+
+
+def test_a_dry_run_with_sizes_says_what_they_take(config_dir: Path, tmp_path: Path) -> None:
+    """Eight trainings more are hours on large data: the estimate has a line for each."""
+    deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
+    stage, words = stages.STAGES["run"], [f"paths.root={tmp_path}", "data=tiny", *SMALL, *SELF, "sizes=[8]"]
+    shown = str(dry_run(stage, stages.compose("run", words, {}, config_dir)))
+    assert all(step in shown for step in ("plain-8", "distilled-8", "exports, with the times")) and "onnx" in shown
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training that was cut is resumed in its folder, by `resume=` and by the same command."""
     step = TrainingModule.training_step
@@ -187,6 +240,10 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
         (["seeds=[1,1]"], "expected each once"),
         (["teachers.wide.train.max_epoch=3"], "Nearest valid keys: .*train.max_epochs"),
         (["distilled.student.dmi=3"], "Nearest valid arguments: dim"),
+        (["sizes=[16,18]", "student.heads=4"], "sizes has 18, and student can't have that width: .*multiple of heads"),
+        (["sizes=[16]", "distilled.student.heads=32"], "distilled.student can't have that width"),
+        (["sizes=[16]", "train.start_from=latest"], "train.start_from is a run of one width"),
+        (["sizes=[16]", "teachers.plain-16={teacher: {_target_: deshi.models.sasrec.SASRec}}"], "a student's name"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_at_once(words: list[str], message: str, config_dir: Path) -> None:

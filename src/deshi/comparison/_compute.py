@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._models import Group, both_protocols, find_model, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
 from deshi.configuration.validation import flatten
-from deshi.evaluation import Population, about_seen, unbeaten
+from deshi.evaluation import Population, about_seen, kept, unbeaten
 from deshi.metrics import (
     bootstrap_means,
     effect_size,
@@ -212,12 +214,19 @@ def _warnings(groups: Sequence[Group], part: str, shared: Sequence[str]) -> list
 
 
 def _not_beating(model: Group, part: str) -> list[str]:
-    """Whether the model, as the mean of its runs, beats the baselines that were evaluated beside them."""
+    """Whether the model, as the mean of its runs, beats the best baseline that was evaluated beside them."""
     metrics = [member.evaluation.metrics for member in model.members]
     keys = [key for key in metrics[0] if key.startswith(f"{part}/ndcg@") and all(key in each for each in metrics)]
     means = {key: sum(each[key] for each in metrics) / len(metrics) for key in keys}
-    baselines = {name: each for member in model.members for name, each in member.evaluation.baselines.items()}
-    return unbeaten(model.name, means, baselines)
+    owners = {name: member.evaluation for member in model.members for name in member.evaluation.baselines}
+
+    def ranks(name: str, part: str) -> list[pl.DataFrame]:
+        if name in owners:
+            return kept(lambda: owners[name].baseline_ranks(name, part))
+        return [frame for member in model.members for frame in kept(partial(member.evaluation.ranks, part))]
+
+    baselines = {name: evaluation.baselines[name] for name, evaluation in owners.items()}
+    return unbeaten(model.name, means, baselines, ranks)
 
 
 def _name_notes(made: Sequence[Group], groups: Sequence[Group]) -> list[str]:

@@ -12,11 +12,11 @@ import polars as pl
 from deshi.arrays import Floats
 from deshi.comparison._models import Group, Member
 from deshi.configuration.validation import flatten
-from deshi.metrics import example_ranks, metrics_per_example, read_metric
+from deshi.evaluation import KEYS, example_values
+from deshi.metrics import read_metric
 from deshi.runs import Evaluation
-from deshi.types import ITEM, USER, DeshiError
+from deshi.types import USER, DeshiError
 
-KEYS = [USER, "example", ITEM]
 ABSENT = "nothing"
 HASH = re.compile(r"fingerprint$|sha256")
 """Fields whose values are shown shortened."""
@@ -56,7 +56,7 @@ def per_user(groups: Sequence[Group], part: str, metrics: Sequence[str]) -> list
     for model, its_frames in zip(groups, frames, strict=True):
         for member, frame in zip(model.members, its_frames, strict=True):
             _check_same_users(groups[0].first.evaluation, frames[0][0], member.evaluation, frame)
-    return [np.stack([_values_of(frame, checked) for frame in its_frames]) for its_frames in frames]
+    return [np.stack([example_values(frame, checked) for frame in its_frames]) for its_frames in frames]
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, Any]:
@@ -138,11 +138,3 @@ def _check_same_users(first: Evaluation, expected: pl.DataFrame, other: Evaluati
 
 def _example(users: Sequence[str]) -> str:
     return f" (e.g. user_id {users[0]})" if users else ""
-
-
-def _values_of(frame: pl.DataFrame, metrics: Sequence[tuple[str, int]]) -> Floats:
-    """``(users, metrics)``; a user's examples stand together, as the frame is sorted."""
-    examples = frame.select(pl.struct(USER, "example").rle_id())[USER].to_numpy()
-    grouped = example_ranks(frame["rank"].to_numpy(), examples)
-    values = metrics_per_example(grouped, sorted({k for _, k in metrics}))
-    return np.stack([values[f"{name}@{k}"] for name, k in metrics], axis=1)

@@ -36,7 +36,7 @@ class Stage:
     purpose: str
     examples: Sequence[tuple[str, str]]
     needs: tuple[Need, ...] = ()
-    needs_if: Mapping[tuple[str, Any], Need] = field(default_factory=dict)
+    needs_if: Mapping[tuple[str, Any], tuple[Need, ...]] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -62,8 +62,8 @@ class Stage:
 
     def needs_of(self, config: StageConfig) -> list[Need]:
         """What the command itself needs with this configuration, beside what its nodes need."""
-        chosen = [need for (key, value), need in self.needs_if.items() if getattr(config, key) == value]
-        return [*self.needs, *chosen]
+        chosen = [needs for (key, value), needs in self.needs_if.items() if getattr(config, key) == value]
+        return [*self.needs, *(need for needs in chosen for need in needs)]
 
     def run(self, config: Any) -> Any:
         """Do the work."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deshi.evaluation._best_baseline import KEYS, Ranks, example_values, kept, not_beating, unbeaten
 from deshi.evaluation._candidates import (
     CandidateRule,
     FromFile,
@@ -28,7 +29,7 @@ from deshi.evaluation._measurement import (
 from deshi.evaluation._population import Population, about_seen, population
 from deshi.evaluation._rank_collector import CollectedRanks, RankCollector
 from deshi.evaluation._ranking import Ranking, evaluate_ranks, summarise
-from deshi.evaluation._result import EvaluateResult, headline_k, not_beating, unbeaten
+from deshi.evaluation._result import EvaluateResult, headline_k
 from deshi.evaluation._seen_targets import (
     FEW,
     SeenTargets,
@@ -39,6 +40,7 @@ from deshi.evaluation._slices import LENGTH, POPULARITY, length_groups, populari
 
 __all__ = [
     "FEW",
+    "KEYS",
     "LENGTH",
     "POPULARITY",
     "AnswerGenerator",
@@ -54,6 +56,7 @@ __all__ = [
     "RankCollector",
     "RankedExamples",
     "Ranking",
+    "Ranks",
     "Sampled",
     "SeenTargets",
     "about_seen",
@@ -62,10 +65,12 @@ __all__ = [
     "candidates_frame",
     "draw_candidates",
     "evaluate_ranks",
+    "example_values",
     "few_candidates",
     "generate_answers",
     "headline_k",
     "history_popularity",
+    "kept",
     "leak_warnings",
     "leaked_targets",
     "length_groups",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import polars as pl
 
-from deshi.metrics import metric_title
 from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, paragraphs
 
 Metrics = Mapping[str, float]
@@ -45,7 +44,7 @@ class EvaluateResult(Result):
         ks: the list lengths.
         slices: ``model``, ``part``, ``slice``, ``value``, ``n_examples`` and the metrics, for every model.
         warnings: sentences about what makes the figures doubtful.
-        unbeaten: sentences about baselines that the model doesn't beat.
+        unbeaten: a sentence for each part in which the model doesn't beat the best baseline.
         notes: sentences about what was left out.
         protocol: the candidates of the ranking, as a phrase.
     """
@@ -141,31 +140,6 @@ def parts_of(metrics: Metrics) -> list[str]:
 def headline_k(ks: Sequence[int]) -> int:
     """The K that models are compared at: 10, or the largest if 10 isn't measured."""
     return 10 if 10 in ks else max(ks)
-
-
-def unbeaten(model: str, metrics: Metrics, baselines: Mapping[str, Metrics]) -> list[str]:
-    """A sentence for every part in which the model's headline NDCG doesn't beat all baselines."""
-    ks = [int(name.rpartition("@")[2]) for name in metrics if "/ndcg@" in name]
-    sentences = []
-    for part in parts_of(metrics) if ks else ():
-        metric = f"ndcg@{headline_k(ks)}"
-        key = f"{part}/{metric}"
-        figures = {name: baseline[key] for name, baseline in baselines.items() if key in baseline}
-        sentences += not_beating(model, metrics[key], figures, f"{metric_title(metric)}, {part}")
-    return sentences
-
-
-def not_beating(model: str, figure: float, baselines: Mapping[str, float], metric: str) -> list[str]:
-    """One sentence about all baselines that are not beaten, none if there are none.
-
-    Args:
-        model: its name.
-        figure: the model's.
-        baselines: their figures, by name.
-        metric: the metric and the part, such as ``NDCG@10, test``.
-    """
-    better = [f"{name} ({value:.4f})" for name, value in baselines.items() if not figure > value]
-    return [f"{model} ({figure:.4f}) does not beat {', '.join(better)} on {metric}."] if better else []
 
 
 def _bold(row: Sequence[str]) -> Row:

@@ -17,6 +17,7 @@ from deshi.reporting import (
     _learning,
     _popularity,
     _provenance,
+    _sizes,
     _slicing,
     _summary,
     _warnings,
@@ -73,6 +74,7 @@ def collect(cfg: ReportConfig, runs: Sequence[ReportedRun], figures: Path) -> Co
     protocol = protocol_sentence(runs[0])
     sections = [
         _summary.section(context, protocol),
+        _sizes.section(context),
         _learning.section(context),
         _cutoffs.section(context),
         _slicing.section(context),
@@ -83,7 +85,7 @@ def collect(cfg: ReportConfig, runs: Sequence[ReportedRun], figures: Path) -> Co
     ]
     title = f"Recommenders on {runs[0].record['data']}"
     subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {cfg.part}, {metric_title(cfg.metric)}. {protocol}"
-    return Content(title, subtitle, _legend(runs), _warnings.warnings_of(context), sections)
+    return Content(title, subtitle, _legend(runs), _warnings.warnings_of(context), list(filter(None, sections)))
 
 
 def _legend(runs: Sequence[ReportedRun]) -> list[tuple[str, int, list[str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -146,8 +146,20 @@ class FigureBuilder:
             numbers: what is drawn.
             height: of the axes in inches, without the legend.
         """
+        svg = self.sheet(name, [draw], 1, height)
+        return Picture(name, title, description, inline(svg, name, title, description), numbers)
+
+    def sheet(self, name: str, draws: Sequence[Callable[[Axes], None]], columns: int, height: float = HEIGHT) -> str:
+        """Several pairs of axes as one file of each kind, with one legend, for slides; the SVG's text.
+
+        Args:
+            name: of the files.
+            draws: fill the axes, row by row; the first one's entries make the legend.
+            columns: of axes.
+            height: of each pair of axes in inches.
+        """
         with _style():
-            figure = _figure(draw, height)
+            figure = _figure(draws, columns, height)
             svg = _svg(figure)
             with atomic_file(self.folder / f"{name}.svg") as path:
                 path.write_text(svg, encoding="utf-8")
@@ -155,7 +167,7 @@ class FigureBuilder:
                 figure.set_dpi(200)
                 figure.set_facecolor("white")
                 FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
-        return Picture(name, title, description, inline(svg, name, title, description), numbers)
+        return svg
 
 
 @contextmanager
@@ -164,17 +176,19 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(draw: Callable[[Axes], None], height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
-    axes = figure.subplots()
-    axes.set_facecolor("none")
-    draw(axes)
-    handles, labels = _legend(axes)
+def _figure(draws: Sequence[Callable[[Axes], None]], columns: int, height: float) -> Figure:
+    width, height = WIDTH * columns, height * math.ceil(len(draws) / columns)
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    grid = figure.subplots(math.ceil(len(draws) / columns), columns, squeeze=False).flat
+    for axes, draw in zip(grid, draws, strict=False):
+        axes.set_facecolor("none")
+        draw(axes)
+    handles, labels = _legend(grid[0])
     if handles:
-        columns = 2 if max(map(len, labels)) <= 22 else 1
-        rows = math.ceil(len(labels) / columns)
-        figure.set_size_inches(WIDTH, height + LEGEND_ROW * rows + 0.1)
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.4)
+        entries = columns * (2 if max(map(len, labels)) <= 22 else 1)
+        rows = math.ceil(len(labels) / entries)
+        figure.set_size_inches(width, height + LEGEND_ROW * rows + 0.1)
+        figure.legend(handles, labels, loc="outside lower left", ncols=entries, handlelength=2.4)
     return figure
 
 

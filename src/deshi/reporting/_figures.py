@@ -39,6 +39,17 @@ class Span:
     points: Sequence[float] = ()
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A line of values with their intervals over what they cost."""
+
+    style: LineStyle
+    costs: Sequence[float]
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
 def curves(lines: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[float] | None = None) -> Draw:
     """Lines; with ``ticks``, the horizontal axis is logarithmic and has marks there only."""
 
@@ -59,6 +70,39 @@ def curves(lines: Sequence[Curve], x_label: str, y_label: str, ticks: Sequence[f
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return draw
+
+
+def against_cost(
+    lines: Sequence[Measured], levels: Sequence[tuple[LineStyle, float]], x_label: str, y_label: str, doublings: bool
+) -> Draw:
+    """Lines with intervals, and ``levels`` across; with ``doublings`` the horizontal axis is logarithmic."""
+
+    def draw(axes: Axes) -> None:
+        for number, line in enumerate(lines):
+            # Points of one cost are moved apart a little, so that their intervals can be told apart.
+            aside = 1.012 ** (2 * number - len(lines) + 1)
+            values = np.asarray(line.values)
+            axes.errorbar(
+                np.asarray(line.costs) * aside, values, yerr=[values - line.low, line.high - values],
+                capsize=2.5, elinewidth=1, **line.style.line,
+            )  # fmt: skip
+        for style, value in levels:
+            axes.axhline(value, color=style.color, linestyle=style.dash, linewidth=1.2, label=style.label)
+        if doublings:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_locator(FixedLocator(sorted({cost for line in lines for cost in line.costs})))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(lambda value, _: _thousands(value))
+        else:
+            axes.set_xlim(0, 1.08 * max(cost for line in lines for cost in line.costs))
+        axes.set(xlabel=x_label, ylabel=y_label)
+
+    return draw
+
+
+def _thousands(value: float) -> str:
+    """``68 k`` or ``1.2 M``."""
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else f"{value:,.0f}"
 
 
 def spans(values: Sequence[Span], x_label: str, zero_line: bool = False) -> Draw:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from deshi.comparison import both_protocols
-from deshi.evaluation import not_beating
-from deshi.metrics import metric_title
+from collections.abc import Sequence
+
+import polars as pl
+
+from deshi.comparison import both_protocols, is_refitted
+from deshi.evaluation import kept, not_beating
 from deshi.reporting._context import Context
-from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names
+from deshi.reporting._runs import ReportedRun, baseline_figure, baseline_names, baseline_ranks
 
 
 def warnings_of(context: Context) -> list[str]:
@@ -29,13 +32,23 @@ def _leak(run: ReportedRun) -> list[str]:
 
 
 def _not_beating(context: Context) -> list[str]:
-    part, metric = context.part, context.metric
-    figures = {name: baseline_figure(context.runs, name, part, metric) for name in baseline_names(context.runs)}
+    """Sentences about selected models beside selected baselines, and about refitted ones beside refitted ones."""
+    protocols = [[run for run in context.runs if is_refitted(run.evaluation) is refitted] for refitted in (False, True)]
+    return [sentence for runs in protocols for sentence in _not_beating_among(runs, context.part, context.metric)]
+
+
+def _not_beating_among(runs: Sequence[ReportedRun], part: str, metric: str) -> list[str]:
+    figures = {name: baseline_figure(runs, name, part, metric) for name in baseline_names(runs)}
     baselines = {name: value for name, value in figures.items() if value is not None}
-    subject = f"{metric_title(metric)}, {part}"
+    models = {run.label: run for run in runs if run.record["run"]}
+
+    def ranks(name: str, part: str) -> list[pl.DataFrame]:
+        if name in models:
+            return kept(lambda: models[name].evaluation.ranks(part))
+        return kept(lambda: baseline_ranks(runs, name, part))
+
     return [
         sentence
-        for run in context.runs
-        if run.record["run"]
-        for sentence in not_beating(run.label, run.evaluation.metrics[f"{part}/{metric}"], baselines, subject)
+        for label, run in models.items()
+        for sentence in not_beating(label, run.evaluation.metrics[f"{part}/{metric}"], baselines, metric, part, ranks)
     ]

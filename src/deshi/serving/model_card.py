@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from deshi.data.bundle import Bundle
-from deshi.evaluation import unbeaten
+from deshi.evaluation import kept, unbeaten
 from deshi.metrics import bootstrap_interval, example_ranks, metric_title, metrics_per_example
 from deshi.rendering import Table, markdown_table
 from deshi.runs import Evaluation
@@ -106,8 +108,15 @@ def _measured(folder: Path, evaluation: Evaluation | None, seen: Sequence[str]) 
     for part in evaluation.parts:
         lines += ["", _table(evaluation, part)]
     warnings = [text for text in evaluation.record["warnings"] if text not in seen]
-    warnings += unbeaten(evaluation.record["model"], evaluation.metrics, evaluation.baselines)
+    warnings += unbeaten(
+        evaluation.record["model"], evaluation.metrics, evaluation.baselines, partial(_ranks, evaluation)
+    )
     return [*lines, *([""] if warnings else []), *(f"- **WARNING** {sentence}" for sentence in warnings)]
+
+
+def _ranks(evaluation: Evaluation, name: str, part: str) -> list[pl.DataFrame]:
+    baseline = name in evaluation.baselines
+    return kept(lambda: evaluation.baseline_ranks(name, part) if baseline else evaluation.ranks(part))
 
 
 def _table(evaluation: Evaluation, part: str) -> str:

@@ -32,6 +32,8 @@ LABEL_SECONDS = 2e-8
 """Of a list, for each item."""
 STEP_SECONDS, EVALUATION_SECONDS = 10, 5e-7
 """Of a model's evaluation and gap, and for each user and item."""
+EXPORT_SECONDS = 10
+"""Of a student's export."""
 SMALL_FILES = 3 << 20
 """Of a step that writes figures, tables or a log."""
 COPIES = 5
@@ -210,23 +212,33 @@ def _estimates(stage: str, config: Any, shape: Shape, timed: bool) -> Iterator[E
 
 def _estimates_of_run(config: Any, shape: Shape, timed: bool) -> Iterator[Estimate]:
     """The steps of ``deshi run``; those of several seeds together."""
-    seeds = len(config.seeds)
+    seeds, distilled_train = len(config.seeds), config.distilled.train or config.train
     taught = seeds if config.teacher_seed is None else 1
-    trained = [("plain", config.student, config.train, seeds)]
-    trained += [(name, part.teacher, part.train, taught) for name, part in config.teachers.items()]
-    distilled = config.distilled
-    trained.append(("distilled", distilled.student, distilled.train or config.train, seeds))
-    parts = [_repeated(training(name, node, config, train, shape, timed), n) for name, node, train, n in trained]
-    yield from parts[:-1]
+
+    def trainings(name: str, node: Mapping[str, Any], train: TrainConfig, times: int) -> Estimate:
+        return _repeated(training(name, node, config, train, shape, timed), times)
+
+    before = [trainings("plain", config.student, config.train, seeds)]
+    before += [trainings(name, part.teacher, part.train, taught) for name, part in config.teachers.items()]
+    after = [trainings("distilled", config.distilled.student, distilled_train, seeds)]
+    after += [
+        trainings(student.name, student.node, config.train if student.role == "plain" else distilled_train, seeds)
+        for student in config.students
+        if student.name != student.role
+    ]
+    yield from before
     for name, lists in config.soft_labels.items():
         seconds = taught * LABEL_SECONDS * shape.interactions * shape.items
         disk = taught * 8 * min(lists.k, shape.items) * shape.interactions
         yield Estimate(f"soft labels {name}", seconds, disk, PLAIN_MEMORY, place="soft_labels")
-    yield parts[-1]
-    models = seeds * len(parts)
+    yield from after
+    models = seeds * (len(before) + len(after))
     seconds = models * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
     disk = models * (SMALL_FILES + 200 * shape.users)
     yield Estimate("evaluations, gaps, comparison, report", seconds, disk, PLAIN_MEMORY)
+    if config.students:
+        seconds, disk = EXPORT_SECONDS * len(config.students), SMALL_FILES * len(config.students)
+        yield Estimate("exports, with the times of requests", seconds, disk, PLAIN_MEMORY)
 
 
 def _repeated(estimate: Estimate, times: int) -> Estimate:

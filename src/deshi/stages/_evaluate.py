@@ -153,10 +153,21 @@ def _result(
         ks=plan.evaluation_set.ks,
         slices=pl.concat(slices),
         warnings=warnings,
-        unbeaten=[] if subject.run is None else unbeaten(main, measurements[main].metrics, baselines),
+        unbeaten=[] if subject.run is None else _unbeaten(measurements),
         notes=notes,
         protocol=_protocol_sentence(plan),
     )
+
+
+def _unbeaten(measurements: Mapping[str, Measurement]) -> list[str]:
+    """Sentences about the best baseline, if the model, which is the first, doesn't beat it."""
+    model, *baselines = measurements
+    metrics = {name: each.metrics for name, each in measurements.items()}
+
+    def ranks(name: str, part: str) -> list[pl.DataFrame]:
+        return [measurements[name].ranks.filter(pl.col("part") == part)]
+
+    return unbeaten(model, metrics[model], {name: metrics[name] for name in baselines}, ranks)
 
 
 def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
@@ -294,7 +305,9 @@ def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: Ev
 
 def _measure_baseline(name: str, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
     begin = time.perf_counter()
-    baseline = BASELINES[name]().fit(subject.bundle, subject.starts, subject.ends)
+    baseline = BASELINES[name]()
+    baseline.choose(subject.bundle, subject.split, evaluation_set.filter_seen)
+    baseline.fit(subject.bundle, subject.starts, subject.ends)
     seconds = {"fit": round(time.perf_counter() - begin, 3)}
     measurement = measure_model(baseline, evaluation_set)
     return replace(measurement, seconds=seconds | measurement.seconds)

@@ -23,6 +23,7 @@ from deshi.data.bundle import Bundle
 from deshi.runs import new_run, with_exact_names
 from deshi.stages import STAGES
 from deshi.stages._run_reuse import comparable, find_done
+from deshi.stages._run_sizes import PICTURE
 from deshi.stages._run_steps import REPORT, Plan, Step, plan_of
 from deshi.stages.run import RunConfig
 from deshi.stages.run_result import RunResult, summarise
@@ -188,7 +189,11 @@ class _Pipeline:
         write_json(self.folder / PLAN_FILE, {"steps": self.records})
 
     def _copy_report(self) -> None:
-        shutil.copyfile(self.done[REPORT] / "report.html", self.folder / "report.html")
+        """The page, and the picture of the sizes where they are compared."""
+        report = self.done[REPORT]
+        shutil.copyfile(report / "report.html", self.folder / "report.html")
+        if self.cfg.students:
+            shutil.copyfile(report / "figures" / PICTURE, self.folder / PICTURE)
 
 
 def _relative(folder: Path, base: Path) -> str:

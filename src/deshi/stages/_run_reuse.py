@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
-from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, TRAINING_STAGES, load_config
+from deshi.configuration.run_folders import DATA_FILE, METRICS_FILE, RUN_FILE, TRAINING_STAGES, find_run, load_config
 from deshi.configuration.schemas import DistillConfig, StageConfig
 from deshi.configuration.validation import belongs_to, flatten, resolved
 from deshi.data.bundle import Bundle
+from deshi.serving.bundle import FOLDER, MANIFEST, ServingBundle
 from deshi.soft_labels import SoftLabels, store_path
 from deshi.stages._run_steps import STAMP
+from deshi.stages.export import ExportConfig
 from deshi.stages.label import LabelConfig
 from deshi.training.distill import SOFT_LABELS_FILE, fingerprint_of
 from deshi.types import DeshiError
@@ -57,7 +59,10 @@ def find_done(stage: str, cfg: StageConfig, bundle: Bundle, needs: Iterable[Path
     if isinstance(cfg, LabelConfig):  # a store's name tells its run and what it was asked for
         store = store_path(cfg.paths.soft_labels, str(cfg.store))
         return Found(store, True) if (store / "manifest.json").is_file() else None
-    newest = max((folder.name[:STAMP] for folder in needs), default="")
+    if isinstance(cfg, ExportConfig):  # a bundle lies in its run, which doesn't change any more
+        bundle_folder = find_run(cfg.paths.runs, TRAINING_STAGES, cfg.run) / FOLDER
+        return Found(bundle_folder, True) if _is_timed(bundle_folder) else None
+    newest = max(map(_made, needs), default="")
     begun = None
     for folder in sorted((cfg.paths.runs / stage).glob("*/config.yaml"), reverse=True):
         run = folder.parent
@@ -69,6 +74,22 @@ def find_done(stage: str, cfg: StageConfig, bundle: Bundle, needs: Iterable[Path
             return Found(run, True)
         begun = begun if finished else Found(run, False)
     return begun
+
+
+def _made(folder: Path) -> str:
+    """When a folder was made, as in the names of run folders: a serving bundle says so in its manifest."""
+    if folder.name != FOLDER:
+        return folder.name[:STAMP]
+    created = str(read_json(folder / MANIFEST)["created"])
+    return created.replace("-", "").replace(":", "").replace("T", "-").rstrip("Z")
+
+
+def _is_timed(folder: Path) -> bool:
+    """Whether a serving bundle of this version is there, with the time of its requests."""
+    try:
+        return ServingBundle.load(folder, check=False).latency is not None
+    except DeshiError:
+        return False
 
 
 def comparable(stage: str, cfg: StageConfig) -> dict[str, Any]:

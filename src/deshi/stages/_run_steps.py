@@ -19,9 +19,10 @@ from deshi.configuration.schemas import (
 )
 from deshi.stages.compare import CompareConfig
 from deshi.stages.evaluate import EvaluateConfig, MeasureConfig
+from deshi.stages.export import ExportConfig
 from deshi.stages.gap import GapConfig
 from deshi.stages.label import LabelConfig
-from deshi.stages.run import DISTILLED, PLAIN, RunConfig, drawn_on
+from deshi.stages.run import DISTILLED, PLAIN, RunConfig, SizedStudent, drawn_on
 
 Folders = Mapping[str, Path]
 """What steps have left, by the steps' names."""
@@ -63,7 +64,7 @@ class Plan:
 
 STAMP = len("20250101-000000")
 """How many characters of a run folder's name tell when it was made."""
-COMPARISON, REPORT = "comparison", "report"
+COMPARISON, SIZES, REPORT = "comparison", "comparison of sizes", "report"
 
 
 def evaluation_of(trained: str) -> str:
@@ -74,6 +75,11 @@ def evaluation_of(trained: str) -> str:
 def gap_of(trained: str) -> str:
     """The name of the step that explains the gap of what another step trained."""
     return f"gap of {trained}"
+
+
+def export_of(trained: str) -> str:
+    """The name of the step that exports what another step trained."""
+    return f"export of {trained}"
 
 
 def plan_of(cfg: RunConfig) -> Plan:
@@ -87,7 +93,8 @@ class _Planning:
     def __init__(self, cfg: RunConfig) -> None:
         self.cfg = cfg
         self.steps: dict[str, Step] = {}
-        self.trained: dict[str, list[str]] = {name: [] for name in (PLAIN, *cfg.teachers, DISTILLED)}
+        models = [PLAIN, *cfg.teachers, DISTILLED, *(student.name for student in cfg.students)]
+        self.trained: dict[str, list[str]] = {name: [] for name in models}
 
     def plan(self) -> Plan:
         cfg = self.cfg
@@ -97,14 +104,23 @@ class _Planning:
             taught = seed if cfg.teacher_seed is None else cfg.teacher_seed
             for name in cfg.teachers:
                 self._teacher(name, taught)
-            self._distilled(seed, [self._lists(name, taught) for name in cfg.soft_labels])
+            stores = [self._lists(name, taught) for name in cfg.soft_labels]
+            self._distilled(seed, stores)
+            for student in cfg.students:
+                if student.role == PLAIN:
+                    self._plain(seed, student)
+                else:
+                    self._distilled(seed, stores, student)
         names = [name for names in self.trained.values() for name in names]
         for name in names:
             self._evaluation(name)
         explained = [self._gap(self.trained[model][0]) for model in (PLAIN, DISTILLED)]
-        self._comparison()
+        self._comparison(COMPARISON, [PLAIN, *cfg.teachers, DISTILLED], against=PLAIN)
+        if cfg.students:
+            self._comparison(SIZES, [student.name for student in cfg.students])
+        exported = [self._export(self.trained[student.name][0]) for student in cfg.students]
         evaluations = tuple(map(evaluation_of, names))
-        self._add(REPORT, "report", (*evaluations, *explained), lambda done: ReportConfig(
+        self._add(REPORT, "report", (*evaluations, *explained, *exported), lambda done: ReportConfig(
             paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=list(self.trained)
         ))  # fmt: skip
         return Plan(
@@ -126,10 +142,12 @@ class _Planning:
             self.trained[model].append(name)
         return self._add(name, stage, needs, lambda done: make(done, **common))
 
-    def _plain(self, seed: int) -> str:
-        cfg = self.cfg
-        return self._train(PLAIN, seed, "fit", (), lambda _, **common: FitConfig(
-            student=cfg.student, loss=cfg.loss, train=cfg.train, **common
+    def _plain(self, seed: int, student: SizedStudent | None = None) -> str:
+        cfg, name, node = self.cfg, PLAIN, self.cfg.student
+        if student is not None:
+            name, node = student.name, student.node
+        return self._train(name, seed, "fit", (), lambda _, **common: FitConfig(
+            student=node, loss=cfg.loss, train=cfg.train, **common
         ))  # fmt: skip
 
     def _teacher(self, name: str, seed: int) -> str:
@@ -163,18 +181,20 @@ class _Planning:
 
         return self._add(f"{name} of {source}", "label", (source, *used.values()), configure)
 
-    def _distilled(self, seed: int, stores: list[str]) -> str:
-        cfg, distilled = self.cfg, self.cfg.distilled
+    def _distilled(self, seed: int, stores: list[str], student: SizedStudent | None = None) -> str:
+        cfg, distilled, name, node = self.cfg, self.cfg.distilled, DISTILLED, self.cfg.distilled.student
+        if student is not None:
+            name, node = student.name, student.node
         used = self._drawn_on(cfg.distill.selection, seed)
 
         def make(done: Folders, **common: Any) -> DistillConfig:
             group = cfg.distill.model_copy(update={"selection": _named(cfg.distill.selection, used, done)})
             return DistillConfig(
-                student=distilled.student, loss=cfg.loss, train=distilled.train or cfg.train, distill=group,
+                student=node, loss=cfg.loss, train=distilled.train or cfg.train, distill=group,
                 soft_labels=[done[store].name for store in stores], **common,
             )  # fmt: skip
 
-        return self._train(DISTILLED, seed, "distill", (*stores, *used.values()), make)
+        return self._train(name, seed, "distill", (*stores, *used.values()), make)
 
     def _evaluation(self, trained: str) -> str:
         cfg = self.cfg
@@ -190,12 +210,18 @@ class _Planning:
             gap_of(trained), "gap", (trained,), lambda done: GapConfig(paths=cfg.paths, run=done[trained].name)
         )
 
-    def _comparison(self) -> str:
-        cfg, models = self.cfg, list(self.trained)
-        evaluations = tuple(evaluation_of(name) for names in self.trained.values() for name in names)
-        return self._add(COMPARISON, "compare", evaluations, lambda done: CompareConfig(
-            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=models, against=PLAIN
+    def _comparison(self, name: str, models: list[str], against: str | None = None) -> str:
+        cfg = self.cfg
+        evaluations = tuple(evaluation_of(trained) for model in models for trained in self.trained[model])
+        return self._add(name, "compare", evaluations, lambda done: CompareConfig(
+            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=models, against=against
         ))  # fmt: skip
+
+    def _export(self, trained: str) -> str:
+        cfg = self.cfg
+        return self._add(
+            export_of(trained), "export", (trained,), lambda done: ExportConfig(paths=cfg.paths, run=done[trained].name)
+        )
 
 
 def _named(node: dict[str, Any] | None, used: Mapping[str, str], done: Folders) -> Any:

@@ -48,5 +48,5 @@ STAGE = Stage(
         ("deshi export latest int8=true output=bundle", "with an int8 graph and what it loses"),
     ),
     needs=(RUNTIME, EXPORTER),
-    needs_if={("index", "approximate"): FAISS},
+    needs_if={("index", "approximate"): (FAISS,)},
 )

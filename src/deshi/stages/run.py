@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from deshi.configuration.needs import EXPORTER, RUNTIME
 from deshi.configuration.schemas import (
     Closed,
     DistillGroup,
@@ -20,7 +22,9 @@ from deshi.configuration.schemas import (
     check_start,
 )
 from deshi.configuration.stage import Stage
+from deshi.configuration.targets import TARGET, arguments, build
 from deshi.configuration.validation import overlaid
+from deshi.types import DeshiError
 
 PLAIN, DISTILLED = "plain", "distilled"
 """What the two students are called, beside the teachers' own names."""
@@ -50,6 +54,23 @@ class DistilledPart(Closed):
     train: TrainConfig | None = Field(None, description="null: the plain student's")
 
 
+@dataclass(frozen=True)
+class SizedStudent:
+    """A student of one width.
+
+    Attributes:
+        name: ``plain`` or ``distilled``; with the width, where it isn't the recipe's own.
+        role: ``plain`` or ``distilled``.
+        width: the vectors' length.
+        node: that builds it.
+    """
+
+    name: str
+    role: str
+    width: int
+    node: dict[str, Any]
+
+
 class RunConfig(LearningConfig):
     """Configuration of ``deshi run``."""
 
@@ -61,6 +82,9 @@ class RunConfig(LearningConfig):
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="each is a whole run of everything")
     teacher_seed: int | None = Field(
         None, ge=0, description="one set of teachers, of this seed, for all; null: each seed has its own"
+    )
+    sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="widths (student.dim): a plain and a distilled student of each too, exported and timed"
     )
     with_baselines: bool = Field(True, description="evaluate the baselines beside the first plain student")
 
@@ -88,6 +112,7 @@ class RunConfig(LearningConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        self._check_sizes()
         self._check_names()
         for key, train in (("train", self.train), ("distilled.train", self.distilled.train)):
             if train is not None and (train.refit or train.train_targets == "including_validation"):
@@ -103,10 +128,23 @@ class RunConfig(LearningConfig):
             raise ValueError(f"seeds are {self.seeds}, expected each once")
         return self
 
+    def _check_sizes(self) -> None:
+        """Refuse widths that a student can't have, by building it for one item."""
+        if not self.sizes:
+            return
+        for key, train in (("train", self.train), ("distilled.train", self.distilled.train)):
+            if train is not None and train.start_from is not None:
+                raise ValueError(f"{key}.start_from is a run of one width, and sizes has others: leave one of them out")
+        for key, node in (("student", self.student), ("distilled.student", self.distilled.student)):
+            if "dim" not in arguments(node):
+                raise ValueError(f"sizes are widths, and {key} ({node[TARGET]}) has no argument dim: leave sizes out")
+            for width in self.sizes:
+                _check_width(key, node, width)
+
     def _check_names(self) -> None:
-        known = [PLAIN]
+        known, students = [PLAIN], {PLAIN, DISTILLED, *(student.name for student in self.students)}
         for name, part in self.teachers.items():
-            if name in (PLAIN, DISTILLED):
+            if name in students:
                 raise ValueError(f"teachers.{name}: {name} is a student's name. Choose another one")
             later = [used for used in drawn_on(part.teacher) if used in self.teachers and used not in known]
             if later:
@@ -128,6 +166,48 @@ class RunConfig(LearningConfig):
     def headline_teacher(self) -> str:
         """The one whose gain the distilled student should inherit: that of the first store."""
         return self.teacher_of(next(iter(self.soft_labels.values())))
+
+    @property
+    def exports(self) -> bool:
+        """Whether students are exported: where sizes are compared, by what they cost."""
+        return bool(self.sizes)
+
+    @property
+    def students(self) -> list[SizedStudent]:
+        """The students that are compared by size, ascending: the recipe's own and those of ``sizes``; none without."""
+        if not self.sizes:
+            return []
+        nodes = {PLAIN: self.student, DISTILLED: self.distilled.student}
+        own = {role: int(node.get("dim", arguments(node)["dim"])) for role, node in nodes.items()}
+        return [
+            SizedStudent(role, role, width, nodes[role])
+            if width == own[role]
+            else SizedStudent(name_of(role, width), role, width, of_width(nodes[role], width))
+            for width in sorted({*self.sizes, *own.values()})
+            for role in nodes
+            if width in self.sizes or width == own[role]
+        ]
+
+
+def _check_width(key: str, node: Mapping[str, Any], width: int) -> None:
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            build(of_width(node, width), n_items=1)
+    except DeshiError as error:
+        message = f"sizes has {width}, and {key} can't have that width: {error} Leave it out, or change {key}"
+        raise ValueError(message) from error
+
+
+def name_of(role: str, width: int) -> str:
+    """What the plain or distilled student of a width of ``sizes`` is called."""
+    return f"{role}-{width}"
+
+
+def of_width(node: Mapping[str, Any], width: int) -> dict[str, Any]:
+    """A student's node with another width."""
+    return {**node, "dim": width}
 
 
 def drawn_on(node: Mapping[str, Any]) -> list[str]:
@@ -154,6 +234,8 @@ STAGE = Stage(
         ("deshi run experiment=ml-100k", "SASRec, taught by itself and a text model, on MovieLens 100K"),
         ("deshi run experiment=ml-100k seeds=[0,1,2]", "mean and spread of three seeds"),
         ("deshi run student=gru4rec recipe=wide", "another student; the teacher is a wider ID model"),
+        ("deshi run experiment=ml-100k sizes=[16,32,64]", "quality against size and latency"),
         ("deshi run soft_labels.lists.k=50 distill.terms.kl.temperature=2", "other lists, softer"),
     ),
+    needs_if={("exports", True): (RUNTIME, EXPORTER)},
 )

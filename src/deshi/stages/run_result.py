@@ -13,6 +13,7 @@ from deshi.artifacts import read_json, write_json
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
 from deshi.rendering import Block, Cell, Result, Table, paragraphs
 from deshi.runs import Run
+from deshi.stages._run_sizes import PICTURE, measured_sizes, serve_command, sizes_sentences, sizes_table
 from deshi.stages._run_steps import COMPARISON, Plan, evaluation_of
 from deshi.stages.run import DISTILLED, PLAIN, RunConfig
 from deshi.training.trainer import TIME_NAMES
@@ -46,15 +47,30 @@ class RunResult(Result):
         return [
             self._table(),
             *paragraphs(*self.metrics["sentences"]),
+            *self._sizes(),
             *paragraphs(*self.metrics["warnings"], tone="warning"),
             *paragraphs(
                 f"Report: {self.report}",
                 f"Written to {self.folder}: plan.json names every step's command and folder.",
             ),
+            *self._served(),
         ]
 
+    def _sizes(self) -> list[Block]:
+        sizes = self.metrics["sizes"]
+        return [] if sizes is None else [sizes_table(sizes), *paragraphs(*sizes_sentences(sizes))]
+
+    def _served(self) -> list[Block]:
+        """The picture of the sizes, and how the smallest distilled student is served."""
+        if self.metrics["sizes"] is None:
+            return []
+        command = serve_command(self.metrics["sizes"], self.folder)
+        picture = f"Picture: {self.folder / PICTURE}"
+        return [*paragraphs(picture, "The smallest distilled student is served by:", command)]
+
     def _table(self) -> Table:
-        models = self.metrics["models"]
+        students = (self.metrics["sizes"] or {"models": {}})["models"].keys() - {PLAIN, DISTILLED}
+        models = {name: model for name, model in self.metrics["models"].items() if name not in students}
         seeds = max(len(model["runs"]) for model in models.values())
         spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
         columns = ["model", "parameters", *(f"{title} {part}" for title in METRICS.values() for part in PARTS)]
@@ -69,6 +85,7 @@ class RunResult(Result):
 def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path, seconds: float) -> RunResult:
     """Gather the figures of all steps and write ``time.json`` and, last, ``metrics.json``."""
     models = {name: _model(cfg, steps, done) for name, steps in plan.trained.items()}
+    sizes = measured_sizes(cfg, plan, done, folder)
     comparison = read_json(done[COMPARISON] / "comparison.json")
     tests = {
         test["metric"]: test for test in comparison["tests"] if {test["first"], test["second"]} == {PLAIN, DISTILLED}
@@ -81,6 +98,7 @@ def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path
         "teacher": cfg.headline_teacher,
         "share_of_teacher_gain": shares,
         "sentences": [*map(_tested, tests.values()), *_arrived(models, cfg.headline_teacher, shares)],
+        "sizes": sizes,
         "warnings": comparison["warnings"],
         "pages": {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)},
     }
