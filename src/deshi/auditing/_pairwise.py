@@ -110,7 +110,7 @@ def _covered(pairwise: Pairwise, batches: Sequence[ExampleBatch]) -> tuple[Bools
         histories = batch.histories
         before = histories.items.numpy()[rows, histories.lengths.numpy()[rows] - 1]
         last.append(np.asarray(pairwise.counts[before, targets]).ravel() > 0)
-        latest.append(np.asarray(pairwise.sparse_scores(histories)[rows, targets]).ravel() > 0)
+        latest.append(pairwise.scores(histories).numpy()[rows, targets] > 0)
     return np.concatenate(last), np.concatenate(latest)
 
 
