@@ -195,8 +195,9 @@ def merged(
 
 
 def preset(data: str) -> Any:
-    """The experiment preset of that name, as it stands in its file."""
-    return yaml.safe_load((resources.files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
+    """The experiment preset of that name; one that only names another is that one."""
+    values = yaml.safe_load((resources.files("deshi.conf") / "experiment" / f"{data}.yaml").read_text(encoding="utf-8"))
+    return preset(values["defaults"][0]) if set(values) == {"defaults"} else values
 
 
 def show(data: str, results: list[dict[str, Any]]) -> None:

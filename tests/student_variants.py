@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from deshi.models.bsarec import BSARec
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.hstu import HSTU
@@ -30,6 +31,10 @@ def rotary_ligr(n_items: int, dim: int, max_length: int, dropout: float) -> LiGR
     return LiGR(n_items, dim, max_length, blocks=1, heads=4, feed_forward=2.0, dropout=dropout, positions="rotary")
 
 
+def rotary_bsarec(n_items: int, dim: int, max_length: int, dropout: float) -> BSARec:
+    return BSARec(n_items, dim, max_length, blocks=1, heads=4, dropout=dropout, alpha=0.3, positions="rotary")
+
+
 STUDENTS: dict[str, Build] = {
     "sasrec": SASRec,
     "sasrec_original": original_sasrec,
@@ -42,4 +47,6 @@ STUDENTS: dict[str, Build] = {
     "hstu_one_unit": partial(HSTU, blocks=1, heads=1),
     "ligr": LiGR,
     "ligr_rotary": rotary_ligr,
+    "bsarec": BSARec,
+    "bsarec_rotary": rotary_bsarec,
 }

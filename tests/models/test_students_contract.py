@@ -10,11 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from deshi.models.base import SequentialRecommender
+from deshi.models.bsarec import BSARec, FilteredAttention
 from deshi.models.caser import Caser
 from deshi.models.gru4rec import GRU4Rec
 from deshi.models.hstu import HSTU, UNSEEN, Unit
 from deshi.models.item_table import ItemEmbedding
-from deshi.models.layers import GatedFeedForward
+from deshi.models.layers import CausalSelfAttention, GatedFeedForward
 from deshi.models.ligr import GatedBlock, LiGR
 from deshi.models.sasrec import SASRec
 from deshi.testing.students import DIM, MAX_LENGTH, N_ITEMS, Build, StudentContract, histories, seeded
@@ -50,6 +51,7 @@ def test_the_paddings_row_does_not_learn(build: Build) -> None:
         (lambda: HSTU(5, dim=8, heads=0), "heads=0, expected a dim that is a multiple"),
         (lambda: HSTU(5, dim=8, heads=3), "dim=8 and heads=3, expected a dim that is a multiple"),
         (lambda: LiGR(5, blocks=0), "blocks=0"),
+        (lambda: BSARec(5, alpha=1.0), r"alpha=1.0, expected a number in \[0, 1\)"),
     ],
 )
 def test_impossible_sizes_are_refused(build: Callable[[], SequentialRecommender], name: str) -> None:
@@ -162,3 +164,33 @@ def test_ligr_gates_close_and_open() -> None:
     x = x + block.attention(block.attention_norm(x))
     x = x + block.feed_forward(block.feed_forward_norm(x))
     torch.testing.assert_close(student(items, lengths), student.norm(x))
+
+
+def test_bsarec_equals_its_formula_item_by_item() -> None:
+    """The filter must be the docstring's: averages written out position by position, beside plain attention."""
+    mixed = FilteredAttention(DIM, heads=2, alpha=0.7)
+    x = torch.randn(1, 5, DIM, generator=torch.Generator().manual_seed(0))
+    attended = CausalSelfAttention.forward(mixed, x)
+    for position in range(5):
+        averages = []
+        for values, log_rate in zip(x[0, : position + 1].chunk(2, dim=1), mixed.log_rate, strict=True):
+            weights = torch.exp(-log_rate.exp() * torch.arange(position, -1, -1))
+            averages.append(weights @ values / weights.sum())
+        low = torch.cat(averages)
+        filtered = low + mixed.beta**2 * (x[0, position] - low)
+        torch.testing.assert_close(mixed(x)[0, position], 0.7 * filtered + 0.3 * attended[0, position])
+
+
+def test_bsarec_filters_high_frequencies_alone() -> None:
+    """What is the same at every position has the lowest frequency and must pass, whatever the high ones' factor."""
+    mixed = FilteredAttention(DIM, heads=2, alpha=0.7)
+    constant = torch.randn(DIM, generator=torch.Generator().manual_seed(0)).expand(1, 6, DIM)
+    filtered = (mixed(constant) - 0.3 * CausalSelfAttention.forward(mixed, constant)) / 0.7
+    torch.testing.assert_close(filtered, constant)
+
+
+def test_bsarec_without_its_filter_is_sasrec() -> None:
+    """With a share of 0 nothing but SASRec may be left, so that the share is a fair comparison of both."""
+    student, plain = BSARec(N_ITEMS, DIM, MAX_LENGTH, dropout=0.0, alpha=0.0), seeded(SASRec)
+    student.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(student(*histories([6, 3])), plain(*histories([6, 3])))

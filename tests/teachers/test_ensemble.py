@@ -7,7 +7,11 @@ import math
 import pytest
 import torch
 
-from deshi.teachers.ensemble import MOST_WEIGHTS, Scale, combined, normalised, weight_vectors
+from deshi.data.example_batches import ExampleBatch
+from deshi.evaluation import RankCollector
+from deshi.teachers._weight_search import MOST_WEIGHTS, Pool, search_weights, weight_vectors
+from deshi.teachers.ensemble import Scale, combined, normalised
+from deshi.types import PAD, Batch
 
 ROW = torch.tensor([[1.0, 3.0, 2.0, 6.0]])
 
@@ -52,3 +56,50 @@ def test_weight_vectors_cover_the_simplex() -> None:
         assert len({tuple(one) for one in found}) == len(found) <= MOST_WEIGHTS
         assert all(sum(one) == pytest.approx(1) for one in found)
         assert all([float(place == corner) for place in range(members)] in found for corner in range(members))
+
+
+def _example_batches(generator: torch.Generator, parts: int) -> tuple[ExampleBatch, list[torch.Tensor]]:
+    """300 examples among 400 items with two targets, the second one missing at times, and random scores."""
+    targets = torch.randint(400, (300, 2), generator=generator)
+    targets[::4, 1] = PAD
+    seen = torch.randint(400, (300, 4), generator=generator)
+    column, row = torch.zeros(300, 1, dtype=torch.int64), torch.ones(300, dtype=torch.int64)
+    histories = Batch(row, column, row, column, column)
+    scores = [torch.randn(300, 400, generator=generator) for _ in range(parts)]
+    for part in scores:  # members that know something, so that ranks among the best are frequent
+        part.scatter_add_(1, targets.clamp(min=0), torch.rand(300, 2, generator=generator) * 4)
+    return ExampleBatch(torch.arange(300), histories, targets, seen), scores
+
+
+def test_pool_ranks_are_the_full_ones() -> None:
+    """Among the members' best candidates NDCG@10 is that of the full ranking, seen targets and repeats included."""
+    batch, parts = _example_batches(torch.Generator().manual_seed(1), 2)
+    vectors = [[1.0, 0.0], [0.5, 0.5], [1.0, 3.0]]
+    pool, ranks = Pool(), RankCollector()
+    pool.add(batch, parts)
+    ranks.add(batch, [combined(parts, weights) for weights in vectors])
+    expected = [metrics["ndcg@10"] for metrics in ranks.collected().metrics()]
+    assert pool.ndcg(vectors) == pytest.approx(expected, abs=1e-9)
+
+
+def test_evidence_has_a_free_weight_and_the_search_finds_it() -> None:
+    """A distribution plus four times the evidence: the sum to one of the others must not bind the evidence."""
+    batch, parts = _example_batches(torch.Generator().manual_seed(2), 2)
+    hidden = parts[0] + 4 * parts[1]
+    batch = batch._replace(targets=hidden.argmax(1, keepdim=True), seen=torch.full((300, 1), PAD))
+    pool = Pool()
+    pool.add(batch, parts)
+    (best, value), *_ = search_weights(pool, [False, True], 10)
+    assert best == [1.0, 4.0] and value == pytest.approx(1.0)
+
+
+def test_many_members_are_searched_by_moves() -> None:
+    """Six members have more weights than can be tried at once: moves from the grid's best still find a mixture."""
+    batch, parts = _example_batches(torch.Generator().manual_seed(3), 6)
+    hidden = 0.5 * parts[0] + 0.3 * parts[3] + 0.2 * parts[5]
+    batch = batch._replace(targets=hidden.argmax(1, keepdim=True), seen=torch.full((300, 1), PAD))
+    pool = Pool()
+    pool.add(batch, parts)
+    (best, value), *others = search_weights(pool, [False] * 6, 10)
+    assert sum(best) == pytest.approx(1) and value > 0.97
+    assert len(others) < 1000 and all(ndcg <= value for _, ndcg in others)

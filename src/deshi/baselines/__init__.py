@@ -7,6 +7,7 @@ from deshi.baselines._ease import EASE
 from deshi.baselines._events import Events, training_events
 from deshi.baselines._itemknn import ItemKNN
 from deshi.baselines._markov import Markov
+from deshi.baselines._pairwise import Pairwise
 from deshi.baselines._popularity import Popularity
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Events",
     "ItemKNN",
     "Markov",
+    "Pairwise",
     "Popularity",
     "training_events",
 ]
@@ -25,5 +27,6 @@ BASELINES: dict[str, type[Baseline]] = {
     "itemknn": ItemKNN,
     "ease": EASE,
     "markov": Markov,
+    "pairwise": Pairwise,
 }
 """By the name that ``baseline=`` takes."""

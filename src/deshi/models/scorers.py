@@ -21,12 +21,15 @@ class Scorer(ABC):
         max_length: the longest history whose positions :meth:`position_scores` answers in one pass; 0 for a model
             that answers whole histories only.
         score_kind: meaning of the scores.
+        is_evidence: whether the scores are evidence to add to a distribution, such as logarithms of counts, rather
+            than a distribution: their weight in a sum is free.
         network: the trained network behind the scorer, if there is one.
     """
 
     n_items: int
     max_length: int = 0
     score_kind: ScoreKind = ScoreKind.SCORE
+    is_evidence: bool = False
     network: Recommender | None = None
 
     @abstractmethod
@@ -43,6 +46,13 @@ class Scorer(ABC):
             DeshiError: if the model answers whole histories only.
         """
         raise DeshiError(f"{type(self).__name__} answers for whole histories only (max_length=0): use scores().")
+
+    def leave_user_out(self) -> Scorer:
+        """The scorer for training positions: it knows nothing of the histories' own users where that can be left out.
+
+        Counts can leave it out exactly. A trained network can't: it is returned as it is.
+        """
+        return self
 
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the model's own vectors of the items, None if it has none."""

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
+from deshi.arrays import Ints
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run
 from deshi.configuration.schemas import FitConfig, PathsConfig, TeachConfig, TrainConfig, TrainingConfig
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
+from deshi.data.splits import Split
 from deshi.hardware import training_device
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer
-from deshi.runs.run import Run, load_bundle
+from deshi.runs.run import Run, load_bundle, trained_ranges
 from deshi.teachers.base import Resources
 
 
@@ -46,7 +48,12 @@ def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = N
     student, scorer = partial(_student, folders, bundle), partial(_scorer, folders, bundle)
     # A run that was trained on a GPU is opened on machines without one too; training itself has checked its device.
     device = training_device("cpu" if cfg.train.accelerator == "cpu" else "auto")
-    return Resources(bundle, cfg.paths.cache, student, device, scorer)
+    return Resources(bundle, cfg.paths.cache, student, device, scorer, partial(_ranges, cfg, bundle))
+
+
+def _ranges(cfg: TrainingConfig, bundle: Bundle) -> tuple[Ints, Ints]:
+    split: Split = build(cfg.split)(bundle)
+    return trained_ranges(cfg.train, split, bundle)
 
 
 def _student(paths: PathsConfig, bundle: Bundle, name: str) -> tuple[SequentialRecommender, dict[str, Any]]:

@@ -278,7 +278,9 @@ def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: Ev
 
 def _measure_baseline(name: str, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
     begin = time.perf_counter()
-    baseline = BASELINES[name]().fit(subject.bundle, subject.starts, subject.ends)
+    baseline = BASELINES[name]()
+    baseline.choose(subject.bundle, subject.split, evaluation_set.filter_seen)
+    baseline.fit(subject.bundle, subject.starts, subject.ends)
     seconds = {"fit": round(time.perf_counter() - begin, 3)}
     measurement = measure_model(baseline, evaluation_set)
     return replace(measurement, seconds=seconds | measurement.seconds)

@@ -62,8 +62,8 @@ def run(cfg: LabelConfig) -> LabelResult:
         )
     filter_seen = trained.eval.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     labeller = Labeller(
-        scorer, augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), filter_seen, cfg.normalise,
-        cfg.batch_size, device, cfg.min_context,
+        scorer.leave_user_out(), augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), filter_seen,
+        cfg.normalise, cfg.batch_size, device, cfg.min_context,
     )  # fmt: skip
     soft_labels = write_soft_labels(
         labeller,

@@ -24,7 +24,7 @@ class EvaluateConfig(StageConfig):
     data_of_run: ClassVar[bool] = True
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
-    baseline: Literal["popularity", "itemknn", "ease", "markov"] | None = Field(
+    baseline: Literal["popularity", "itemknn", "ease", "markov", "pairwise"] | None = Field(
         None, description="evaluate a baseline instead of a run"
     )
     with_baselines: bool = Field(False, description="evaluate all baselines beside the run")

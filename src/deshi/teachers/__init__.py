@@ -14,13 +14,14 @@ from deshi.teachers.ilora import ILoRA
 from deshi.teachers.instance_lora import InstanceLora
 from deshi.teachers.item_embeddings import ItemEmbeddings
 from deshi.teachers.llm import LLM, LoadedLLM
+from deshi.teachers.pairwise import PairwiseTeacher
 from deshi.teachers.prompts import Prompt
 from deshi.teachers.text import Text
 from deshi.teachers.whitening import pca, whiten
 
 __all__ = [
     "LLM", "Answers", "BigRec", "CausalEncoder", "CrossFitted", "Encoder", "Ensemble", "FittedTeacher", "ILoRA",
-    "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "Prompt", "RankedLists", "Resources",
-    "ScoreMatrix", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode", "item_names", "item_texts",
-    "pca", "whiten",
+    "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "PairwiseTeacher", "Prompt", "RankedLists",
+    "Resources", "ScoreMatrix", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode", "item_names",
+    "item_texts", "pca", "whiten",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from deshi.arrays import Ints
 from deshi.configuration.needs import Component
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
@@ -29,6 +30,15 @@ def no_runs(name: str, device: torch.device | str) -> tuple[Scorer, dict[str, An
     raise DeshiError(f"The run {name!r} can't be loaded: this teacher was built without access to runs.")
 
 
+def no_ranges() -> tuple[Ints, Ints]:
+    """Stands for the training events where a teacher was built without a split.
+
+    Raises:
+        DeshiError: always.
+    """
+    raise DeshiError("The training events are unknown: this teacher was built without a split.")
+
+
 @dataclass(frozen=True, eq=False)
 class Resources:
     """Data and finished runs that a teacher may use when it is built.
@@ -41,6 +51,7 @@ class Resources:
         device: where frozen models are to be computed.
         load_scorer: from the name of a finished run of ``deshi fit`` or ``deshi teach`` and a device to its scorer and
             its record; refuses runs on other data.
+        ranges: ``(n_users,)`` flat positions: the first, and one past the last event that the teacher may learn from.
     """
 
     bundle: Bundle
@@ -48,6 +59,7 @@ class Resources:
     load_student: Callable[[str], tuple[SequentialRecommender, dict[str, Any]]]
     device: torch.device
     load_scorer: LoadScorer = no_runs
+    ranges: Callable[[], tuple[Ints, Ints]] = no_ranges
 
 
 class FittedTeacher(Component, Scorer):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from math import comb
+from collections.abc import Sequence
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.example_batches import ExampleBatches
-from deshi.evaluation import RankCollector
 from deshi.models.scorers import Scorer, SequentialScorer
+from deshi.teachers._weight_search import Pool, search_weights
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.types import Batch, DeshiError, ScoreKind
 
@@ -24,23 +23,22 @@ log = logging.getLogger(__name__)
 Scale = Literal["softmax", "log_softmax", "zscore", "reciprocal_rank"]
 SCORE_KINDS = {"softmax": ScoreKind.PROBABILITY, "log_softmax": ScoreKind.LOGIT}
 """Meaning of the sums, by scale: a sum of logarithms is a logit. Of the other scales only the order has a meaning."""
-MOST_WEIGHTS = 200
-"""Weight vectors that are tried at most."""
 
 
 class Ensemble(FittedTeacher):
     """The weighted sum of the normalised scores of finished runs, students and teachers alike.
 
     Models of different kinds, trained separately and added by their scores, are the strongest simple teacher
-    (EnsRec, arXiv 2512.17820).
+    (EnsRec, arXiv 2512.17820). The weights of distributions sum to 1. Counts are evidence that is added to a
+    distribution: their weight is free, from 0 to 10 (``text + 6 x counts``).
 
     Args:
         n_items: number of items.
         resources: where the members are loaded from.
         members: runs of ``deshi fit`` or ``deshi teach``: folders, names, or latest.
         scale: how a member's row of scores is normalised, see :func:`normalised`.
-        weights: of the members; None chooses them by NDCG@10 on validation.
-        steps: parts that the whole weight is divided into for the choice; fewer where that makes too many vectors.
+        weights: of the members, taken as they are; None chooses them by NDCG@10 on validation.
+        steps: parts that the distributions' whole weight is divided into for the choice.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class Ensemble(FittedTeacher):
         self.scorers: list[Scorer] = [scorer for scorer, _ in loaded]
         self.score_kind = SCORE_KINDS.get(scale, ScoreKind.SCORE)
         self.max_length = min(scorer.max_length for scorer in self.scorers)
-        self.weights = None if weights is None else [weight / sum(weights) for weight in weights]
+        self.weights = None if weights is None else [float(weight) for weight in weights]
 
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32, the weighted sum."""
@@ -75,6 +73,12 @@ class Ensemble(FittedTeacher):
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
         """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
         return self._sum([scorer.position_scores(batch, where) for scorer in self.scorers])
+
+    def leave_user_out(self) -> Scorer:
+        """The sum of the members' scores, each without the histories' own users where it can leave them out."""
+        ensemble = copy(self)
+        ensemble.scorers = [scorer.leave_user_out() for scorer in self.scorers]
+        return ensemble
 
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the members' item tables side by side, of mean square 1 each; None if there is none."""
@@ -101,17 +105,18 @@ class Ensemble(FittedTeacher):
         """
         if self.weights is not None:
             return {"members": self.members, "weights": self.weights}
-        vectors = list(weight_vectors(len(self.members), self.steps))
-        ranks = RankCollector()
+        pool = Pool()
         for batch in validation:
             histories = batch.histories.to(self.device)
-            parts = [normalised(scorer.scores(histories).cpu(), self.scale) for scorer in self.scorers]
-            ranks.add(batch, (combined(parts, weights) for weights in vectors))
-        values = [metrics["ndcg@10"] for metrics in ranks.collected().metrics()]
-        best = max(range(len(vectors)), key=lambda number: values[number])
-        log.info("weights %s: validation NDCG@10 %.4f of %d tried", vectors[best], values[best], len(vectors))
-        tried = [{"weights": weights, "ndcg@10": value} for weights, value in zip(vectors, values, strict=True)]
-        return {"members": self.members, "weights": vectors[best], "tried": tried}
+            pool.add(batch, [normalised(scorer.scores(histories).cpu(), self.scale) for scorer in self.scorers])
+        is_evidence = [scorer.is_evidence for scorer in self.scorers]
+        if all(is_evidence):  # counts alone: shares of one weight
+            is_evidence = [False] * len(is_evidence)
+        vectors = search_weights(pool, is_evidence, self.steps)
+        best, value = vectors[0]
+        log.info("weights %s: validation NDCG@10 %.4f of %d tried", best, value, len(vectors))
+        tried = [{"weights": weights, "ndcg@10": ndcg} for weights, ndcg in vectors]
+        return {"members": self.members, "weights": best, "tried": tried}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the weights that :meth:`fit` returned.
@@ -166,12 +171,3 @@ def combined(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         if weight:
             total.add_(part, alpha=weight)
     return total
-
-
-def weight_vectors(members: int, steps: int) -> Iterator[list[float]]:
-    """All weights from 0 to 1 in equal steps that sum to 1; as many steps as :data:`MOST_WEIGHTS` vectors allow."""
-    while steps > 1 and comb(steps + members - 1, members - 1) > MOST_WEIGHTS:
-        steps -= 1
-    for bars in itertools.combinations(range(steps + members - 1), members - 1):
-        edges = (-1, *bars, steps + members - 1)
-        yield [(right - left - 1) / steps for left, right in itertools.pairwise(edges)]

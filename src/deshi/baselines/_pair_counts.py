@@ -1,0 +1,71 @@
+"""Decayed counts of the item pairs that occur in users' histories, as a sparse matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from deshi.arrays import Floats, Ints
+
+_PAIRS = 20_000_000
+"""Pairs that are added up at a time: half a gigabyte."""
+_DECIMALS = 9
+"""Counts are rounded to so many decimals: sums of the same decays in another order are equal, and ties stay ties."""
+
+
+def count_pairs(
+    users: Ints, items: Ints, n_items: int, max_distance: int, decay: float, rows: Ints | None = None, n_rows: int = 0
+) -> csr_array:
+    """``C[i, j]``: the sum over pairs of events of one user, ``i`` before ``j``, of ``decay ** (distance - 1)``.
+
+    Args:
+        users: ``(E,)`` of each event, a user's events together and oldest first.
+        items: ``(E,)`` of each event.
+        n_items: of the catalogue.
+        max_distance: events from the first of a pair to the second, at most.
+        decay: weight of a pair for each event more between its two.
+        rows: ``(E,)`` the row that an event counts in as the first of a pair; None is its item.
+        n_rows: number of rows, where ``rows`` are given.
+
+    Returns:
+        ``(n_items or n_rows, n_items)`` float64, without zeros.
+    """
+    rows, shape = (items, (n_items, n_items)) if rows is None else (rows, (n_rows, n_items))
+    total = csr_array(shape, dtype=np.float64)
+    for first, second, weights in _blocks(users, max_distance, decay):
+        total = total + coo_array((weights, (rows[first], items[second])), shape=shape).tocsr()
+    total.data = total.data.round(_DECIMALS)
+    total.eliminate_zeros()
+    return total
+
+
+def subtract_pairs(counts: csr_array, part: csr_array) -> csr_array:
+    """Counts without those of some events that were counted in, exactly as if they never had been."""
+    left = counts - part
+    left.data = left.data.round(_DECIMALS).clip(min=0.0)
+    left.eliminate_zeros()
+    return left
+
+
+def _blocks(users: Ints, max_distance: int, decay: float) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """The pairs with their weights, in blocks: the events' numbers of the first and the second of each."""
+    firsts: list[Ints] = []
+    seconds: list[Ints] = []
+    weights: list[Floats] = []
+    size = 0
+    for distance in range(1, max_distance + 1):
+        weight = decay ** (distance - 1)
+        if distance >= len(users) or round(weight, _DECIMALS) == 0:
+            break
+        first = np.flatnonzero(users[distance:] == users[:-distance])
+        firsts.append(first)
+        seconds.append(first + distance)
+        weights.append(np.full(len(first), weight))
+        size += len(first)
+        if size > _PAIRS:
+            yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
+            firsts, seconds, weights, size = [], [], [], 0
+    if size:
+        yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)

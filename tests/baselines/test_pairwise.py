@@ -1,0 +1,177 @@
+"""Pairwise counts: hand values, exact ties, leave-user-out against counting anew, the search of settings."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from deshi.baselines import Pairwise, training_events
+from deshi.baselines._pair_counts import count_pairs
+from deshi.baselines._search import best_settings, sparse_ranks
+from deshi.data.bundle import Bundle
+from deshi.data.example_batches import ExampleBatches
+from deshi.data.splits import LeaveOneOut
+from deshi.metrics import rank_rows
+from deshi.models.scorers import Scorer
+from deshi.soft_labels import Histories, Labeller
+from deshi.testing.teachers import TeacherContract, history_batch
+from deshi.types import PAD, Batch, DeshiError
+from tiny_bundles import random_sequences, tiny_bundle
+
+
+def fitted(bundle: Bundle, **settings: float) -> Pairwise:
+    pairwise = Pairwise(**settings)  # type: ignore[arg-type]
+    pairwise.fit(bundle, *LeaveOneOut()(bundle).train_ranges(bundle))
+    return pairwise
+
+
+def on_all(bundle: Bundle, **settings: float) -> Pairwise:
+    pairwise = Pairwise(**settings)  # type: ignore[arg-type]
+    pairwise.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
+    return pairwise
+
+
+def batch_of(*rows: list[int], users: list[int] | None = None) -> Batch:
+    width = max(len(row) for row in rows)
+    items = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    nothing = torch.full_like(items, PAD)
+    numbers = torch.arange(len(rows)) if users is None else torch.tensor(users)
+    return Batch(numbers, items, torch.tensor([len(row) for row in rows]), nothing, nothing)
+
+
+def test_counts_by_hand(tmp_path: Path) -> None:
+    """Pairs of one user within the distance, each event more between them weighing half; no pair across users."""
+    users, items = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, 2, 0])
+    counts = count_pairs(users, items, 3, max_distance=2, decay=0.5).toarray()
+    assert counts.tolist() == [[0.0, 1.0, 0.5], [0.0, 0.5, 1.0], [1.0, 1.0, 0.0]]
+
+
+def test_scores_by_hand(tmp_path: Path) -> None:
+    """The formula of the paper on two users: the latest items' smoothed logarithms, weights that sum to 1."""
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2], [0, 2]], n_items=4)
+    pairwise = on_all(bundle, max_distance=2, distance_decay=0.5, history_decay=0.5, smoothing=2.0)
+    scores = pairwise.scores(batch_of([1, 0], [3]))
+    # C[0] = (0, 1, 1.5, 0), C[1] = (0, 0, 1, 0); the last item weighs 2/3, the one before 1/3
+    expected = [0.0, 2 / 3 * math.log(1.5), 2 / 3 * math.log(1.75) + 1 / 3 * math.log(1.5), 0.0]
+    assert scores[0].tolist() == pytest.approx(expected)
+    assert scores[1].tolist() == [0.0] * 4
+
+
+def test_equal_evidence_ties_exactly(tmp_path: Path) -> None:
+    """Sums of the same decays in another order must not break a tie: ranks of ties are means."""
+    sequences = [[0, 5, 6, 1], [0, 1, 5, 6], [0, 6, 1, 5], [0, 2, 5, 6], [0, 6, 5, 2], [0, 5, 2, 6]]
+    pairwise = on_all(tiny_bundle(tmp_path, sequences, n_items=7), max_distance=3, distance_decay=0.7)
+    scores = pairwise.scores(batch_of([0]))[0]
+    assert scores[1] == scores[2] > 0
+
+
+class TestContract(TeacherContract):
+    """Counts answer any history, at every position, whatever it is batched with."""
+
+    @pytest.fixture
+    def scorer(self, tmp_path: Path) -> Scorer:
+        """Fitted on random histories."""
+        return fitted(tiny_bundle(tmp_path, random_sequences(20, 12, 4, 9), n_items=12))
+
+
+class TestLeaveUserOutContract(TestContract):
+    """The same of the counts without the user."""
+
+    @pytest.fixture
+    def scorer(self, tmp_path: Path) -> Scorer:
+        """Fitted on random histories of as many users as the contract's batches have."""
+        return fitted(tiny_bundle(tmp_path, random_sequences(20, 12, 4, 9), n_items=12)).leave_user_out()
+
+
+@pytest.mark.parametrize("smoothing", [0.3, 3.0])
+def test_leave_user_out_is_counting_anew_without_the_user(tmp_path: Path, smoothing: float) -> None:
+    """At training rows the pair itself was counted: its subtraction must leave not even a rounding error."""
+    generator = np.random.default_rng(0)
+    sequences = [generator.integers(10, size=generator.integers(3, 13)).tolist() for _ in range(15)]  # with repeats
+    bundle = tiny_bundle(tmp_path, sequences, n_items=10)
+    everybody = on_all(bundle, smoothing=smoothing).leave_user_out()
+    for user in range(15):
+        others = tiny_bundle(tmp_path / str(user), sequences[:user] + sequences[user + 1 :], n_items=10)
+        anew = on_all(others, smoothing=smoothing)
+        batch = batch_of(sequences[user], users=[user])
+        where = batch.items != PAD
+        expected = anew.position_scores(batch, where)
+        assert torch.equal(everybody.position_scores(batch, where), expected)
+        assert torch.equal(everybody.scores(batch), expected[-1:])
+
+
+def test_leave_user_out_of_an_augmented_history_and_of_new_items(tmp_path: Path) -> None:
+    """Augmented histories and held-out items are answered by the others' counts, too."""
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2], [0, 2, 1], [3, 0, 1]], n_items=4)
+    others = tiny_bundle(tmp_path / "others", [[0, 2, 1], [3, 0, 1]], n_items=4)
+    batch = batch_of([0, 3, 1], [3, 3], users=[0, 0])
+    assert torch.equal(on_all(bundle).leave_user_out().scores(batch), on_all(others).scores(batch))
+
+
+def test_labels_leave_the_user_out_and_answers_do_not(tmp_path: Path) -> None:
+    """A pair that only this user has: a label after its first item must not name the second, a served list does."""
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2], [3, 4, 5]], n_items=6)
+    pairwise = on_all(bundle)
+    rows = np.array([0])
+    labelled = next(iter(Labeller(pairwise.leave_user_out(), Histories.of(bundle), 5).label(rows)))
+    assert labelled[2].tolist() == [[0.0] * 5]
+    answered = next(iter(Labeller(pairwise, Histories.of(bundle), 5).label(rows)))
+    assert answered[1][0, 0] == 1 and answered[2][0, 0] > 0
+
+
+def test_sparse_ranks_are_the_dense_ones() -> None:
+    """The search ranks without full rows: ties, zeros, seen targets and padding must come out the same."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-4, 3, (64, 30), generator=generator).clamp(min=0).float()
+    targets = torch.randint(30, (64, 3), generator=generator)
+    targets[::3, 2] = PAD
+    seen = torch.randint(-1, 30, (64, 6), generator=generator)
+    expected = rank_rows(scores, targets, seen)[0]
+    ranks = torch.from_numpy(sparse_ranks(csr_array(scores.numpy()), targets.numpy(), seen.numpy()))
+    real = targets != PAD
+    assert torch.equal(ranks[real], expected[real])
+
+
+def test_settings_are_chosen_on_validation_with_training_counts(tmp_path: Path) -> None:
+    """The chosen settings are the best of those tried, and validation events are not among the counts."""
+    bundle = tiny_bundle(tmp_path, random_sequences(60, 15, 5, 12), n_items=15)
+    split = LeaveOneOut()(bundle)
+    pairwise = Pairwise()
+    batches = list(ExampleBatches(bundle, split.examples(bundle, "validation"), 50, 16, True))
+    tried = pairwise.search(training_events(bundle, *split.train_ranges(bundle)), batches)
+    best = max(tried, key=lambda settings: settings["ndcg@10"])
+    assert pairwise.settings == {name: value for name, value in best.items() if name != "ndcg@10"}
+    assert pairwise.validation_ndcg(batches) == pytest.approx(best["ndcg@10"], abs=1e-12)
+    assert len(pairwise.events.items) == bundle.n_interactions - 2 * 60
+    assert Pairwise().choose(bundle, split) == pairwise.settings
+
+
+def test_search_goes_from_grid_to_grid_and_leaves_fixed_settings() -> None:
+    """Each grid starts from the best so far; what the user gave is not touched."""
+    best, tried = best_settings(
+        {"a": 0, "b": 0, "c": 5},
+        [{"a": (0, 1, 2)}, {"b": (1, 2), "c": (6, 7)}],
+        lambda settings: -((settings["a"] - 1) ** 2) - (settings["b"] - 2) ** 2,
+        fixed=["c"],
+    )
+    assert best == {"a": 1, "b": 2, "c": 5} and len(tried) == 5
+
+
+@pytest.mark.parametrize("settings", [{"max_distance": 0}, {"smoothing": 0.0}, {"history_decay": 1.5}])
+def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    """The message names what was got and what is expected."""
+    with pytest.raises(DeshiError, match=f"{next(iter(settings))}={next(iter(settings.values()))}"):
+        Pairwise(**settings)  # type: ignore[arg-type]
+
+
+def test_history_beyond_its_weight_is_not_read(tmp_path: Path) -> None:
+    """With a decay of 0.4 the eleventh latest item weighs a ten-thousandth: it is left out."""
+    pairwise = fitted(tiny_bundle(tmp_path, random_sequences(20, 12, 4, 9), n_items=12), history_decay=0.4)
+    assert len(pairwise.history_weights()) == 11
+    assert len(Pairwise(history_decay=1.0).history_weights()) == 50
+    assert history_batch(12).items.shape[1] == 5
