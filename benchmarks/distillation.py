@@ -45,6 +45,8 @@ TRIED: dict[str, tuple[str, ...]] = {
     "weight-0.3": (*BOTH, "distill.terms.kl.weight=0.3"),
     "weight-3": (*BOTH, "distill.terms.kl.weight=3"),
     "dropped": (*BOTH, "soft_labels=[lists,dropped]"),
+    "vectors": (*BOTH, "soft_labels=[vectors]"),
+    "soft": (*BOTH, "distill.hard_loss_weight=0.3"),
     "student-128": (*BOTH, "student.dim=128"),
 }
 """Further ones, asked for by name: changes of ``kl+table``, one at a time.
@@ -54,6 +56,7 @@ TRIED: dict[str, tuple[str, ...]] = {
 STORES: dict[str, tuple[str, ...]] = {
     "lists": ("positions=train+held_out",),
     "dropped": ("positions=train", "augment.item_drop=0.3", "copies=2"),
+    "vectors": ("positions=train+held_out", "vectors=scoring"),
 }
 """What a recipe may learn from: the teacher's lists after all events, and after those of augmented histories."""
 
@@ -66,8 +69,12 @@ TEACHERS = {
     "crossed": ("id-crossed", "text-crossed"),
     "ilora": ("id", "ilora"),
     "text+ilora": ("id", "text", "ilora"),
+    "text+counts": ("text", "counts"),
+    "id+counts": ("id", "counts"),
+    "id+text+counts": ("id", "text", "counts"),
+    "ids+counts": ("id", "id2", "counts"),
 }
-"""The members of each teacher.
+"""The members of each teacher; ``counts`` are those of item pairs.
 
 ``crossed`` ones answer for the users that they were not trained on; ``twice`` is a plain student, see :data:`TWICE`.
 """
@@ -202,6 +209,8 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
         return trained("fit", f"{data}_twice_seed{seed}", [f"experiment={data}", *given, f"student.dim={TWICE[data]}"])
     if kind == "text":
         return trained("teach", f"{data}_text_seed{seed}", [*text_words(data), *given])
+    if kind == "counts":  # without a seed: nothing is drawn
+        return trained("teach", f"{data}_counts", ["teacher=pairwise", *words])
     own = {"id-crossed": id_words(data), "text-crossed": text_words(data)}[kind]
     return trained("teach", f"{data}_{kind}_seed{seed}", [*own, "cross_fit=2", *given])
 
@@ -214,7 +223,8 @@ def soft_labels(kind: str, store: str, data: str, seed: int, words: list[str]) -
     run, root = teacher(data, seed, words, kind), root_of(words)
     name = run.name if store == "lists" else f"{run.name}-{store}"
     vectors = "text" if any(one.startswith("text") for one in TEACHERS[kind]) else "none"
-    given = [f"store={name}", f"vectors={vectors}", *STORES[store]]
+    given = [f"store={name}", *STORES[store]]
+    given += [] if any(word.startswith("vectors=") for word in given) else [f"vectors={vectors}"]
     context = 50 if "ilora" in TEACHERS[kind] else CONTEXT.get(data)
     given += [f"min_context={context}"] if context else []
     if not (root / "soft_labels" / name / "manifest.json").is_file():

@@ -62,6 +62,20 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert scores[1].tolist() == [0.0] * 4
 
 
+def test_full_and_sparse_tables_score_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How a table is held is a matter of speed; the way that pairs are counted, too."""
+    bundle = tiny_bundle(tmp_path, random_sequences(30, 20, 4, 12), n_items=20)
+    full = on_all(bundle)
+    monkeypatch.setattr("deshi.baselines._pairwise._FULL_SHARE", 1.0)
+    monkeypatch.setattr("deshi.baselines._pair_counts._SMALL", 0)
+    monkeypatch.setattr("deshi.baselines._pair_counts._PAIRS", 50)
+    sparse = on_all(bundle)
+    assert full._full is not None and sparse._full is None
+    assert (full.counts != sparse.counts).nnz == 0
+    batch = history_batch(20)
+    torch.testing.assert_close(full.scores(batch), sparse.scores(batch), atol=1e-6, rtol=0)
+
+
 def test_equal_evidence_ties_exactly(tmp_path: Path) -> None:
     """Sums of the same decays in another order must not break a tie: ranks of ties are means."""
     sequences = [[0, 5, 6, 1], [0, 1, 5, 6], [0, 6, 1, 5], [0, 2, 5, 6], [0, 6, 5, 2], [0, 5, 2, 6]]
@@ -89,8 +103,12 @@ class TestLeaveUserOutContract(TestContract):
 
 
 @pytest.mark.parametrize("smoothing", [0.3, 3.0])
-def test_leave_user_out_is_counting_anew_without_the_user(tmp_path: Path, smoothing: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_leave_user_out_is_counting_anew_without_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smoothing: float, share: float
+) -> None:
     """At training rows the pair itself was counted: its subtraction must leave not even a rounding error."""
+    monkeypatch.setattr("deshi.baselines._pairwise._FULL_SHARE", share)
     generator = np.random.default_rng(0)
     sequences = [generator.integers(10, size=generator.integers(3, 13)).tolist() for _ in range(15)]  # with repeats
     bundle = tiny_bundle(tmp_path, sequences, n_items=10)
@@ -175,3 +193,15 @@ def test_history_beyond_its_weight_is_not_read(tmp_path: Path) -> None:
     assert len(pairwise.history_weights()) == 11
     assert len(Pairwise(history_decay=1.0).history_weights()) == 50
     assert history_batch(12).items.shape[1] == 5
+
+
+def test_item_vectors_tell_what_occurs_together(tmp_path: Path) -> None:
+    """Two groups of items that never meet: vectors in a group are nearer than across; an item without a pair has 0."""
+    generator = np.random.default_rng(1)
+    sequences = [(generator.permutation(5) + 5 * (user % 2)).tolist() for user in range(40)]
+    pairwise = on_all(tiny_bundle(tmp_path, sequences, n_items=11))
+    vectors = pairwise.item_vectors()
+    assert vectors.shape == (11, 10) and not vectors[10].any()
+    nearness = vectors @ vectors.T
+    assert nearness[:5, :5].min() > nearness[:5, 5:10].max()
+    assert np.array_equal(pairwise.item_vectors(), vectors)

@@ -8,19 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from deshi.arrays import Array, Ints, offsets_of, range_rows
+from deshi.arrays import Array, Float32s, Floats, Ints, offsets_of, range_rows
 from deshi.baselines._events import Events
-from deshi.baselines._pair_counts import count_pairs, subtract_pairs
-from deshi.baselines._search import Grid, SparseBaseline, best_settings
+from deshi.baselines._pair_counts import count_pairs, subtract_pairs, without
+from deshi.baselines._search import Grid, SparseBaseline, best_settings, full
 from deshi.data.example_batches import ExampleBatch
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError, ScoreKind
 
 _LEAST_WEIGHT = 1e-4
 """Items of a history that weigh less than this share of the latest one's are not read."""
+
+_FULL_ENTRIES, _FULL_SHARE = 250_000_000, 0.05
+"""Tables of so many entries at most, with so many of them above 0, are held in full: several times as fast."""
+_VECTOR_SIZE = 64
+"""Width of the item vectors."""
 
 _GRIDS: tuple[Grid, ...] = (
     {"history_decay": (0.4, 0.6, 0.8, 0.9), "smoothing": (0.1, 0.3, 1.0, 3.0)},
@@ -104,21 +111,29 @@ class Pairwise(SparseBaseline):
         vars(self).update(settings)
         if (self.max_distance, self.distance_decay) != counted:
             self.counts = self._count()
-        self._table = self._smoothed(self.counts)
+        self._smooth()
 
     def _fit(self, events: Events) -> None:
         self.events = events
         self.counts = self._count()
-        self._table = self._smoothed(self.counts)
+        self._smooth()
 
     def _count(self) -> csr_array:
         events = self.events
         return count_pairs(events.users, events.items, events.n_items, self.max_distance, self.distance_decay)
 
+    def _smooth(self) -> None:
+        self._table = self._smoothed(self.counts)
+        n_entries = self._table.shape[0] ** 2
+        is_full = n_entries <= _FULL_ENTRIES and self.counts.nnz > _FULL_SHARE * n_entries
+        self._full = torch.from_numpy(self._table.toarray()) if is_full else None
+
     def _smoothed(self, counts: csr_array) -> csr_array:
         """``log(1 + C / smoothing)`` float32; zeros stay zeros."""
-        values = np.log1p(counts.data / self.smoothing).astype(np.float32)
-        return csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
+        return csr_array((self._log(counts.data), counts.indices, counts.indptr), shape=counts.shape)
+
+    def _log(self, counts: Floats) -> Float32s:
+        return np.log1p(counts / self.smoothing).astype(np.float32)
 
     def history_weights(self) -> Array:
         """``(D,)`` float64: the weights of a history's latest items before they are normalised, the last item first."""
@@ -127,23 +142,43 @@ class Pairwise(SparseBaseline):
             depth = min(depth, 1 + math.floor(math.log(_LEAST_WEIGHT) / math.log(self.history_decay)))
         return self.history_decay ** np.arange(depth)
 
-    def sparse_scores(self, batch: Batch) -> csr_array:
-        """``(B, n_items)`` float32, from 0; the batch holds whole histories."""
+    def sparse_scores(self, batch: Batch) -> csr_array | Tensor:
+        """See :meth:`deshi.baselines.SparseBaseline.sparse_scores`."""
         return self._pooled(*self._weighted(batch, torch.arange(len(batch.items)), batch.lengths - 1))
 
     @torch.no_grad()
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
         """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
-        return torch.from_numpy(self._pooled(*self._weighted(batch, *where.nonzero(as_tuple=True))).toarray())
+        return full(self._pooled(*self._weighted(batch, *where.nonzero(as_tuple=True))))
 
     def leave_user_out(self) -> Scorer:
         """Scores of every history by counts without those of its user, exactly."""
         return LeaveUserOut(self)
 
-    def _pooled(self, offsets: Ints, items: Ints, weights: Array) -> csr_array:
-        return csr_array((weights, items, offsets), shape=(len(offsets) - 1, self.n_items)) @ self._table
+    def item_vectors(self) -> NDArray[np.float32]:
+        """``(n_items, D)`` the counts decomposed: what items occur near each other in histories points one way.
 
-    def _weighted(self, batch: Batch, rows: Tensor, last: Tensor) -> tuple[Ints, Ints, Array]:
+        The ``D`` (at most 64) leading eigenvectors of the symmetric smoothed counts ``T + T'``, whose rows and columns
+        are divided by the roots of their sums so that popular items don't rule; each eigenvector is scaled with the
+        root of its value, and each item's vector to length 1. Items without a pair have zeros.
+        """
+        symmetric = self._table.astype(np.float64) + self._table.T.astype(np.float64)
+        totals = np.asarray(symmetric.sum(axis=1)).ravel()
+        scale = diags_array(1 / np.sqrt(np.where(totals > 0, totals, 1.0)))
+        size = min(_VECTOR_SIZE, self.n_items - 1)
+        # a fixed first vector: the same counts give the same vectors
+        values, vectors = eigsh(scale @ symmetric @ scale, k=size, v0=np.ones(self.n_items), which="LA")
+        vectors = vectors * np.sqrt(values.clip(min=0))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = np.where((totals > 0)[:, None], vectors / lengths.clip(min=1e-12), 0.0)
+        return vectors.astype(np.float32)
+
+    def _pooled(self, offsets: Ints, items: Ints, weights: Float32s) -> csr_array | Tensor:
+        if self._full is not None:
+            return _weighted_rows(self._full, offsets, items, weights)
+        return csr_array((weights, items, offsets), shape=(len(offsets) - 1, self._table.shape[0])) @ self._table
+
+    def _weighted(self, batch: Batch, rows: Tensor, last: Tensor) -> tuple[Ints, Ints, Float32s]:
         """The items that are read at positions ``last`` ``(P,)`` of histories ``rows`` ``(P,)``.
 
         Returns:
@@ -187,20 +222,37 @@ class LeaveUserOut(Scorer):
         users = batch.users.cpu().numpy()[rows.cpu().numpy()]
         # a row of the table for each pair of user and item that is read, instead of one for each item
         keys, numbers = np.unique(np.repeat(users, np.diff(offsets)) * self.n_items + items, return_inverse=True)
-        table = self._table(keys)
-        pooled = csr_array((weights, numbers, offsets), shape=(len(offsets) - 1, len(keys))) @ table
-        return torch.from_numpy(pooled.toarray())
+        own, full_table = self._own_pairs(keys), self._pairwise._full
+        if full_table is not None:
+            return _weighted_rows(self._without_in_full(full_table, keys, own), offsets, numbers, weights)
+        table = self._pairwise._smoothed(subtract_pairs(self._pairwise.counts[keys % self.n_items], own))
+        return full(csr_array((weights, numbers, offsets), shape=(len(offsets) - 1, len(keys))) @ table)
 
-    def _table(self, keys: Ints) -> csr_array:
-        """``(K, n_items)`` the smoothed counts of ``keys``' items without those of their users."""
+    def _own_pairs(self, keys: Ints) -> csr_array:
+        """``(K, n_items)`` the counts of the pairs that begin with a key's item in the history of the key's user."""
         pairwise, events, n_items = self._pairwise, self._pairwise.events, self.n_items
         users = np.unique(keys // n_items)
         rows = range_rows(self._offsets[users], self._offsets[users + 1])
         event_keys = events.users[rows] * n_items + events.items[rows]
         numbers = np.searchsorted(keys, event_keys).clip(max=len(keys) - 1)
         numbers = np.where(keys[numbers] == event_keys, numbers, len(keys))  # a last row for what is not read
-        own = count_pairs(
+        return count_pairs(
             events.users[rows], events.items[rows], n_items, pairwise.max_distance, pairwise.distance_decay,
             numbers, len(keys) + 1,
-        )  # fmt: skip
-        return pairwise._smoothed(subtract_pairs(pairwise.counts[keys % n_items], own[:-1]))
+        )[:-1]  # fmt: skip
+
+    def _without_in_full(self, table: Tensor, keys: Ints, own: csr_array) -> Tensor:
+        """``(K, n_items)`` the keys' rows of the full table, with the entries of their users' pairs counted anew."""
+        items, (row, column) = keys % self.n_items, own.nonzero()
+        everybody = np.asarray(self._pairwise.counts[items[row], column]).ravel()
+        rows = table[torch.from_numpy(items)]
+        rows[row, column] = torch.from_numpy(self._pairwise._log(without(everybody, own.data)))
+        return rows
+
+
+def _weighted_rows(table: Tensor, offsets: Ints, rows: Ints, weights: Float32s) -> Tensor:
+    """``(P, N)`` the weighted sums of rows of a table, those of each position standing together."""
+    return torch.nn.functional.embedding_bag(
+        torch.from_numpy(rows.astype(np.int64)), table, torch.from_numpy(offsets[:-1]), mode="sum",
+        per_sample_weights=torch.from_numpy(weights),
+    )  # fmt: skip

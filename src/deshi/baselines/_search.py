@@ -16,7 +16,7 @@ from torch import Tensor
 from deshi.arrays import Array, Floats, Ints
 from deshi.baselines._base import Baseline
 from deshi.data.example_batches import ExampleBatch
-from deshi.metrics import metrics_from_ranks
+from deshi.metrics import metrics_from_ranks, rank_rows
 from deshi.types import PAD, Batch
 
 log = logging.getLogger(__name__)
@@ -25,24 +25,32 @@ Grid = Mapping[str, Sequence[Any]]
 
 
 class SparseBaseline(Baseline):
-    """A baseline whose scores are sparse and not negative, so that its settings can be tried in seconds."""
+    """A baseline whose scores are mostly 0 and never below, so that its settings can be tried in seconds."""
 
     @abstractmethod
-    def sparse_scores(self, batch: Batch) -> csr_array:
-        """``(B, n_items)`` float32, from 0; the batch holds whole histories."""
+    def sparse_scores(self, batch: Batch) -> csr_array | Tensor:
+        """``(B, n_items)`` float32, from 0; the batch holds whole histories. A full table where few scores are 0."""
 
     def _scores(self, batch: Batch) -> Tensor:
-        return torch.from_numpy(self.sparse_scores(batch).toarray())
+        return full(self.sparse_scores(batch))
 
     def validation_ndcg(self, validation: Sequence[ExampleBatch]) -> float:
         """NDCG@10 over validation examples."""
         ranks, examples = [], []
         for batch in validation:
-            has_target = (batch.targets != PAD).numpy()
-            scores = self.sparse_scores(batch.histories)
-            ranks.append(sparse_ranks(scores, batch.targets.numpy(), batch.seen.numpy())[has_target])
+            has_target, scores = (batch.targets != PAD).numpy(), self.sparse_scores(batch.histories)
+            if isinstance(scores, Tensor):
+                all_ranks = rank_rows(scores, batch.targets, batch.seen)[0].numpy()
+            else:
+                all_ranks = sparse_ranks(scores, batch.targets.numpy(), batch.seen.numpy())
+            ranks.append(all_ranks[has_target])
             examples.append(np.broadcast_to(batch.numbers.numpy()[:, None], has_target.shape)[has_target])
         return metrics_from_ranks(np.concatenate(ranks), (10,), np.concatenate(examples))["ndcg@10"]
+
+
+def full(scores: csr_array | Tensor) -> Tensor:
+    """The scores as a full table."""
+    return scores if isinstance(scores, Tensor) else torch.from_numpy(scores.toarray())
 
 
 def sparse_ranks(scores: csr_array, targets: Ints, seen: Ints) -> Floats:

@@ -19,7 +19,7 @@ from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS
 from deshi.configuration.schemas import LEAVE_ONE_OUT
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Examples, Split
+from deshi.data.splits import PARTS, Examples, Split
 from deshi.evaluation import (
     AnswerGenerator,
     CandidateRule,
@@ -173,15 +173,14 @@ def _unbeaten(measurements: Mapping[str, Measurement]) -> list[str]:
 def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
     """Examples and candidates of the parts that ``cfg`` names."""
     bundle = subject.bundle
-    names = ("validation", "test") if cfg.part == "both" else (cfg.part,)
-    examples = {part: _examples(subject, part) for part in names}
+    examples = {part: _examples(subject, part) for part in _parts(cfg, subject)}
     counts = training_events(bundle, subject.starts, subject.ends).counts()
     filter_seen = _filter_seen(cfg, subject)
     populations = {
         name: population(bundle, subject.split, name, part, counts, filter_seen) for name, part in examples.items()
     }
     warnings = leak_warnings(examples, subject.ends)
-    notes = [note for name, part in populations.items() if (note := part.note(name))]
+    notes = [*_refitted(subject), *(note for name, part in populations.items() if (note := part.note(name)))]
     if cfg.candidates is None:
         doubts, facts = about_seen(populations, filter_seen, bundle.n_items)
         warnings, notes = [*warnings, *doubts], [*notes, *facts, *_served_otherwise(subject, filter_seen)]
@@ -204,6 +203,34 @@ def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
         notes += left_out
     counts_of_parts = {name: part.plain() for name, part in populations.items()}
     return _Plan(evaluation_set, description, counts_of_parts, warnings, notes)
+
+
+def _parts(cfg: EvaluateConfig, subject: _Subject) -> list[str]:
+    """The parts to rank; by its own split, a refitted run has none but test.
+
+    Raises:
+        DeshiError: if validation alone is asked for of events that a refit has trained on.
+    """
+    parts: list[str] = list(PARTS) if cfg.part == "both" else [cfg.part]
+    run = subject.run
+    if run is None or not run.is_refitted or subject.split.description != run.record["split"]:
+        return parts
+    if "test" not in parts:
+        source = "its own metrics.json" if run.selected_run is run else f"the run {run.selected_run.name}"
+        raise DeshiError(
+            f"The run {run.folder} was refitted on training and validation events: a validation figure of it would "
+            f"mean nothing. Use part=test; the figure by which was selected is in {source}."
+        )
+    return ["test"]
+
+
+def _refitted(subject: _Subject) -> list[str]:
+    if subject.run is None or not subject.run.is_refitted:
+        return []
+    return [
+        "Refitted: the model and the baselines have learnt the training and the validation events, so there is no "
+        "validation figure. Compare refitted models with refitted ones."
+    ]
 
 
 def _filter_seen(cfg: EvaluateConfig, subject: _Subject) -> bool:

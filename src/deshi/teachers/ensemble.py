@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.data.example_batches import ExampleBatches
-from deshi.models.scorers import Scorer, SequentialScorer
+from deshi.models.scorers import Scorer
 from deshi.teachers._weight_search import Pool, search_weights
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.types import Batch, DeshiError, ScoreKind
@@ -81,8 +81,8 @@ class Ensemble(FittedTeacher):
         return ensemble
 
     def item_vectors(self) -> NDArray[np.float32] | None:
-        """``(n_items, D)`` the members' item tables side by side, of mean square 1 each; None if there is none."""
-        tables = [scorer.item_vectors() for scorer in self.scorers if isinstance(scorer, SequentialScorer)]
+        """``(n_items, D)`` the members' item vectors side by side, of mean square 1 each; None if there are none."""
+        tables = [table for scorer in self.scorers if (table := scorer.item_vectors()) is not None]
         scaled = [table / np.sqrt(np.square(table).mean()).clip(min=1e-12) for table in tables]
         return np.concatenate(scaled, axis=1) if scaled else None
 
@@ -130,8 +130,7 @@ class Ensemble(FittedTeacher):
 
     def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
         """Take up the weights of an ensemble of the same models before their refit; the members are this one's."""
-        self.restore(state)
-        return {"members": self.members, "weights": state["weights"]}
+        return super().take_over(state) | {"members": self.members}
 
 
 def normalised(scores: Tensor, scale: Scale) -> Tensor:

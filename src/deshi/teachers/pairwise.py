@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.baselines import Pairwise, training_events
@@ -73,6 +75,10 @@ class PairwiseTeacher(FittedTeacher):
     def leave_user_out(self) -> Scorer:
         """See :meth:`deshi.baselines.Pairwise.leave_user_out`."""
         return self.counts.leave_user_out()
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """See :meth:`deshi.baselines.Pairwise.item_vectors`."""
+        return self.counts.item_vectors()
 
     def _events(self) -> Any:
         return training_events(self.resources.bundle, *self.resources.ranges())
