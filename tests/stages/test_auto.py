@@ -54,10 +54,11 @@ def test_shape_of_a_bundle(tmp_path: Path) -> None:
 
 
 def test_when_it_decides() -> None:
-    """By default in deshi run, where it is asked for elsewhere, and never over a saved configuration."""
+    """By default in deshi run, where it is asked for elsewhere; not over a saved configuration or a chosen student."""
     assert is_auto("run", ["data=x"]) and is_auto("fit", ["experiment=auto"])
     assert not is_auto("fit", ["data=x"]) and not is_auto("run", ["experiment=ml-1m"])
     assert not is_auto("run", ["resume=latest"]) and not is_auto("run", ["config=latest"])
+    assert not is_auto("run", ["student=gru4rec"]) and is_auto("run", ["student.dim=32", "resume=null"])
 
 
 def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> None:

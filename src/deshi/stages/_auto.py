@@ -64,7 +64,8 @@ class Shape:
 
 def is_auto(stage: str, texts: Sequence[str]) -> bool:
     """Whether a command's words leave the experiment to the data."""
-    if any(text.startswith(("resume=", "config=")) and not text.endswith("=null") for text in texts):
+    # a saved configuration has decided, and the experiments' settings are those of the default student
+    if any(text.startswith(("resume=", "config=", "student=")) and not text.endswith("=null") for text in texts):
         return False
     chosen = [text for text in texts if text.startswith("experiment=")]
     return (chosen[-1] if chosen else f"experiment={stage_groups(stage).get('experiment')}") == AUTO
