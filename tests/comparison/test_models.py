@@ -128,6 +128,7 @@ def test_baselines_come_last_and_once(tmp_path: Path) -> None:
         tmp_path, "c", RANKS, SASREC, seed=2, baselines=baselines, fit={"student": "sasrec", "seed": 2, "refit": True}
     )
     assert names_of([*runs, refit], with_baselines=True)[1:] == [
+        "refitted sasrec",
         "popularity fitted_on=train", "popularity fitted_on=train and validation",
     ]  # fmt: skip
     assert "No baselines" in group([write_evaluation(tmp_path, "d", RANKS, SASREC)], True)[1][0]

@@ -131,7 +131,7 @@ def test_what_is_served_is_evaluated_beside_the_student(finished_root: Path, tmp
     report = read_json(Path(folder) / COUNTS_REPORT)
     assert result.metrics["test/ndcg@10"] == pytest.approx(report["ndcg10"])
     assert report["ndcg10_student"] == pytest.approx(alone) == before.evaluation().metrics["test/ndcg@10"]
-    compared = deshi.compare(root, f"names=[tiny_seed0,{result.folder.name}]")
+    compared = deshi.compare(root, runs=["tiny_seed0", result.folder.name])
     assert "sasrec+counts" in str(compared)
     deshi.audit(root, f"run={result.folder}")
     with pytest.raises(DeshiError, match="expected one of .*tiny_seed1"):

@@ -138,6 +138,16 @@ def test_teachers_are_refitted(finished_root: Path, config_dir: Path) -> None:
             teach(finished_root, config_dir, *given)
 
 
+def test_refitted_counts_have_the_settings_that_validation_chose(finished_root: Path, config_dir: Path) -> None:
+    """Counted anew with the validation events: the pairs of those are in, and nothing is searched again."""
+    selected = teach(finished_root, config_dir, "teacher=pairwise", "name=counts")
+    refitted = teach(finished_root, config_dir, "teacher=pairwise", "train.refit=counts")
+    settings = read_json(selected.folder / "teacher.json")["settings"]
+    assert read_json(refitted.folder / "teacher.json") == {"settings": settings}
+    events = [len(run.scorer().counts.events.items) for run in (selected, refitted)]  # type: ignore[attr-defined]
+    assert events[1] == events[0] + 60
+
+
 def label(root: Path, run: str, store: str, *words: str) -> SoftLabels:
     return deshi.label(f"paths.root={root}", *words, run=run, store=store, k=5).soft_labels
 
@@ -185,3 +195,39 @@ def test_a_student_is_refitted_on_the_lists_of_a_refitted_teacher(
     caplog.clear()
     distil(finished_root, config_dir, "soft_labels=[lists]", "train.refit=pupil")
     assert "was not refitted: its lists don't know the validation events" in caplog.text
+
+
+def test_a_refitted_run_goes_through_the_other_commands(finished_root: Path, config_dir: Path) -> None:
+    """Each says that it was refitted, and none shows a validation figure of it."""
+    root = f"paths.root={finished_root}"
+    run = fit(finished_root, config_dir, "train.refit=tiny_seed0", "name=refitted")
+    result = deshi.evaluate(root, run="refitted", part="both", with_baselines=True)
+    assert {name.split("/")[0] for name in [*result.metrics, *result.baselines["popularity"]]} == {"test"}
+    assert any(note.startswith("Refitted: the model and the baselines") for note in result.notes)
+    assert not any("LEAK" in warning for warning in result.warnings)
+    with pytest.raises(DeshiError, match=r"would mean nothing. Use part=test; .* is in the run \S+_tiny_seed0"):
+        deshi.evaluate(root, run="refitted", part="validation")
+    alone = deshi.compare(root, runs=["refitted"])
+    assert [model.name for model in alone.comparison.models] == ["refitted sasrec"]
+    assert not any("Two protocols" in warning for warning in alone.comparison.warnings)
+    mixed = deshi.compare(root, runs=["refitted", "tiny_seed0"])
+    assert "Two protocols: refitted sasrec learnt the validation events" in mixed.comparison.warnings[0]
+    with pytest.raises(DeshiError, match="validation is asked for: its model was refitted"):
+        deshi.compare(root, runs=["refitted"], part="validation")
+    page = deshi.report(root, runs=["refitted", "tiny_seed0"]).page.read_text(encoding="utf-8")
+    assert "Two protocols" in page and "Refitted, so without a validation figure" in page
+    gap = {each.name: each for each in deshi.gap(root, run="refitted", samples=100).counterfactuals}
+    assert gap["refit on training and validation"].test.mean == pytest.approx(result.metrics["test/ndcg@10"], abs=1e-6)
+    audit = deshi.audit(root, run="refitted")
+    assert [finding.name for finding in audit.findings if finding.severity == "error"] == []
+    card = (deshi.export(root, run="refitted").folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "refitted: trained on training and validation together" in card and str(run.config.train.refit) in card
+
+
+def test_seeds_of_a_refit_are_one_model(finished_root: Path, config_dir: Path) -> None:
+    """The runs that selected differ by seed, and by nothing that makes another model."""
+    for seed in (0, 1):
+        fit(finished_root, config_dir, f"train.refit=tiny_seed{seed}", f"seed={seed}", f"name=refit{seed}")
+        deshi.evaluate(f"paths.root={finished_root}", run=f"refit{seed}")
+    models = deshi.compare(f"paths.root={finished_root}", runs=["refit0", "refit1"]).comparison.models
+    assert [(model.name, model.seeds) for model in models if not model.is_baseline] == [("refitted sasrec", (0, 1))]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from deshi.auditing._bundle import audit_bundle
 from deshi.auditing._candidates import audit_candidates
-from deshi.auditing._finding import Finding, finding, location
+from deshi.auditing._finding import Finding
 from deshi.auditing._probe import AT, ndcg_per_example
 from deshi.auditing._provenance import audit_record, audit_weights
 from deshi.auditing._ranks import audit_ranks
@@ -69,11 +69,12 @@ def _steps(subject: Subject) -> Iterator[Step]:
 
 
 def _of_run(subject: Subject, run: Run) -> Iterator[Step]:
+    chosen_in = run.selected_run  # of a refit, the run whose epochs it took over
     selected = run.selected_student()
     examples = subject.split.examples(subject.bundle, "validation")
     yield "training ranges", lambda: _training_ranges(subject, run, selected)
     yield "student", lambda: audit_student(selected, subject.bundle, examples)
-    yield "recorded figure", lambda: _recorded(subject, run, selected, examples)
+    yield "recorded figure", lambda: _recorded(subject, chosen_in, selected, examples)
 
 
 def _training_ranges(subject: Subject, run: Run, student: SequentialRecommender) -> list[Finding]:
@@ -134,25 +135,7 @@ def _part(subject: Subject, evaluation: Evaluation, split: Split, part: str) -> 
     if full and subject.run is not None:
         recomputed = recompute(SequentialScorer(subject.run.student()), bundle, examples, seen)
     findings = audit_ranks(ranks, bundle, split, part, seen, recomputed, full)
-    findings += _refitted(subject, evaluation, part)
     drawn = evaluation.folder / CANDIDATES_FILE
     if drawn.is_file():
         findings += audit_candidates(read_part(drawn, part), ranks)
     return findings
-
-
-def _refitted(subject: Subject, evaluation: Evaluation, part: str) -> list[Finding]:
-    """Validation figures of weights that were refitted on validation: a warning, since evaluate says it too."""
-    run = subject.run
-    if part != "validation" or run is None or not run.config.train.refit:
-        return []
-    name = f"validation/ndcg@{AT}"
-    ranks = evaluation.ranks(part)
-    message = (
-        f"All {ranks['example'].n_unique():,} validation examples of this evaluation were trained on by the refit."
-    )
-    effect = f"NDCG@{AT} is {evaluation.metrics.get(name, float('nan')):.4f} here and "
-    effect += f"{run.metrics.get(name, float('nan')):.4f} for the weights that validation selected."
-    fix = "Take validation figures from the run's metrics.json, and only test figures from a refitted student."
-    where = [location(user=row["user_id"], item=row["item_id"]) for row in ranks.head(5).iter_rows(named=True)]
-    return [finding("validation-target-trained-on", message, where, effect, fix, "warning")]

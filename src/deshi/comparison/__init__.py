@@ -2,7 +2,7 @@
 
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
 from deshi.comparison._compute import compare_evaluations
-from deshi.comparison._models import Group, Member, group, named
+from deshi.comparison._models import Group, Member, both_protocols, group, is_refitted, named
 from deshi.comparison._output import figures_frame, tests_frame, write_comparison
 from deshi.comparison._pairing import check_measured_alike
 from deshi.comparison._result import CompareResult
@@ -17,10 +17,12 @@ __all__ = [
     "Member",
     "Model",
     "PairTest",
+    "both_protocols",
     "check_measured_alike",
     "compare_evaluations",
     "figures_frame",
     "group",
+    "is_refitted",
     "named",
     "settings_of",
     "tables_of",

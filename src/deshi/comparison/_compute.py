@@ -13,7 +13,7 @@ import polars as pl
 
 from deshi.arrays import Floats
 from deshi.comparison._comparison import Comparison, Figure, Model, PairTest
-from deshi.comparison._models import Group, find_model, group, named
+from deshi.comparison._models import Group, both_protocols, find_model, group, named
 from deshi.comparison._pairing import check_measured_alike, per_user
 from deshi.configuration.validation import flatten
 from deshi.evaluation import Population, about_seen, kept, unbeaten
@@ -209,7 +209,8 @@ def _warnings(groups: Sequence[Group], part: str, shared: Sequence[str]) -> list
             name = model.name if len(model.members) == 1 else f"{model.name}, seed {member.seed}"
             warnings = [text for text in member.evaluation.record["warnings"] if text not in shared]
             sentences += [f"{name}: {' '.join(warnings)}"] if warnings else []
-    return [*sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
+    protocols = both_protocols({model.name: model.first.evaluation for model in models})
+    return [*protocols, *sentences, *(sentence for model in models for sentence in _not_beating(model, part))]
 
 
 def _not_beating(model: Group, part: str) -> list[str]:

@@ -167,12 +167,34 @@ def _member(evaluation: Evaluation) -> Member:
         return Member(evaluation, str(record["model"]), None, _training_range({}), None)
     # What a student learnt from is no setting of the student: a distilled one is called so, not by its stores.
     kind = f"distilled {record['model']}" if fitted.get("stage") == "distill" else str(record["model"])
+    kind = f"refitted {kind}" if is_refitted(evaluation) else kind
     return Member(evaluation, kind, None, _settings(evaluation, fitted), int(fitted.get("seed", 0)))
 
 
 def _baseline(evaluation: Evaluation, name: str) -> Member:
     # A baseline learns from the run's training range, so a refit run's popularity is another model.
     return Member(evaluation, name, name, _training_range(evaluation.record.get("fit") or {}), None)
+
+
+def is_refitted(evaluation: Evaluation) -> bool:
+    """Whether the evaluated model, and the baselines beside it, have learnt the validation events after selection."""
+    return bool((evaluation.record.get("fit") or {}).get("refit"))
+
+
+def both_protocols(models: Mapping[str, Evaluation]) -> list[str]:
+    """A warning if some models are refitted and others are as they were selected; none otherwise.
+
+    Args:
+        models: an evaluation of each, by the model's name.
+    """
+    refitted = [name for name, evaluation in models.items() if is_refitted(evaluation)]
+    selected = [name for name in models if name not in refitted]
+    if not refitted or not selected:
+        return []
+    return [
+        f"Two protocols: {', '.join(refitted)} learnt the validation events (refitted), {', '.join(selected)} did not "
+        "(selected). Their difference is also one of events: compare refitted models with refitted ones."
+    ]
 
 
 def _training_range(fitted: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def settings_of(folder: Path) -> dict[str, Any]:
     config = flatten(read_saved(folder))
     flat = {key: value for key, value in config.items() if not belongs_to(key, NO_PART_OF_THE_MODEL)}
     runs, record = folder.parent.parent, read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    if record.get("trained_epochs") == flat.get("train.max_epochs"):
+    planned = record.get("selected_epoch") if isinstance(flat.get("train.refit"), str) else flat.get("train.max_epochs")
+    if record.get("trained_epochs") == planned:
         flat.pop(LIMIT, None)
     if "train.refit" in flat:
         flat["train.refit"] = bool(flat["train.refit"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
+from deshi.comparison import is_refitted
 from deshi.metrics import metric_title
 from deshi.rendering import Paragraph, Table, percent
 from deshi.reporting._blocks import Block, Missing, Picture, Pictures, Section
@@ -36,7 +37,11 @@ def section(context: Context) -> Section:
         commands = [f"deshi gap {run.name}" for run in unexplained]
         blocks.append(Missing("Why the two figures differ is explained by:", commands))
     other = "validation" if context.part == "test" else "test"
-    blocks += evaluate_again(f"{other} figures", [run for run in context.runs if run.label not in pairs], "both")
+    refitted = [run.label for run in context.runs if is_refitted(run.evaluation)]
+    if refitted:
+        blocks.append(Paragraph(f"Refitted, so without a validation figure: {', '.join(refitted)}."))
+    single = [run for run in context.runs if run.label not in (*pairs, *refitted)]
+    blocks += evaluate_again(f"{other} figures", single, "both")
     return Section("gap", "Validation against test", LEAD, blocks)
 
 

@@ -100,6 +100,11 @@ class Evaluation(Run):
         return self._of_part(self.folder / BASELINES / f"{name}.parquet", part)
 
     def _of_part(self, path: Path, part: str) -> pl.DataFrame:
+        if part not in self.parts and (self.record.get("fit") or {}).get("refit"):
+            raise DeshiError(
+                f"{self.folder} has {' and '.join(self.parts)} ranks, but {part} is asked for: its model was refitted "
+                "on training and validation events, so that there is no validation figure. Use part=test."
+            )
         if part not in self.parts:
             alone = f"baseline={self.record['model']} data={self.record['data']}"
             subject = f"run={self.record['run']}" if self.record["run"] else alone

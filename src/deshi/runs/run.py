@@ -358,6 +358,14 @@ class Run(Result):
             load_weights(student, path)
         return student.eval()
 
+    def selected_scorer(self, device: torch.device | str = "cpu", bundle: Bundle | None = None) -> Scorer:
+        """The model that validation selected, before any refit, as a scorer; see :meth:`scorer`."""
+        if not self.is_refitted:
+            return self.scorer(device, bundle)
+        if self.selected_run is not self:
+            return self.selected_run.scorer(device, bundle)
+        return scorer_of(self.selected_student(), device)
+
     def scorer(self, device: torch.device | str = "cpu", bundle: Bundle | None = None) -> Scorer:
         """The model of the run, whatever it is, as a scorer.
 

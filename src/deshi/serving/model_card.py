@@ -69,14 +69,23 @@ def _model(folder: Path, config: Mapping[str, Any]) -> list[str]:
         f"- A sequential recommender, `{config['name']}`, {config['parameters']:,} parameters; it reads the latest "
         f"{config['max_length']} items of a history and scores {config['n_items']:,} items.",
         f"- Exported by deshi {version('deshi')} from the run `{folder.name}` (stage {run['stage']}, seed "
-        f"{run['seed']}), trained for {run['trained_epochs']} epochs, of which epoch {run['selected_epoch']} "
-        f"was selected by {run['selected_on']}"
-        + (", then retrained on training and validation together." if run["refit"] else "."),
+        f"{run['seed']}), {_training(run)}.",
     ]
     if node:
         settings = ", ".join(f"{name}={value}" for name, value in node.items() if name != "_target_")
         lines.append(f"- Settings: {settings}.")
     return lines
+
+
+def _training(run: Mapping[str, Any]) -> str:
+    if isinstance(run["refit"], str):
+        return (
+            f"refitted: trained on training and validation together for {run['selected_epoch']} epochs, the number "
+            f"that the run `{run['refit']}` selected by {run['selected_on']}"
+        )
+    refit = ", then refitted on training and validation together" if run["refit"] else ""
+    selected = f"of which epoch {run['selected_epoch']} was selected by {run['selected_on']}"
+    return f"trained for {run['trained_epochs']} epochs, {selected}{refit}"
 
 
 def _data(config: Mapping[str, Any], bundle: Bundle) -> list[str]:

@@ -13,13 +13,13 @@ import polars as pl
 
 from deshi.arrays import Ints
 from deshi.artifacts import fingerprint, write_json, write_parquet
-from deshi.baselines import BASELINES, EASE, training_events
+from deshi.baselines import Baseline, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
 from deshi.configuration.schemas import LEAVE_ONE_OUT
 from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
-from deshi.data.splits import Examples, Split
+from deshi.data.splits import PARTS, Examples, Split
 from deshi.evaluation import (
     AnswerGenerator,
     CandidateRule,
@@ -43,6 +43,7 @@ from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle, whole_run, write_record
 from deshi.serving import ServingBundle, find_bundle
 from deshi.serving.parity import OnnxScorer
+from deshi.stages._baselines import chosen_baselines
 from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
 
@@ -100,7 +101,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
     subject = _subject(cfg, device)
     plan = _plan(cfg, subject)
     network = _answer_generator(cfg, subject, plan.evaluation_set)
-    names, left_out = _baselines(cfg, subject.bundle.n_items)
+    baselines, left_out = chosen_baselines(cfg, subject.bundle)
     measurements: dict[str, Measurement] = {}
     trained, generated = _trained_name(subject), None
     if trained is not None:
@@ -110,8 +111,8 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
             metrics, seconds = measurement.metrics | generated.metrics, measurement.seconds | generated.seconds
             measurement = replace(measurement, metrics=metrics, seconds=seconds)
         measurements[trained] = measurement
-    for name in names:
-        measurements[name] = _measure_baseline(name, subject, plan.evaluation_set)
+    for name, baseline in baselines.items():
+        measurements[name] = _measure_baseline(baseline, subject, plan.evaluation_set)
     with whole_run(cfg, "evaluate", f"{subject.bundle.name}_{next(iter(measurements))}") as folder:
         result = _result(folder, subject, plan, measurements, generated, left_out)
         if generated is not None:
@@ -196,15 +197,14 @@ def _unbeaten(measurements: Mapping[str, Measurement]) -> list[str]:
 def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
     """Examples and candidates of the parts that ``cfg`` names."""
     bundle = subject.bundle
-    names = ("validation", "test") if cfg.part == "both" else (cfg.part,)
-    examples = {part: _examples(subject, part) for part in names}
+    examples = {part: _examples(subject, part) for part in _parts(cfg, subject)}
     counts = training_events(bundle, subject.starts, subject.ends).counts()
     filter_seen = _filter_seen(cfg, subject)
     populations = {
         name: population(bundle, subject.split, name, part, counts, filter_seen) for name, part in examples.items()
     }
     warnings = leak_warnings(examples, subject.ends)
-    notes = [note for name, part in populations.items() if (note := part.note(name))]
+    notes = [*_refitted(subject), *(note for name, part in populations.items() if (note := part.note(name)))]
     if cfg.candidates is None:
         doubts, facts = about_seen(populations, filter_seen, bundle.n_items)
         warnings, notes = [*warnings, *doubts], [*notes, *facts, *_served_otherwise(subject, filter_seen)]
@@ -227,6 +227,34 @@ def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
         notes += left_out
     counts_of_parts = {name: part.plain() for name, part in populations.items()}
     return _Plan(evaluation_set, description, counts_of_parts, warnings, notes)
+
+
+def _parts(cfg: EvaluateConfig, subject: _Subject) -> list[str]:
+    """The parts to rank; by its own split, a refitted run has none but test.
+
+    Raises:
+        DeshiError: if validation alone is asked for of events that a refit has trained on.
+    """
+    parts: list[str] = list(PARTS) if cfg.part == "both" else [cfg.part]
+    run = subject.run
+    if run is None or not run.is_refitted or subject.split.description != run.record["split"]:
+        return parts
+    if "test" not in parts:
+        source = "its own metrics.json" if run.selected_run is run else f"the run {run.selected_run.name}"
+        raise DeshiError(
+            f"The run {run.folder} was refitted on training and validation events: a validation figure of it would "
+            f"mean nothing. Use part=test; the figure by which was selected is in {source}."
+        )
+    return ["test"]
+
+
+def _refitted(subject: _Subject) -> list[str]:
+    if subject.run is None or not subject.run.is_refitted:
+        return []
+    return [
+        "Refitted: the model and the baselines have learnt the training and the validation events, so there is no "
+        "validation figure. Compare refitted models with refitted ones."
+    ]
 
 
 def _filter_seen(cfg: EvaluateConfig, subject: _Subject) -> bool:
@@ -265,16 +293,6 @@ def _meaningful_ks(ks: list[int], n_candidates: int) -> tuple[list[int], list[st
     return kept, [f"K = {', '.join(map(str, trivial))} left out: every target is among the {n_candidates} candidates."]
 
 
-def _baselines(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]:
-    """The baselines to evaluate, the named one first, and notes about those left out."""
-    named = [cfg.baseline] if cfg.baseline else []
-    others = [name for name in BASELINES if cfg.with_baselines and name != cfg.baseline]
-    if "ease" in others and n_items > EASE.max_items:
-        others.remove("ease")
-        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {EASE.max_items}."]
-    return [*named, *others], []
-
-
 def _trained_name(subject: _Subject) -> str | None:
     if subject.run is None:
         return None
@@ -304,12 +322,12 @@ def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: Ev
     return network
 
 
-def _measure_baseline(name: str, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
+def _measure_baseline(baseline: Baseline, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
     begin = time.perf_counter()
-    baseline = BASELINES[name]()
     baseline.choose(subject.bundle, subject.split, evaluation_set.filter_seen)
+    chosen = time.perf_counter()
     baseline.fit(subject.bundle, subject.starts, subject.ends)
-    seconds = {"fit": round(time.perf_counter() - begin, 3)}
+    seconds = {"search": round(chosen - begin, 3), "fit": round(time.perf_counter() - chosen, 3)}
     measurement = measure_model(baseline, evaluation_set)
     return replace(measurement, seconds=seconds | measurement.seconds)
 

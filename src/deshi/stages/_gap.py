@@ -8,7 +8,7 @@ from deshi.artifacts import write_json
 from deshi.configuration.run_folders import name_of
 from deshi.gap_analysis import GapAnalysis, GapResult, Metric, MetricProbe
 from deshi.hardware import training_device
-from deshi.models.scorers import Scorer, scorer_of
+from deshi.models.scorers import Scorer
 from deshi.runs import Run, whole_run, write_record
 from deshi.stages.gap import GapConfig
 
@@ -43,8 +43,8 @@ def _analysis(cfg: GapConfig, trained: Run, metric: Metric) -> GapAnalysis:
         )  # fmt: skip
 
     final, split = probe(trained.scorer(device)), trained.split
-    if trained.record["refit"]:
-        selected, refitted = probe(scorer_of(trained.selected_student(), device)), final
+    if trained.is_refitted:
+        selected, refitted = probe(trained.selected_scorer(device, trained.bundle)), final
         starts, ends = split.train_ranges(trained.bundle)  # without the validation events of the refit
     else:
         selected, refitted = final, None

@@ -74,10 +74,14 @@ class FittedTeacher(Component, Scorer):
         """Take up the state that :meth:`fit` returned."""
 
     def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Take up the choices of another run of this teacher, whose refit this one is; returns this one's state.
+        """Take up the choices of another run of this teacher, whose refit this one is.
 
         Args:
             state: that :meth:`fit` of the selected teacher returned.
+
+        Returns:
+            the state of this one: the choices without the validation figures of what was ``tried``.
         """
-        self.restore(state)
-        return state
+        chosen = {key: value for key, value in state.items() if key != "tried"}
+        self.restore(chosen)
+        return chosen

@@ -130,8 +130,7 @@ class Ensemble(FittedTeacher):
 
     def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
         """Take up the weights of an ensemble of the same models before their refit; the members are this one's."""
-        self.restore(state)
-        return {"members": self.members, "weights": state["weights"]}
+        return super().take_over(state) | {"members": self.members}
 
 
 def normalised(scores: Tensor, scale: Scale) -> Tensor:
