@@ -18,10 +18,11 @@ from deshi.runs import Run
 from deshi.serving import approximate_search
 from deshi.serving.bundle import COUNTS_REPORT, MANIFEST, PAIRS, BundleError, ServingBundle
 from deshi.serving.engine import Engine
-from deshi.serving.pair_counts import JointScorer
+from deshi.serving.pair_counts import JointScorer, choose_counts
 from deshi.types import DeshiError
 from service_process import client_on
 from tiny_bundles import batch_of
+from tiny_movielens import SMALL
 
 HISTORIES = [[3, 1], [5], list(range(12)), [7, 8, 9, 7], [39] * 20]
 
@@ -118,6 +119,22 @@ def test_settings_and_weight_are_those_of_the_ensemble_on_validation(finished_ro
     served = result.bundle.config["counts"]
     assert served["weight"] == weight
     assert served["settings"].items() >= read_json(counts.folder / "teacher.json")["settings"].items()
+
+
+def test_a_refitted_run_serves_counts_of_validation_events_by_the_selection_before(
+    finished_root: Path, config_dir: Path
+) -> None:
+    """What is deployed has seen the validation events; settings and figures of the choice must not."""
+    refitted = deshi.fit(
+        f"paths.root={finished_root}", *SMALL, "data=tiny", "train.refit=tiny_seed0", config_dir=config_dir
+    )
+    before, after = choose_counts(run_of(finished_root), 2.0), choose_counts(refitted, 2.0)
+    assert before is not None and after is not None
+    assert after.counts.settings == before.counts.settings and after.tried == before.tried
+    split, bundle = refitted.split, refitted.bundle
+    for served, ranges in ((before, split.train_ranges(bundle)), (after, split.refit_ranges(bundle))):
+        again = Pairwise(**served.counts.settings).fit(bundle, *ranges)
+        assert (served.counts.table != again.table).nnz == 0  # type: ignore[attr-defined]
 
 
 def test_what_is_served_is_evaluated_beside_the_student(finished_root: Path, tmp_path: Path) -> None:
