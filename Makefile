@@ -1,4 +1,4 @@
-# make quickstart   from a clean clone to a distilled student, its teacher and a report on MovieLens-100K
+# make quickstart   from a clean clone to a small distilled student that can be served, on MovieLens-100K
 # make test         lint, types and every test that isn't slow
 # make test-slow    the slow tests
 # make coverage     the tests of `make test`, with the share of lines that they run (half as long again)
@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+RECIPE ?= smollm2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -30,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 quickstart: $(INSTALLED)
-	$(BIN)/deshi run data=ml-100k experiment=ml-100k recipe=smollm2
+	$(BIN)/deshi run data=ml-100k experiment=ml-100k recipe=$(RECIPE) 'sizes=[32]'
 
 test: lint typecheck test-fast
 

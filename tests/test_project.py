@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ import pytest
 import deshi
 from deshi.configuration.groups import ROOT as CHOICES
 from deshi.configuration.groups import stage_groups
-from deshi.stages import STAGES
+from deshi.stages import STAGES, compose
 from test_imports import LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,17 @@ def test_make_targets_exist(target: str) -> None:
     """README, CI and habit rely on these names."""
     done = subprocess.run(["make", "-n", "-C", str(ROOT), target], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("recipe", [(), ("RECIPE=text",)])
+def test_the_quickstart_distils_a_small_student(recipe: tuple[str, ...]) -> None:
+    """It is the first command of a newcomer: its keys are valid, and one word swaps the recipe."""
+    done = subprocess.run(["make", "-n", "-C", str(ROOT), "quickstart", *recipe], capture_output=True, text=True)
+    words = shlex.split(next(line for line in done.stdout.splitlines() if "deshi run" in line))
+    assert all(word.replace("RECIPE", "recipe") in words for word in recipe)
+    config = compose("run", words[2:], {})
+    smallest, *_, largest = config.students
+    assert smallest.width < largest.width and config.data.name == "ml-100k"
 
 
 def test_ci_runs_the_tests() -> None:

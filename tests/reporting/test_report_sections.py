@@ -13,7 +13,17 @@ import pytest
 
 from deshi.reporting._drawing import COLORS, INK, FigureBuilder, baseline_style, inline, model_style, shortened
 from deshi.reporting._examples import draw
-from deshi.reporting._figures import Curve, Span, against_diagonal, curves, grouped_bars, spans, stacked_shares
+from deshi.reporting._figures import (
+    Curve,
+    Measured,
+    Span,
+    against_cost,
+    against_diagonal,
+    curves,
+    grouped_bars,
+    spans,
+    stacked_shares,
+)
 from deshi.reporting._learning import _missing
 from deshi.reporting._provenance import hide_passwords, settings
 
@@ -48,11 +58,15 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
         grouped_bars(["head"], [(styles[1], np.zeros(1))], "NDCG", 0),
         stacked_shares(["truth"], [("head", COLORS[0]), ("tail", COLORS[1])], np.array([[0.95, 0.05]])),
         against_diagonal([Curve(styles[0], [0.0, 0.5], [0.0, 0.1])], "confidence", "accuracy"),
+        against_cost([Measured(styles[0], [900, 2e6], [0.1, 0.2], [0.1, 0.1], [0.1, 0.3])], [], "size", "NDCG", True),
+        against_cost([Measured(styles[0], [0.3], [0.1], [0.0], [0.2])], [(styles[1], 0.1)], "ms", "NDCG", False),
     ]
     before = dict(matplotlib.rcParams)
     for number, function in enumerate(draws):
         picture = FigureBuilder(tmp_path).picture(f"figure-{number}", "A $title", "What it is.", function)
         assert "<svg" in picture.svg and (tmp_path / f"figure-{number}.png").stat().st_size > 1000
+    FigureBuilder(tmp_path).sheet("all", draws, columns=3)
+    assert (tmp_path / "all.png").stat().st_size > 10_000 and (tmp_path / "all.svg").is_file()
     assert dict(matplotlib.rcParams) == before, "a notebook's own style must survive"
 
 

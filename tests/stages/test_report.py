@@ -18,6 +18,7 @@ from deshi.reporting._drawing import FigureBuilder
 from deshi.reporting._result import ReportResult
 from deshi.types import DeshiError
 from html_checks import Page
+from tiny_movielens import SMALL
 
 SECTIONS = ["summary", "learning", "cutoffs", "slices", "gap", "popularity", "examples", "provenance"]
 
@@ -65,6 +66,22 @@ def test_the_page_is_whole_and_valid(finished: ReportResult) -> None:
     assert page.headings[0] == 1 and page.headings.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in zip(page.headings, page.headings[1:], strict=False))
     assert set(SECTIONS) <= set(page.ids)
+
+
+def test_students_of_several_widths_are_drawn_against_their_size(
+    finished_root: Path, config_dir: Path, undrawn: None
+) -> None:
+    """Whoever trained two widths by hand sees what the larger one gains, and what to export for its time."""
+    assert "sizes" not in Page(page_of(finished_root)).ids, "two seeds of one width are no curve"
+    root = f"paths.root={finished_root}"
+    small = deshi.fit(root, *SMALL, "student.dim=8", "name=tiny_small", config_dir=config_dir, data="tiny")
+    deshi.evaluate(root, run=str(small.folder), part="both")
+    text = page_of(finished_root, "metric=recall@5")
+    page = Page(text)
+    assert "sizes" in page.ids and page.problems == [] and "Quality against size" in page.text
+    table = text[text.index("Size, time and quality on test") :]
+    assert table.index(f"{small.record['parameters']:,}") < table.index("7,408"), "ascending by size"
+    assert f"deshi export {small.name}" in page.text and "Recall@5" in table and "NDCG@5" in table
 
 
 def test_the_page_loads_nothing(finished: ReportResult) -> None:

@@ -83,7 +83,7 @@ def against_cost(
             aside = 1.012 ** (2 * number - len(lines) + 1)
             values = np.asarray(line.values)
             axes.errorbar(
-                np.asarray(line.costs) * aside, values, yerr=[values - line.low, line.high - values],
+                np.asarray(line.costs) * aside, values, yerr=np.stack([values - line.low, line.high - values]),
                 capsize=2.5, elinewidth=1, **line.style.line,
             )  # fmt: skip
         for style, value in levels:

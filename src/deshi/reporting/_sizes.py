@@ -131,10 +131,16 @@ def _draw(
         known = [student for student in students if getattr(student, cost) is not None]
         if known:
             figures = [comparison.figures[student.model][metric] for student in known]
-            style = model_style(students[0].kind, number)
+            style = model_style(_name(students), number)
             measured.append(Measured(style, [float(getattr(student, cost)) for student in known], *_columns(figures)))
     levels = _levels(comparison, lines, metric)
     return against_cost(measured, levels, _axis(cost), metric_title(metric), cost == "parameters") if measured else None
+
+
+def _name(students: Sequence[Sized]) -> str:
+    """What a line is called: as its students where all begin alike (``plain``, ``plain-16``), else their kind."""
+    shortest = min((student.model for student in students), key=len)
+    return shortest if all(student.model.startswith(shortest) for student in students) else students[0].kind
 
 
 def _columns(figures: Sequence[Figure]) -> tuple[list[float], list[float], list[float]]:
