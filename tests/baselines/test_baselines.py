@@ -8,23 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from deshi.baselines import BASELINES, EASE, Baseline, ItemKNN, Markov, Popularity, _ease
-from deshi.data.bundle import Bundle
+from baseline_cases import fit_on_all, histories
+from deshi.baselines import BASELINES, EASE, ItemKNN, Markov, Popularity, _ease
 from deshi.data.splits import LeaveOneOut
-from deshi.types import PAD, Batch, DeshiError
+from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
-
-
-def histories(*rows: list[int]) -> Batch:
-    """A batch of the given histories."""
-    width = max(len(row) for row in rows)
-    items = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
-    nothing = torch.full_like(items, PAD)
-    return Batch(torch.arange(len(rows)), items, torch.tensor([len(row) for row in rows]), nothing, nothing)
-
-
-def fit_on_all(baseline: Baseline, bundle: Bundle) -> Baseline:
-    return baseline.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
 
 
 def test_popularity_counts_training_events_only(tmp_path: Path) -> None:

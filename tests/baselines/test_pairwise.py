@@ -47,7 +47,7 @@ def batch_of(*rows: list[int], users: list[int] | None = None) -> Batch:
 def test_counts_by_hand(tmp_path: Path) -> None:
     """Pairs of one user within the distance, each event more between them weighing half; no pair across users."""
     users, items = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, 2, 0])
-    counts = count_pairs(users, items, 3, max_distance=2, decay=0.5).toarray()
+    counts = count_pairs(users, items, 3, weights=np.array([1.0, 0.5])).toarray()
     assert counts.tolist() == [[0.0, 1.0, 0.5], [0.0, 0.5, 1.0], [1.0, 1.0, 0.0]]
 
 

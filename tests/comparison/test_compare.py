@@ -314,7 +314,7 @@ def test_the_stage_writes_a_run_folder(compared: CompareResult) -> None:
     record = read_json(compared.folder / "run.json")
     assert record["stage"] == "compare" and len(set(record["evaluations"])) == 2
     assert [model.name for model in compared.comparison.models] == [
-        "sasrec seed=0", "sasrec seed=1", "ease", "itemknn", "markov", "popularity",
+        "sasrec seed=0", "sasrec seed=1", "ease", "itemknn", "markov", "pairwise", "popularity", "seqrules",
     ]  # fmt: skip
     for model in compared.comparison.models[:2]:
         metrics = read_json(Path(model.evaluations[0]) / "metrics.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import deshi
+from deshi.baselines import BASELINES
 from deshi.configuration.schemas import PathsConfig
 from deshi.runs import Evaluation, Run, find_evaluations
 from deshi.types import DeshiError
@@ -40,7 +41,7 @@ def test_an_evaluation_gives_metrics_and_ranks(finished_root: Path) -> None:
     """What was measured can be measured again from the ranks."""
     (evaluation,) = find_evaluations(paths_of(finished_root), ["*_tiny_*"])[:1]
     assert evaluation.parts == ["validation", "test"]
-    assert set(evaluation.baselines) == {"popularity", "itemknn", "ease", "markov"}
+    assert set(evaluation.baselines) == set(BASELINES)
     ranks = evaluation.ranks("test")
     assert set(ranks["part"]) == {"test"} and ranks.height == evaluation.metrics["test/n_examples"] == 60
     assert float((ranks["rank"] <= 5).to_numpy().mean()) == pytest.approx(evaluation.metrics["test/hr@5"])

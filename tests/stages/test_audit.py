@@ -57,7 +57,7 @@ def test_an_evaluation_can_be_named_and_is_of_its_run(finished_root: Path) -> No
 def test_a_data_set_alone(finished_root: Path, config_dir: Path) -> None:
     """Before any training: the bundle and its split, with any split rule."""
     result = deshi.audit(f"paths.root={finished_root}", "split=ratio", data="tiny", config_dir=config_dir)
-    assert [part.what for part in result.checked] == ["bundle", "split"] and result.exit_code == 0
+    assert [part.what for part in result.checked] == ["bundle", "split", "pairwise evidence"] and result.exit_code == 0
     assert "What was looked at" in str(result) and "What was looked at" in result._repr_html_()
 
 

@@ -11,6 +11,7 @@ import torch
 
 import deshi
 from deshi.artifacts import read_json, write_json
+from deshi.baselines import BASELINES
 from deshi.evaluation import EvaluateResult, unbeaten
 from deshi.types import DeshiError
 from evaluation_folders import frame_of
@@ -55,7 +56,7 @@ def test_the_run_folder_is_complete(both: EvaluateResult) -> None:
     assert ranks.columns == ["part", "example", "user", "user_id", "target", "item_id", "rank", "n_candidates"]
     saved = read_json(both.folder / "metrics.json")
     assert saved["test/n_examples"] == 60 and saved["test/recall@10"] == both.metrics["test/recall@10"]
-    assert set(saved["baselines"]) == {"popularity", "itemknn", "ease", "markov"}
+    assert set(saved["baselines"]) == set(BASELINES)
     assert pl.read_parquet(both.folder / "baselines" / "ease.parquet").height == 120
     record = read_json(both.folder / "run.json")
     assert record["protocol"]["filter_seen"] is True and len(record["protocol_fingerprint"]) == 64
@@ -243,6 +244,14 @@ def test_a_large_catalogue_leaves_ease_out(root: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("deshi.baselines.EASE.max_items", 10)
     result = evaluate(root, "run=latest", "with_baselines=true", "eval.ks=[5]")
     assert "ease" not in result.baselines and "ease was left out" in str(result)
+
+
+def test_star_without_cached_vectors_is_left_out(both: EvaluateResult, root: Path) -> None:
+    """A comparison with all baselines must not begin to download or to encode; it says what does."""
+    assert any(note.startswith("star was left out") and "baseline=star data=tiny" in note for note in both.notes)
+    assert "star" not in both.baselines and not (root / "cache").exists()
+    seconds = read_json(both.folder / "time.json")
+    assert seconds["pairwise"]["search"] > 0 and set(seconds["seqrules"]) == {"search", "fit", "validation", "test"}
 
 
 def test_no_examples_are_refused(root: Path, config_dir: Path) -> None:

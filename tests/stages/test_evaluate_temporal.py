@@ -10,6 +10,7 @@ import pytest
 
 import deshi
 from deshi.artifacts import read_json
+from deshi.baselines import BASELINES
 from deshi.evaluation import EvaluateResult
 from tiny_movielens import SMALL
 
@@ -51,7 +52,7 @@ def test_every_stage_works_by_the_clock(temporal: EvaluateResult) -> None:
     record = read_json(temporal.folder / "run.json")
     assert record["protocol"]["split"]["name"] == "temporal" and not [w for w in temporal.warnings if "LEAK" in w]
     assert temporal.metrics["test/n_examples"] == temporal.metrics["validation/n_examples"] == USERS
-    assert {"popularity", "itemknn", "ease", "markov"} == set(temporal.baselines)
+    assert set(BASELINES) == set(temporal.baselines)
     assert set(temporal.slices["part"]) == {"validation", "test"}
 
 
@@ -69,7 +70,7 @@ def test_new_users_and_cold_items_are_counted_and_shown(temporal: EvaluateResult
         "few_candidates": USERS,
     }
     assert counts["validation"]["new_users"] == counts["validation"]["cold_targets"] == 0
-    note, catalogue = temporal.notes
+    note, catalogue, _ = temporal.notes
     assert catalogue.startswith("The catalogue has")
     assert note.startswith("16 of 106 test events have no example, since their 4 users have no history before the part")
     assert "10 of 30 test targets are cold (no training event)" in note and "16 of 106" in str(temporal)

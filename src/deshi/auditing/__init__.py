@@ -2,6 +2,7 @@
 
 from deshi.auditing._finding import CHECKS, SEVERITIES, Check, Finding, Severity, exit_code, in_order
 from deshi.auditing._pair import Names, PairAudit, audit_pair
+from deshi.auditing._pairwise import PairwiseEvidence, pairwise_evidence
 from deshi.auditing._provenance import audit_soft_labels
 from deshi.auditing._result import AuditResult, Checked
 from deshi.auditing._run import audit
@@ -16,6 +17,7 @@ __all__ = [
     "Finding",
     "Names",
     "PairAudit",
+    "PairwiseEvidence",
     "Severity",
     "Subject",
     "audit",
@@ -24,4 +26,5 @@ __all__ = [
     "exit_code",
     "find_subject",
     "in_order",
+    "pairwise_evidence",
 ]

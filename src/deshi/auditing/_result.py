@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deshi.auditing._finding import SEVERITIES, Finding, exit_code
+from deshi.auditing._pairwise import PairwiseEvidence
+from deshi.auditing._probe import AT
 from deshi.rendering import Block, Cell, Paragraph, Result, Row, Table, Tone, paragraphs
 
 TONES: Mapping[str, Tone] = {"error": "alarm", "warning": "caution", "note": "info"}
@@ -33,6 +35,7 @@ class AuditResult(Result):
         checked: what was looked at, in order.
         metrics: recomputed figures with their intervals ``(mean, low, high)``; of a pair of files only.
         notes: sentences about what was assumed or could not be looked at.
+        evidence: how far counts of item pairs go; of a data set only.
     """
 
     folder: Path
@@ -41,6 +44,7 @@ class AuditResult(Result):
     checked: Sequence[Checked] = ()
     metrics: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    evidence: PairwiseEvidence | None = None
 
     @property
     def exit_code(self) -> int:
@@ -63,6 +67,8 @@ class AuditResult(Result):
         if self.metrics:
             rows = [[metric, *(f"{value:.4f}" for value in values)] for metric, values in self.metrics.items()]
             blocks.append(Table("Computed again, with 95 % intervals", ["Metric", "Mean", "From", "To"], rows))
+        if self.evidence is not None:
+            blocks += [_evidence(self.evidence), *paragraphs(self.evidence.verdict)]
         if self.checked:
             rows = [[check.what, str(check.findings), f"{check.seconds:.1f}"] for check in self.checked]
             blocks.append(Table("What was looked at", ["Part", "Findings", "Seconds"], rows))
@@ -74,3 +80,16 @@ def _finding(finding: Finding) -> Table:
     lines = {"what": finding.what, "where": "; ".join(finding.where), "effect": finding.effect, "fix": finding.fix}
     rows: list[Row] = [[Cell(label, bold=True), text] for label, text in lines.items() if text]
     return Table(f"{finding.severity}: {finding.name}", (), rows, align="ll", tone=TONES[finding.severity])
+
+
+def _evidence(evidence: PairwiseEvidence) -> Table:
+    ndcg = f"validation NDCG@{AT}"
+    rows = [
+        ["targets seen in training soon after the last item", f"{100 * evidence.after_last:.1f} %"],
+        ["targets seen in training soon after any item that is read", f"{100 * evidence.after_any:.1f} %"],
+        [f"popularity, {ndcg}", f"{evidence.popularity:.4f}"],
+        [f"pairwise counts, {ndcg}", f"{evidence.pairwise:.4f}"],
+    ]
+    if evidence.student is not None:
+        rows.append([f"plain student, {ndcg}", f"{evidence.student:.4f}"])
+    return Table(f"Pairwise evidence, {evidence.targets:,} validation targets", (), rows, align="lr")

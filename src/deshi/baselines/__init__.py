@@ -9,16 +9,24 @@ from deshi.baselines._itemknn import ItemKNN
 from deshi.baselines._markov import Markov
 from deshi.baselines._pairwise import Pairwise
 from deshi.baselines._popularity import Popularity
+from deshi.baselines._search import Grid, best_settings
+from deshi.baselines._seqrules import SeqRules
+from deshi.baselines._star import Star
 
 __all__ = [
     "BASELINES",
     "EASE",
+    "STAR",
     "Baseline",
     "Events",
+    "Grid",
     "ItemKNN",
     "Markov",
     "Pairwise",
     "Popularity",
+    "SeqRules",
+    "Star",
+    "best_settings",
     "training_events",
 ]
 
@@ -28,5 +36,9 @@ BASELINES: dict[str, type[Baseline]] = {
     "ease": EASE,
     "markov": Markov,
     "pairwise": Pairwise,
+    "seqrules": SeqRules,
 }
 """By the name that ``baseline=`` takes."""
+
+STAR = "star"
+"""The name of the baseline :class:`Star`, which is made of the items' text vectors."""

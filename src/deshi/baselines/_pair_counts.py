@@ -18,16 +18,15 @@ _DECIMALS = 9
 
 
 def count_pairs(
-    users: Ints, items: Ints, n_items: int, max_distance: int, decay: float, rows: Ints | None = None, n_rows: int = 0
+    users: Ints, items: Ints, n_items: int, weights: Floats, rows: Ints | None = None, n_rows: int = 0
 ) -> csr_array:
-    """``C[i, j]``: the sum over pairs of events of one user, ``i`` before ``j``, of ``decay ** (distance - 1)``.
+    """``C[i, j]``: the sum over pairs of events of one user, ``i`` before ``j``, of the weight of their distance.
 
     Args:
         users: ``(E,)`` of each event, a user's events together and oldest first.
         items: ``(E,)`` of each event.
         n_items: of the catalogue.
-        max_distance: events from the first of a pair to the second, at most.
-        decay: weight of a pair for each event more between its two.
+        weights: ``(D,)`` of a pair whose second event is the first, second, ... after its first; 0 beyond.
         rows: ``(E,)`` the row that an event counts in as the first of a pair; None is its item.
         n_rows: number of rows, where ``rows`` are given.
 
@@ -37,12 +36,12 @@ def count_pairs(
     rows, shape = (items, (n_items, n_items)) if rows is None else (rows, (n_rows, n_items))
     if shape[0] * shape[1] <= _SMALL:  # a full table is ten times as fast as a sparse sum
         table = np.zeros(shape[0] * shape[1])
-        for first, second, weights in _blocks(users, max_distance, decay):
-            table += np.bincount(rows[first] * n_items + items[second], weights, len(table))
+        for first, second, values in _blocks(users, weights):
+            table += np.bincount(rows[first] * n_items + items[second], values, len(table))
         return csr_array(table.round(_DECIMALS).reshape(shape))
     total = csr_array(shape, dtype=np.float64)
-    for first, second, weights in _blocks(users, max_distance, decay):
-        total = total + coo_array((weights, (rows[first], items[second])), shape=shape).tocsr()
+    for first, second, values in _blocks(users, weights):
+        total = total + coo_array((values, (rows[first], items[second])), shape=shape).tocsr()
     total.data = total.data.round(_DECIMALS)
     total.eliminate_zeros()
     return total
@@ -61,23 +60,22 @@ def without(counts: Floats, part: Floats | float) -> Floats:
     return (counts - part).round(_DECIMALS).clip(min=0.0)
 
 
-def _blocks(users: Ints, max_distance: int, decay: float) -> Iterator[tuple[Ints, Ints, Floats]]:
+def _blocks(users: Ints, weights: Floats) -> Iterator[tuple[Ints, Ints, Floats]]:
     """The pairs with their weights, in blocks: the events' numbers of the first and the second of each."""
     firsts: list[Ints] = []
     seconds: list[Ints] = []
-    weights: list[Floats] = []
+    values: list[Floats] = []
     size = 0
-    for distance in range(1, max_distance + 1):
-        weight = decay ** (distance - 1)
+    for distance, weight in enumerate(weights.tolist(), start=1):
         if distance >= len(users) or round(weight, _DECIMALS) == 0:
             break
         first = np.flatnonzero(users[distance:] == users[:-distance])
         firsts.append(first)
         seconds.append(first + distance)
-        weights.append(np.full(len(first), weight))
+        values.append(np.full(len(first), weight))
         size += len(first)
         if size > _PAIRS:
-            yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
-            firsts, seconds, weights, size = [], [], [], 0
+            yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(values)
+            firsts, seconds, values, size = [], [], [], 0
     if size:
-        yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
+        yield np.concatenate(firsts), np.concatenate(seconds), np.concatenate(values)

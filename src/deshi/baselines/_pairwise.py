@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deshi.arrays import Array, Float32s, Floats, Ints, offsets_of, range_rows
 from deshi.baselines._events import Events
+from deshi.baselines._history import latest_items
 from deshi.baselines._pair_counts import count_pairs, subtract_pairs, without
 from deshi.baselines._search import Grid, SparseBaseline, best_settings, full
 from deshi.data.example_batches import ExampleBatch
@@ -120,13 +121,17 @@ class Pairwise(SparseBaseline):
 
     def _count(self) -> csr_array:
         events = self.events
-        return count_pairs(events.users, events.items, events.n_items, self.max_distance, self.distance_decay)
+        return count_pairs(events.users, events.items, events.n_items, self.distance_weights())
 
     def _smooth(self) -> None:
         self._table = self._smoothed(self.counts)
         n_entries = self._table.shape[0] ** 2
         is_full = n_entries <= _FULL_ENTRIES and self.counts.nnz > _FULL_SHARE * n_entries
         self._full = torch.from_numpy(self._table.toarray()) if is_full else None
+
+    def distance_weights(self) -> Floats:
+        """``(max_distance,)`` the weight of a pair by its distance, the nearest first."""
+        return self.distance_decay ** np.arange(self.max_distance, dtype=np.float64)
 
     def _smoothed(self, counts: csr_array) -> csr_array:
         """``log(1 + C / smoothing)`` float32; zeros stay zeros."""
@@ -184,13 +189,8 @@ class Pairwise(SparseBaseline):
         Returns:
             offsets ``(P + 1,)``, items, and their normalised weights float32, each position's latest item first.
         """
-        depth = self.history_weights()
-        columns = last.cpu().numpy()[:, None] - np.arange(len(depth))
-        inside = columns >= 0
-        items = batch.items.cpu().numpy()[rows.cpu().numpy()[:, None], columns.clip(min=0)]
-        weights = np.where(inside, depth, 0.0)
-        weights /= weights.sum(1, keepdims=True)
-        return offsets_of(inside.sum(1)), items[inside], weights[inside].astype(np.float32)
+        offsets, items, weights = latest_items(batch, rows, last, self.history_weights())
+        return offsets, items, weights.astype(np.float32)
 
 
 class LeaveUserOut(Scorer):
@@ -237,8 +237,7 @@ class LeaveUserOut(Scorer):
         numbers = np.searchsorted(keys, event_keys).clip(max=len(keys) - 1)
         numbers = np.where(keys[numbers] == event_keys, numbers, len(keys))  # a last row for what is not read
         return count_pairs(
-            events.users[rows], events.items[rows], n_items, pairwise.max_distance, pairwise.distance_decay,
-            numbers, len(keys) + 1,
+            events.users[rows], events.items[rows], n_items, pairwise.distance_weights(), numbers, len(keys) + 1
         )[:-1]  # fmt: skip
 
     def _without_in_full(self, table: Tensor, keys: Ints, own: csr_array) -> Tensor:

@@ -18,9 +18,10 @@ from deshi.auditing import (
     audit_soft_labels,
     find_subject,
     in_order,
+    pairwise_evidence,
 )
 from deshi.configuration.schemas import AuditConfig
-from deshi.runs import whole_run, write_record
+from deshi.runs import finished_evaluations, whole_run, write_record
 
 FINDINGS_FILE = "findings.json"
 FILES = {"interactions": "interactions", "predictions": "predictions", "test": "test", "trained_on": "train"}
@@ -44,13 +45,18 @@ def run(cfg: AuditConfig) -> AuditResult:
     if cfg.soft_labels is not None:
         findings += problems
         checked.append(Checked("soft_labels", seconds, len(problems)))
+    evidence = None
+    if cfg.run is None:
+        begin = time.perf_counter()
+        evidence = pairwise_evidence(subject.bundle, subject.split, finished_evaluations(cfg.paths))
+        checked.append(Checked("pairwise evidence", time.perf_counter() - begin, 0))
     record: dict[str, Any] = {
         "run": str(subject.run.folder) if subject.run else None,
         "data_fingerprint": subject.bundle.fingerprint,
         "evaluations": [str(evaluation.folder) for evaluation, _ in subject.evaluations],
     }
     with whole_run(cfg, "audit", subject.name) as folder:
-        result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes)
+        result = AuditResult(folder, subject.name, _distinct(findings), checked, notes=subject.notes, evidence=evidence)
         _write(result, record)
     return result
 
@@ -81,6 +87,8 @@ def _plain(path: Path) -> str:
 def _write(result: AuditResult, record: dict[str, Any]) -> None:
     write_json(result.folder / FINDINGS_FILE, [finding.to_json() for finding in result.findings])
     checked = [asdict(step) for step in result.checked]
+    if result.evidence is not None:
+        record = record | {"pairwise": asdict(result.evidence) | {"verdict": result.evidence.verdict}}
     common = {"stage": "audit", "subject": result.subject, "verdict": result.verdict, "exit_code": result.exit_code}
     more = {"checked": checked, "notes": list(result.notes), "metrics": dict(result.metrics)}
     write_record(result.folder, common | more | record)

@@ -13,7 +13,7 @@ import polars as pl
 
 from deshi.arrays import Ints
 from deshi.artifacts import fingerprint, write_json, write_parquet
-from deshi.baselines import BASELINES, EASE, training_events
+from deshi.baselines import Baseline, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
 from deshi.configuration.schemas import LEAVE_ONE_OUT
@@ -41,6 +41,7 @@ from deshi.evaluation import (
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle, whole_run, write_record
+from deshi.stages._baselines import chosen_baselines
 from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
 
@@ -96,7 +97,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
     subject = _subject(cfg, device)
     plan = _plan(cfg, subject)
     network = _answer_generator(cfg, subject, plan.evaluation_set)
-    names, left_out = _baselines(cfg, subject.bundle.n_items)
+    baselines, left_out = chosen_baselines(cfg, subject.bundle)
     measurements: dict[str, Measurement] = {}
     trained, generated = _trained_name(subject), None
     if trained is not None:
@@ -106,8 +107,8 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
             metrics, seconds = measurement.metrics | generated.metrics, measurement.seconds | generated.seconds
             measurement = replace(measurement, metrics=metrics, seconds=seconds)
         measurements[trained] = measurement
-    for name in names:
-        measurements[name] = _measure_baseline(name, subject, plan.evaluation_set)
+    for name, baseline in baselines.items():
+        measurements[name] = _measure_baseline(baseline, subject, plan.evaluation_set)
     with whole_run(cfg, "evaluate", f"{subject.bundle.name}_{next(iter(measurements))}") as folder:
         result = _result(folder, subject, plan, measurements, generated, left_out)
         if generated is not None:
@@ -269,16 +270,6 @@ def _meaningful_ks(ks: list[int], n_candidates: int) -> tuple[list[int], list[st
     return kept, [f"K = {', '.join(map(str, trivial))} left out: every target is among the {n_candidates} candidates."]
 
 
-def _baselines(cfg: EvaluateConfig, n_items: int) -> tuple[list[str], list[str]]:
-    """The baselines to evaluate, the named one first, and notes about those left out."""
-    named = [cfg.baseline] if cfg.baseline else []
-    others = [name for name in BASELINES if cfg.with_baselines and name != cfg.baseline]
-    if "ease" in others and n_items > EASE.max_items:
-        others.remove("ease")
-        return [*named, *others], [f"ease was left out: {n_items} items are more than its limit of {EASE.max_items}."]
-    return [*named, *others], []
-
-
 def _trained_name(subject: _Subject) -> str | None:
     return None if subject.run is None else str(subject.run.record["model"])
 
@@ -303,12 +294,12 @@ def _answer_generator(cfg: EvaluateConfig, subject: _Subject, evaluation_set: Ev
     return network
 
 
-def _measure_baseline(name: str, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
+def _measure_baseline(baseline: Baseline, subject: _Subject, evaluation_set: EvaluationSet) -> Measurement:
     begin = time.perf_counter()
-    baseline = BASELINES[name]()
     baseline.choose(subject.bundle, subject.split, evaluation_set.filter_seen)
+    chosen = time.perf_counter()
     baseline.fit(subject.bundle, subject.starts, subject.ends)
-    seconds = {"fit": round(time.perf_counter() - begin, 3)}
+    seconds = {"search": round(chosen - begin, 3), "fit": round(time.perf_counter() - chosen, 3)}
     measurement = measure_model(baseline, evaluation_set)
     return replace(measurement, seconds=seconds | measurement.seconds)
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from deshi.configuration.needs import LLM
 from deshi.configuration.schemas import CandidatesNode, DataConfig, EvalConfig, SplitNode, StageConfig
 from deshi.configuration.stage import Stage
 
@@ -24,7 +25,7 @@ class EvaluateConfig(StageConfig):
     data_of_run: ClassVar[bool] = True
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
-    baseline: Literal["popularity", "itemknn", "ease", "markov", "pairwise"] | None = Field(
+    baseline: Literal["popularity", "itemknn", "ease", "markov", "pairwise", "seqrules", "star"] | None = Field(
         None, description="evaluate a baseline instead of a run"
     )
     with_baselines: bool = Field(False, description="evaluate all baselines beside the run")
@@ -60,11 +61,13 @@ STAGE = Stage(
     subject="run",
     summary="measure a run by exact full ranking",
     purpose="Ranks the whole catalogue for every user and writes metrics.json and ranks.parquet. Baselines\n"
-    "(popularity, item-kNN, EASE, last-item Markov) show whether a student has learned anything.",
+    "(popularity, item-kNN, EASE, Markov, pairwise counts, sequential rules, STAR) show whether a student\n"
+    "has learned anything; their settings are chosen on validation.",
     examples=(
         ("deshi evaluate run=latest", "the newest run, on its own data and split"),
         ("deshi evaluate run=latest with_baselines=true", "beside the baselines"),
         ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
-        ("deshi evaluate baseline=popularity data=ml-100k", "a baseline alone"),
+        ("deshi evaluate baseline=pairwise data=ml-100k", "a baseline alone"),
     ),
+    needs_if={("baseline", "star"): (LLM,)},
 )

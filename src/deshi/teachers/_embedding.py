@@ -41,8 +41,7 @@ def embed(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.dev
     if not texts:
         raise DeshiError("There are no texts to embed: the catalogue is empty.")
     device = torch.device(device)
-    key = fingerprint([("texts", list(texts)), ("encoder", encoder.identity(cache, device))])[:32]
-    path = cache / "embeddings" / f"{key}.safetensors"
+    path = _path(texts, encoder, cache, device)
     with locked(path):
         cached = _read(path)
         if cached is not None:
@@ -55,6 +54,20 @@ def embed(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.dev
         _write(path, vectors)
         shutil.rmtree(path.with_suffix(".shards"))
     return vectors
+
+
+def cached_vectors(
+    texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """What :func:`embed` gives, if the cache holds it and the encoder's files are on this disk; else None."""
+    if not encoder.is_on_disk(cache):
+        return None
+    return _read(_path(texts, encoder, cache, torch.device(device)))
+
+
+def _path(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.device) -> Path:
+    key = fingerprint([("texts", list(texts)), ("encoder", encoder.identity(cache, device))])[:32]
+    return cache / "embeddings" / f"{key}.safetensors"
 
 
 def _shards(

