@@ -185,7 +185,11 @@ def model(name: str, more: list[str], data: str, seed: int, words: list[str], op
 
 def teacher(data: str, seed: int, words: list[str], kind: str = "text") -> Path:
     """One of :data:`TEACHERS`: an ensemble by log-probabilities, weights chosen on validation, or its only member."""
-    members = [member(name, data, seed, words) for name in TEACHERS[kind]]
+    members = [member(name, data, seed, words) for name in TEACHERS[kind] if name != "counts"]
+    if "counts" in TEACHERS[kind]:
+        beside = f"teacher.members=[{','.join(map(str, members))}]"
+        name = f"{data}_{kind.replace('+', '-')}_alone_seed{seed}"
+        members.append(trained("teach", name, ["teacher=pairwise", beside, f"seed={seed}", *words]))
     if len(members) == 1:
         return members[0]
     joined = [f"teacher.members=[{','.join(map(str, members))}]", "teacher.scale=log_softmax", f"seed={seed}"]
@@ -209,8 +213,6 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
         return trained("fit", f"{data}_twice_seed{seed}", [f"experiment={data}", *given, f"student.dim={TWICE[data]}"])
     if kind == "text":
         return trained("teach", f"{data}_text_seed{seed}", [*text_words(data), *given])
-    if kind == "counts":  # without a seed: nothing is drawn
-        return trained("teach", f"{data}_counts", ["teacher=pairwise", *words])
     own = {"id-crossed": id_words(data), "text-crossed": text_words(data)}[kind]
     return trained("teach", f"{data}_{kind}_seed{seed}", [*own, "cross_fit=2", *given])
 

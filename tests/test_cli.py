@@ -44,6 +44,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         original = Stage.run
         # no work needs nothing: a test must not fetch a model for it
         monkeypatch.setattr("deshi.stages._preflight.refuse_missing", lambda stage, config: None)
+        monkeypatch.setattr("deshi.stages._auto.decided", lambda stage, config, *more: config)  # nor data
         monkeypatch.setattr(
             Stage, "run", lambda self, cfg: recorder(cfg) if self.name == stage else original(self, cfg)
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.configuration.stage import Stage
-from deshi.stages import STAGES, compose, find_stage, run_checked
+from deshi.stages import STAGES, by_data, compose, find_stage, run_checked
 from deshi.types import DeshiError
 
 USAGE = """\
@@ -145,6 +145,8 @@ def _run(stage: Stage, arguments: Arguments) -> int:
 
     overrides = [*from_python(stage.with_subject(arguments.subject, {})), *arguments.overrides]
     config = compose(stage.name, overrides, {}, arguments.config_dir)
+    with _log_on_stderr():
+        config = by_data(stage.name, config, arguments.config_dir, prepare=not arguments.dry_run)
     command = " ".join(["deshi", stage.command, *overrides])
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if arguments.dry_run:

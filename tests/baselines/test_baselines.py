@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from baseline_cases import fit_on_all, histories
 
+from baseline_cases import fit_on_all, histories
 from deshi.baselines import BASELINES, EASE, ItemKNN, Markov, Popularity, _ease
 from deshi.data.splits import LeaveOneOut
 from deshi.types import DeshiError

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from baseline_cases import fit_on_all, histories
 
+from baseline_cases import fit_on_all, histories
 from deshi.baselines import Star, training_events
 from deshi.baselines._star import common_users
 from deshi.data.bundle import Bundle

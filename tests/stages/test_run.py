@@ -52,7 +52,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(root: Path, config_dir: Path, *words: str) -> Any:
-    return deshi.run(f"paths.root={root}", *SMALL, *words, config_dir=config_dir, data="tiny")
+    return deshi.run(f"paths.root={root}", "experiment=null", *SMALL, *words, config_dir=config_dir, data="tiny")
 
 
 def steps(folder: Path) -> dict[str, str]:
@@ -69,7 +69,8 @@ def test_all_of_it_by_one_command(tmp_path: Path, config_dir: Path, capsys: pyte
     assert all(f"│ {model} " in out for model in ("plain", "wide", "both", "distilled")) and "report.html" in out
     (folder,) = (tmp_path / "runs" / "run").glob("2*")
     plan = read_json(folder / "plan.json")["steps"]
-    assert {step["status"] for step in plan} == {"done"} and all(step["seconds"] >= 0 for step in plan)
+    assert plan[0]["status"] == "reused"  # experiment=auto has looked at the data
+    assert {step["status"] for step in plan[1:]} == {"done"} and all(step["seconds"] >= 0 for step in plan)
     assert all((folder / step["folder"]).is_dir() for step in plan)
     _check_commands(folder, plan)
     seconds, metrics = read_json(folder / "time.json"), read_json(folder / "metrics.json")

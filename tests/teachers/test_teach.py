@@ -16,7 +16,7 @@ from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import SequentialScorer
 from deshi.runs import Run
-from deshi.soft_labels import SoftLabels
+from deshi.soft_labels import Histories, Labeller, SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
 from deshi.types import DeshiError
@@ -92,6 +92,36 @@ def test_cross_fitted_text_teachers_give_their_vectors_to_students(
     deshi.label(root, run=str(both.folder), vectors="text", k=5, store="folds")
     kept = SoftLabels.load(finished_root / "soft_labels" / "folds").item_embeddings()
     assert kept is not None and np.array_equal(kept.numpy(), vectors[0])
+
+
+def test_counts_are_a_member_that_leaves_users_out(finished_root: Path, config_dir: Path) -> None:
+    """Settings for the sum, a free weight, labels without the user's own pairs, and a student that learns of them."""
+    root = f"paths.root={finished_root}"
+    counts = deshi.teach(root, "teacher=pairwise", "teacher.members=[tiny_seed0]", config_dir=config_dir, data="tiny")
+    state = json.loads((counts.folder / "teacher.json").read_text())
+    best = max(state["tried_beside"], key=lambda settings: settings["ndcg@10"])
+    assert state["settings"] == {name: value for name, value in best.items() if name != "ndcg@10"}
+    given = ["teacher=ensemble", f"teacher.members=[tiny_seed0,{counts.folder}]", "teacher.weights=[1,6]"]
+    both = deshi.teach(root, *given, config_dir=config_dir, data="tiny")
+    scorer, bundle = both.scorer(), both.bundle
+    assert isinstance(scorer, Ensemble) and scorer.weights == [1.0, 6.0] and scorer.scorers[1].is_evidence
+    deshi.label(root, run=str(both.folder), vectors="scoring", k=5, positions="train", store="counted")
+    store = SoftLabels.load(finished_root / "soft_labels" / "counted")
+    rows = np.flatnonzero(store.covered)
+    lists = next(iter(Labeller(scorer.leave_user_out(), Histories.of(bundle), 5).label(rows[:20])))
+    assert np.array_equal(np.sort(store.items[lists[0]], 1), np.sort(lists[1], 1))
+    vectors = store.item_embeddings()
+    assert vectors is not None and vectors.shape[1] > 16, "the student's table and the decomposed counts"
+    words = ["distill=listwise-table", "soft_labels=[counted]", *SMALL]
+    assert deshi.distill(root, *words, config_dir=config_dir, data="tiny").metrics["validation/ndcg@10"] > 0
+
+
+def test_given_settings_of_counts_stay(finished_root: Path, config_dir: Path) -> None:
+    """What the user fixes is not searched."""
+    words = [f"paths.root={finished_root}", "teacher=pairwise", "teacher.smoothing=7.0", "teacher.max_distance=3"]
+    run = deshi.teach(*words, config_dir=config_dir, data="tiny")
+    tried = json.loads((run.folder / "teacher.json").read_text())["tried"]
+    assert {(settings["smoothing"], settings["max_distance"]) for settings in tried} == {(7.0, 3)} and len(tried) > 5
 
 
 def test_an_interrupted_cross_fitting_goes_on_with_the_missing_fold(finished_root: Path, config_dir: Path) -> None:

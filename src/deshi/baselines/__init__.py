@@ -9,6 +9,7 @@ from deshi.baselines._itemknn import ItemKNN
 from deshi.baselines._markov import Markov
 from deshi.baselines._pairwise import Pairwise
 from deshi.baselines._popularity import Popularity
+from deshi.baselines._search import Grid, best_settings
 from deshi.baselines._seqrules import SeqRules
 from deshi.baselines._star import Star
 
@@ -18,12 +19,14 @@ __all__ = [
     "STAR",
     "Baseline",
     "Events",
+    "Grid",
     "ItemKNN",
     "Markov",
     "Pairwise",
     "Popularity",
     "SeqRules",
     "Star",
+    "best_settings",
     "training_events",
 ]
 

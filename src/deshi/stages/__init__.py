@@ -32,7 +32,7 @@ from deshi.stages import (
 )
 from deshi.types import DeshiError
 
-__all__ = ["STAGES", "compose", "dry_run", "find_stage", "run_checked", "run_stage"]
+__all__ = ["STAGES", "by_data", "compose", "dry_run", "find_stage", "run_checked", "run_stage"]
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
@@ -76,7 +76,14 @@ def run_stage(stage: str, *overrides: str, config_dir: str | Path | None = None,
         values: group choices and values by name; a nested dict sets the keys below.
     """
     folder = Path(config_dir) if config_dir is not None else None
-    return run_checked(find_stage(stage), compose(stage, overrides, values, folder))
+    return run_checked(find_stage(stage), by_data(stage, compose(stage, overrides, values, folder), folder))
+
+
+def by_data(stage: str, config: Any, config_dir: Path | None = None, prepare: bool = True) -> Any:
+    """The configuration with what ``experiment=auto`` leaves to the data, which ``deshi run`` prepares for it."""
+    from deshi.stages._auto import decided
+
+    return decided(stage, config, config_dir, prepare)
 
 
 def run_checked(stage: Stage, config: Any) -> Any:

@@ -107,7 +107,7 @@ def training(
     """
     target = import_target(str(node[TARGET]))
     if "members" in node:
-        seconds = len(node["members"]) * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
+        seconds = max(1, len(node["members"] or ())) * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
         return Estimate(step, seconds, SMALL_FILES, PLAIN_MEMORY, "scores of its members on validation")
     standin = _trainable(node)
     if standin is None:

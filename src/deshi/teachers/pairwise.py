@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.baselines import Pairwise, training_events
-from deshi.data.example_batches import ExampleBatches
+from deshi.baselines import Grid, Pairwise, best_settings, training_events
+from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.models.scorers import Scorer
+from deshi.teachers._weight_search import EVIDENCE_WEIGHTS, Pool
 from deshi.teachers.base import FittedTeacher, Resources
+from deshi.teachers.ensemble import normalised
 from deshi.types import Batch
+
+_MOST_SCORES = 300_000_000
+"""Scores of the members that are held for the search: 1.2 GB."""
+
+_GRIDS: tuple[Grid, ...] = (
+    {"history_decay": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
+    {"distance_decay": (0.5, 0.7, 0.85)},
+    {"smoothing": (0.3, 1.0, 3.0)},
+)
+"""Around the settings of the counts alone."""
 
 
 class PairwiseTeacher(FittedTeacher):
@@ -21,9 +35,13 @@ class PairwiseTeacher(FittedTeacher):
     A user's own pairs hold the answers to that user's training positions: soft labels are made by the counts of all
     other users, exactly (:meth:`leave_user_out`), which costs no further counting.
 
+    Counts that are added to other models want other settings than counts alone: what a text model knows of the earlier
+    items of a history needn't be counted. With ``members`` the settings are those of the best sum.
+
     Args:
         n_items: number of items.
-        resources: the data and which events of them are trained on.
+        resources: the data, which events of them are trained on, and where the members are loaded from.
+        members: finished runs that the counts will be added to in an ensemble.
         max_distance, distance_decay, history_decay, smoothing: see :class:`~deshi.baselines.Pairwise`; those that are
             None are chosen by NDCG@10 on validation.
         latest: items of a history that are read, at most.
@@ -35,6 +53,7 @@ class PairwiseTeacher(FittedTeacher):
         self,
         n_items: int,
         resources: Resources,
+        members: list[str] | None = None,
         max_distance: int | None = None,
         distance_decay: float | None = None,
         history_decay: float | None = None,
@@ -47,17 +66,43 @@ class PairwiseTeacher(FittedTeacher):
         }  # fmt: skip
         self.given = {name: value for name, value in arguments.items() if value is not None}
         self.counts = Pairwise(**self.given, latest=latest)
-        self.n_items, self.resources = n_items, resources
+        self.n_items, self.resources, self.members = n_items, resources, members or []
         self.max_length, self.score_kind = self.counts.max_length, self.counts.score_kind
 
     def fit(self, validation: ExampleBatches) -> dict[str, Any]:
-        """Choose the settings that were not given by NDCG@10 on validation.
+        """Choose the settings that were not given by NDCG@10 on validation: of the counts, then of the sum.
 
         Returns:
-            ``settings`` and ``tried``: every setting with its NDCG@10.
+            ``settings`` and ``tried``: every setting with its NDCG@10, ``tried_beside`` with that of the best sum.
         """
-        tried = self.counts.search(self._events(), list(validation), self.given)
-        return {"settings": self.counts.settings, "tried": tried}
+        batches = list(validation)
+        tried = self.counts.search(self._events(), batches, self.given)
+        state = {"settings": self.counts.settings, "tried": tried}
+        if self.members:
+            best, beside = best_settings(self.counts.settings, _GRIDS, self._beside(batches), self.given)
+            state |= {"settings": best, "tried_beside": beside, "members": self.members}
+        return state
+
+    def _beside(self, batches: list[ExampleBatch]) -> Callable[[dict[str, Any]], float]:
+        """The NDCG@10 of the members' mean log-probabilities plus the counts at their best weight, by settings."""
+        scorers = [self.resources.load_scorer(name, self.resources.device)[0] for name in self.members]
+        # a sample of the batches, where the members' scores of all would not fit
+        step = -(-len(batches) * len(batches[0].numbers) * self.n_items // _MOST_SCORES)
+        sample, events = batches[::step], self._events()
+        means = [
+            torch.stack([normalised(scorer.scores(batch.histories), "log_softmax").cpu() for scorer in scorers]).mean(0)
+            for batch in sample
+        ]
+        weights = [[1.0, weight] for weight in EVIDENCE_WEIGHTS]
+
+        def quality(settings: dict[str, Any]) -> float:
+            counts, pool = Pairwise(**settings, latest=self.counts.latest), Pool()
+            counts.fit_events(events)
+            for batch, mean in zip(sample, means, strict=True):
+                pool.add(batch, [mean, counts.scores(batch.histories)])
+            return max(pool.ndcg(weights))
+
+        return quality
 
     def restore(self, state: dict[str, Any]) -> None:
         """Count with the settings that :meth:`fit` returned, on the events that this run is trained on."""

@@ -1,0 +1,138 @@
+"""Student, training and recipe by the shape of the data: ``experiment=auto``. docs/run.md states the rules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deshi.configuration.groups import stage_groups
+from deshi.configuration.needs import LLM
+from deshi.configuration.schemas import LearningConfig, StageConfig
+from deshi.data.bundle import MANIFEST, Bundle
+from deshi.types import TEXT, TITLE
+
+log = logging.getLogger(__name__)
+
+AUTO = "experiment=auto"
+SHORT = 30
+"""Mean length of histories below which they are called short."""
+LARGE = 500_000
+"""Events from which long histories are trained on with less dropout and one window a user."""
+MANY_EVENTS = 30_000_000
+"""Events that all epochs of a training may have together; fewer epochs for more data."""
+WITH_TEXT = 0.8
+"""Share of items with a title or a text from which a text teacher is worth training."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the rules look at.
+
+    Attributes:
+        users: number of users.
+        items: number of items.
+        events: number of events.
+        long_histories: the length that one history of twenty exceeds.
+        texts: share of items with a title or a text.
+    """
+
+    users: int
+    items: int
+    events: int
+    long_histories: float
+    texts: float
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Shape:
+        """The shape of a bundle."""
+        import numpy as np
+        import polars as pl
+
+        lengths = np.diff(bundle.offsets)
+        table = bundle.item_table()
+        columns = [pl.col(name).cast(pl.String).fill_null("") != "" for name in (TITLE, TEXT) if name in table.columns]
+        texts = float(table.select(pl.any_horizontal(columns).mean()).item()) if columns and table.height else 0.0
+        return cls(bundle.n_users, bundle.n_items, bundle.n_interactions, float(np.quantile(lengths, 0.95)), texts)
+
+    @property
+    def mean_length(self) -> float:
+        """Events of a user."""
+        return self.events / self.users
+
+
+def is_auto(stage: str, texts: Sequence[str]) -> bool:
+    """Whether a command's words leave the experiment to the data."""
+    # a saved configuration has decided, and the experiments' settings are those of the default student
+    if any(text.startswith(("resume=", "config=", "student=")) and not text.endswith("=null") for text in texts):
+        return False
+    chosen = [text for text in texts if text.startswith("experiment=")]
+    return (chosen[-1] if chosen else f"experiment={stage_groups(stage).get('experiment')}") == AUTO
+
+
+def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: bool = True) -> StageConfig:
+    """The configuration with what the data decide, and the words that say it in ``overrides``.
+
+    Args:
+        stage: its name.
+        config: composed with ``experiment=auto``, or any other, which is returned as it is.
+        config_dir: the folder of the user's own groups.
+        prepare: whether ``deshi run`` prepares data that aren't there; else they decide nothing yet.
+
+    Raises:
+        DeshiError: as ``deshi prepare``.
+    """
+    from deshi.stages import compose, find_stage
+
+    texts = config.overrides
+    if not isinstance(config, LearningConfig) or not is_auto(stage, texts):
+        return config
+    folder = config.paths.data / config.data.name
+    if not (folder / MANIFEST).is_file():
+        if not prepare or stage != "run":
+            return config
+        from deshi.configuration.schemas import PrepareConfig
+        from deshi.stages import run_checked
+
+        run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
+    shape = Shape.of(Bundle.load(folder))
+    recipe = stage == "run" and not any(text.startswith("recipe=") for text in texts)
+    words = rules(shape, recipe, not LLM.missing(), str(config.data.name))
+    log.info("%s chose %s", AUTO, " ".join(words))
+    chosen: StageConfig = compose(stage, [*words, *(text for text in texts if text != AUTO)], {}, config_dir)
+    return chosen
+
+
+def rules(shape: Shape, recipe: bool, language_models: bool, data: str) -> list[str]:
+    """The words that a shape of data asks for.
+
+    Args:
+        shape: of the data.
+        recipe: whether teachers are chosen, too.
+        language_models: whether the packages for texts are installed.
+        data: name of the data set, for the log.
+    """
+    short = shape.mean_length < SHORT
+    large = not short and shape.events >= LARGE
+    experiment = "short-histories" if short else "long-histories-large" if large else "long-histories"
+    log.info(
+        "%s: %s events of %s users (%.1f each) and %s items, %.0f %% of them with a text",
+        data, f"{shape.events:,}", f"{shape.users:,}", shape.mean_length, f"{shape.items:,}", 100 * shape.texts,
+    )  # fmt: skip
+    words = [f"experiment={experiment}"]
+    if short and shape.long_histories > 60:
+        words.append("student.max_length=100")
+    epochs = 30 if short else 40
+    if shape.events * epochs > MANY_EVENTS:
+        words.append(f"train.max_epochs={max(4, MANY_EVENTS // shape.events)}")
+    if recipe:
+        texts = language_models and shape.texts >= WITH_TEXT
+        words.append(f"recipe={'counts' if texts else 'counts-ids'}")
+        if texts and short:
+            words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
+        if short:
+            words.append("distilled.student.dropout=0.3")
+        elif large:
+            words.append("distilled.student.dropout=0.0")
+    return words

@@ -1,0 +1,87 @@
+"""experiment=auto: the rules by the shape of the data, whose words win, and when nothing is decided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import deshi
+from deshi import stages
+from deshi.stages._auto import Shape, is_auto, rules
+from tiny_bundles import random_sequences, tiny_bundle
+from tiny_movielens import SMALL
+
+AMAZON = Shape(users=19_412, items=11_924, events=167_597, long_histories=19, texts=1.0)
+SMALL_LONG = Shape(users=943, items=1_349, events=99_287, long_histories=300, texts=1.0)
+LARGE_LONG = Shape(users=6_040, items=3_416, events=999_611, long_histories=550, texts=1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "experiment"),
+    [(AMAZON, "short-histories"), (SMALL_LONG, "long-histories"), (LARGE_LONG, "long-histories-large")],
+)
+def test_experiment_follows_length_and_number_of_events(shape: Shape, experiment: str) -> None:
+    """The three kinds of data that the benchmarks know."""
+    assert rules(shape, recipe=False, language_models=True, data="x")[0] == f"experiment={experiment}"
+
+
+@pytest.mark.parametrize(("texts", "packages", "recipe"), [(1.0, True, ""), (0.5, True, "-ids"), (1.0, False, "-ids")])
+def test_recipe_follows_texts_and_packages(texts: float, packages: bool, recipe: str) -> None:
+    """Without texts, or without the packages that read them, a second ID model takes the text teacher's place."""
+    shape = Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts)
+    words = rules(shape, recipe=True, language_models=packages, data="x")
+    assert f"recipe=counts{recipe}" in words
+    assert any(word.startswith("teachers.text.") for word in words) == (recipe == "")
+
+
+def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> None:
+    """A training of thirty passes over twenty million events would take days."""
+    words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), recipe=False, language_models=True, data="x")
+    assert words == ["experiment=short-histories", "student.max_length=100", "train.max_epochs=4"]
+
+
+def test_shape_of_a_bundle(tmp_path: Path) -> None:
+    """Counts, the long histories, and the share of items with a title or a text that isn't empty."""
+    items = pl.DataFrame(
+        {"item_id": ["i0", "i1", "i2", "i3"], "title": ["A", "", None, None], "text": ["", "b", "", None]}
+    )
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2], [3, 0, 1, 2, 1]], n_items=4, items=items)
+    shape = Shape.of(bundle)
+    assert (shape.users, shape.items, shape.events, shape.texts) == (2, 4, 8, 0.5)
+    assert shape.mean_length == 4.0 and shape.long_histories == pytest.approx(4.9)
+
+
+def test_when_it_decides() -> None:
+    """By default in deshi run, where it is asked for elsewhere; not over a saved configuration or a chosen student."""
+    assert is_auto("run", ["data=x"]) and is_auto("fit", ["experiment=auto"])
+    assert not is_auto("fit", ["data=x"]) and not is_auto("run", ["experiment=ml-1m"])
+    assert not is_auto("run", ["resume=latest"]) and not is_auto("run", ["config=latest"])
+    assert not is_auto("run", ["student=gru4rec"]) and is_auto("run", ["student.dim=32", "resume=null"])
+
+
+def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> None:
+    """The run's record holds the rule's words before the user's, and no experiment=auto that would decide again."""
+    deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
+    words = ["data=tiny", f"paths.root={tmp_path}", "train.max_epochs=2"]
+    config = stages.by_data("run", stages.compose("run", words, {}, config_dir), config_dir)
+    assert config.train.max_epochs == 2 and config.train.ema_decay == 0.995 and "all" in config.teachers
+    assert config.overrides[0].startswith("experiment=") and config.overrides[-3:] == words
+    named = stages.by_data("run", stages.compose("run", [*words, "recipe=self"], {}, config_dir), config_dir)
+    assert not named.teachers
+
+
+def test_run_prepares_the_data_that_decide(tmp_path: Path, config_dir: Path) -> None:
+    """One command from files to a result; a dry run leaves the data as they are and decides nothing."""
+    words = ["data=tiny", f"paths.root={tmp_path}", *SMALL]
+    config = stages.compose("run", words, {}, config_dir)
+    assert stages.by_data("run", config, config_dir, prepare=False) is config
+    assert not (tmp_path / "data").exists()
+    assert stages.by_data("run", config, config_dir).overrides[0].startswith("experiment=")
+    assert (tmp_path / "data" / "tiny" / "manifest.json").is_file()
+
+
+def test_sparse_data_have_a_shape_too(tmp_path: Path) -> None:
+    """Items without a table have no texts."""
+    assert Shape.of(tiny_bundle(tmp_path, random_sequences(5, 9, 3, 5), n_items=9)).texts == 0.0
