@@ -114,9 +114,9 @@ def run(
     train: Group | None = None, eval: Group | None = None, name: str | None = None, resume: str | None = None,
     student: Group | None = None, teachers: Values | None = None, soft_labels: Values | None = None,
     distill: Group | None = None, distilled: Values | None = None, seeds: Sequence[int] | None = None,
-    teacher_seed: int | None = None, sizes: Sequence[int] | None = None, with_baselines: bool | None = None,
-    experiment: str | None = None, recipe: str | None = None, paths: Values | None = None, config: Folder | None = None,
-    config_dir: Folder | None = None,
+    teacher_seed: int | None = None, sizes: Sequence[int] | None = None, refit: bool | None = None,
+    with_baselines: bool | None = None, experiment: str | None = None, recipe: str | None = None,
+    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
 ) -> RunResult:  # fmt: skip
     """All stages, from the data to a report: ``deshi.run(experiment="ml-100k", seeds=[0, 1, 2])``.
 

@@ -36,6 +36,12 @@ def test_recipe_follows_texts_and_packages(texts: float, packages: bool, recipe:
     assert any(word.startswith("teachers.text.") for word in words) == (recipe == "")
 
 
+def test_items_with_hundreds_of_events_need_no_text() -> None:
+    """On MovieLens-1M a second ID model is a better member than a text model; its student does without dropout."""
+    words = rules(LARGE_LONG, recipe=True, language_models=True, data="x")
+    assert words[1:] == ["recipe=counts-ids", "distilled.student.dropout=0.0"]
+
+
 def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> None:
     """A training of thirty passes over twenty million events would take days."""
     words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), recipe=False, language_models=True, data="x")

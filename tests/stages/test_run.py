@@ -20,6 +20,7 @@ from deshi.configuration.validation import resolved
 from deshi.rendering import Table
 from deshi.reporting._blocks import Picture
 from deshi.reporting._drawing import FigureBuilder
+from deshi.runs import Run
 from deshi.serving import ServingBundle, find_bundle
 from deshi.stages._preflight import dry_run
 from deshi.stages._run_sizes import serve_command
@@ -32,6 +33,7 @@ from tiny_movielens import SMALL
 WIDE = ("recipe=wide", "teachers.wide.teacher.dim=24", "teachers.wide.teacher.max_length=10")
 LATE = "teachers.late={teacher: {_target_: deshi.models.sasrec.SASRec}}"
 SELF = ("recipe=self", "train.max_epochs=2", "with_baselines=false")
+TRAINED = ("fit", "teach", "distill")
 TIMES = {
     "student_baseline_train_time", "teacher_train_time_total", "distill_teacher_export_time",
     "distill_student_train_time",
@@ -229,9 +231,45 @@ def test_seeds_share_one_set_of_teachers_if_they_are_told_to(tmp_path: Path, con
     assert "2 seeds" in str(result) and " ± " in str(result)
 
 
+def test_all_of_it_is_refitted_after_the_selection(tmp_path: Path, config_dir: Path) -> None:
+    """Each model again, from lists written anew; two tables, two comparisons, two pages, and nothing between them."""
+    result = run(tmp_path, config_dir, *WIDE, "refit=true")
+    plan = {step["name"]: step for step in read_json(result.folder / "plan.json")["steps"]}
+    models = ("plain", "wide", "both", "distilled")
+    names = list(plan)
+    first = [*(f"{model} refitted, seed 0" for model in models[:3]), "lists of both refitted, seed 0"]
+    assert names[names.index("report") + 1 :] == [
+        *first, "distilled refitted, seed 0", *(f"evaluation of {model} refitted, seed 0" for model in models),
+        "comparison refitted", "report refitted",
+    ]  # fmt: skip
+    runs = {name: Run(result.folder / step["folder"]) for name, step in plan.items() if step["stage"] in TRAINED}
+    for model in models:
+        selected, refitted = runs[f"{model}, seed 0"], runs[f"{model} refitted, seed 0"]
+        assert refitted.record["refit"] == selected.name and refitted.metrics == {}
+    members = runs["both refitted, seed 0"].saved["teacher"]["members"]
+    assert members == [runs[f"{model} refitted, seed 0"].name for model in ("plain", "wide")]
+    protocol = result.metrics["refitted"]
+    assert set(protocol["models"]) == {*models} and set(protocol["distilled_against_plain"]) == {"ndcg@10", "recall@10"}
+    assert all(set(model["figures"]) == {"test/ndcg@10", "test/recall@10"} for model in protocol["models"].values())
+    assert all((result.folder / page).is_file() for page in protocol["pages"].values())
+    text = " ".join(str(result).split())
+    assert "tiny, selected, full ranking" in text and "refitted on training and validation events" in text
+    assert "distilled refitted against plain refitted" in text and "Two protocols" not in text
+    evaluation = result.folder / plan["evaluation of plain refitted, seed 0"]["folder"]
+    assert all(name.startswith("test/") for name in read_json(evaluation / "metrics.json")["baselines"]["popularity"])
+    again = run(tmp_path, config_dir, *WIDE, "refit=true")
+    assert set(steps(again.folder).values()) == {"reused"}
+    assert steps(run(tmp_path, config_dir, *WIDE).folder) == {
+        name: "reused" for name in names if "refitted" not in name
+    }, "the selected half is the same with and without a refit"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["refit=true", "teachers.wide.cross_fit=2"], "teachers.wide is cross-fitted"),
+        (["refit=true", "teachers.both.teacher.members=[plain,other]"], "has the member other, an earlier run"),
+        (["teachers.wide.train.refit=true"], "teachers.wide.train trains on validation events"),
         (["teachers.both.teacher.members=[plain,late]", LATE], "both draws on late, which must stand before"),
         (["soft_labels.lists.of=nobody"], "expected one of plain, wide, both"),
         (["teachers.both=null", "teachers.wide=null"], "there is no teacher: choose a recipe"),

@@ -78,15 +78,18 @@ class SeqRules(SparseBaseline):
         return tried
 
     def _set(self, settings: dict[str, Any]) -> None:
-        counted = self.steps, self.decay
+        changed = {name for name, value in self.settings.items() if value != settings[name]}
         vars(self).update(settings)
-        if (self.steps, self.decay) != counted:
+        if changed & {"steps", "decay"}:
             self._counts = self._count()
+        if changed & {"steps", "decay", "pruning"}:
+            self._kept = pruned(self._counts, self.pruning)
         self._rules = self._weighed()
 
     def _fit(self, events: Events) -> None:
         self._events = events
         self._counts = self._count()
+        self._kept = pruned(self._counts, self.pruning)
         self._rules = self._weighed()
 
     def _count(self) -> csr_array:
@@ -94,8 +97,7 @@ class SeqRules(SparseBaseline):
         return count_pairs(self._events.users, self._events.items, self._events.n_items, weights)
 
     def _weighed(self) -> csr_array:
-        rules = pruned(self._counts, self.pruning)
-        return csr_array(diags_array(inverse_frequency(self._events)) @ rules) if self.idf else rules
+        return csr_array(diags_array(inverse_frequency(self._events)) @ self._kept) if self.idf else self._kept
 
     def sparse_scores(self, batch: Batch) -> csr_array:
         """``(B, n_items)`` float32, from 0; the batch holds whole histories."""

@@ -7,7 +7,7 @@ from deshi.comparison._output import figures_frame, tests_frame, write_compariso
 from deshi.comparison._pairing import check_measured_alike
 from deshi.comparison._result import CompareResult
 from deshi.comparison._settings import settings_of
-from deshi.comparison._tables import tables_of
+from deshi.comparison._tables import figure_cell, tables_of
 
 __all__ = [
     "CompareResult",
@@ -20,6 +20,7 @@ __all__ = [
     "both_protocols",
     "check_measured_alike",
     "compare_evaluations",
+    "figure_cell",
     "figures_frame",
     "group",
     "is_refitted",

@@ -30,7 +30,9 @@ def figures_table(comparison: Comparison) -> Table:
     rows: list[Row] = []
     for model in comparison.models:
         figures = comparison.figures[model.name].items()
-        cells = [_figure(each, model.name in best[metric], model.name in marked[metric]) for metric, each in figures]
+        cells = [
+            figure_cell(each, model.name in best[metric], model.name in marked[metric]) for metric, each in figures
+        ]
         rows.append([model.name, str(len(model.seeds)) if model.seeds else "-", *cells])
     title = f"{comparison.data}, {comparison.part}, {comparison.n_users:,} users"
     columns = ["Model", "Seeds", *(metric_title(metric) for metric in comparison.metrics)]
@@ -68,7 +70,8 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _figure(figure: Figure, bold: bool, marked: bool) -> Cell:
+def figure_cell(figure: Figure, bold: bool = False, marked: bool = False) -> Cell:
+    """A mean with its spread over seeds and its interval over users; ``marked`` differs significantly."""
     spread = "" if figure.std is None else f" ± {figure.std:.4f}"
     return Cell(f"{figure.mean:.4f}{spread}{MARK if marked else ''}", f"[{figure.low:.4f}, {figure.high:.4f}]", bold)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deshi.comparison import Comparison, Figure, compare_evaluations, group
+from deshi.comparison import Comparison, Figure, compare_evaluations, figure_cell, group
 from deshi.metrics import metric_title
 from deshi.rendering import Table, percent
 from deshi.reporting._blocks import Block, Missing, Pictures, Section
@@ -170,7 +170,9 @@ def _table(context: Context, comparison: Comparison, lines: Sequence[Sequence[Si
     for students in lines:
         for student in students:
             figures = [comparison.figures[student.model][metric] for metric in comparison.metrics]
-            rows.append(context.row(student.model, f"{student.parameters:,}", *_costs(student), *map(_figure, figures)))
+            rows.append(
+                context.row(student.model, f"{student.parameters:,}", *_costs(student), *map(figure_cell, figures))
+            )
     columns = ["student", "parameters", "weights", "one request", *map(metric_title, comparison.metrics)]
     return Table(f"Size, time and quality on {context.part}", columns, rows)
 
@@ -178,11 +180,6 @@ def _table(context: Context, comparison: Comparison, lines: Sequence[Sequence[Si
 def _costs(student: Sized) -> tuple[str, str]:
     size = "" if student.bundle is None else f"{student.bundle.weight_bytes / 1024:,.0f} KiB"
     return size, "" if student.milliseconds is None else f"{student.milliseconds:.2f} ms"
-
-
-def _figure(figure: Figure) -> str:
-    spread = "" if figure.std is None else f" ± {figure.std:.4f}"
-    return f"{figure.mean:.4f}{spread} ({figure.low:.4f} to {figure.high:.4f})"
 
 
 def _missing(lines: Sequence[Sequence[Sized]]) -> list[Missing]:

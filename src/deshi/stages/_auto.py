@@ -20,7 +20,7 @@ SHORT = 30
 """Mean length of histories below which they are called short."""
 LARGE = 500_000
 """Events from which long histories are trained on with less dropout and one window a user."""
-MANY_EVENTS = 30_000_000
+MANY_EVENTS = 50_000_000
 """Events that all epochs of a training may have together; fewer epochs for more data."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
@@ -127,7 +127,7 @@ def rules(shape: Shape, recipe: bool, language_models: bool, data: str) -> list[
     if shape.events * epochs > MANY_EVENTS:
         words.append(f"train.max_epochs={max(4, MANY_EVENTS // shape.events)}")
     if recipe:
-        texts = language_models and shape.texts >= WITH_TEXT
+        texts = language_models and shape.texts >= WITH_TEXT and not large
         words.append(f"recipe={'counts' if texts else 'counts-ids'}")
         if texts and short:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]

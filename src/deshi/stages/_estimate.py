@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from deshi.artifacts import read_json
@@ -226,13 +226,18 @@ def _estimates_of_run(config: Any, shape: Shape, timed: bool) -> Iterator[Estima
         for student in config.students
         if student.name != student.role
     ]
-    yield from before
-    for name, lists in config.soft_labels.items():
-        seconds = taught * LABEL_SECONDS * shape.interactions * shape.items
-        disk = taught * 8 * min(lists.k, shape.items) * shape.interactions
-        yield Estimate(f"soft labels {name}", seconds, disk, PLAIN_MEMORY, place="soft_labels")
-    yield from after
-    models = seeds * (len(before) + len(after))
+    lists = [
+        Estimate(
+            f"soft labels {name}", taught * LABEL_SECONDS * shape.interactions * shape.items,
+            taught * 8 * min(part.k, shape.items) * shape.interactions, PLAIN_MEMORY, place="soft_labels",
+        )
+        for name, part in config.soft_labels.items()
+    ]  # fmt: skip
+    chain = [*before, *lists, after[0]]
+    yield from [*chain, *after[1:]]
+    if config.refit:
+        yield from (replace(each, step=f"{each.step}, refitted") for each in chain)
+    models = seeds * (len(before) + len(after) + config.refit * (len(before) + 1))
     seconds = models * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
     disk = models * (SMALL_FILES + 200 * shape.users)
     yield Estimate("evaluations, gaps, comparison, report", seconds, disk, PLAIN_MEMORY)

@@ -24,9 +24,9 @@ from deshi.runs import new_run, with_exact_names
 from deshi.stages import STAGES
 from deshi.stages._run_reuse import comparable, find_done
 from deshi.stages._run_sizes import PICTURE
-from deshi.stages._run_steps import REPORT, Plan, Step, plan_of
+from deshi.stages._run_steps import REPORT, Plan, Step, plan_of, refitted
 from deshi.stages.run import RunConfig
-from deshi.stages.run_result import RunResult, summarise
+from deshi.stages.run_result import REFITTED_PAGE, RunResult, summarise
 from deshi.training.fit import network_name
 from deshi.types import DeshiError
 
@@ -192,6 +192,8 @@ class _Pipeline:
         """The page, and the picture of the sizes where they are compared."""
         report = self.done[REPORT]
         shutil.copyfile(report / "report.html", self.folder / "report.html")
+        if self.cfg.refit:
+            shutil.copyfile(self.done[refitted(REPORT)] / "report.html", self.folder / REFITTED_PAGE)
         if self.cfg.students:
             shutil.copyfile(report / "figures" / PICTURE, self.folder / PICTURE)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import read_json
+from deshi.comparison import Figure, figure_cell
 from deshi.metrics import metric_title
 from deshi.rendering import Cell, Table, percent
 from deshi.runs import Run
@@ -64,15 +65,11 @@ def sizes_table(sizes: Mapping[str, Any]) -> Table:
             name, str(model["width"]), f"{model['parameters']:,}", f"{model['bytes'] / 1024:,.0f} KiB",
             f"{model['latency']['p50_ms']:.2f} ms",
         ]  # fmt: skip
-        figures = [_figure(model["figures"][metric]) for metric in metrics]
-        rows.append([Cell(text, bold=model["role"] == DISTILLED) for text in [*texts, *figures]])
+        is_distilled = model["role"] == DISTILLED
+        figures = [figure_cell(Figure(**model["figures"][metric]), bold=is_distilled) for metric in metrics]
+        rows.append([*(Cell(text, bold=is_distilled) for text in texts), *figures])
     title = f"Quality against size and latency on test, with {percent(sizes['confidence'])} intervals over users"
     return Table(title, columns, rows)
-
-
-def _figure(figure: Mapping[str, Any]) -> str:
-    spread = "" if figure["std"] is None else f" ± {figure['std']:.4f}"
-    return f"{figure['mean']:.4f}{spread} ({figure['low']:.4f} to {figure['high']:.4f})"
 
 
 def sizes_sentences(sizes: Mapping[str, Any]) -> list[str]:

@@ -52,19 +52,22 @@ class Plan:
     Attributes:
         steps: in the order of the work.
         trained: by model (``plain``, the teachers, ``distilled``) the steps that train it, one a seed.
+        refitted: the same of the models' refits; empty without.
     """
 
     steps: tuple[Step, ...]
     trained: Mapping[str, tuple[str, ...]]
-
-    def evaluated(self, model: str) -> list[str]:
-        """The steps that evaluate a model."""
-        return [evaluation_of(name) for name in self.trained[model]]
+    refitted: Mapping[str, tuple[str, ...]]
 
 
 STAMP = len("20250101-000000")
 """How many characters of a run folder's name tell when it was made."""
 COMPARISON, SIZES, REPORT = "comparison", "comparison of sizes", "report"
+
+
+def refitted(name: str) -> str:
+    """What the refit of a model is called, and the steps about refitted models."""
+    return f"{name} refitted"
 
 
 def evaluation_of(trained: str) -> str:
@@ -88,17 +91,30 @@ def plan_of(cfg: RunConfig) -> Plan:
 
 
 class _Planning:
-    """The making of a plan: steps are added once, before those that need them."""
+    """The making of a plan, or of its refitted half: steps are added once, before those that need them.
 
-    def __init__(self, cfg: RunConfig) -> None:
-        self.cfg = cfg
-        self.steps: dict[str, Step] = {}
-        models = [PLAIN, *cfg.teachers, DISTILLED, *(student.name for student in cfg.students)]
+    Args:
+        cfg: of the run.
+        selected: the finished planning of the models whose refits this one plans; None plans what selects.
+    """
+
+    def __init__(self, cfg: RunConfig, selected: _Planning | None = None) -> None:
+        self.cfg, self.is_refit = cfg, selected is not None
+        self.steps: dict[str, Step] = {} if selected is None else selected.steps
+        self.students = [] if self.is_refit else cfg.students
+        models = [PLAIN, *cfg.teachers, DISTILLED, *(student.name for student in self.students)]
         self.trained: dict[str, list[str]] = {name: [] for name in models}
 
     def plan(self) -> Plan:
         cfg = self.cfg
         self._add("data", "prepare", (), lambda _: PrepareConfig(paths=cfg.paths, data=cfg.data))
+        selected = self._models()
+        refits = _Planning(cfg, self)._models() if cfg.refit else {}
+        return Plan(tuple(self.steps.values()), selected, refits)
+
+    def _models(self) -> dict[str, tuple[str, ...]]:
+        """The steps that train, evaluate and compare the models of one protocol; returns those that train."""
+        cfg = self.cfg
         for seed in cfg.seeds:
             self._plain(seed)
             taught = seed if cfg.teacher_seed is None else cfg.teacher_seed
@@ -106,7 +122,7 @@ class _Planning:
                 self._teacher(name, taught)
             stores = [self._lists(name, taught) for name in cfg.soft_labels]
             self._distilled(seed, stores)
-            for student in cfg.students:
+            for student in self.students:
                 if student.role == PLAIN:
                     self._plain(seed, student)
                 else:
@@ -114,18 +130,24 @@ class _Planning:
         names = [name for names in self.trained.values() for name in names]
         for name in names:
             self._evaluation(name)
-        explained = [self._gap(self.trained[model][0]) for model in (PLAIN, DISTILLED)]
+        explained = [] if self.is_refit else [self._gap(self.trained[model][0]) for model in (PLAIN, DISTILLED)]
         self._comparison(COMPARISON, [PLAIN, *cfg.teachers, DISTILLED], against=PLAIN)
-        if cfg.students:
-            self._comparison(SIZES, [student.name for student in cfg.students])
-        exported = [self._export(self.trained[student.name][0]) for student in cfg.students]
+        if self.students:
+            self._comparison(SIZES, [student.name for student in self.students])
+        exported = [self._export(self.trained[student.name][0]) for student in self.students]
         evaluations = tuple(map(evaluation_of, names))
-        self._add(REPORT, "report", (*evaluations, *explained, *exported), lambda done: ReportConfig(
-            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=list(self.trained)
+        self._add(self._called(REPORT), "report", (*evaluations, *explained, *exported), lambda done: ReportConfig(
+            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations],
+            names=list(map(self._called, self.trained)),
         ))  # fmt: skip
-        return Plan(
-            tuple(self.steps.values()), {model: tuple(names_of_seeds) for model, names_of_seeds in self.trained.items()}
-        )
+        return {model: tuple(names_of_seeds) for model, names_of_seeds in self.trained.items()}
+
+    def _called(self, name: str) -> str:
+        return refitted(name) if self.is_refit else name
+
+    def _training_of(self, model: str, seed: int) -> str:
+        """The name of the step that trains a model."""
+        return f"{self._called(model)}, seed {seed}"
 
     def _add(self, name: str, stage: str, needs: tuple[str, ...], configure: Callable[[Folders], StageConfig]) -> str:
         self.steps.setdefault(name, Step(name, stage, needs, configure))
@@ -133,14 +155,18 @@ class _Planning:
 
     def _train(self, model: str, seed: int, stage: str, needs: tuple[str, ...], make: Callable[..., Any]) -> str:
         """A step that trains a model; ``make`` gets what all trainings have in common."""
-        cfg, name = self.cfg, f"{model}, seed {seed}"
+        cfg, name, selected = self.cfg, self._training_of(model, seed), f"{model}, seed {seed}"
         common = {
             "paths": cfg.paths, "data": cfg.data, "split": cfg.split, "eval": cfg.eval, "seed": seed,
-            "name": f"{cfg.data.name}_{model}_seed{seed}",
+            "name": f"{cfg.data.name}_{self._called(model).replace(' ', '-')}_seed{seed}",
         }  # fmt: skip
         if name not in self.steps:
             self.trained[model].append(name)
-        return self._add(name, stage, needs, lambda done: make(done, **common))
+        if not self.is_refit:
+            return self._add(name, stage, needs, lambda done: make(done, **common))
+        return self._add(
+            name, stage, (selected, *needs), lambda done: _refit_of(done[selected].name, make(done, **common))
+        )
 
     def _plain(self, seed: int, student: SizedStudent | None = None) -> str:
         cfg, name, node = self.cfg, PLAIN, self.cfg.student
@@ -161,12 +187,12 @@ class _Planning:
     def _drawn_on(self, node: Mapping[str, Any] | None, seed: int) -> dict[str, str]:
         """The steps behind the models of this plan that a node names."""
         names = [name for name in drawn_on(node or {}) if name in (PLAIN, *self.cfg.teachers)]
-        return {name: self._plain(seed) if name == PLAIN else f"{name}, seed {seed}" for name in names}
+        return {name: self._plain(seed) if name == PLAIN else self._training_of(name, seed) for name in names}
 
     def _lists(self, name: str, seed: int) -> str:
         cfg, lists = self.cfg, self.cfg.soft_labels[name]
         of = cfg.teacher_of(lists)
-        source = self._plain(seed) if of == PLAIN else f"{of}, seed {seed}"
+        source = self._plain(seed) if of == PLAIN else self._training_of(of, seed)
         used = self._drawn_on(lists.selection, seed)
 
         def configure(done: Folders) -> StageConfig:
@@ -200,8 +226,8 @@ class _Planning:
         cfg = self.cfg
         baselines = cfg.with_baselines and trained == self.trained[PLAIN][0]
         return self._add(evaluation_of(trained), "evaluate", (trained,), lambda done: EvaluateConfig(
-            paths=cfg.paths, run=done[trained].name, part="both", data=cfg.data, split=cfg.split,
-            eval=MeasureConfig(**cfg.eval.model_dump()), with_baselines=baselines,
+            paths=cfg.paths, run=done[trained].name, part="test" if self.is_refit else "both", data=cfg.data,
+            split=cfg.split, eval=MeasureConfig(**cfg.eval.model_dump()), with_baselines=baselines,
         ))  # fmt: skip
 
     def _gap(self, trained: str) -> str:
@@ -213,8 +239,9 @@ class _Planning:
     def _comparison(self, name: str, models: list[str], against: str | None = None) -> str:
         cfg = self.cfg
         evaluations = tuple(evaluation_of(trained) for model in models for trained in self.trained[model])
-        return self._add(name, "compare", evaluations, lambda done: CompareConfig(
-            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations], names=models, against=against
+        return self._add(self._called(name), "compare", evaluations, lambda done: CompareConfig(
+            paths=cfg.paths, runs=[done[evaluation].name for evaluation in evaluations],
+            names=list(map(self._called, models)), against=None if against is None else self._called(against),
         ))  # fmt: skip
 
     def _export(self, trained: str) -> str:
@@ -222,6 +249,11 @@ class _Planning:
         return self._add(
             export_of(trained), "export", (trained,), lambda done: ExportConfig(paths=cfg.paths, run=done[trained].name)
         )
+
+
+def _refit_of(run: str, config: Any) -> Any:
+    """The configuration of a training with a refit of ``run`` in its place."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"refit": run})})
 
 
 def _named(node: dict[str, Any] | None, used: Mapping[str, str], done: Folders) -> Any:

@@ -86,13 +86,17 @@ class RunConfig(LearningConfig):
     sizes: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="widths (student.dim): a plain and a distilled student of each too, exported and timed"
     )
+    refit: bool = Field(
+        False,
+        description="after the selection all models again, on train + validation, with lists written anew",
+    )
     with_baselines: bool = Field(True, description="evaluate the baselines beside the first plain student")
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write out what teachers and the distilled student take over from the plain one."""
         train, student = values.get("train") or {}, values.get("student") or {}
-        # A refit would carry validation events into what the distilled student is selected on.
+        # A training's own refit would carry validation events into what the distilled student is selected on.
         taught = overlaid(train, {"refit": False, "start_from": None})
         teachers = {
             name: {"loss": values.get("loss"), **part, "train": overlaid(taught, part.get("train"))}
@@ -114,19 +118,37 @@ class RunConfig(LearningConfig):
     def _consistent(self) -> RunConfig:
         self._check_sizes()
         self._check_names()
-        for key, train in (("train", self.train), ("distilled.train", self.distilled.train)):
-            if train is not None and (train.refit or train.train_targets == "including_validation"):
-                raise ValueError(
-                    f"{key} trains on validation events, which the students are selected on, and the plain student is "
-                    "part of the teacher: leave train.refit=false and train.train_targets=train. Refit the student "
-                    "that you deploy by deshi distill train.refit=true"
-                )
+        self._check_refit()
         check_start(self.distilled.train or self.train, self.distill)
         if HEADLINE_K not in self.eval.ks:
             raise ValueError(f"eval.ks is {self.eval.ks}, expected {HEADLINE_K} among them: the tables show NDCG@10")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}, expected each once")
         return self
+
+    def _check_refit(self) -> None:
+        """Refuse trainings on validation events before the selection is done, and teachers without a refit."""
+        trainings = {"train": self.train, "distilled.train": self.distilled.train or self.train}
+        trainings |= {f"teachers.{name}.train": part.train for name, part in self.teachers.items()}
+        for key, train in trainings.items():
+            if train.refit or train.train_targets == "including_validation":
+                raise ValueError(
+                    f"{key} trains on validation events, which the students are selected on, and the plain student is "
+                    f"part of the teacher: leave {key}.refit=false and {key}.train_targets=train. refit=true trains "
+                    "all models again after the selection, on training and validation events"
+                )
+        for name, part in self.teachers.items() if self.refit else ():
+            if part.cross_fit:
+                raise ValueError(
+                    f"refit=true, but teachers.{name} is cross-fitted, and teachers of parts of the users have no "
+                    f"refit: leave teachers.{name}.cross_fit or refit out"
+                )
+            strange = [run for run in part.teacher.get("members") or [] if run not in (PLAIN, *self.teachers)]
+            if strange:
+                raise ValueError(
+                    f"refit=true, but teachers.{name} has the member {strange[0]}, an earlier run that this one "
+                    "doesn't refit: train it here, as a teacher of its own"
+                )
 
     def _check_sizes(self) -> None:
         """Refuse widths that a student can't have, by building it for one item."""
@@ -235,6 +257,7 @@ STAGE = Stage(
         ("deshi run experiment=ml-100k seeds=[0,1,2]", "mean and spread of three seeds"),
         ("deshi run student=gru4rec recipe=wide", "another student; the teacher is a wider ID model"),
         ("deshi run experiment=ml-100k sizes=[16,32,64]", "quality against size and latency"),
+        ("deshi run experiment=ml-100k refit=true", "and all models refitted on training and validation events"),
         ("deshi run soft_labels.lists.k=50 distill.terms.kl.temperature=2", "other lists, softer"),
     ),
     needs_if={("exports", True): (RUNTIME, EXPORTER)},

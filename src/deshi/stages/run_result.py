@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
 from deshi.rendering import Block, Cell, Result, Table, paragraphs
 from deshi.runs import Run
 from deshi.stages._run_sizes import PICTURE, measured_sizes, serve_command, sizes_sentences, sizes_table
-from deshi.stages._run_steps import COMPARISON, Plan, evaluation_of
+from deshi.stages._run_steps import COMPARISON, Plan, evaluation_of, refitted
 from deshi.stages.run import DISTILLED, PLAIN, RunConfig
 from deshi.training.trainer import TIME_NAMES
 
 METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
 PARTS = ("validation", "test")
 EXPORT_TIME = "distill_teacher_export_time"
+REFITTED_PAGE = "report-refitted.html"
+"""The page about the refitted models."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class RunResult(Result):
 
     Attributes:
         folder: the run folder.
-        metrics: the content of ``metrics.json``: figures of every model by seed, tests, shares, pages.
+        metrics: the content of ``metrics.json``: figures of every model by seed, tests, shares, pages; under
+            ``refitted`` the same of the refitted models, or null.
         seconds: the content of ``time.json``.
     """
 
@@ -45,16 +48,27 @@ class RunResult(Result):
     def blocks(self) -> list[Block]:
         """The models' figures, the answers to the run's questions, warnings."""
         return [
-            self._table(),
+            self._table(self.metrics, PARTS, "selected" if self.metrics["refitted"] else ""),
             *paragraphs(*self.metrics["sentences"]),
             *self._sizes(),
             *paragraphs(*self.metrics["warnings"], tone="warning"),
+            *self._refitted(),
             *paragraphs(
                 f"Report: {self.report}",
                 f"Written to {self.folder}: plan.json names every step's command and folder.",
             ),
             *self._served(),
         ]
+
+    def _refitted(self) -> list[Block]:
+        """The refitted models, apart from the selected ones: they have learnt more events."""
+        protocol = self.metrics["refitted"]
+        if protocol is None:
+            return []
+        table = self._table(protocol, PARTS[1:], "refitted on training and validation events")
+        warnings = paragraphs(*protocol["warnings"], tone="warning")
+        page = f"Report on the refitted models: {self.folder / REFITTED_PAGE}"
+        return [table, *paragraphs(*protocol["sentences"]), *warnings, *paragraphs(page)]
 
     def _sizes(self) -> list[Block]:
         sizes = self.metrics["sizes"]
@@ -68,50 +82,71 @@ class RunResult(Result):
         picture = f"Picture: {self.folder / PICTURE}"
         return [*paragraphs(picture, "The smallest distilled student is served by:", command)]
 
-    def _table(self) -> Table:
+    def _table(self, protocol: Mapping[str, Any], parts: Sequence[str], name: str) -> Table:
         students = (self.metrics["sizes"] or {"models": {}})["models"].keys() - {PLAIN, DISTILLED}
-        models = {name: model for name, model in self.metrics["models"].items() if name not in students}
+        models = {name: model for name, model in protocol["models"].items() if name not in students}
         seeds = max(len(model["runs"]) for model in models.values())
         spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-        columns = ["model", "parameters", *(f"{title} {part}" for title in METRICS.values() for part in PARTS)]
+        columns = ["model", "parameters", *(f"{title} {part}" for title in METRICS.values() for part in parts)]
         rows = []
-        for name, model in models.items():
-            figures = [model["figures"][f"{part}/{metric}"] for metric in METRICS for part in PARTS]
-            texts = [name, f"{model['parameters']:,}", *map(_mean, figures)]
-            rows.append([Cell(text, bold=name == DISTILLED) for text in texts])
-        return Table(f"{self.metrics['data']}, full ranking{spread}", columns, rows)
+        for model_name, model in models.items():
+            figures = [model["figures"][f"{part}/{metric}"] for metric in METRICS for part in parts]
+            texts = [model_name, f"{model['parameters']:,}", *map(_mean, figures)]
+            rows.append([Cell(text, bold=model_name == DISTILLED) for text in texts])
+        title = f"{self.metrics['data']}{f', {name}' if name else ''}, full ranking{spread}"
+        return Table(title, columns, rows)
 
 
 def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path, seconds: float) -> RunResult:
     """Gather the figures of all steps and write ``time.json`` and, last, ``metrics.json``."""
-    models = {name: _model(cfg, steps, done) for name, steps in plan.trained.items()}
-    sizes = measured_sizes(cfg, plan, done, folder)
-    comparison = read_json(done[COMPARISON] / "comparison.json")
-    tests = {
-        test["metric"]: test for test in comparison["tests"] if {test["first"], test["second"]} == {PLAIN, DISTILLED}
-    }
-    shares = _shares(models, cfg.headline_teacher)
-    metrics = {
-        "data": cfg.data.name,
-        "models": models,
-        "distilled_against_plain": tests,
-        "teacher": cfg.headline_teacher,
-        "share_of_teacher_gain": shares,
-        "sentences": [*map(_tested, tests.values()), *_arrived(models, cfg.headline_teacher, shares)],
-        "sizes": sizes,
-        "warnings": comparison["warnings"],
-        "pages": {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)},
-    }
+    protocol = _protocol(cfg, plan.trained, done, PARTS)
+    pages = {"report": "report.html", "comparison": _link(done[COMPARISON] / "comparison.html", folder)}
+    metrics: dict[str, Any] = {
+        "data": cfg.data.name, "teacher": cfg.headline_teacher, **protocol,
+        "sizes": measured_sizes(cfg, plan, done, folder), "pages": pages, "refitted": None,
+    }  # fmt: skip
+    if cfg.refit:
+        comparison = done[refitted(COMPARISON)] / "comparison.html"
+        pages = {"report": REFITTED_PAGE, "comparison": _link(comparison, folder)}
+        metrics["refitted"] = _protocol(cfg, plan.refitted, done, PARTS[1:], refitted) | {"pages": pages}
     times = _times(plan, done) | {"wall_seconds": round(seconds, 3)}
     write_json(folder / TIME_FILE, times)
     write_json(folder / METRICS_FILE, metrics)
     return RunResult(folder, metrics, times)
 
 
-def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path]) -> dict[str, Any]:
+def _protocol(
+    cfg: RunConfig, trained: Mapping[str, Sequence[str]], done: Mapping[str, Path], parts: Sequence[str],
+    called: Callable[[str], str] = str,
+) -> dict[str, Any]:  # fmt: skip
+    """Figures, tests and shares of the models of one protocol, selected or refitted.
+
+    Args:
+        cfg: of the run.
+        trained: by model the steps that train it.
+        done: the folders that the steps have left.
+        parts: that were evaluated.
+        called: from the name of a model or of a step to that of the protocol.
+    """
+    models = {name: _model(cfg, steps, done, parts) for name, steps in trained.items()}
+    comparison = read_json(done[called(COMPARISON)] / "comparison.json")
+    students = called(DISTILLED), called(PLAIN)
+    tests = {test["metric"]: test for test in comparison["tests"] if {test["first"], test["second"]} == {*students}}
+    shares = _shares(models, cfg.headline_teacher)
+    tested = [_tested(test, *students) for test in tests.values()]
+    return {
+        "models": models,
+        "distilled_against_plain": tests,
+        "share_of_teacher_gain": shares,
+        "sentences": [*tested, *_arrived(models, cfg.headline_teacher, shares, parts)],
+        "warnings": comparison["warnings"],
+    }
+
+
+def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path], parts: Sequence[str]) -> dict[str, Any]:
     """A model's figures, a number a seed, its size and its runs."""
     measured = [read_json(done[evaluation_of(step)] / METRICS_FILE) for step in steps]
-    names = [f"{part}/{metric}" for part in PARTS for metric in METRICS]
+    names = [f"{part}/{metric}" for part in parts for metric in METRICS]
     return {
         "figures": {name: [metrics[name] for metrics in measured] for name in names},
         "parameters": _parameters(Run(done[steps[0]], cfg.paths)),
@@ -138,21 +173,24 @@ def _shares(models: Mapping[str, Any], teacher: str) -> dict[str, float | None]:
     return shares
 
 
-def _tested(test: Mapping[str, Any]) -> str:
-    sign = 1 if test["first"] == DISTILLED else -1
+def _tested(test: Mapping[str, Any], distilled: str, plain: str) -> str:
+    sign = 1 if test["first"] == distilled else -1
     low, high = sorted((sign * test["low"], sign * test["high"]))
     return (
-        f"{METRICS[test['metric']]} on test, distilled against plain: {sign * test['difference']:+.4f} ({low:+.4f} to "
-        f"{high:+.4f} over users), p = {test['permutation_p']:.2g} by permutation, {test['wilcoxon_p']:.2g} by "
+        f"{METRICS[test['metric']]} on test, {distilled} against {plain}: {sign * test['difference']:+.4f} "
+        f"({low:+.4f} to {high:+.4f} over users), p = {test['permutation_p']:.2g} by permutation, "
+        f"{test['wilcoxon_p']:.2g} by "
         f"Wilcoxon; {test['permutation_holm']:.2g} corrected for all tests of the comparison."
     )
 
 
-def _arrived(models: Mapping[str, Any], teacher: str, shares: Mapping[str, float | None]) -> list[str]:
+def _arrived(
+    models: Mapping[str, Any], teacher: str, shares: Mapping[str, float | None], parts: Sequence[str]
+) -> list[str]:
     if teacher == PLAIN:
         return []
     sentences = []
-    for part in PARTS:
+    for part in parts:
         plain, best = (statistics.mean(models[model]["figures"][f"{part}/ndcg@10"]) for model in (PLAIN, teacher))
         share, gain = shares[f"{part}/ndcg@10"], f"{best - plain:+.4f} NDCG@10 on {part}"
         sentences.append(

@@ -22,7 +22,7 @@ _MOST_SCORES = 300_000_000
 """Scores of the members that are held for the search: 1.2 GB."""
 
 _GRIDS: tuple[Grid, ...] = (
-    {"history_decay": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
+    {"history_decay": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)},
     {"distance_decay": (0.5, 0.7, 0.85)},
     {"smoothing": (0.3, 1.0, 3.0)},
 )
