@@ -4,11 +4,14 @@
     python benchmarks/distillation.py amazon-beauty amazon-toys --shared ../shared/data --recipes kl table kl+table
     python benchmarks/distillation.py ml-100k --teacher ilora --recipes kl
     python benchmarks/distillation.py amazon-beauty --plain twice student.dim=128 --recipes --keep
+    python benchmarks/distillation.py amazon-toys --shared ../shared/data --recipes table --refit --keep
 
 For each seed: the plain student of the preset, the teacher (the ensemble ID + text of ``benchmarks/teachers.py``, one
 with the iLoRA of ``benchmarks/ilora.py``, or ``wide``: two of either kind), its knowledge (100 items after every
 event), and for each recipe a student that is distilled with the preset's own training; the teacher only if a recipe
-needs it. All are tested by ``deshi evaluate``; paired permutation tests compare all with the plain student. Figures
+needs it. All are tested by ``deshi evaluate``; paired permutation tests compare all with the plain student. With
+``--refit`` each is trained again on training and validation events, from lists written anew, and those are compared
+among themselves. Figures
 land in ``benchmarks/results/distillation-NAME.json`` with the words that made them and the test ranks that tests need,
 beside those of other seeds and models; ``--keep`` trains no model whose figures are there. What is finished under
 ``--root`` is not done again.
@@ -24,7 +27,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quality import common_parser, data_words, deshi, merged, newest, preset, root_of, trained
+from quality import common_parser, data_words, deshi, merged, newest, preset, refit_of, root_of, trained
 from teachers import OTHER, SHOWN, cell, compare, id_words, tested, text_words
 
 BOTH = ("distill=listwise", "distill.item_table={_target_:deshi.distillation.item_tables.ItemTableAdapter}")
@@ -79,6 +82,9 @@ TEACHERS = {
 ``crossed`` ones answer for the users that they were not trained on; ``twice`` is a plain student, see :data:`TWICE`.
 """
 
+REFITTED = " refitted"
+"""Ends the names of models that ``--refit`` trains on training and validation events: they are compared apart."""
+
 TWICE = {"ml-100k": 192, "ml-1m": 200, "amazon-beauty": 128, "amazon-toys": 128}
 """The width at which a plain student has at least 1.98 times the numbers: ``--plain twice student.dim=...``."""
 
@@ -112,6 +118,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--add", nargs="+", action="append", default=[], metavar="NAME WORD", help="a recipe more")
     parser.add_argument("--plain", nargs="+", action="append", default=[], metavar="NAME WORD", help="a plain student")
     parser.add_argument("--teacher", choices=list(TEACHERS), default="text", help="whose lists the recipes learn from")
+    parser.add_argument("--refit", action="store_true", help="all models again on train + validation, tested beside")
     parser.add_argument("--keep", action="store_true", help="train no model whose figures the results file holds")
     parser.add_argument("--label", default="", help="ends the names of the distilled runs and of the results file")
     options = parser.parse_args()
@@ -138,6 +145,9 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
         if known.get(name) != more:
             run = model(name, more, data, seed, words, options)
             models[name] = tested(run, words) | {"words": more}
+        if options.refit and known.get(name + REFITTED) != more:
+            run = refitted(name, more, data, seed, words, options)
+            models[name + REFITTED] = tested(run, words) | {"words": more}
     return {"seed": seed, "models": models}
 
 
@@ -175,12 +185,26 @@ def model(name: str, more: list[str], data: str, seed: int, words: list[str], op
         return (
             member("id", data, seed, words) if not more else trained("fit", f"{data}_{name}_seed{seed}", shared + more)
         )
-    named = next((word for word in more if word.startswith("soft_labels=")), "soft_labels=[lists]")
-    stores = named.partition("=")[2].strip("[]").split(",")
-    given = ",".join(soft_labels(options.teacher, store, data, seed, words) for store in stores)
-    own = [word for word in more if word != named]
+    given = ",".join(soft_labels(options.teacher, store, data, seed, words) for store in stores_of(more))
+    own = [word for word in more if not word.startswith("soft_labels=")]
     run = f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}"
     return trained("distill", run, [*shared, f"soft_labels=[{given}]", *own])
+
+
+def refitted(name: str, more: list[str], data: str, seed: int, words: list[str], options: argparse.Namespace) -> Path:
+    """The refit of a model on training and validation events; a student's lists are written anew by the teacher's."""
+    run = model(name, more, data, seed, words, options)
+    if name not in options.recipes:
+        return refit_of(run)
+    taught = refit_of(teacher(data, seed, words, options.teacher))
+    stores = [soft_labels(options.teacher, store, data, seed, words, taught) for store in stores_of(more)]
+    return refit_of(run, {"soft_labels": f"[{','.join(stores)}]"})
+
+
+def stores_of(more: list[str]) -> list[str]:
+    """The stores that a recipe learns from."""
+    named = next((word for word in more if word.startswith("soft_labels=")), "soft_labels=[lists]")
+    return named.partition("=")[2].strip("[]").split(",")
 
 
 def teacher(data: str, seed: int, words: list[str], kind: str = "text") -> Path:
@@ -217,12 +241,12 @@ def member(kind: str, data: str, seed: int, words: list[str]) -> Path:
     return trained("teach", f"{data}_{kind}_seed{seed}", [*own, "cross_fit=2", *given])
 
 
-def soft_labels(kind: str, store: str, data: str, seed: int, words: list[str]) -> str:
+def soft_labels(kind: str, store: str, data: str, seed: int, words: list[str], run: Path | None = None) -> str:
     """The name of one of the :data:`STORES` of a teacher, with the vectors of its text models; written if need be.
 
     iLoRA, and any teacher of MovieLens-1M, answers late events in overlapping windows, ten times as fast as one by one.
     """
-    run, root = teacher(data, seed, words, kind), root_of(words)
+    run, root = run or teacher(data, seed, words, kind), root_of(words)
     name = run.name if store == "lists" else f"{run.name}-{store}"
     vectors = "text" if any(one.startswith("text") for one in TEACHERS[kind]) else "none"
     given = [f"store={name}", *STORES[store]]
@@ -244,15 +268,24 @@ def show(data: str, found: list[dict[str, Any]]) -> None:
     print("| --- " * 7 + "|")
     for part in ("validation", "test"):
         for name in names:
-            seeds = [one for one in found if name in one["models"]]
+            seeds = [one for one in found if f"{part}/{SHOWN[0]}" in one["models"].get(name, {})]
+            if not seeds:  # a refitted model has no validation figure
+                continue
+            protocol = REFITTED if name.endswith(REFITTED) else ""
             columns = [[one["models"][name][f"{part}/{metric}"] for one in seeds] for metric in SHOWN]
-            mean, base, best = (mean_of(seeds, other, f"{part}/{SHOWN[0]}") for other in (name, "plain", "teacher"))
+            mean, base, best = (
+                mean_of(seeds, other, f"{part}/{SHOWN[0]}")
+                for other in (name, f"plain{protocol}", f"teacher{protocol}")
+            )
             gain = f"{mean / base - 1:+.1%}"
-            share = f"{(mean - base) / (best - base):.0%}" if best > base and name != "plain" else ""
+            share = f"{(mean - base) / (best - base):.0%}" if best > base and name != f"plain{protocol}" else ""
             numbers = " ".join(str(one["seed"]) for one in seeds)
             print(f"| {name} | {numbers} | {part} | {' | '.join(map(cell, columns))} | {gain} | {share} |")
-    for shared, same in by_seeds(found, names).items():
-        compare([one for one in found if one["seed"] in shared], ["plain", *same], "plain")
+    for refit in (False, True):  # compared within one protocol
+        plain = f"plain{REFITTED}" if refit else "plain"
+        alike = [name for name in names if name.endswith(REFITTED) is refit and name != plain]
+        for shared, same in by_seeds(found, alike).items():
+            compare([one for one in found if one["seed"] in shared], [plain, *same], plain)
 
 
 def mean_of(found: list[dict[str, Any]], name: str, metric: str) -> float:
@@ -261,11 +294,11 @@ def mean_of(found: list[dict[str, Any]], name: str, metric: str) -> float:
 
 
 def by_seeds(found: list[dict[str, Any]], names: list[str]) -> dict[tuple[int, ...], list[str]]:
-    """The models but the plain one, those whose test ranks are kept for the same seeds together: a family of tests."""
+    """The models, those whose test ranks are kept for the same seeds together: a family of tests."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in names:
         seeds = tuple(one["seed"] for one in found if "top10" in one["models"].get(name, {}))
-        if name != "plain" and seeds:
+        if seeds:
             groups.setdefault(seeds, []).append(name)
     return groups
 

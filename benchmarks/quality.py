@@ -113,6 +113,21 @@ def trained(stage: str, name: str, words: list[str]) -> Path:
     return found
 
 
+def refit_of(run: Path, changed: dict[str, str] | None = None) -> Path:
+    """The refit of a finished run on training and validation events, by the run's own words.
+
+    Members are replaced by their refits; ``changed`` holds other values by key, such as stores that were written anew.
+    """
+    words = []
+    for word in words_of(run):
+        key, _, value = word.partition("=")
+        if key == "teacher.members":
+            value = f"[{','.join(str(refit_of(Path(member))) for member in value.strip('[]').split(','))}]"
+        if key not in ("name", "train.progress"):
+            words.append(f"{key}={(changed or {}).get(key, value)}")
+    return trained(run.parent.name, f"{run.name.partition('_')[2]}_refitted", [*words, f"train.refit={run}"])
+
+
 def words_of(run: Path) -> Any:
     """The words that a run or an evaluation was made by."""
     return yaml.safe_load((run / "overrides.yaml").read_text())

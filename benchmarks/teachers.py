@@ -103,13 +103,14 @@ def train_words(data: str) -> list[str]:
 
 
 def tested(run: Path, words: list[str]) -> dict[str, Any]:
-    """Figures of a run on both parts, its time, and an ensemble's weights."""
+    """Figures of a run on both parts (of a refitted one on test), its time, and an ensemble's weights."""
     root = run.parents[2]
     folder = evaluated([f"run={run}", "part=both", f"paths.root={root}"])
     metrics = json.loads((folder / "metrics.json").read_text())
     record = json.loads((run / "run.json").read_text())
     seconds = json.loads((run / "time.json").read_text())["wall_seconds"]
-    figures = {f"{part}/{name}": metrics[f"{part}/{name}"] for part in ("validation", "test") for name in SHOWN}
+    names = [f"{part}/{name}" for part in ("validation", "test") for name in SHOWN]
+    figures = {name: metrics[name] for name in names if name in metrics}
     weights, ranks = record.get("state", {}).get("weights"), top_ranks(folder)
     return {"run": str(folder), "seconds": seconds, "weights": weights, "top10": ranks, **figures}
 
