@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from deshi.data.bundle import Bundle, write_bundle
 from deshi.data.vocabulary import Events
+from deshi.types import PAD, Batch
 
 
 def tiny_bundle(
@@ -50,3 +52,12 @@ def random_sequences(n_users: int, n_items: int, shortest: int, longest: int, se
     generator = np.random.default_rng(seed)
     lengths = generator.integers(shortest, longest + 1, n_users)
     return [generator.choice(n_items, length, replace=False).tolist() for length in lengths]
+
+
+def batch_of(*rows: list[int], users: list[int] | None = None) -> Batch:
+    """Histories of item indices as a batch, of users 0, 1, ... or of those that are given."""
+    width = max(len(row) for row in rows)
+    items = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    nothing = torch.full_like(items, PAD)
+    numbers = torch.arange(len(rows)) if users is None else torch.tensor(users)
+    return Batch(numbers, items, torch.tensor([len(row) for row in rows]), nothing, nothing)

@@ -29,6 +29,14 @@ def bundle(serving: Path) -> ServingBundle:
 
 
 @pytest.fixture(scope="session")
+def counted(_finished_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the same run with counts of weight 2, and an index for approximate search."""
+    folder = tmp_path_factory.mktemp("counted") / "bundle"
+    deshi.export(f"paths.root={_finished_root}", run="tiny_seed0", output=str(folder), counts=2, index="approximate")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def indexed(serving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with an index for approximate search."""
     folder = tmp_path_factory.mktemp("indexed") / "bundle"

@@ -20,8 +20,8 @@ from deshi.metrics import rank_rows
 from deshi.models.scorers import Scorer
 from deshi.soft_labels import Histories, Labeller
 from deshi.testing.teachers import TeacherContract, history_batch
-from deshi.types import PAD, Batch, DeshiError
-from tiny_bundles import random_sequences, tiny_bundle
+from deshi.types import PAD, DeshiError
+from tiny_bundles import batch_of, random_sequences, tiny_bundle
 
 
 def fitted(bundle: Bundle, **settings: float) -> Pairwise:
@@ -34,14 +34,6 @@ def on_all(bundle: Bundle, **settings: float) -> Pairwise:
     pairwise = Pairwise(**settings)  # type: ignore[arg-type]
     pairwise.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
     return pairwise
-
-
-def batch_of(*rows: list[int], users: list[int] | None = None) -> Batch:
-    width = max(len(row) for row in rows)
-    items = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
-    nothing = torch.full_like(items, PAD)
-    numbers = torch.arange(len(rows)) if users is None else torch.tensor(users)
-    return Batch(numbers, items, torch.tensor([len(row) for row in rows]), nothing, nothing)
 
 
 def test_counts_by_hand(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """The exported bundles that these tests share."""
 
-from tiny_exports import bundle, engine, indexed, serving
+from tiny_exports import bundle, counted, engine, indexed, serving
 
-__all__ = ["bundle", "engine", "indexed", "serving"]
+__all__ = ["bundle", "counted", "engine", "indexed", "serving"]

@@ -88,7 +88,7 @@ def test_the_card_has_figures_with_intervals_or_says_that_there_are_none(serving
     """A model without figures is not a good model: silence would be read as one."""
     card = (serving / "MODEL_CARD.md").read_text()
     metrics = read_json(min((finished_root / "runs" / "evaluate").glob("*_tiny_sasrec")) / "metrics.json")
-    assert "| test, 60 users | mean | 95 % interval | ease | itemknn | markov | popularity |" in card
+    assert "| test, 60 users | mean | 95 % interval | ease | itemknn | markov | pairwise | popularity |" in card
     assert f"| NDCG@10 | {metrics['test/ndcg@10']:.4f} | " in card and "## Limits" in card
     shutil.rmtree(finished_root / "runs" / "evaluate")
     result = deshi.export(f"paths.root={finished_root}", run="tiny_seed1", parity={"users": 7})

@@ -11,6 +11,7 @@ import pytest
 
 import deshi
 from deshi.runs import Run
+from deshi.serving import Engine
 from deshi.types import ITEM, USER
 from tiny_bundles import random_sequences
 
@@ -78,16 +79,9 @@ def test_a_rank_is_the_position_in_the_served_list(
     evaluated = deshi.evaluate(f"run={run.folder}", f"paths.root={root}")  # ranks as the run is served
     engine = deshi.load(deshi.export(f"run={run.folder}", f"paths.root={root}", f"output={tmp_path / 'out'}").folder)
     assert engine.bundle.filter_seen is filter_seen
-    examples, ids = run.split.examples(run.bundle, "test"), run.bundle.vocabulary[ITEM]
-    histories = [
-        ids.gather(run.bundle.items[start:end]).to_list()
-        for start, end in zip(examples.starts, examples.ends, strict=True)
-    ]
-    lists = [[item.item_id for item in engine.recommend(history, k=engine.n_items).items] for history in histories]
-    positions = [
-        lists[row["example"]].index(row[ITEM]) + 1 if row[ITEM] in lists[row["example"]] else np.inf
-        for row in evaluated.ranks.iter_rows(named=True)
-    ]
+    _assert_with_counts(run, root, tmp_path / "counted")
+    examples, histories = run.split.examples(run.bundle, "test"), _histories(run)
+    lists, positions = _served(engine, histories, evaluated.ranks)
     assert evaluated.ranks["rank"].to_list() == positions
     assert evaluated.ranks["n_candidates"].to_list() == [len(lists[row]) for row in evaluated.ranks["example"]]
     served = [any(position <= K for position in served) for served in _by_example(positions, examples.owners)]
@@ -97,6 +91,33 @@ def test_a_rank_is_the_position_in_the_served_list(
     repeated = examples.seen_targets(run.bundle.items)
     assert np.isinf(positions).tolist() == (repeated & filter_seen).tolist()
     assert {"none": not repeated.any(), "everything": repeated.all()}.get(repeats, repeated.any())
+
+
+def _histories(run: Run) -> list[list[str]]:
+    """Those of the test examples, as ids."""
+    examples, ids = run.split.examples(run.bundle, "test"), run.bundle.vocabulary[ITEM]
+    rows = zip(examples.starts, examples.ends, strict=True)
+    return [ids.gather(run.bundle.items[start:end]).to_list() for start, end in rows]
+
+
+def _served(
+    engine: Engine, histories: Sequence[Sequence[str]], ranks: pl.DataFrame
+) -> tuple[list[list[str]], list[float]]:
+    """The list that is served after each history, and the place of each row's target in it."""
+    lists = [[item.item_id for item in engine.recommend(history, k=engine.n_items).items] for history in histories]
+    positions = [
+        lists[row["example"]].index(row[ITEM]) + 1 if row[ITEM] in lists[row["example"]] else np.inf
+        for row in ranks.iter_rows(named=True)
+    ]
+    return lists, positions
+
+
+def _assert_with_counts(run: Run, root: Path, folder: Path) -> None:
+    """The same of a bundle with counts, whose figures are those of ``deshi evaluate served=``."""
+    engine = deshi.load(deshi.export(f"run={run.folder}", f"paths.root={root}", f"output={folder}", "counts=3").folder)
+    evaluated = deshi.evaluate(f"run={run.folder}", f"paths.root={root}", f"served={folder}")
+    assert evaluated.model == "sasrec+counts" and engine.bundle.pair_table is not None
+    assert evaluated.ranks["rank"].to_list() == _served(engine, _histories(run), evaluated.ranks)[1]
 
 
 def _by_example(positions: Sequence[float], owners: np.ndarray) -> list[list[float]]:

@@ -67,6 +67,9 @@ def _of_evaluation(cfg: AuditConfig, evaluation: Evaluation) -> Subject:
     recorded, run, notes = evaluation.record["run"], evaluation.run, []
     if recorded and run is None:
         notes.append(f"The run {recorded} is gone: its training ranges and weights could not be audited.")
+    if evaluation.record.get("served"):
+        notes.append("It is of a serving bundle: its ranks are audited, the bundle is not.")
+        run = None
     if run is not None and not run.is_one_network:
         notes.append(f"The run {recorded} is no single network: its ranks are audited, its weights are not.")
         run = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -124,9 +125,13 @@ class Pairwise(SparseBaseline):
         return count_pairs(events.users, events.items, events.n_items, self.distance_weights())
 
     def _smooth(self) -> None:
-        self._table = self._smoothed(self.counts)
-        n_entries = self._table.shape[0] ** 2
-        is_full = n_entries <= _FULL_ENTRIES and self.counts.nnz > _FULL_SHARE * n_entries
+        self._read(self._smoothed(self.counts))
+
+    def _read(self, table: csr_array) -> None:
+        """Let scores be read from this table."""
+        self._table = table
+        n_entries = table.shape[0] ** 2
+        is_full = n_entries <= _FULL_ENTRIES and table.nnz > _FULL_SHARE * n_entries
         self._full = torch.from_numpy(self._table.toarray()) if is_full else None
 
     def distance_weights(self) -> Floats:
@@ -139,6 +144,29 @@ class Pairwise(SparseBaseline):
 
     def _log(self, counts: Floats) -> Float32s:
         return np.log1p(counts / self.smoothing).astype(np.float32)
+
+    @property
+    def table(self) -> csr_array:
+        """``(n_items, n_items)`` float32, ``log(1 + C / smoothing)``, without zeros."""
+        return self._table
+
+    def pruned(self, best: int) -> Pairwise:
+        """The same with a table of each row's ``best`` highest entries, rounded to half precision.
+
+        Of equal entries those of the lower indices stay. It scores histories; it doesn't leave users out.
+        """
+        table = self._table
+        rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+        # each row's entries by falling value, then by index: the place of an entry in its row decides
+        order = np.lexsort((table.indices, -table.data, rows))
+        kept = np.sort(order[np.arange(len(order)) - table.indptr[rows] < best])
+        values = table.data[kept].astype(np.float16).astype(np.float32)
+        offsets = offsets_of(np.bincount(rows[kept], minlength=table.shape[0]))
+        served = csr_array((values, table.indices[kept], offsets), shape=table.shape)
+        served.eliminate_zeros()
+        pruned = copy(self)
+        pruned._read(served)
+        return pruned
 
     def history_weights(self) -> Array:
         """``(D,)`` float64: the weights of a history's latest items before they are normalised, the last item first."""

@@ -130,10 +130,10 @@ def _folder_names(model: Group) -> set[str]:
 
 
 def _one_a_run(evaluations: Iterable[Evaluation], notes: list[str]) -> list[Evaluation]:
-    """Leave out evaluations of a run that was evaluated again since."""
+    """Leave out evaluations of a run, or of its serving bundle, that was evaluated again since."""
     newest: dict[str, Evaluation] = {}
     for evaluation in evaluations:
-        run = str(evaluation.record.get("run") or f"baseline {evaluation.record['model']}")
+        run = f"{evaluation.record.get('run') or 'baseline'} {evaluation.record['model']}"
         other = newest.get(run)
         if other is None:
             newest[run] = evaluation

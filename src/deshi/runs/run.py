@@ -270,7 +270,7 @@ class Run(Result):
             )
 
     def evaluations(self) -> list[Evaluation]:
-        """The finished evaluations of this run, the newest last."""
+        """The finished evaluations of this run, the newest last; none of its serving bundle."""
         from deshi.runs.evaluation import finished_evaluations
 
         folder = self.folder.resolve()
@@ -278,7 +278,9 @@ class Run(Result):
         return [
             evaluation
             for evaluation in evaluations
-            if evaluation.run is not None and evaluation.run.folder.resolve() == folder
+            if evaluation.run is not None
+            and evaluation.run.folder.resolve() == folder
+            and not evaluation.record.get("served")
         ]
 
     def evaluation(self) -> Evaluation:

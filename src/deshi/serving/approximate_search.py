@@ -9,6 +9,7 @@ against its reduction to a Euclidean distance by one more dimension (Bachrach et
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterable
@@ -45,6 +46,10 @@ EVERY = 5.0
 
 DEPTHS = (10, 100)
 WITHOUT = "Without it scores are exact: give index=exact to deshi export, and search=exact to what answers."
+
+
+ScoredItems = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Distinct items in index order, and a score of each."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +105,28 @@ class ItemIndex:
         """Whether a list of ``depth`` items, those to be left out included, is better looked up than scored."""
         return FACTOR * depth <= max(LEAST, len(self._table) // SHARE)
 
-    def find(self, hidden: NDArray[np.float32], depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def find(
+        self, hidden: NDArray[np.float32], depth: int, added: ScoredItems | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Items with high scores, more than ``depth`` if there are, in index order, and their exact scores.
 
         Args:
             hidden: ``(dim,)`` the state after a history.
             depth: number of items that are needed.
+            added: what a second score gives to some items, in index order, and to all others 0. Those items are
+                scored whether the index finds them or not.
         """
         count = min(max(LEAST, FACTOR * depth), len(self._table))
         width = self._faiss.SearchParametersHNSW(efSearch=count)
         items = np.sort(self._index.search(hidden[None], count, params=width)[1][0])
         items = items[np.searchsorted(items, 0) :]  # faiss fills a short list with -1, which sorts first
+        if added is not None:
+            items = np.union1d(items, added[0])
         # Unlike a matrix product, this gives equal vectors equal scores wherever they stand.
-        return items, np.einsum("nd,d->n", self._table[items], hidden)
+        scores = np.einsum("nd,d->n", self._table[items], hidden)
+        if added is not None:
+            scores[np.searchsorted(items, added[0])] += added[1]
+        return items, scores
 
 
 def wants_index(index: str, n_items: int) -> bool:
@@ -156,26 +170,36 @@ def _graph(faiss: Any, table: NDArray[np.float32]) -> Any:
     return index
 
 
-def measure_recall(index: ItemIndex, table: NDArray[np.float32], states: Iterable[NDArray[np.float32]]) -> Recall:
+def measure_recall(
+    index: ItemIndex,
+    table: NDArray[np.float32],
+    states: Iterable[NDArray[np.float32]],
+    added: Iterable[ScoredItems] | None = None,
+) -> Recall:
     """Hold an index against exact scoring.
 
     Args:
         index: of the table.
         table: ``(n_items, dim)``.
         states: blocks ``(B, dim)`` of states after histories.
+        added: what a second score adds after each history, see :meth:`ItemIndex.find`; None without one.
     """
-    shares = [
-        _shares(index, state, scores) for block in states for state, scores in zip(block, block @ table.T, strict=True)
-    ]
+    rows = ((state, scores) for block in states for state, scores in zip(block, block @ table.T, strict=True))
+    second = itertools.repeat(None) if added is None else added
+    shares = [_shares(index, state, scores, also) for (state, scores), also in zip(rows, second, strict=False)]
     recall10, recall100 = np.mean(shares, axis=0).tolist()
     return Recall(len(shares), recall10, recall100, _faiss().__version__)
 
 
-def _shares(index: ItemIndex, state: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:
+def _shares(
+    index: ItemIndex, state: NDArray[np.float32], scores: NDArray[np.float32], added: ScoredItems | None
+) -> list[float]:
     """The share of the exact lists of :data:`DEPTHS` that an index finds; equal scores may stand for each other."""
     shares = []
+    if added is not None:
+        scores[added[0]] += added[1]
     for depth in (min(depth, len(scores)) for depth in DEPTHS):
-        items = index.find(state, depth)[0]
+        items = index.find(state, depth, added)[0]
         threshold = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         shares.append(min(int((scores[items] >= threshold).sum()), depth) / depth)
     return shares

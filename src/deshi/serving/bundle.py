@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from deshi.artifacts import file_sha256, fingerprint, read_json, read_parquet, read_tensors, write_json
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run
+from deshi.serving.pair_table import MAX_WEIGHT, PairTable
 from deshi.types import ITEM, TITLE, DeshiError
 
 FORMAT = 1
@@ -40,11 +41,18 @@ INDEX = "items.faiss"
 RECALL = "recall.json"
 """The index for approximate search and what it misses, there only if one was built."""
 
+PAIRS = "pair_table.safetensors"
+COUNTS = "counts"
+COUNTS_REPORT = "counts.json"
+"""The transition counts that are served beside the student, the configuration's entry about them (weight and settings,
+None without), and what they change; there only if they were asked for."""
+
 GRAPHS = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 """The graph of each precision; the second is there only if it was asked for."""
 
 LATENCY = "latency"
-"""The manifest's entry about single requests."""
+STUDENT_LATENCY = "latency_without_counts"
+"""The manifest's entries about single requests; the second is there only beside counts."""
 
 COUNT = "count"
 REQUIRED = (CONFIG, ITEMS, TABLE, WEIGHTS, PARITY, CARD, GRAPHS["fp32"])
@@ -83,7 +91,7 @@ class ServingBundle:
         path = Path(path)
         manifest = _read_manifest(path)
         _check_files(path, manifest, check)
-        bundle = cls(path, manifest, _read_config(path))
+        bundle = cls(path, manifest, _read_config(path, PAIRS in manifest["files"]))
         bundle._check_shapes()
         return bundle
 
@@ -140,6 +148,24 @@ class ServingBundle:
         """The index for approximate search, or None if the bundle has none."""
         return self.path / INDEX if INDEX in self.manifest["files"] else None
 
+    @property
+    def student_latency(self) -> dict[str, Any] | None:
+        """The same times without the bundle's counts; None without counts."""
+        return self.manifest.get(STUDENT_LATENCY)
+
+    @cached_property
+    def pair_table(self) -> PairTable | None:
+        """The transition counts that are added to the student's scores, or None if the bundle has none."""
+        counts = self.config.get(COUNTS)
+        if counts is None:
+            return None
+        tensors = read_tensors(self.path / PAIRS, "numpy", REMEDY)
+        return PairTable.of_tensors(tensors, float(counts["weight"]))
+
+    def without_counts(self) -> ServingBundle:
+        """The same bundle whose answers are the student's alone."""
+        return ServingBundle(self.path, self.manifest, self.config | {COUNTS: None})
+
     @cached_property
     def items(self) -> pl.DataFrame:
         """``index``, ``item_id``, ``title`` (or null) and ``count``, the training events, in index order."""
@@ -177,8 +203,19 @@ class ServingBundle:
             wrong.append(f"{ITEMS} has {items.height} rows of {items.columns}, expected {self.n_items} items")
         elif items[ITEM].n_unique() != self.n_items:
             wrong.append(f"{ITEMS} names an item twice")
+        if problem := self._problem_of_counts():
+            wrong.append(f"{PAIRS} {problem}")
         if wrong:
             raise damaged(self.path, "; ".join(wrong))
+
+    def _problem_of_counts(self) -> str | None:
+        try:
+            table = self.pair_table
+        except KeyError as error:
+            return f"lacks {error}"
+        except DeshiError as error:
+            raise BundleError(str(error)) from error
+        return None if table is None else table.problem(self.n_items)
 
 
 def write_manifest(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
@@ -264,9 +301,15 @@ def _check_files(path: Path, manifest: Mapping[str, Any], hashes: bool) -> None:
             raise damaged(path, f"{', '.join(changed)} does not have the sha256 of the manifest")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, has_pairs: bool) -> dict[str, Any]:
     config = read_json(path / CONFIG)
     good = isinstance(config, dict) and all(type(config.get(name)) is kind for name, kind in SETTINGS.items())
     if not good or min(config[name] for name in ("n_items", "dim", "max_length")) < 1:
         raise damaged(path, f"{CONFIG} lacks one of {', '.join(SETTINGS)}, or holds another type")
+    counts = config.get(COUNTS)
+    weight = counts.get("weight") if isinstance(counts, dict) else None
+    if counts is not None and not (isinstance(weight, int | float) and 0 < weight <= MAX_WEIGHT):
+        raise damaged(path, f"{CONFIG} gives counts the weight {weight!r}, expected above 0 and up to {MAX_WEIGHT:g}")
+    if (counts is not None) != has_pairs:
+        raise damaged(path, f"{CONFIG} and {MANIFEST} don't agree on whether it has {PAIRS}")
     return config

@@ -102,7 +102,7 @@ class Engine:
             raise DeshiError(f"search is {search!r}, expected one of {', '.join(SEARCHES)}.")
         self.bundle, self.precision, self._batch_size = bundle, precision, batch_size
         self._network = OnnxNetwork(bundle.graph(precision), threads)
-        self._table = bundle.item_table
+        self._table, self._pairs = bundle.item_table, bundle.pair_table
         norms = np.linalg.norm(self._table, axis=1)
         self._norms = np.where(norms > 0, norms, 1.0).astype(np.float32)
         self._ids: list[str] = bundle.items[ITEM].to_list()
@@ -300,7 +300,8 @@ class Engine:
         answered = np.array([len(history) > 0 and index.serves(depth) for history, depth in pairs], dtype=bool)
         for rows, hidden in self._hidden(histories, np.flatnonzero(answered)):
             for row, state in zip(rows, hidden, strict=True):
-                neighbours, row_scores = index.find(state, depths[row])
+                added = None if self._pairs is None else self._pairs.sums(histories[row])
+                neighbours, row_scores = index.find(state, depths[row], added)
                 if allowed is not None:
                     row_scores[~allowed[neighbours]] = -np.inf
                 if filter_seen:
@@ -314,7 +315,11 @@ class Engine:
         """Blocks of rows with their scores ``(B, n_items)``, each row once; without events by popularity."""
         lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
         for block, hidden in self._hidden(histories, rows[lengths > 0]):
-            yield block, hidden @ self._table.T
+            scores = hidden @ self._table.T
+            if self._pairs is not None:
+                for row, row_scores in zip(block, scores, strict=True):
+                    self._pairs.add_to(row_scores, histories[row])
+            yield block, scores
         for row in rows[lengths == 0]:
             yield np.array([row]), self._counts[None].copy()
 

@@ -17,6 +17,8 @@ from deshi.metrics import bootstrap_interval, example_ranks, metric_title, metri
 from deshi.rendering import Table, markdown_table
 from deshi.runs import Evaluation
 from deshi.serving.approximate_search import Recall
+from deshi.serving.bundle import COUNTS
+from deshi.serving.pair_counts import CountsReport
 from deshi.serving.parity import Parity
 from deshi.serving.result import sentences
 
@@ -31,6 +33,7 @@ def model_card(
     parities: Mapping[str, Parity],
     evaluations: Sequence[Evaluation],
     recall: Recall | None = None,
+    counts: CountsReport | None = None,
 ) -> str:
     """The card's text.
 
@@ -41,6 +44,7 @@ def model_card(
         parities: of each graph.
         evaluations: of the run, the newest last; that among all items that can be served is taken.
         recall: of the index for approximate search; None if there is none.
+        counts: what the transition counts change; None if there are none.
     """
     protocol = {"candidates": "full", "filter_seen": config["filter_seen"]}  # the lists that are served
     whole = [each for each in evaluations if protocol.items() <= each.record["protocol"].items()]
@@ -51,6 +55,7 @@ def model_card(
         "The graph against the PyTorch model": [
             f"- {line}" for name, p in parities.items() for line in sentences(name, p)
         ],
+        "Counts beside the student": [] if counts is None else _counts(config, counts),
         "Approximate search": [] if recall is None else _search(recall),
         "Limits": _limits(config),
     }
@@ -134,6 +139,17 @@ def _table(evaluation: Evaluation, part: str) -> str:
         rows.append([metric_title(metric), f"{interval.mean:.4f}", bounds, *texts])
     head = f"{part}, {len(grouped.sizes):,} users"
     return markdown_table(Table("", [head, "mean", "95 % interval", *sorted(evaluation.baselines)], rows))
+
+
+def _counts(config: Mapping[str, Any], counts: CountsReport) -> list[str]:
+    settings = ", ".join(f"{name}={value}" for name, value in config[COUNTS]["settings"].items())
+    return [
+        f"- Scores are the student's plus {counts.weight:g} times pooled transition counts of the training events "
+        f"({settings}), chosen on validation.",
+        *(f"- {sentence}" for sentence in counts.sentences()),
+        "- The figures under Measured are those of the student alone; "
+        "`deshi evaluate run=RUN served=true` measures the sum.",
+    ]
 
 
 def _search(recall: Recall) -> list[str]:

@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.metrics import candidate_scores, metrics_from_ranks, rank_rows
 from deshi.models.base import keep_latest
 from deshi.models.scorers import Scorer
+from deshi.serving.bundle import ServingBundle
 from deshi.serving.onnx_network import OnnxNetwork
+from deshi.serving.pair_table import PairTable
 from deshi.types import PAD, Batch, DeshiError
 
 LIST = 10
@@ -31,11 +34,19 @@ class OnnxScorer(Scorer):
         network: the graph.
         table: ``(n_items, dim)``.
         max_length: number of latest items that the network reads.
+        pairs: transition counts that are added; None without.
     """
 
-    def __init__(self, network: OnnxNetwork, table: NDArray[np.float32], max_length: int) -> None:
+    def __init__(
+        self, network: OnnxNetwork, table: NDArray[np.float32], max_length: int, pairs: PairTable | None = None
+    ) -> None:
         self.n_items, self._max_length = len(table), max_length
-        self._network, self._table = network, table
+        self._network, self._table, self._pairs = network, table, pairs
+
+    @classmethod
+    def of_bundle(cls, bundle: ServingBundle) -> OnnxScorer:
+        """The scores that a bundle's engine answers by."""
+        return cls(OnnxNetwork(bundle.graph()), bundle.item_table, bundle.max_length, bundle.pair_table)
 
     def hidden(self, batch: Batch) -> NDArray[np.float32]:
         """``(B, dim)`` the states after the histories."""
@@ -44,7 +55,16 @@ class OnnxScorer(Scorer):
 
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32."""
-        return torch.from_numpy(self.hidden(batch) @ self._table.T)
+        scores = self.hidden(batch) @ self._table.T
+        if self._pairs is not None:
+            for row, history in zip(scores, whole_histories(batch), strict=True):
+                self._pairs.add_to(row, history)
+        return torch.from_numpy(scores)
+
+
+def whole_histories(batch: Batch) -> list[Ints]:
+    """The histories of a batch without padding."""
+    return [row[:length] for row, length in zip(batch.items.numpy(), batch.lengths.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class ExportResult(Result):
         latency: of single requests.
         seconds: that the export took.
         seen: sentences about targets that their user had consumed before.
+        counts: sentences about the counts beside the student, if they were asked for.
+        student_latency: the same times without the bundle's counts; None if it has none.
     """
 
     folder: Path
@@ -34,6 +36,8 @@ class ExportResult(Result):
     latency: Latency
     seconds: float
     seen: Sequence[str] = ()
+    counts: Sequence[str] = ()
+    student_latency: Latency | None = None
 
     def blocks(self) -> list[Block]:
         """The files, and how near the graphs are to the model."""
@@ -41,7 +45,9 @@ class ExportResult(Result):
         lines = [sentence for name, parity in self.parity.items() for sentence in sentences(name, parity)]
         if self.recall is not None:
             lines.append(self.recall.sentence())
-        lines.append(self.latency.sentence())
+        lines += [*self.counts, self.latency.sentence()]
+        if self.student_latency is not None:
+            lines.append(f"Without counts: {self.student_latency.sentence()}")
         return [
             Table(f"{self.bundle.name}, version {self.bundle.version}", ["File", "KiB"], rows),
             *paragraphs(*self.seen, tone="warning" if self.bundle.filter_seen else "plain"),

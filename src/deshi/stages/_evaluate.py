@@ -41,6 +41,8 @@ from deshi.evaluation import (
 from deshi.hardware import training_device
 from deshi.models.scorers import Scorer
 from deshi.runs import Run, load_bundle, whole_run, write_record
+from deshi.serving import ServingBundle, find_bundle
+from deshi.serving.parity import OnnxScorer
 from deshi.stages._baselines import chosen_baselines
 from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
@@ -57,6 +59,7 @@ class _Subject:
         ends: ``(n_users,)`` flat positions.
         run: the trained run, or None.
         scorer: the model of the run, or None.
+        served: the serving bundle of the run that is evaluated in its place, or None.
     """
 
     bundle: Bundle
@@ -65,6 +68,7 @@ class _Subject:
     ends: Ints
     run: Run | None = None
     scorer: Scorer | None = None
+    served: ServingBundle | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ def run(cfg: EvaluateConfig) -> EvaluateResult:
         DeshiError: if the run, the bundle or an example is missing, the run was trained on other data, its scores can't
             be ranked, or the candidate sets don't fit.
     """
-    device = str(training_device("auto"))
+    device = str(training_device("auto")) if cfg.served is False else "cpu"
     subject = _subject(cfg, device)
     plan = _plan(cfg, subject)
     network = _answer_generator(cfg, subject, plan.evaluation_set)
@@ -128,7 +132,26 @@ def _subject(cfg: EvaluateConfig, device: str) -> _Subject:
     bundle = load_bundle(run.config.data.name if cfg.data is None else cfg.data.name, *run.data_folders)
     run.check_same_data(bundle)
     split = build(cfg.split)(bundle) if cfg.split else run.split_of(bundle)
-    return _Subject(bundle, split, *run.trained_ranges(bundle), run, run.scorer(device, bundle))
+    served = _served(cfg, run)
+    scorer = run.scorer(device, bundle) if served is None else OnnxScorer.of_bundle(served)
+    return _Subject(bundle, split, *run.trained_ranges(bundle), run, scorer, served)
+
+
+def _served(cfg: EvaluateConfig, run: Run) -> ServingBundle | None:
+    """The serving bundle that is evaluated in the place of the run.
+
+    Raises:
+        DeshiError: if it can't be read, or is another run's.
+    """
+    if cfg.served is False:
+        return None
+    served = ServingBundle.load(find_bundle(cfg.paths.runs, str(run.folder if cfg.served is True else cfg.served)))
+    if served.config["run"] != run.record:
+        raise DeshiError(
+            f"The serving bundle in {served.path} was exported from {served.manifest.get('run')}, expected one of "
+            f"{run.folder}. Run: deshi export {run.folder}"
+        )
+    return served
 
 
 def _result(
@@ -271,7 +294,12 @@ def _meaningful_ks(ks: list[int], n_candidates: int) -> tuple[list[int], list[st
 
 
 def _trained_name(subject: _Subject) -> str | None:
-    return None if subject.run is None else str(subject.run.record["model"])
+    if subject.run is None:
+        return None
+    name = str(subject.run.record["model"])
+    if subject.served is None:
+        return name
+    return f"{name}+counts" if subject.served.pair_table is not None else f"{name}-served"
 
 
 def _measure_run(subject: _Subject, evaluation_set: EvaluationSet, device: str) -> Measurement:
@@ -355,6 +383,7 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
         "stage": "evaluate",
         "model": result.model,
         "run": None if subject.run is None else str(subject.run.folder),
+        "served": None if subject.served is None else str(subject.served.path),
         "fit": None if subject.run is None else subject.run.record,
         "data": subject.bundle.name,
         "data_fingerprint": subject.bundle.fingerprint,

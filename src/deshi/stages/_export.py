@@ -21,21 +21,25 @@ from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation import leaked_targets, seen_targets
 from deshi.models.base import SequentialRecommender
-from deshi.models.scorers import SequentialScorer
+from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.runs import Run
 from deshi.serving.approximate_search import ItemIndex, Recall, build_index, measure_recall, wants_index
 from deshi.serving.bundle import (
     CARD,
     CONFIG,
     COUNT,
+    COUNTS,
+    COUNTS_REPORT,
     FOLDER,
     GRAPHS,
     INDEX,
     ITEMS,
     LATENCY,
     MANIFEST,
+    PAIRS,
     PARITY,
     RECALL,
+    STUDENT_LATENCY,
     TABLE,
     WEIGHTS,
     ServingBundle,
@@ -47,7 +51,8 @@ from deshi.serving.graph import merged, write_graph
 from deshi.serving.latency import REQUESTS, WARM_UP, Latency, measure_latency
 from deshi.serving.model_card import model_card
 from deshi.serving.onnx_network import OnnxNetwork
-from deshi.serving.parity import OnnxScorer, Parity, compare_scorers
+from deshi.serving.pair_counts import CountsReport, JointScorer, ServedCounts, choose_counts, report_counts
+from deshi.serving.parity import OnnxScorer, Parity, compare_scorers, whole_histories
 from deshi.serving.quantization import write_int8
 from deshi.serving.result import ExportResult
 from deshi.stages.export import ExportConfig
@@ -58,12 +63,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Exported:
-    """What is written: the run, its student with a merged table, and how it is to be asked."""
+    """What is written: the run, its student with a merged table, its counts, and how it is to be asked."""
 
     run: Run
     student: SequentialRecommender
+    counts: ServedCounts | None
     examples: Examples
     filter_seen: bool
+
+    @property
+    def scorer(self) -> Scorer:
+        """What the bundle answers by, in PyTorch."""
+        student = SequentialScorer(self.student)
+        return student if self.counts is None else JointScorer(student, self.counts.pruned, self.counts.weight)
 
     @property
     def seen(self) -> list[str]:
@@ -82,21 +94,24 @@ def run(cfg: ExportConfig) -> ExportResult:
     source = Run.open(cfg.run, cfg.paths)
     output = (cfg.output or source.folder / FOLDER).expanduser()
     _check_free(output)
-    exported = _load(source)
-    wants_index(cfg.index, exported.student.n_items)  # a missing package is told before the work
+    exported = _load(source, cfg)
     with atomic_folder(output) as temporary:
         parities = _fill(temporary, cfg, exported)
         recall = _index(temporary, cfg, exported)
+        report = _counts_report(temporary, cfg, exported)
         config = _config(exported)
         write_json(temporary / CONFIG, config)
         write_json(temporary / PARITY, {name: parity.plain() for name, parity in parities.items()})
-        card = model_card(source.folder, config, source.bundle, parities, source.evaluations(), recall)
+        card = model_card(source.folder, config, source.bundle, parities, source.evaluations(), recall, report)
         (temporary / CARD).write_text(card, encoding="utf-8")
         facts = {"run": source.name, "data": source.bundle.name}
         write_manifest(temporary, name_of(source.folder), facts)
-        latency = _latency(ServingBundle.load(temporary), exported)
+        latencies = _latencies(ServingBundle.load(temporary), exported)
     bundle, seconds = ServingBundle.load(output, check=False), time.perf_counter() - begin
-    return ExportResult(output, bundle, parities, recall, latency, seconds, exported.seen)
+    return ExportResult(
+        output, bundle, parities, recall, latencies[LATENCY], seconds, exported.seen, _about_counts(cfg, report),
+        latencies.get(STUDENT_LATENCY),
+    )  # fmt: skip
 
 
 def _check_free(output: Path) -> None:
@@ -106,7 +121,7 @@ def _check_free(output: Path) -> None:
         raise DeshiError(f"{output} exists and is no serving bundle; it is left alone. Give another output=FOLDER.")
 
 
-def _load(run: Run) -> _Exported:
+def _load(run: Run, cfg: ExportConfig) -> _Exported:
     _check_exportable(run)
     scorer = run.scorer()
     if not isinstance(scorer.network, SequentialRecommender):
@@ -117,7 +132,12 @@ def _load(run: Run) -> _Exported:
             f"The split of {run.folder} has no test example to compare the graph with the student on. Expected a split "
             "with test events."
         )
-    return _Exported(run, merged(scorer.network), examples, run.config.eval.filter_seen)
+    student = merged(scorer.network)
+    wants_index(cfg.index, student.n_items)  # a missing package is told before the work
+    counts = None
+    if cfg.counts is not False:
+        counts = choose_counts(run, None if cfg.counts is True else cfg.counts)
+    return _Exported(run, student, counts, examples, run.config.eval.filter_seen)
 
 
 def _check_exportable(run: Run) -> None:
@@ -147,6 +167,8 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     write_tensors(weights, folder / WEIGHTS)
     write_tensors({"item_table": table}, folder / TABLE)
     write_parquet(_items(exported.run), folder / ITEMS)
+    if exported.counts is not None:
+        write_tensors(exported.counts.table().tensors(), folder / PAIRS)
     write_graph(student, folder / GRAPHS["fp32"])
     parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
     parities["fp32"].refuse("The exported graph")
@@ -170,30 +192,55 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
     graph = OnnxScorer(OnnxNetwork(folder / GRAPHS["fp32"]), table, exported.student.max_length)
     examples = _sample(exported.examples, bundle, cfg.parity.users)
     batches = ExampleBatches(bundle, examples, bundle.n_interactions, batch_size=16, filter_seen=False)
-    states = (graph.hidden(batch) for _, batch, _, _ in batches)
-    recall = measure_recall(ItemIndex(folder / INDEX, table), table, states)
+    states = (graph.hidden(batch.histories) for batch in batches)
+    added = None
+    if exported.counts is not None:
+        pairs = exported.counts.table()
+        added = (pairs.sums(history) for batch in batches for history in whole_histories(batch.histories))
+    recall = measure_recall(ItemIndex(folder / INDEX, table), table, states, added)
     write_json(folder / RECALL, recall.plain())
     return recall
 
 
 def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
     network = OnnxNetwork(folder / GRAPHS[precision])
-    graph = OnnxScorer(network, table, exported.student.max_length)
+    pairs = None if exported.counts is None else exported.counts.table()
+    graph = OnnxScorer(network, table, exported.student.max_length, pairs)
     bundle, examples = exported.run.bundle, _sample(exported.examples, exported.run.bundle, cfg.parity.users)
-    return compare_scorers(
-        SequentialScorer(exported.student), graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance
-    )
+    return compare_scorers(exported.scorer, graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance)
 
 
-def _latency(bundle: ServingBundle, exported: _Exported) -> Latency:
-    """Time requests with histories of the test, and note the times in the manifest."""
+def _counts_report(folder: Path, cfg: ExportConfig, exported: _Exported) -> CountsReport | None:
+    """Write what the counts change for the users of the parity."""
+    if exported.counts is None:
+        return None
+    data = exported.run.bundle
+    examples = _sample(exported.examples, data, cfg.parity.users)
+    student = SequentialScorer(exported.student)
+    report = report_counts(student, exported.counts, data, examples, exported.filter_seen)
+    write_json(folder / COUNTS_REPORT, report.plain())
+    return report
+
+
+def _about_counts(cfg: ExportConfig, report: CountsReport | None) -> list[str]:
+    """Sentences about the counts that were asked for."""
+    if report is not None:
+        return report.sentences()
+    return [] if cfg.counts is False else ["No weight of counts is better than 0 on validation: the bundle has none."]
+
+
+def _latencies(bundle: ServingBundle, exported: _Exported) -> dict[str, Latency]:
+    """Times of requests with histories of the test, also without counts, noted in the manifest."""
     data, examples = exported.run.bundle, exported.examples
     ids = data.vocabulary[ITEM]
     drawn = np.random.default_rng(0).integers(0, len(examples), REQUESTS + WARM_UP)
     rows = [slice(int(examples.starts[example]), int(examples.ends[example])) for example in drawn]
-    latency = measure_latency(Engine(bundle), [ids.gather(data.items[row]).to_list() for row in rows])
-    write_json(bundle.path / MANIFEST, bundle.manifest | {LATENCY: latency.plain()})
-    return latency
+    histories = [ids.gather(data.items[row]).to_list() for row in rows]
+    latencies = {LATENCY: measure_latency(Engine(bundle), histories)}
+    if exported.counts is not None:
+        latencies[STUDENT_LATENCY] = measure_latency(Engine(bundle.without_counts()), histories)
+    write_json(bundle.path / MANIFEST, bundle.manifest | {name: each.plain() for name, each in latencies.items()})
+    return latencies
 
 
 def _sample(examples: Examples, bundle: Bundle, users: int | None) -> Examples:
@@ -231,4 +278,5 @@ def _config(exported: _Exported) -> dict[str, Any]:
         "training_events": int((ends - starts).sum()),
         "leaked_test_targets": leaked_targets(exported.examples, ends),
         "run": run.record,
+        COUNTS: None if exported.counts is None else exported.counts.plain(),
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from deshi.configuration.needs import LLM
+from deshi.configuration.needs import LLM, RUNTIME
 from deshi.configuration.schemas import CandidatesNode, DataConfig, EvalConfig, SplitNode, StageConfig
 from deshi.configuration.stage import Stage
 
@@ -25,6 +25,11 @@ class EvaluateConfig(StageConfig):
     data_of_run: ClassVar[bool] = True
 
     run: str | None = Field(None, description="a run folder, its name, or latest")
+    served: bool | Annotated[str, Field(min_length=1)] = Field(
+        False,
+        description="rank by the run's serving bundle, counts included: true is that in the run's folder, or a folder "
+        "of deshi export",
+    )
     baseline: Literal["popularity", "itemknn", "ease", "markov", "pairwise", "seqrules", "star"] | None = Field(
         None, description="evaluate a baseline instead of a run"
     )
@@ -47,6 +52,8 @@ class EvaluateConfig(StageConfig):
             raise ValueError("answers asks a run about candidates: give run=FOLDER and candidates=llara, too")
         if self.run and self.baseline:
             raise ValueError("got run and baseline: give one of them, or run with with_baselines=true")
+        if self.served is not False and (not self.run or self.answers):
+            raise ValueError("served ranks by the bundle of a run: give run=FOLDER, too, and no answers")
         if not self.run and not (self.baseline or self.with_baselines):
             raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or baseline=popularity")
         if not self.run and self.data is None:
@@ -66,8 +73,9 @@ STAGE = Stage(
     examples=(
         ("deshi evaluate run=latest", "the newest run, on its own data and split"),
         ("deshi evaluate run=latest with_baselines=true", "beside the baselines"),
+        ("deshi evaluate run=latest served=true", "what its exported bundle answers by"),
         ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
         ("deshi evaluate baseline=pairwise data=ml-100k", "a baseline alone"),
     ),
-    needs_if={("baseline", "star"): (LLM,)},
+    needs_if={("baseline", "star"): (LLM,), ("served", True): (RUNTIME,)},
 )

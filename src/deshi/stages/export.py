@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,11 @@ class ExportConfig(StageConfig):
         description="approximate: an index for catalogues that are too large to be scored whole; exact: none; "
         "auto: above a million items",
     )
+    counts: bool | Annotated[float, Field(gt=0, le=10)] = Field(
+        False,
+        description="add transition counts to the student's scores: true chooses settings and weight on validation, a "
+        "number is the weight",
+    )
     parity: ParityConfig = Field(default_factory=ParityConfig)
 
 
@@ -46,6 +51,7 @@ STAGE = Stage(
     examples=(
         ("deshi export latest", "the newest run of deshi fit"),
         ("deshi export latest int8=true output=bundle", "with an int8 graph and what it loses"),
+        ("deshi export latest counts=true", "scores are the student's plus transition counts"),
     ),
     needs=(RUNTIME, EXPORTER),
     needs_if={("index", "approximate"): (FAISS,)},

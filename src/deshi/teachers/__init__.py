@@ -3,6 +3,7 @@
 from deshi.teachers._embedding import embed, encode
 from deshi.teachers._ilora_answers import Answers
 from deshi.teachers._item_text import Template, item_names, item_texts
+from deshi.teachers._weight_search import Pool, search_weights
 from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.bigrec import BigRec, Lora
 from deshi.teachers.cross_fit import CrossFitted, draw_folds
@@ -21,7 +22,7 @@ from deshi.teachers.whitening import pca, whiten
 
 __all__ = [
     "LLM", "Answers", "BigRec", "CausalEncoder", "CrossFitted", "Encoder", "Ensemble", "FittedTeacher", "ILoRA",
-    "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "PairwiseTeacher", "Prompt", "RankedLists",
-    "Resources", "ScoreMatrix", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode", "item_names",
-    "item_texts", "pca", "whiten",
+    "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "PairwiseTeacher", "Pool", "Prompt",
+    "RankedLists", "Resources", "ScoreMatrix", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode",
+    "item_names", "item_texts", "pca", "search_weights", "whiten",
 ]  # fmt: skip

@@ -213,7 +213,9 @@ def monitoring_routes(service: Service) -> APIRouter:
             await service.run_in_thread(lambda: probe(engine))
         except DeshiError as error:
             raise APIError(503, str(error)) from error
-        return Ready(bundle=engine.bundle.name, version=engine.bundle.version, items=engine.n_items)
+        bundle = engine.bundle
+        weight = None if bundle.pair_table is None else bundle.pair_table.weight
+        return Ready(bundle=bundle.name, version=bundle.version, items=engine.n_items, counts=weight)
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:

@@ -153,6 +153,7 @@ class Ready(BaseModel):
     bundle: str = Field(description="its name")
     version: str
     items: int = Field(description="that it knows")
+    counts: float | None = Field(description="weight of the transition counts in its scores; null: none")
 
 
 class ReloadResponse(BaseModel):
