@@ -260,7 +260,7 @@ class Training:
             max_epochs=epochs,
             max_time=timedelta(minutes=train.max_minutes) if train.max_minutes else None,
             gradient_clip_val=train.gradient_clip,
-            check_val_every_n_epoch=train.validate_every,
+            check_val_every_n_epoch=min(train.validate_every, epochs),  # a short training is validated at its end
             limit_val_batches=None if validates else 0,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
