@@ -106,7 +106,8 @@ def test_what_counts_cost_and_change_is_told(counted: Path, serving: Path) -> No
 def test_settings_and_weight_are_those_of_the_ensemble_on_validation(finished_root: Path, config_dir: Path) -> None:
     """`teacher=ensemble members=[STUDENT,COUNTS]` is the same sum: two searches that disagree would be two models."""
     root = f"paths.root={finished_root}"
-    counts = deshi.teach(root, "teacher=pairwise", "data=tiny", "name=counts", config_dir=config_dir)
+    given = ["teacher=pairwise", "teacher.members=[tiny_seed0]"]
+    counts = deshi.teach(root, *given, "data=tiny", "name=counts", config_dir=config_dir)
     joint = deshi.teach(
         root, "teacher=ensemble", "teacher.members=[tiny_seed0,counts]", "teacher.scale=log_softmax", "data=tiny",
         "name=joint", config_dir=config_dir,

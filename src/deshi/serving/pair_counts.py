@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from deshi.baselines import Pairwise, training_events
 from deshi.data.bundle import Bundle
-from deshi.data.example_batches import ExampleBatch, ExampleBatches
+from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.runs import Run
 from deshi.serving.pair_table import PairTable
 from deshi.serving.parity import LIST, Parity, compare_scorers
-from deshi.teachers import Pool, search_weights
+from deshi.teachers import PairwiseTeacher, Pool, Resources, search_weights
 from deshi.types import Batch, DeshiError
 
 log = logging.getLogger(__name__)
@@ -100,11 +99,9 @@ def choose_counts(run: Run, weight: float | None = None) -> ServedCounts | None:
     Raises:
         DeshiError: if there is no validation to choose by, or it was trained on.
     """
-    validation = _validation(run)
-    events = training_events(run.bundle, *run.split.train_ranges(run.bundle, run.config.train.train_targets))
-    counts = Pairwise()
-    counts.search(events, validation)
-    pool = _pool(SequentialScorer(run.selected_student()), counts, validation)
+    validation, student = _validation(run), SequentialScorer(run.selected_student())
+    counts = _chosen_counts(run, student, validation)
+    pool = _pool(student, counts, validation)
     if weight is None:
         tried = [(weights[1], value) for weights, value in search_weights(pool, [False, True], steps=1)]
     else:
@@ -117,7 +114,19 @@ def choose_counts(run: Run, weight: float | None = None) -> ServedCounts | None:
     return ServedCounts(counts, counts.pruned(BEST), weight, tuple(tried))
 
 
-def _validation(run: Run) -> list[ExampleBatch]:
+def _chosen_counts(run: Run, student: SequentialScorer, validation: ExampleBatches) -> Pairwise:
+    """Counts of the training events, with the settings that :class:`PairwiseTeacher` chooses beside the student."""
+    ranges = run.split.train_ranges(run.bundle, run.config.train.train_targets)
+    resources = Resources(
+        run.bundle, run.paths.cache, lambda name: (student.network, run.record), torch.device("cpu"),
+        lambda name, device: (student, run.record), lambda: ranges,
+    )  # fmt: skip
+    teacher = PairwiseTeacher(run.bundle.n_items, resources, members=[run.name])
+    teacher.restore(teacher.fit(validation))
+    return teacher.counts
+
+
+def _validation(run: Run) -> ExampleBatches:
     if run.config.train.train_targets == "including_validation":
         raise DeshiError(
             f"The run {run.folder} was trained with train_targets=including_validation, so that nothing is left to "
@@ -128,11 +137,11 @@ def _validation(run: Run) -> list[ExampleBatch]:
         raise DeshiError(
             f"The split of {run.folder} has no validation example to choose counts by. Export with counts=false."
         )
-    return list(ExampleBatches(run.bundle, examples, run.bundle.n_interactions, _BATCH, run.config.eval.filter_seen))
+    return ExampleBatches(run.bundle, examples, run.bundle.n_interactions, _BATCH, run.config.eval.filter_seen)
 
 
 @torch.no_grad()
-def _pool(student: Scorer, counts: Pairwise, validation: Sequence[ExampleBatch]) -> Pool:
+def _pool(student: Scorer, counts: Pairwise, validation: ExampleBatches) -> Pool:
     pool = Pool()
     for batch in validation:
         pool.add(batch, [student.scores(batch.histories), counts.scores(batch.histories)])
