@@ -83,7 +83,7 @@ def adapted(words: list[str], files: Path) -> list[str]:
         quick = any(word in ("recipe=wide", "recipe=self") for word in rest)
         return [*words, *SHORT, f"data.source.path={files}"] if quick else [*words, "--dry-run"]
     if stage == "teach":
-        quick = any(word in ("teacher=sasrec", "teacher=ensemble") for word in rest)
+        quick = any(word in ("teacher=sasrec", "teacher=pairwise", "teacher=ensemble") for word in rest)
         return [*words, *(word for word in SHORT if word.startswith("train."))] if quick else [*words, "--dry-run"]
     if stage in ("fit", "distill", "tune") and not any(word.startswith("resume=") for word in rest):
         return [*words, *SHORT]

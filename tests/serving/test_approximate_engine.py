@@ -97,7 +97,7 @@ def test_what_the_index_cannot_answer_is_scored_whole(
         for one, other in zip(exact.recommend_batch([long, narrow], 2, **rules), found, strict=True):
             assert rules == {"filter_seen": False} or len(other.items) == len(one.items)
     assert noted == [[], [0], [0, 1], [0, 1]]
-    monkeypatch.setattr(ItemIndex, "find", lambda self, hidden, wanted: (np.array([3, 5]), np.array([2.0, 1.0])))
+    monkeypatch.setattr(ItemIndex, "find", lambda self, hidden, wanted, *more: (np.array([3, 5]), np.array([2.0, 1.0])))
     noted.clear()
     assert indices(near.recommend([3], 2)) == indices(exact.recommend([3], 2)) and noted == [[0]]
     assert indices(near.recommend([3], 1)) == [5] and noted == [[0], []]
@@ -153,9 +153,9 @@ def test_the_settings_reach_the_engine(indexed: Path, tmp_path: Path, monkeypatc
     asked: list[int] = []
     find = ItemIndex.find
 
-    def noting(self: ItemIndex, hidden: Any, wanted: int) -> Any:
+    def noting(self: ItemIndex, hidden: Any, wanted: int, *more: Any) -> Any:
         asked.append(wanted)
-        return find(self, hidden, wanted)
+        return find(self, hidden, wanted, *more)
 
     monkeypatch.setattr(ItemIndex, "find", noting)
     for search, times in (("exact", 0), ("auto", 1)):

@@ -48,7 +48,7 @@ def test_what_is_missed_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     table = table_of(400)
     build_index(table, tmp_path / INDEX)
     index = ItemIndex(tmp_path / INDEX, table)
-    monkeypatch.setattr(index, "find", lambda hidden, wanted: (np.arange(1, 400, 2), np.zeros(200)))
+    monkeypatch.setattr(index, "find", lambda hidden, wanted, *more: (np.arange(1, 400, 2), np.zeros(200)))
     states = np.random.default_rng(1).standard_normal((200, 16)).astype(np.float32)
     recall = measure_recall(index, table, [states])
     assert 0.4 < recall.recall10 < 0.6 and 0.4 < recall.recall100 < 0.6

@@ -24,27 +24,26 @@ LARGE_LONG = Shape(users=6_040, items=3_416, events=999_611, long_histories=550,
 )
 def test_experiment_follows_length_and_number_of_events(shape: Shape, experiment: str) -> None:
     """The three kinds of data that the benchmarks know."""
-    assert rules(shape, recipe=False, language_models=True, data="x")[0] == f"experiment={experiment}"
+    assert rules(shape, recipe=False, data="x")[0] == f"experiment={experiment}"
 
 
-@pytest.mark.parametrize(("texts", "packages", "recipe"), [(1.0, True, ""), (0.5, True, "-ids"), (1.0, False, "-ids")])
-def test_recipe_follows_texts_and_packages(texts: float, packages: bool, recipe: str) -> None:
-    """Without texts, or without the packages that read them, a second ID model takes the text teacher's place."""
-    shape = Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts)
-    words = rules(shape, recipe=True, language_models=packages, data="x")
-    assert f"recipe=counts{recipe}" in words
-    assert any(word.startswith("teachers.text.") for word in words) == (recipe == "")
+@pytest.mark.parametrize(("texts", "recipe"), [(1.0, "counts"), (0.5, "counts-ids")])
+def test_recipe_follows_texts(texts: float, recipe: str) -> None:
+    """Without texts a second ID model takes the text teacher's place."""
+    words = rules(Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts), recipe=True, data="x")
+    assert f"recipe={recipe}" in words
+    assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts")
 
 
 def test_items_with_hundreds_of_events_need_no_text() -> None:
     """On MovieLens-1M a second ID model is a better member than a text model; its student does without dropout."""
-    words = rules(LARGE_LONG, recipe=True, language_models=True, data="x")
+    words = rules(LARGE_LONG, recipe=True, data="x")
     assert words[1:] == ["recipe=counts-ids", "distilled.student.dropout=0.0"]
 
 
 def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> None:
     """A training of thirty passes over twenty million events would take days."""
-    words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), recipe=False, language_models=True, data="x")
+    words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), recipe=False, data="x")
     assert words == ["experiment=short-histories", "student.max_length=100", "train.max_epochs=4"]
 
 

@@ -45,7 +45,7 @@ def test_the_default_run_is_refused_before_its_first_step(tmp_path: Path, config
     """Minutes of training were lost before the third step said that a package is missing."""
     with pytest.raises(DeshiError, match=r"nothing was begun(.|\n)*pip install 'deshi\[llm\]'(.|\n)*recipe=self"):
         deshi.run(f"paths.root={tmp_path}", *SMALL, data="tiny", config_dir=config_dir)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["data"], "the data have chosen the recipe"
 
 
 @pytest.mark.usefixtures("plain_install")

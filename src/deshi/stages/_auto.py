@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deshi.configuration.groups import stage_groups
-from deshi.configuration.needs import LLM
-from deshi.configuration.schemas import LearningConfig, StageConfig
+from deshi.configuration.needs import Packages
+from deshi.configuration.schemas import LearningConfig, PrepareConfig, StageConfig
 from deshi.data.bundle import MANIFEST, Bundle
 from deshi.types import TEXT, TITLE
 
@@ -83,34 +83,40 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
     Raises:
         DeshiError: as ``deshi prepare``.
     """
-    from deshi.stages import compose, find_stage
+    from deshi.stages import compose, find_stage, run_checked
 
     texts = config.overrides
     if not isinstance(config, LearningConfig) or not is_auto(stage, texts):
         return config
     folder = config.paths.data / config.data.name
+    recipe = stage == "run" and not any(text.startswith("recipe=") for text in texts)
     if not (folder / MANIFEST).is_file():
         if not prepare or stage != "run":
             return config
-        from deshi.configuration.schemas import PrepareConfig
-        from deshi.stages import run_checked
-
+        _refuse_missing(config, recipe)
         run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
     shape = Shape.of(Bundle.load(folder))
-    recipe = stage == "run" and not any(text.startswith("recipe=") for text in texts)
-    words = rules(shape, recipe, not LLM.missing(), str(config.data.name))
+    words = rules(shape, recipe, str(config.data.name))
     log.info("%s chose %s", AUTO, " ".join(words))
     chosen: StageConfig = compose(stage, [*words, *(text for text in texts if text != AUTO)], {}, config_dir)
     return chosen
 
 
-def rules(shape: Shape, recipe: bool, language_models: bool, data: str) -> list[str]:
+def _refuse_missing(config: LearningConfig, recipe: bool) -> None:
+    """Refuse what can't be done before the data are prepared; the packages of a recipe that they choose come later."""
+    from deshi.stages import find_stage
+    from deshi.stages._preflight import needs_before, refuse
+
+    needs = needs_before(find_stage("run"), config)
+    refuse(find_stage("run"), [n for n in needs if not (recipe and isinstance(n, Packages))], config.paths.cache)
+
+
+def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
     """The words that a shape of data asks for.
 
     Args:
         shape: of the data.
         recipe: whether teachers are chosen, too.
-        language_models: whether the packages for texts are installed.
         data: name of the data set, for the log.
     """
     short = shape.mean_length < SHORT
@@ -127,7 +133,7 @@ def rules(shape: Shape, recipe: bool, language_models: bool, data: str) -> list[
     if shape.events * epochs > MANY_EVENTS:
         words.append(f"train.max_epochs={max(4, MANY_EVENTS // shape.events)}")
     if recipe:
-        texts = language_models and shape.texts >= WITH_TEXT and not large
+        texts = shape.texts >= WITH_TEXT and not large
         words.append(f"recipe={'counts' if texts else 'counts-ids'}")
         if texts and short:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]

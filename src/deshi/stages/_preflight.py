@@ -84,7 +84,7 @@ def refuse(stage: Stage, needs: list[Need], cache: Path) -> None:
     installs = [need.install for need in problems if isinstance(need, Packages)]
     advice = [f"Install what is missing: {pip_command(installs)}"] if installs else []
     if stage.name == "run" and LLM in problems:
-        advice.append("Or choose a recipe without a language model: recipe=self, recipe=wide.")
+        advice.append("Or choose a recipe without a language model: recipe=counts-ids, recipe=wide, recipe=self.")
     lines = "\n".join(["", *problems.values(), *advice])
     raise DeshiError(f"deshi {stage.command} lacks what this configuration needs; nothing was begun.{lines}")
 

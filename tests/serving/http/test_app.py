@@ -216,7 +216,7 @@ def test_health_readiness_and_metrics(serving: Path, bundle: ServingBundle) -> N
     """What an orchestrator and Prometheus ask."""
     with client_on(serving) as client:
         assert client.get("/health").json() == {"status": "ok"}
-        ready = {"status": "ready", "bundle": bundle.name, "version": bundle.version, "items": 40}
+        ready = {"status": "ready", "bundle": bundle.name, "version": bundle.version, "items": 40, "counts": None}
         assert client.get("/ready").json() == ready
         client.post("/recommend", json={"history": ["1", "unheard-of"]})
         client.post("/recommend/batch", json={"histories": [["1"], []]})
