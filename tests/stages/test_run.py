@@ -69,6 +69,7 @@ def test_all_of_it_by_one_command(tmp_path: Path, config_dir: Path, capsys: pyte
     out, err = capsys.readouterr()
     assert "[14/14] report: took" in err
     assert all(f"│ {model} " in out for model in ("plain", "wide", "both", "distilled")) and "report.html" in out
+    assert "(best baseline)" in out, "what is learnt is held against what is counted"
     (folder,) = (tmp_path / "runs" / "run").glob("2*")
     plan = read_json(folder / "plan.json")["steps"]
     assert plan[0]["status"] == "reused"  # experiment=auto has looked at the data

@@ -11,11 +11,13 @@ from typing import Any
 
 from deshi.artifacts import read_json, write_json
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE
+from deshi.configuration.targets import TARGET, import_target
 from deshi.rendering import Block, Cell, Result, Table, paragraphs
 from deshi.runs import Run
 from deshi.stages._run_sizes import PICTURE, measured_sizes, serve_command, sizes_sentences, sizes_table
 from deshi.stages._run_steps import COMPARISON, Plan, evaluation_of, refitted
 from deshi.stages.run import DISTILLED, PLAIN, RunConfig
+from deshi.teachers import Ensemble
 from deshi.training.trainer import TIME_NAMES
 
 METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
@@ -93,8 +95,18 @@ class RunResult(Result):
             figures = [model["figures"][f"{part}/{metric}"] for metric in METRICS for part in parts]
             texts = [model_name, f"{model['parameters']:,}", *map(_mean, figures)]
             rows.append([Cell(text, bold=model_name == DISTILLED) for text in texts])
+        baseline, values = self._best_baseline(protocol)
+        if baseline:
+            figures = [f"{values[f'{part}/{metric}']:.4f}" for metric in METRICS for part in parts]
+            rows.append([Cell(text) for text in (f"{baseline} (best baseline)", "", *figures)])
         title = f"{self.metrics['data']}{f', {name}' if name else ''}, full ranking{spread}"
         return Table(title, columns, rows)
+
+    def _best_baseline(self, protocol: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
+        """The baseline that is best on validation, with its figures in a protocol; none where none was evaluated."""
+        selected = self.metrics["baselines"]
+        best = max(selected, key=lambda name: selected[name][f"{PARTS[0]}/{next(iter(METRICS))}"], default="")
+        return (best, protocol["baselines"][best]) if best in protocol["baselines"] else ("", {})
 
 
 def summarise(cfg: RunConfig, plan: Plan, done: Mapping[str, Path], folder: Path, seconds: float) -> RunResult:
@@ -136,6 +148,7 @@ def _protocol(
     tested = [_tested(test, *students) for test in tests.values()]
     return {
         "models": models,
+        "baselines": read_json(done[evaluation_of(trained[PLAIN][0])] / METRICS_FILE).get("baselines", {}),
         "distilled_against_plain": tests,
         "share_of_teacher_gain": shares,
         "sentences": [*tested, *_arrived(models, cfg.headline_teacher, shares, parts)],
@@ -156,8 +169,9 @@ def _model(cfg: RunConfig, steps: Sequence[str], done: Mapping[str, Path], parts
 
 def _parameters(run: Run) -> int:
     """Numbers that are needed to answer: an ensemble's are its members', a cross-fitted teacher's its folds'."""
-    members = (run.saved.get("teacher") or {}).get("members")
-    if members:
+    teacher = run.saved.get("teacher") or {}
+    members = teacher.get("members")
+    if members and import_target(teacher[TARGET]) is Ensemble:  # counts name members, too, and don't hold them
         return sum(_parameters(Run.open(member, run.paths)) for member in members)
     return int(run.record["parameters"]) * max(1, int(run.record.get("cross_fit", 0)))
 
