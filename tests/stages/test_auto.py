@@ -38,7 +38,7 @@ def test_recipe_follows_texts(texts: float, recipe: str) -> None:
 def test_items_with_hundreds_of_events_need_no_text() -> None:
     """On MovieLens-1M a second ID model is a better member than a text model; its student does without dropout."""
     words = rules(LARGE_LONG, recipe=True, data="x")
-    assert words[1:] == ["recipe=counts-ids", "distilled.student.dropout=0.0"]
+    assert words[1:] == ["recipe=counts-ids", "soft_labels.lists.min_context=100", "distilled.student.dropout=0.0"]
 
 
 def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> None:

@@ -97,6 +97,8 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
         run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
     shape = Shape.of(Bundle.load(folder))
     words = rules(shape, recipe, str(config.data.name))
+    if any(text.startswith("student.max_length=") for text in texts):  # windows may be shorter than the rule thinks
+        words = [word for word in words if not word.startswith("soft_labels.lists.min_context=")]
     log.info("%s chose %s", AUTO, " ".join(words))
     chosen: StageConfig = compose(stage, [*words, *(text for text in texts if text != AUTO)], {}, config_dir)
     return chosen
@@ -139,6 +141,8 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
         if short:
             words.append("distilled.student.dropout=0.3")
-        elif large:
+        else:  # rows beyond a window of 200 events are answered in overlapping windows, not one by one
+            words.append("soft_labels.lists.min_context=100")
+        if large:
             words.append("distilled.student.dropout=0.0")
     return words
