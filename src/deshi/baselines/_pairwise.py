@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
 from copy import copy
 from typing import Any
 
@@ -18,8 +17,7 @@ from deshi.arrays import Array, Float32s, Floats, Ints, offsets_of, range_rows
 from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
 from deshi.baselines._pair_counts import count_pairs, subtract_pairs, without
-from deshi.baselines._search import Grid, SparseBaseline, best_settings, full
-from deshi.data.example_batches import ExampleBatch
+from deshi.baselines._search import Grid, SparseBaseline, full
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError, ScoreKind
 
@@ -59,6 +57,7 @@ class Pairwise(SparseBaseline):
         latest: items of a history that are read, at most.
     """
 
+    grids = _GRIDS
     max_length = 2**31 - 1
     score_kind = ScoreKind.LOGIT
     is_evidence = True
@@ -93,20 +92,6 @@ class Pairwise(SparseBaseline):
             "history_decay": self.history_decay,
             "smoothing": self.smoothing,
         }
-
-    def search(
-        self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
-    ) -> list[dict[str, Any]]:
-        """See :meth:`deshi.baselines.Baseline.search`."""
-
-        def quality(settings: dict[str, Any]) -> float:
-            self._set(settings)
-            return self.validation_ndcg(validation)
-
-        self.fit_events(events)
-        best, tried = best_settings(self.settings, _GRIDS, quality, fixed)
-        self._set(best)
-        return tried
 
     def _set(self, settings: dict[str, Any]) -> None:
         counted = self.max_distance, self.distance_decay

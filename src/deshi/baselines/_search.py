@@ -6,7 +6,7 @@ import itertools
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deshi.arrays import Array, Floats, Ints
 from deshi.baselines._base import Baseline
+from deshi.baselines._events import Events
 from deshi.data.example_batches import ExampleBatch
 from deshi.metrics import metrics_from_ranks, rank_rows
 from deshi.types import PAD, Batch
@@ -25,7 +26,31 @@ Grid = Mapping[str, Sequence[Any]]
 
 
 class SparseBaseline(Baseline):
-    """A baseline whose scores are mostly 0 and never below, so that its settings can be tried in seconds."""
+    """A baseline whose scores are mostly 0 and never below, so that its settings can be tried in seconds.
+
+    Attributes:
+        grids: what :meth:`search` tries, one after the other.
+    """
+
+    grids: ClassVar[Sequence[Grid]]
+
+    def search(
+        self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """See :meth:`deshi.baselines.Baseline.search`."""
+
+        def quality(settings: dict[str, Any]) -> float:
+            self._set(settings)
+            return self.validation_ndcg(validation)
+
+        self.fit_events(events)
+        best, tried = best_settings(self.settings, self.grids, quality, fixed)
+        self._set(best)
+        return tried
+
+    @abstractmethod
+    def _set(self, settings: dict[str, Any]) -> None:
+        """Take up other settings, on the events that it is fitted on."""
 
     @abstractmethod
     def sparse_scores(self, batch: Batch) -> csr_array | Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from deshi.arrays import Floats
 from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
 from deshi.baselines._pair_counts import count_pairs
-from deshi.baselines._search import Grid, SparseBaseline, best_settings
-from deshi.data.example_batches import ExampleBatch
+from deshi.baselines._search import Grid, SparseBaseline
 from deshi.types import Batch, DeshiError
 
 _GRIDS: tuple[Grid, ...] = (
@@ -48,6 +46,8 @@ class SeqRules(SparseBaseline):
         pruning: rules kept for an item.
     """
 
+    grids = _GRIDS
+
     def __init__(
         self, steps: int = 10, decay: float = 1.0, latest: int = 10, idf: bool = True, pruning: int = 200
     ) -> None:
@@ -62,20 +62,6 @@ class SeqRules(SparseBaseline):
     def settings(self) -> dict[str, Any]:
         """The arguments that :meth:`search` chooses."""
         return {name: getattr(self, name) for name in ("steps", "decay", "latest", "idf", "pruning")}
-
-    def search(
-        self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
-    ) -> list[dict[str, Any]]:
-        """See :meth:`deshi.baselines.Baseline.search`."""
-
-        def quality(settings: dict[str, Any]) -> float:
-            self._set(settings)
-            return self.validation_ndcg(validation)
-
-        self.fit_events(events)
-        best, tried = best_settings(self.settings, _GRIDS, quality, fixed)
-        self._set(best)
-        return tried
 
     def _set(self, settings: dict[str, Any]) -> None:
         changed = {name for name, value in self.settings.items() if value != settings[name]}
