@@ -166,9 +166,9 @@ def label(
     *words: RunName, run: RunName | None = None, positions: str | None = None, selection: Group | None = None,
     k: int | None = None, filter_seen: bool | None = None, normalise: bool | None = None, dtype: str | None = None,
     batch_size: int | None = None, min_context: int | None = None, augment: Values | None = None,
-    copies: int | None = None, vectors: str | None = None, store: Folder | None = None, force: bool | None = None,
-    seed: int | None = None, paths: Values | None = None, config: Folder | None = None,
-    config_dir: Folder | None = None,
+    copies: int | None = None, vectors: str | None = None, engine: str | None = None, ray: Values | None = None,
+    store: Folder | None = None, force: bool | None = None, seed: int | None = None, paths: Values | None = None,
+    config: Folder | None = None, config_dir: Folder | None = None,
 ) -> LabelResult:  # fmt: skip
     """Write the ranked lists of a run as soft labels: ``deshi.label("latest", store="lists", k=50)``.
 
@@ -319,7 +319,8 @@ def recommend(
     k: int | None = None, filter_seen: bool | None = None, exclude: Folder | None = None,
     allowed: Folder | None = None, precision: str | None = None, search: str | None = None,
     threads: int | None = None, batch_size: int | None = None, progress: bool | None = None,
-    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
+    engine: str | None = None, ray: Values | None = None, paths: Values | None = None,
+    config: Folder | None = None, config_dir: Folder | None = None,
 ) -> RecommendResult:  # fmt: skip
     """Answer a file of histories: ``deshi.recommend("latest", input="events.csv", k=100)``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 
 import numpy as np
 import torch
@@ -47,6 +48,10 @@ class Scorer(ABC):
         """
         raise DeshiError(f"{type(self).__name__} answers for whole histories only (max_length=0): use scores().")
 
+    def to(self, device: torch.device | str) -> Scorer:
+        """The scorer with what it computes with on ``device``; by default itself, for one that has nothing there."""
+        return self
+
     def leave_user_out(self) -> Scorer:
         """The scorer for training positions: it knows nothing of the histories' own users where that can be left out.
 
@@ -77,6 +82,10 @@ class RecommenderScorer(Scorer):
         self.network = network.to(device).eval()
         self.n_items = network.n_items
 
+    def to(self, device: torch.device | str) -> RecommenderScorer:
+        """The scorer with its network on ``device``."""
+        return RecommenderScorer(self.network, device)
+
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32; the network looks at its latest ``max_length`` items."""
@@ -100,6 +109,12 @@ class SequentialScorer(Scorer):
         self.max_length = network.max_length
         with torch.no_grad():
             self._table = network.item_table().detach().float().T.contiguous()
+
+    def to(self, device: torch.device | str) -> SequentialScorer:
+        """The scorer with its network and its item table on ``device``."""
+        moved = copy(self)
+        moved.network, moved._table = self.network.to(device), self._table.to(device)
+        return moved
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
