@@ -10,6 +10,7 @@ import pytest
 import deshi
 from deshi import stages
 from deshi.stages._auto import Shape, is_auto, rules
+from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 from tiny_movielens import SMALL
 
@@ -75,6 +76,17 @@ def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> 
     assert config.overrides[0].startswith("experiment=") and config.overrides[-3:] == words
     named = stages.by_data("run", stages.compose("run", [*words, "recipe=self"], {}, config_dir), config_dir)
     assert not named.teachers
+
+
+def test_words_about_parts_of_a_recipe_come_before_the_decision(tmp_path: Path, config_dir: Path) -> None:
+    """The teachers of the recipe that the data will choose can be changed without naming it; a typing error is told."""
+    deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
+    words = ["data=tiny", f"paths.root={tmp_path}", "teachers.all.teacher.members=[text,plain,counts]"]
+    config = stages.by_data("run", stages.compose("run", words, {}, config_dir), config_dir)
+    assert config.teachers["all"].teacher["members"] == ["text", "plain", "counts"]
+    assert config.overrides[-3:] == words
+    with pytest.raises(DeshiError, match="teachers.txt"):
+        stages.compose("run", ["data=tiny", "teachers.txt.teacher.dim=8"], {}, config_dir)
 
 
 def test_run_prepares_the_data_that_decide(tmp_path: Path, config_dir: Path) -> None:
