@@ -84,7 +84,10 @@ def test_words_about_parts_of_a_recipe_come_before_the_decision(tmp_path: Path, 
     words = ["data=tiny", f"paths.root={tmp_path}", "teachers.all.teacher.members=[text,plain,counts]"]
     config = stages.by_data("run", stages.compose("run", words, {}, config_dir), config_dir)
     assert config.teachers["all"].teacher["members"] == ["text", "plain", "counts"]
-    assert config.overrides[-3:] == words
+    assert config.overrides[-3:] == words and config.overrides[1].startswith("recipe=counts")
+    plain = stages.compose("run", ["data=tiny", f"paths.root={tmp_path}"], {}, config_dir)
+    assert plain.overrides == ["data=tiny", f"paths.root={tmp_path}"]
+    assert any(word.startswith("recipe=") for word in stages.by_data("run", plain, config_dir).overrides)
     with pytest.raises(DeshiError, match="teachers.txt"):
         stages.compose("run", ["data=tiny", "teachers.txt.teacher.dim=8"], {}, config_dir)
 
