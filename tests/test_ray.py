@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 
 import deshi
-
 from deshi.artifacts import read_json
 from deshi.cluster import Cluster
 from deshi.configuration.schemas import RayConfig

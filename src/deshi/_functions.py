@@ -219,8 +219,9 @@ def tune(
     *words: DataSet, data: DataSet | None = None, split: Group | None = None, loss: Group | None = None,
     train: Group | None = None, eval: Group | None = None, name: str | None = None, resume: str | None = None,
     stage: str | None = None, space: Values | None = None, trials: int | None = None,
-    max_minutes: float | None = None, seed: int | None = None, student: Group | None = None,
-    teacher: Group | None = None, cross_fit: int | None = None, soft_labels: Sequence[Folder] | None = None,
+    max_minutes: float | None = None, storage: str | None = None, seed: int | None = None,
+    student: Group | None = None, teacher: Group | None = None, cross_fit: int | None = None,
+    soft_labels: Sequence[Folder] | None = None,
     distill: Group | None = None, experiment: str | None = None, paths: Values | None = None,
     config: Folder | None = None, config_dir: Folder | None = None,
 ) -> TuneResult:  # fmt: skip
