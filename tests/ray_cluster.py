@@ -39,7 +39,7 @@ class TwoNodes:
     @contextmanager
     def killer(self) -> Iterator[Any]:
         """A function that kills the second node, as a power cut would, at its first call."""
-        calls = []
+        calls: list[object] = []
 
         def kill() -> None:
             if not calls:

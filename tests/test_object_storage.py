@@ -52,6 +52,9 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client.delete_bucket(Bucket="shop")
 
 
+FORMS = {"parquet": "parquet", "csv": "csv", "jsonl": "ndjson"}
+
+
 def events(users: int = 20) -> pl.DataFrame:
     rows = [(f"u{user}", f"i{(user + 3 * step) % 17}", 1000 * step) for user in range(users) for step in range(6)]
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
@@ -72,7 +75,7 @@ def test_a_source_in_a_bucket_is_prepared_as_files_are(bucket: Any, address: str
     (tmp_path / "in").mkdir()
     for number, part in enumerate(parts):
         path = tmp_path / "in" / f"part-{number}.{form}"
-        {"parquet": part.write_parquet, "csv": part.write_csv, "jsonl": part.write_ndjson}[form](path)
+        getattr(part, f"write_{FORMS[form]}")(path)
         bucket.upload_file(str(path), "shop", f"in/{path.name}")
     bucket.put_object(Bucket="shop", Key="in/_SUCCESS", Body=b"")
     local = prepared(tmp_path / "local", str(tmp_path / "in")).bundle

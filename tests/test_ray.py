@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import deshi
 from deshi.artifacts import read_json
@@ -23,6 +25,9 @@ from deshi.models.scorers import Scorer
 from deshi.soft_labels import Histories, Labeller, write_soft_labels
 from deshi.soft_labels._progress import Progress
 from deshi.soft_labels._working_folder import working_path
+from deshi.teachers import _embedding
+from deshi.teachers._embedding import embed
+from deshi.teachers.encoders import SentenceEncoder
 from deshi.types import DeshiError
 from hashed_scorer import META, Hashed, sasrec, shop
 from mortal_scorers import Broken, Faulty, Mortal, Slow
@@ -155,3 +160,16 @@ def test_recommendations_are_those_of_one_process(
     assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
     assert (ray.users, ray.rows, ray.short_users) == (local.users, local.rows, local.short_users)
     assert ray.users == 60
+
+
+def test_texts_are_encoded_as_by_one_process(
+    two_nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards that an earlier call has finished are taken up; the cache's file is the same to the byte."""
+    monkeypatch.setattr(_embedding, "SHARD", 4)
+    importlib.import_module("teachers.tiny_models").write_tiny_bert(tmp_path / "bert")
+    encoder, texts = SentenceEncoder(str(tmp_path / "bert")), [f"star wars {'the ' * n}heat" for n in range(11)]
+    local = embed(texts, encoder, tmp_path / "local")
+    assert torch.equal(embed(texts, encoder, tmp_path / "ray", ray=two_nodes.settings), local)
+    [file] = (tmp_path / "local" / "embeddings").glob("*.safetensors")
+    assert (tmp_path / "ray" / "embeddings" / file.name).read_bytes() == file.read_bytes()

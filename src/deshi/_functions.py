@@ -153,7 +153,8 @@ def teach(
     *words: DataSet, data: DataSet | None = None, split: Group | None = None, loss: Group | None = None,
     train: Group | None = None, eval: Group | None = None, name: str | None = None, resume: str | None = None,
     seed: int | None = None, teacher: Group | None = None, cross_fit: int | None = None,
-    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
+    engine: str | None = None, ray: Values | None = None, paths: Values | None = None, config: Folder | None = None,
+    config_dir: Folder | None = None,
 ) -> Run:  # fmt: skip
     """Train a teacher, or choose the weights of an ensemble: ``deshi.teach("ml-100k", teacher="text")``.
 

@@ -271,8 +271,8 @@ class FitConfig(TrainingConfig):
     student: StudentNode
 
 
-class TeachConfig(TrainingConfig):
-    """Configuration of ``deshi teach``."""
+class TeachConfig(TrainingConfig, EngineConfig):
+    """Configuration of ``deshi teach``; ``engine`` is where its texts are encoded."""
 
     stage: ClassVar[str] = "teach"
 
