@@ -18,7 +18,7 @@ from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.item_table import ItemEmbedding
 from deshi.types import DeshiError
 
-MANY_ITEMS = 20_000
+MANY_ITEMS = 50_000
 """Catalogues above this size are trained by sparse gradients where that is possible: the steps take less time."""
 
 CHUNK = 65_536
@@ -79,7 +79,7 @@ class AdamWithSparseRows(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all parameters by their gradients."""
         result = None
         if closure is not None:
