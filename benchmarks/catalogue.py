@@ -59,7 +59,7 @@ def lists(n_items: int) -> SoftLabelLists:
 
 
 def measure(kind: str, n_items: int, dim: int, steps: int) -> dict[str, Any]:
-    """The least CPU time of a step, since other work on the machine only adds to it, and the process's memory at its highest."""
+    """The least CPU time of a step, since other work on the machine only adds to it, and the highest memory."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = SASRec(n_items, dim, LENGTH, dropout=0.2)

@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/catalogue_serving.py FOLDER --items 10000000 --dim 32 --table-dtype fp16
 
 A bundle is made up in FOLDER: a SASRec of random weights whose item table has the statistics of trained ones (see
-``benchmarks/approximate_search.py``), ids, no titles. Then, each in a process of its own, the engine opens it and answers
-single requests of 10 items after histories of 50, exactly and by the index. Recall is that of the index for states like
-trained ones, against exact lists. Times are CPU times; a search's are the whole request's, network included.
+``benchmarks/approximate_search.py``), ids, no titles. Then, each in a process of its own, the engine opens it and
+answers single requests of 10 items after histories of 50, exactly and by the index. Recall is that of the index for
+states like trained ones, against exact lists. Times are those of the whole request, network included.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def answer(folder: Path, search: str, requests: int) -> dict[str, Any]:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "search": search, "requests": requests, "open_cpu_s": round(opened, 1),
-        "cpu_p50_ms": round(1000 * float(np.median(cpu[3:])), 2), "wall_p50_ms": round(1000 * float(np.median(wall[3:])), 2),
+        "cpu_p50_ms": round(1000 * float(np.median(cpu[3:])), 2),
+        "wall_p50_ms": round(1000 * float(np.median(wall[3:])), 2),
         "resident_gib": round(pages * resource.getpagesize() / 2**30, 2),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }  # fmt: skip
@@ -114,7 +115,9 @@ def main() -> None:
     parser.add_argument("--step", choices=("make", "exact", "auto"), help="one step alone")
     arguments = parser.parse_args()
     if arguments.step == "make":
-        print(json.dumps(make(arguments.folder, arguments.items, arguments.dim, arguments.table_dtype, arguments.index)))
+        print(
+            json.dumps(make(arguments.folder, arguments.items, arguments.dim, arguments.table_dtype, arguments.index))
+        )
     elif arguments.step:
         print(json.dumps(answer(arguments.folder, arguments.step, arguments.requests)))
     else:

@@ -88,7 +88,9 @@ def test_best_items_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
                 scores[~allowed] = scores[left_out[row]] = -np.inf
                 expected = best_of(scores, k)
                 assert items.tolist() == expected.tolist() and np.array_equal(values, scores[expected])
-        np.testing.assert_allclose(row_norms(table), np.linalg.norm(table.astype(np.float32), axis=1).clip(1e-9), rtol=1)
+        np.testing.assert_allclose(
+            row_norms(table), np.linalg.norm(table.astype(np.float32), axis=1).clip(1e-9), rtol=1
+        )
 
 
 def test_ids_are_found_by_their_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,7 @@ def test_a_graph_without_a_table_computes_the_same(kind: type[SequentialRecommen
 def test_export_stores_a_large_table_once(
     _finished_root: Path, tmp_path: Path, engine: Engine, large: None
 ) -> None:  # fmt: skip
-    """Neither graph nor weights hold it; in fp16 the bundle says what the rounding changes, and answers nearly alike."""
+    """Neither graph nor weights hold it; in fp16 the bundle says what rounding changes, and answers nearly alike."""
     result = deshi.export(
         f"paths.root={_finished_root}", run="tiny_seed0", output=str(tmp_path / "b"), table_dtype="fp16"
     )  # fmt: skip

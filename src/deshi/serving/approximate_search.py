@@ -55,7 +55,6 @@ DEPTHS = (10, 100)
 WITHOUT = "Without it scores are exact: give index=exact to deshi export, and search=exact to what answers."
 
 
-
 @dataclass(frozen=True)
 class Recall:
     """The share of the exact lists that an index finds.

@@ -78,7 +78,9 @@ def write_graph(student: SequentialRecommender, path: Path, with_table: bool = T
     length: Any = torch.export.Dim("length", min=1, max=student.max_length) if width > 1 else None
     example = [torch.tensor([[0] * width, [0] + [PAD] * (width - 1)]), torch.tensor([width, 1])]
     shapes: dict[str, Any] = {"items": {0: batch, 1: length}, "lengths": {0: batch}}
-    network: nn.Module = LastHidden(traceable(student)) if with_table else LastHiddenOfVectors(_followed(_copy_without_table(student)))
+    network: nn.Module = (
+        LastHidden(traceable(student)) if with_table else LastHiddenOfVectors(_followed(_copy_without_table(student)))
+    )
     inputs = list(INPUTS)
     if not with_table:
         example.append(torch.zeros(4, student.dim))

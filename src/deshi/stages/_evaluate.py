@@ -228,7 +228,11 @@ def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
         name: population(bundle, subject.split, name, part, counts, filter_seen) for name, part in examples.items()
     }
     warnings = leak_warnings(examples, subject.ends)
-    notes = [*_refitted(subject), *_recall(cfg, subject), *(note for name, part in populations.items() if (note := part.note(name)))]
+    notes = [
+        *_refitted(subject),
+        *_recall(cfg, subject),
+        *(note for name, part in populations.items() if (note := part.note(name))),
+    ]
     if cfg.candidates is None:
         doubts, facts = about_seen(populations, filter_seen, bundle.n_items)
         warnings, notes = [*warnings, *doubts], [*notes, *facts, *_served_otherwise(subject, filter_seen)]
