@@ -157,7 +157,7 @@ class TrainConfig(Closed):
     sparse_table: bool | Literal["auto"] = Field(
         "auto",
         description="gradients and optimizer state of the item table for the rows that a step reads alone, with a loss "
-        "of sampled negatives; auto: above 20,000 items",
+        "of sampled negatives; auto: above 50,000 items",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")

@@ -18,7 +18,7 @@ from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.item_table import ItemEmbedding
 from deshi.types import DeshiError
 
-MANY_ITEMS = 20_000
+MANY_ITEMS = 50_000
 """Catalogues above this size are trained by sparse gradients where that is possible: the steps take less time."""
 
 CHUNK = 65_536
