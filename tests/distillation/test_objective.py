@@ -283,9 +283,7 @@ def test_sum_over_few_scores_is_unbiased() -> None:
     hidden, table = torch.randn(4, 8, generator=generator) / 2, torch.randn(N, 8, generator=generator)
     draws = torch.stack(
         [
-            few_scores(hidden, table, labels, torch.randint(N, (6,), generator=generator), 6 / N)
-            .logsumexp()
-            .exp()
+            few_scores(hidden, table, labels, torch.randint(N, (6,), generator=generator), 6 / N).logsumexp().exp()
             for _ in range(2000)
         ]
     ).double()

@@ -19,7 +19,6 @@ from deshi.losses.random_stream import RandomStream
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.types import PAD, Batch, DeshiError
 
-
 FEW_NEGATIVES = 1024
 """Uniform negatives from which terms estimate sums over a catalogue that is never scored as a whole."""
 

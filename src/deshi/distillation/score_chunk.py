@@ -143,4 +143,6 @@ class FewScores(ScoreChunk):
 
     def whole(self) -> Tensor:
         """Refused: there is no whole."""
-        raise DeshiError("A term asked for the scores of all items, which a large catalogue's training doesn't compute.")
+        raise DeshiError(
+            "A term asked for the scores of all items, which a large catalogue's training doesn't compute."
+        )

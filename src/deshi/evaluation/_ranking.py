@@ -19,7 +19,6 @@ from deshi.metrics import coverage, metrics_from_ranks, softmax_of_blocks, softm
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
 
-
 MOST_SCORES = 1 << 28
 """Scores held at a time at most, by a scorer that gives them whole: 1 GiB. Larger catalogues get smaller batches."""
 
