@@ -62,7 +62,7 @@ def weight(part: TrainingModule) -> Tensor:
 def step(part: TrainingModule, optimizer: torch.optim.Optimizer, rows: Batch) -> None:
     """A step as Lightning takes it."""
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss, _ = part.objective(part.network, rows)
         loss.backward()
@@ -120,7 +120,7 @@ def test_lazy_adam_by_hand() -> None:
     expected = first = second = 0.0
     for number, value in enumerate(gradients, start=1):
         row, grad = (1, value) if value is not None else (2, 1.0)
-        table.grad = torch.sparse_coo_tensor([[row]], [[grad]], (3, 1), check_invariants=True)
+        table.grad = torch.sparse_coo_tensor(torch.tensor([[row]]), torch.tensor([[grad]]), (3, 1), check_invariants=True)
         optimizer.step()
         if value is None:
             continue
