@@ -229,7 +229,7 @@ class Engine:
             history = as_list(history)
         if isinstance(history, np.ndarray) or not all(isinstance(item, str) for item in history):
             return self._checked(history), 0
-        indices = self._index.indices(history)
+        indices = self._index.indices(list(history))
         if (indices < 0).any():  # ids of the vocabulary have no blanks around them
             indices = self._index.indices([item.strip() for item in history])
         known = indices[indices >= 0]

@@ -80,11 +80,11 @@ class EngineLists(ListScorer):
 
     def lists(self, batch: Batch, k: int, filter_seen: bool) -> tuple[Tensor, Tensor]:
         """See :meth:`deshi.models.scorers.ListScorer.lists`."""
-        items, scores = self._engine.top(whole_histories(batch), k, filter_seen=filter_seen)
-        missing = k - items.shape[1]
-        items, scores = (np.pad(part, ((0, 0), (0, missing)), constant_values=fill) for part, fill in
-                         ((items.astype(np.int64), PAD), (np.nan_to_num(scores, nan=-np.inf), -np.inf)))  # fmt: skip
-        return torch.from_numpy(items), torch.from_numpy(scores)
+        answered, values = self._engine.top(whole_histories(batch), k, filter_seen=filter_seen)
+        items, scores = np.full((len(answered), k), PAD, dtype=np.int64), np.full((len(answered), k), -np.inf)
+        width = answered.shape[1]  # the whole catalogue, where it has fewer than k items
+        items[:, :width], scores[:, :width] = answered, np.nan_to_num(values, nan=-np.inf)
+        return torch.from_numpy(items), torch.from_numpy(scores.astype(np.float32))
 
 
 def whole_histories(batch: Batch) -> list[Ints]:
