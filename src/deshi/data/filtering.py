@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import polars.selectors
 
+from deshi.arrays import blocks, count_codes, offsets_of, row_blocks
 from deshi.data.raw import FILTER
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events
 from deshi.tables import id_text
@@ -104,17 +105,25 @@ def core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int, rep
     Returns:
         ``(n,)`` bool.
     """
-    rows = np.arange(len(users))
-    while True:
-        size = len(rows)
-        for codes, minimum in ((items, min_item), (users, min_user)):
-            if minimum > 1 and len(rows):
-                left = codes[rows]
-                rows = rows[np.bincount(left)[left] >= minimum]
-        if not repeat or len(rows) == size:
-            break
-    keep = np.zeros(len(users), dtype=bool)
-    keep[rows] = True
+    keep = np.ones(len(users), dtype=bool)
+    if not len(users):
+        return keep
+    sides = ((items, min_item), (users, min_user))
+    counts = [count_codes(codes, int(codes.max()) + 1) for codes, _ in sides]
+    is_stable = False
+    while not is_stable:
+        is_stable = True
+        for side, (codes, minimum) in enumerate(sides):
+            is_rare = (counts[side] > 0) & (counts[side] < minimum)
+            if not is_rare.any():
+                continue
+            # The counts of both sides without the removed rows, so that no pass counts all rows again.
+            for block in blocks(len(codes)):
+                rows = block.start + np.flatnonzero(is_rare[codes[block]] & keep[block])
+                keep[rows] = False
+                for (others, _), numbers in zip(sides, counts, strict=True):
+                    np.subtract.at(numbers, others[rows], 1)
+            is_stable = not repeat
     return keep
 
 
@@ -154,17 +163,24 @@ def _rated(events: Events, minimum: float) -> pl.Series:
     return (events.frame[RATING] >= minimum).fill_null(False)
 
 
-def _single(events: Events, rule: str) -> pl.Series:
+def _single(events: Events, rule: str) -> np.ndarray:
+    """``(n,)`` bool, which events stay under a rule for duplicates."""
     if rule not in DUPLICATES:
         raise DeshiError(f"data.filters.duplicates is {rule!r}, expected one of {', '.join(DUPLICATES)}.")
-    if rule == "exact":
-        triples = pl.struct(USER_INDEX, ITEM_INDEX, TIMESTAMP)
-        return events.frame.select(triples.is_first_distinct()).to_series()
     users, items = _codes(events)
-    pairs = pl.Series(users.astype(np.int64) * events.item_ids.len() + items)
-    keep = pairs.is_last_distinct() if rule == "last" else pairs.is_first_distinct()
+    keep = np.empty(len(users), dtype=bool)
+    offsets = offsets_of(count_codes(users, events.user_ids.len()))
+    # A user's events stand together: the pairs or triples of a few users at a time fit into the processor's cache.
+    for part in row_blocks(offsets):
+        rows = slice(int(offsets[part.start]), int(offsets[part.stop]))
+        if rule == "exact":
+            triples = pl.struct(USER_INDEX, ITEM_INDEX, TIMESTAMP)
+            keep[rows] = events.frame[rows].select(triples.is_first_distinct()).to_series()
+            continue
+        pairs = pl.Series((users[rows] - np.int64(part.start)) * events.item_ids.len() + items[rows])
+        keep[rows] = pairs.is_last_distinct() if rule == "last" else pairs.is_first_distinct()
     if rule == "error" and not keep.all():
-        row = int(keep.arg_min() or 0)
+        row = int(keep.argmin())
         raise DeshiError(
             f"{len(keep) - int(keep.sum())} interactions repeat a user's item, the first for user "
             f"{events.user_ids[int(users[row])]!r} and item {events.item_ids[int(items[row])]!r}, and "

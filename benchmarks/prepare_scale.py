@@ -1,9 +1,10 @@
-"""Time and peak memory of `deshi prepare` for 10 million synthetic interactions.
+"""Time and peak memory of `deshi prepare` for millions of synthetic interactions.
 
-python benchmarks/prepare_10m.py [--rows 10000000] [--format parquet|csv] [--folder FOLDER]
+python benchmarks/prepare_scale.py [--rows 10000000] [--users 250000] [--items 60000] [--format parquet|csv]
 
 The data are made in one child process and prepared in another, whose seconds, CPU seconds and peak resident memory
-(all of the process: Python, imports, reading, filters, bundle, statistics and picture) are printed.
+(all of the process: Python, imports, reading, filters, bundle, statistics and picture) are printed. Filters: ratings of
+2 and more, a user's latest event of an item, 5-core.
 """
 
 from __future__ import annotations
@@ -17,34 +18,54 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-N_USERS, N_ITEMS = 250_000, 60_000
-FILTERS = {"min_rating": 2.0, "duplicates": "last", "min_user_interactions": 5, "min_item_interactions": 5}
-
-
-def generate(path: Path, rows: int) -> None:
-    """Write random interactions in random order: log-normal activity, power-law popularity, string ids, seconds."""
+if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+FILTERS = {"min_rating": 2.0, "duplicates": "last", "min_user_interactions": 5, "min_item_interactions": 5}
+PART = 5_000_000
+"""Rows of a parquet file."""
+
+
+def generate(path: Path, options: argparse.Namespace) -> None:
+    """Write random interactions in random order: log-normal activity, power-law popularity, string ids, seconds.
+
+    Args:
+        path: a folder of parquet files, or a csv file.
+        options: of the command line.
+    """
+    import numpy as np
+
     generator = np.random.default_rng(0)
-    activity = np.cumsum(generator.lognormal(3.0, 1.1, N_USERS))
-    users = np.searchsorted(activity, generator.random(rows) * activity[-1])
-    items = (generator.pareto(0.8, rows) * 50).astype(np.int64) % N_ITEMS
-    frame = pl.DataFrame(
+    activity = np.cumsum(generator.lognormal(3.0, 1.1, options.users))
+    for number, begin in enumerate(range(0, options.rows, PART)):
+        frame = interactions(activity, options.items, min(PART, options.rows - begin), generator)
+        if options.format == "parquet":
+            path.mkdir(exist_ok=True)
+            frame.write_parquet(path / f"part-{number:04d}.parquet")
+        else:
+            with path.open("ab") as file:
+                frame.write_csv(file, include_header=number == 0)
+
+
+def interactions(activity: np.ndarray, n_items: int, rows: int, generator: np.random.Generator) -> pl.DataFrame:
+    """Random rows; ``activity`` is the running sum of the users' shares."""
+    import numpy as np
+    import polars as pl
+
+    # Sorted numbers are looked up ten times as fast; the rows are in random order all the same.
+    users = generator.permutation(np.searchsorted(activity, np.sort(generator.random(rows) * activity[-1])))
+    items = (generator.pareto(0.8, rows) * 50).astype(np.int64) % n_items
+    return pl.DataFrame(
         {
-            "user": pl.Series(users).cast(pl.String),
-            "item": pl.Series(items).cast(pl.String).str.zfill(9),
+            "user": users,
+            "item": items,
             "when": generator.integers(1_500_000_000, 1_600_000_000, rows),
             "stars": generator.integers(1, 6, rows).astype(np.float32),
         }
-    ).with_columns(
-        pl.concat_str(pl.lit("user-"), "user").alias("user"), pl.concat_str(pl.lit("B"), "item").alias("item")
-    )
-    if path.suffix == ".csv":
-        frame.write_csv(path)
-    else:
-        frame.write_parquet(path)
+    ).with_columns(pl.format("user-{}", "user").alias("user"), pl.format("B{}", pl.col("item") + 10**9).alias("item"))
 
 
 def prepare(path: Path) -> None:
@@ -81,22 +102,24 @@ def child(*arguments: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--users", type=int, default=250_000)
+    parser.add_argument("--items", type=int, default=60_000)
     parser.add_argument("--format", choices=["parquet", "csv"], default="parquet")
     parser.add_argument("--folder", type=Path, help="where the temporary data go (default: the system's)")
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.generate:
-        return generate(options.generate, options.rows)
+        return generate(options.generate, options)
     if options.prepare:
         return prepare(options.prepare)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        path = Path(folder) / f"interactions.{options.format}"
-        child("--generate", str(path), "--rows", str(options.rows))
+        path = Path(folder) / ("interactions.csv" if options.format == "csv" else "interactions")
+        sizes = [f"--{name}={getattr(options, name)}" for name in ("rows", "users", "items", "format")]
+        child("--generate", str(path), *sizes)
         measured = json.loads(child("--prepare", str(path)))
     figures = {
-        "rows": options.rows,
-        "format": options.format,
+        **{name: getattr(options, name) for name in ("rows", "users", "items", "format")},
         **{name: round(value, 2) for name, value in measured.items()},
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
