@@ -230,7 +230,8 @@ def _arrays(events: Events) -> dict[str, np.ndarray]:
 def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> None:
     users = _numbered(USER, events.user_ids)
     vocabulary = _numbered(ITEM, events.item_ids)
-    tables = (_with_ids(events), _item_texts(vocabulary, items), users, vocabulary)
+    texts = _item_texts(vocabulary, items)
+    tables: tuple[pl.DataFrame | pl.LazyFrame, ...] = (_with_ids(events), texts, users, vocabulary)
     for name, table in zip(TABLES, tables, strict=True):
         write_parquet(table, folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
 

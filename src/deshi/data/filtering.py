@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import polars.selectors
 
 from deshi.arrays import blocks, count_codes, offsets_of, row_blocks
 from deshi.data.raw import FILTER
@@ -48,7 +47,8 @@ def apply_filters(
     """Apply the filters in the order of the arguments.
 
     Args:
-        events: sorted by user and time.
+        events: sorted by user and time. The columns are taken out of their frame one by one, as in
+            :func:`deshi.data.vocabulary.encode_events`.
         keep: for each column of the source, the values of which an event must have one; None is an empty one.
         min_rating: keep ratings of at least this; interactions without a rating are removed. None keeps all.
         duplicates: for several events of one user with one item: ``keep`` all, keep one of those at the same time
@@ -68,7 +68,9 @@ def apply_filters(
 
     def apply(name: str, stays: pl.Series | np.ndarray) -> None:
         nonlocal events
-        events = replace(events, frame=events.frame.filter(stays))
+        frame, kept = events.frame, pl.Series(stays)
+        columns = [frame.drop_in_place(column).filter(kept) for column in frame.columns]
+        events = replace(events, frame=pl.DataFrame(columns))
         left, before = events.counts(), steps[-1]
         removed = (before.interactions - left[0], before.users - left[1], before.items - left[2])
         steps.append(FilterStep(name, *removed, *left))
@@ -76,7 +78,8 @@ def apply_filters(
     for column, values in (keep or {}).items():
         texts = [id_text(value) for value in values]
         apply(f"{column} in [{', '.join(map(str, texts))}]", _has_value(events, column, texts))
-    events = replace(events, frame=events.frame.drop(pl.selectors.starts_with(FILTER)))
+    for column in [name for name in events.frame.columns if name.startswith(FILTER)]:
+        events.frame.drop_in_place(column)
     if min_rating is not None:
         apply(f"rating >= {min_rating:g}", _rated(events, min_rating))
     if duplicates != "keep":

@@ -30,6 +30,6 @@ def coded_ids(column: pl.Series) -> pl.Series:
 def code_texts(column: pl.Series) -> pl.Series:
     """The texts of a Categorical's codes, from code 0 to the largest one that it has."""
     codes = column.to_physical()
-    largest = codes.max()
-    size = 0 if largest is None else int(largest) + 1  # type: ignore[call-overload]
-    return pl.int_range(size, dtype=codes.dtype, eager=True).alias(column.name).cat.to(column.dtype).cast(pl.String)  # type: ignore[call-overload]
+    size = int(codes.max()) + 1 if codes.count() else 0  # type: ignore[arg-type]
+    every_code = pl.int_range(size, dtype=codes.dtype, eager=True)  # type: ignore[call-overload]
+    return every_code.cat.to(column.dtype).cast(pl.String).alias(column.name)  # type: ignore[no-any-return]
