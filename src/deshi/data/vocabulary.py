@@ -54,21 +54,14 @@ def encode_events(interactions: pl.DataFrame) -> Events:
         DeshiError: if an id is null, empty or collides with another one, or a timestamp is null.
     """
     _check_timestamps(interactions)
-    names, codes = {}, {}
+    names, columns = {}, {}
     for column, index in ((USER, USER_INDEX), (ITEM, ITEM_INDEX)):
-        names[column], codes[index] = number_ids(interactions.drop_in_place(column))
+        names[column], columns[index] = number_ids(interactions.drop_in_place(column))
         _check_ids(column, names[column])
-    steps = _time_order(codes[USER_INDEX], interactions[TIMESTAMP])
-
-    def ordered(column: pl.Series) -> pl.Series:
-        for step in steps:
-            column = column.gather(step)
-        return column
-
-    columns = [ordered(codes.pop(index)).alias(index) for index in (USER_INDEX, ITEM_INDEX)]
     for column in sorted(interactions.columns, key=lambda name: name != TIMESTAMP):  # then rating and filters
-        columns.append(ordered(interactions.drop_in_place(column)))
-    return Events(names[USER], names[ITEM], pl.DataFrame(columns))
+        columns[column] = interactions.drop_in_place(column)
+    _sort_by_time(columns)
+    return Events(names[USER], names[ITEM], pl.DataFrame([series.alias(name) for name, series in columns.items()]))
 
 
 def number_ids(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -160,29 +153,36 @@ def _n_used(codes: np.ndarray, size: int) -> int:
     return int(used.sum())
 
 
-def _time_order(users: pl.Series, timestamps: pl.Series) -> list[pl.Series]:
-    """The stable order by user, then time, as row numbers to gather by, one step after the other.
+def _sort_by_time(columns: dict[str, pl.Series]) -> None:
+    """Sort columns by user, then time, stably and one by one.
 
     Long columns are first divided into ranges of users with some two million events. Each is then sorted and gathered
     within the processor's cache, which random rows of the whole columns don't fit into.
     """
+    users = columns[USER_INDEX].to_numpy()
     if not len(users):
-        return []
-    offsets = offsets_of(count_codes(users.to_numpy(), int(users.max()) + 1))  # type: ignore[arg-type]
+        return
+    offsets = offsets_of(count_codes(users, int(users.max()) + 1))
     ranges = list(row_blocks(offsets, max(BLOCK, len(users) // 100)))
-    steps = []
     if len(ranges) > 1:
         # The number of each row's range, in one byte.
         number = np.repeat(np.arange(len(ranges), dtype=np.uint8), [part.stop - part.start for part in ranges])
         starts = offsets[[part.start for part in ranges]]
-        steps.append(pl.Series(_by_range(take(number, users.to_numpy()), starts)))
-        users, timestamps = users.gather(steps[0]), timestamps.gather(steps[0])
-    order = np.empty(len(users), dtype=np.uint32)
+        order = _by_range(take(number, users), starts)
+        del users
+        _gather(columns, order)
+    order = np.empty(len(columns[USER_INDEX]), dtype=np.uint32)
     for part in ranges:
         rows = slice(int(offsets[part.start]), int(offsets[part.stop]))
-        by_time = _order_in_range(users[rows].to_numpy() - part.start, timestamps[rows].to_numpy())
-        order[rows] = rows.start + by_time
-    return [*steps, pl.Series(order)]
+        codes, times = (columns[name][rows].to_numpy() for name in (USER_INDEX, TIMESTAMP))
+        order[rows] = rows.start + _order_in_range(codes - part.start, times)
+    _gather(columns, order)
+
+
+def _gather(columns: dict[str, pl.Series], order: np.ndarray) -> None:
+    rows = pl.Series(order)
+    for name in columns:
+        columns[name] = columns[name].gather(rows)
 
 
 def _by_range(numbers: np.ndarray, starts: Ints) -> np.ndarray:
