@@ -32,4 +32,4 @@ def code_texts(column: pl.Series) -> pl.Series:
     codes = column.to_physical()
     size = int(codes.max()) + 1 if codes.count() else 0  # type: ignore[arg-type]
     every_code = pl.int_range(size, dtype=codes.dtype, eager=True)  # type: ignore[call-overload]
-    return every_code.cat.to(column.dtype).cast(pl.String).alias(column.name)  # type: ignore[no-any-return]
+    return every_code.cat.to(column.dtype).cast(pl.String).alias(column.name)
