@@ -113,7 +113,7 @@ class Training:
         self.checkpoints = folder / CHECKPOINTS
         self.threads = set_threads(cfg.train.threads)
         self.start: dict[str, Any] | None = None
-        self.sample: dict[str, int] = {}
+        self.sample: dict[str, Any] = {}
 
     def run_once(self) -> Trained:
         """:meth:`run`, unless the folder holds the finished training already."""
@@ -280,29 +280,25 @@ class Training:
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
         """The run's record for later stages, ``run.json``."""
         cfg = self.cfg
-        start = {} if self.start is None else {"start_from": self.start}
-        return (
-            start
-            | self.sample
-            | {
-                "stage": self.stage,
-                "model": self.name,
-                "parameters": count_parameters(student),
-                "data": self.bundle.name,
-                "data_fingerprint": self.bundle.fingerprint,
-                "n_items": self.bundle.n_items,
-                "split": self.split.description,
-                "train_targets": cfg.train.train_targets,
-                "refit": cfg.train.refit,
-                "selected_on": MONITOR,
-                "selected_epoch": epochs,
-                "trained_epochs": len(curve.rows),
-                "positions": sum(row["train/positions"] for row in curve.rows),
-                "precision": str(trainer.precision),
-                "threads": self.threads,
-                "seed": cfg.seed,
-            }
-        )
+        start = self.sample if self.start is None else {"start_from": self.start} | self.sample
+        return start | {
+            "stage": self.stage,
+            "model": self.name,
+            "parameters": count_parameters(student),
+            "data": self.bundle.name,
+            "data_fingerprint": self.bundle.fingerprint,
+            "n_items": self.bundle.n_items,
+            "split": self.split.description,
+            "train_targets": cfg.train.train_targets,
+            "refit": cfg.train.refit,
+            "selected_on": MONITOR,
+            "selected_epoch": epochs,
+            "trained_epochs": len(curve.rows),
+            "positions": sum(row["train/positions"] for row in curve.rows),
+            "precision": str(trainer.precision),
+            "threads": self.threads,
+            "seed": cfg.seed,
+        }
 
 
 @contextmanager
