@@ -159,6 +159,8 @@ class TrainConfig(Closed):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: one for each free core")
     accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
+    devices: int = Field(1, ge=1, description="processes on each node, a device each, that share every batch")
+    nodes: int = Field(1, ge=1, description="nodes, each with so many processes")
     train_targets: Literal["train", "without_last", "including_validation"] = Field(
         "train",
         description="mistakes to reproduce: including_validation, a LEAK, trains on what model selection looks at; "
@@ -233,6 +235,7 @@ class TrainingConfig(LearningConfig):
     """What the stages that train have in common."""
 
     stage: ClassVar[str] = "fit"
+    resumed_with: ClassVar[tuple[str, ...]] = ("train.devices", "train.nodes")
 
     seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
 

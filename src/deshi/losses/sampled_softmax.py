@@ -67,6 +67,8 @@ class SampledSoftmax(Loss):
         power: flattens the popularity.
     """
 
+    draws_for_batch = True
+
     def __init__(
         self, negatives: int = 1024, strategy: Literal["uniform", "popularity", "batch"] = "uniform",
         power: float = 1.0,
