@@ -176,6 +176,9 @@ class TrainConfig(Closed):
     )
     windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    logger: Literal["tensorboard", "csv", "mlflow", "wandb"] = Field(
+        "tensorboard", description="where curves are written; mlflow and wandb read their own environment variables"
+    )
     progress: bool = Field(True, description="show a progress bar")
     max_minutes: float | None = Field(None, gt=0, description="stop training after this time")
 

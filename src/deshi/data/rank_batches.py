@@ -36,7 +36,7 @@ class RankBatch(Batch):
 
         The rows stay as wide as they were: what a network makes of padding doesn't depend on the number of ranks.
         """
-        dealt = torch.arange(rank, len(batch.users), ranks)
+        dealt = torch.arange(len(batch.users))[rank::ranks]
         part = batch.select(dealt if len(dealt) else torch.zeros(1, dtype=torch.int64))
         tensors = (getattr(part, field.name) for field in fields(Batch))
         return cls(*tensors, full=batch, dealt=dealt, ranks=ranks)

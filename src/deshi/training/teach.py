@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from deshi.arrays import Ints
 from deshi.artifacts import read_array, read_json, write_array, write_json
-from deshi.configuration.launch import processes
 from deshi.configuration.run_folders import FOLDS_FILE, METRICS_FILE, TEACHER_FILE, TIME_FILE
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.targets import import_target
@@ -54,7 +53,7 @@ def run(cfg: TeachConfig) -> Run:
 def train_run(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, ranks: Ranks) -> None:
     """The training of a teacher in its run folder, on one of its ranks."""
     if not _is_network(cfg):
-        _fit_teacher(cfg, bundle, split, folder)
+        ranks.first_alone(lambda: _fit_teacher(cfg, bundle, split, folder))  # no gradients to share
     elif cfg.cross_fit:
         _cross_fit(cfg, bundle, split, folder, ranks)
     else:
@@ -106,11 +105,6 @@ def _is_network(cfg: TeachConfig) -> bool:
             f"train.refit=true is set, but {name} isn't trained in epochs: it can't choose and be refitted in one run. "
             "Run it without first; then name that run in train.refit=RUN and, of an ensemble, the members' refits in "
             "teacher.members."
-        )
-    if processes(cfg.train) > 1:
-        raise DeshiError(
-            f"train.devices={cfg.train.devices} train.nodes={cfg.train.nodes} is set, but {name} isn't trained by "
-            "gradients, which several processes could share. Leave both out."
         )
     return False
 

@@ -18,7 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor
@@ -39,6 +39,7 @@ from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training._loggers import logger_of
 from deshi.training._ranks import Ranks
 from deshi.training._refit import refitted_run
 from deshi.training._warm_start import start_from
@@ -192,8 +193,8 @@ class Training:
         callbacks = [curve, *self._selection(best)]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
-        with quiet_lightning():
-            trainer = self._trainer(phase, epochs, callbacks, module, len(data.epoch(0)), examples is not None)
+        with quiet_lightning(), logger_of(self.cfg, self.folder, phase, self.ranks) as logger:
+            trainer = self._trainer(phase, epochs, callbacks, logger, module, len(data.epoch(0)), examples is not None)
             resumes = self.ranks.from_first(last.exists)
             with self._interrupts(trainer):
                 trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumes else None)
@@ -252,8 +253,9 @@ class Training:
         return [best, EarlyStopping(MONITOR, mode="max", patience=self.cfg.train.patience, check_finite=True)]
 
     def _trainer(
-        self, phase: str, epochs: int, callbacks: list[Callback], module: TrainingModule, steps: int, validates: bool
-    ) -> L.Trainer:
+        self, phase: str, epochs: int, callbacks: list[Callback], logger: Logger, module: TrainingModule, steps: int,
+        validates: bool,
+    ) -> L.Trainer:  # fmt: skip
         train = self.cfg.train
         device = training_device(train.accelerator)
         accelerator = "cpu" if device.type == "cpu" else train.accelerator
@@ -279,7 +281,7 @@ class Training:
             reload_dataloaders_every_n_epochs=1,
             callbacks=[*callbacks, last, ReleaseMemory()],
             plugins=[SafeCheckpointIO()],
-            logger=TensorBoardLogger(self.folder, name="tensorboard", version=phase),
+            logger=logger,
             log_every_n_steps=min(50, steps),
             enable_progress_bar=train.progress,
             enable_model_summary=False,
@@ -333,6 +335,7 @@ def quiet_lightning() -> Iterator[None]:
             for message in (
                 ".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*", ".*sync_dist=True.*",
                 ".*broadcast_buffers.*",
+                ".*MLFlow only allows.*",
             ):  # fmt: skip
                 warnings.filterwarnings("ignore", message=message)
             yield
