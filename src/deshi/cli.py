@@ -150,7 +150,8 @@ def _run(stage: Stage, arguments: Arguments) -> int:
         config = by_data(stage.name, config, arguments.config_dir, prepare=not arguments.dry_run)
     command = " ".join(["deshi", stage.command, *overrides])
     if further_rank(config):  # the first rank of the training says all
-        run_checked(stage, config)
+        if not arguments.dry_run:
+            run_checked(stage, config)
         return 0
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if arguments.dry_run:

@@ -27,7 +27,7 @@ from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 
 
-def trained(root: Path, logger: str, **train: Any) -> Run:
+def trained(root: Path, logger: str, resume: str | None = None, **train: Any) -> Run:
     if not (root / "data").exists():
         tiny_bundle(root / "data", random_sequences(20, 15, 4, 9))
     values = {
@@ -39,6 +39,7 @@ def trained(root: Path, logger: str, **train: Any) -> Run:
             "max_epochs": 2, "threads": 1, "precision": "fp32", "progress": False, "accelerator": "cpu",
             "logger": logger, **train,
         },
+        "resume": resume,
     }  # fmt: skip
     return fit.run(validate(FitConfig, values))
 
@@ -121,7 +122,7 @@ def test_mlflow_gets_curves_and_configuration(
     assert {"key": "train.logger", "value": "mlflow"} in kept["data"]["params"]
     assert kept["info"]["run_name"] == f"{run.name}-select"
     (run.folder / "metrics.json").unlink()
-    fit.run(run.config.model_copy(update={"resume": str(run.folder)}))
+    trained(tmp_path, "mlflow", resume=str(run.folder))
     experiment = kept["info"]["experiment_id"]
     assert len(asked("runs/search", experiment_ids=[experiment])["runs"]) == 1
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ class RankBatch(Batch):
         """
         dealt = torch.arange(len(batch.users))[rank::ranks]
         part = batch.select(dealt if len(dealt) else torch.zeros(1, dtype=torch.int64))
-        tensors = (getattr(part, field.name) for field in fields(Batch))
-        return cls(*tensors, full=batch, dealt=dealt, ranks=ranks)
+        tensors: dict[str, Any] = {field.name: getattr(part, field.name) for field in fields(Batch)}
+        return cls(**tensors, full=batch, dealt=dealt, ranks=ranks)
 
     @property
     def whole(self) -> Batch:
@@ -51,8 +52,7 @@ class RankBatch(Batch):
         return self.ranks * count(self.full.select(self.dealt)) / max(1, count(self.full))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RankBatch:
-        tensors = (change(getattr(self, field.name)) for field in fields(Batch))
-        return RankBatch(*tensors, full=self.full, dealt=self.dealt, ranks=self.ranks)
+        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(Batch)})
 
 
 class RankBatches:

@@ -77,7 +77,8 @@ class ConnectedRanks(Ranks):
             FirstRankFailed: on all other ranks, if the first one raises an error.
         """
         if not self.is_first:
-            content = self._fabric.broadcast(None)
+            nothing: Any = None
+            content = self._fabric.broadcast(nothing)
             if content is None:
                 raise FirstRankFailed("The first rank has given up; its own message says why.")
             return content["value"]
