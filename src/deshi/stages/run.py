@@ -88,8 +88,8 @@ class RunConfig(LearningConfig):
     )
     sizes: list[Annotated[int, Field(ge=1)]] = Field(
         [],
-        description="widths (student.dim): a plain and a distilled student of each too, exported and timed; dropout and "
-        "item drop of narrower ones are multiplied by the root of the widths' ratio",
+        description="widths (student.dim): a plain and a distilled student of each too, exported and timed; dropout "
+        "and item drop of narrower ones are multiplied by the root of the widths' ratio",
     )
     refit: bool = Field(
         False,
