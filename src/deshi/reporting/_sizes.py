@@ -24,9 +24,9 @@ FREE = ("student.dim", "student.dropout", "train.augment.item_drop", "train.prec
 
 LEAD = (
     "What a smaller student loses, and what distillation gives back. A line joins students that differ in their width "
-    "and its dropout alone, with intervals over users; the lines across are the best other model and the best baseline. "
-    "Size is the number of parameters; time is the median of single requests to the exported student's engine, on one thread of "
-    "the machine that exported it."
+    "and its dropout alone, with intervals over users; the lines across are the best other model and the best "
+    "baseline. Size is the number of parameters; time is the median of single requests to the exported student's "
+    "engine, on one thread of the machine that exported it."
 )
 
 
