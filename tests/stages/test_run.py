@@ -172,7 +172,7 @@ def counted(function: Any, calls: list[object]) -> Any:
 
 
 def test_narrow_students_are_regularised_less(config_dir: Path, tmp_path: Path) -> None:
-    """Dropout and item drop fall with the root of the width, of both students; wider ones keep theirs."""
+    """Dropout and item drop fall with the root of the width, of both students; wider ones, the recipe's keep theirs."""
     words = ["data=tiny", *SMALL, *SELF, "sizes=[4,16,64]", "student.dropout=0.4", "train.augment.item_drop=0.2"]
     config = stages.compose("run", [*words, "distilled.student.dropout=0.1"], {}, config_dir)
     drops = {s.name: (s.node["dropout"], s.train.augment.item_drop) for s in config.students}

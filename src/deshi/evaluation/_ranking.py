@@ -15,9 +15,12 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation._rank_collector import RankCollector
-from deshi.metrics import coverage, metrics_from_ranks, softmax_of_rows
+from deshi.metrics import coverage, metrics_from_ranks, softmax_of_blocks, softmax_of_rows
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
+
+MOST_SCORES = 1 << 28
+"""Scores held at a time at most, by a scorer that gives them whole: 1 GiB. Larger catalogues get smaller batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +78,15 @@ def evaluate_ranks(
         )
     collector = RankCollector(top_k)
     softmax = np.full((len(examples), 3), np.nan) if calibrate else None
+    batch_size = max(1, min(batch_size, MOST_SCORES // bundle.n_items))
     for batch in ExampleBatches(bundle, examples, bundle.n_interactions, batch_size, filter_seen, seen_ends):
         numbers, batch = batch.numbers.numpy(), batch.to(device)
+        blocks = scorer.score_blocks(batch.histories) if candidates is None else None
+        if blocks is not None:
+            if softmax is not None:
+                softmax[numbers] = softmax_of_blocks(blocks, batch.targets.squeeze(1), batch.seen).cpu().numpy()
+            collector.add(batch, [blocks])
+            continue
         scores = scorer.scores(batch.histories)
         if candidates is not None:
             scores, batch = narrow(scores, batch, torch.from_numpy(candidates[numbers]).to(device))
