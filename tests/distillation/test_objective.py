@@ -249,8 +249,8 @@ def test_a_schedule_is_part_of_every_term() -> None:
     assert [term.weight_at(p) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
 
 
-@pytest.mark.parametrize("ranks", [2, 4, 8])
-@pytest.mark.parametrize("covered", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("ranks", [2, 8])
+@pytest.mark.parametrize("covered", [0.0, 0.3])
 @pytest.mark.parametrize("loss", [Softmax(chunk=7), SampledSoftmax(negatives=12), None])
 def test_the_mean_over_ranks_is_the_whole_batch(ranks: int, covered: float, loss: Loss | None) -> None:
     """As DDP averages losses and gradients, also of ranks without a history, a target or a list of their own."""

@@ -137,7 +137,7 @@ def test_torchrun_starts_what_lightning_would(root: Path) -> None:
     """One folder, one account on the standard output, the results of one process."""
     alone = fit.run(config(root, 1, name="one"))
     saved = alone.folder / "config.yaml"
-    command = ["torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "deshi", "fit"]
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "deshi", "fit"]
     words = [f"config={saved}", "name=torchrun", f"paths.root={root}"]
     done = subprocess.run([sys.executable, "-m", *command, *words], capture_output=True, text=True, check=True)
     (folder,) = (root / "runs" / "fit").glob("*_torchrun")

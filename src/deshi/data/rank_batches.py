@@ -52,7 +52,8 @@ class RankBatch(Batch):
         return self.ranks * count(self.full.select(self.dealt)) / max(1, count(self.full))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RankBatch:
-        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(Batch)})
+        tensors: dict[str, Any] = {field.name: change(getattr(self, field.name)) for field in fields(Batch)}
+        return replace(self, **tensors)
 
 
 class RankBatches:

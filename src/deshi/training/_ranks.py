@@ -129,12 +129,24 @@ def connected(stage: str, train: TrainConfig) -> Iterator[Ranks]:
 def _launched(train: TrainConfig) -> Fabric:
     """Start the processes of this node, unless they have been started, and connect them with those of all nodes."""
     accelerator = training_device(train.accelerator).type
+    fabric: Fabric | None = None
     try:
         fabric = Fabric(accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=DDPStrategy())
         fabric.launch()
-    except (ValueError, RuntimeError) as error:  # devices that aren't there, SLURM's variables that don't fit them
+    except BaseException as error:  # of whatever kind: it is raised again
+        for child in [] if fabric is None else _children(fabric):
+            child.kill()
+        if not isinstance(error, ValueError | RuntimeError):
+            raise
+        # devices that aren't there, variables of SLURM that don't fit them, processes that can't be reached
         raise DeshiError(f"train.devices={train.devices} train.nodes={train.nodes}: {error}") from error
     return fabric
+
+
+def _children(fabric: Fabric) -> list[subprocess.Popen[bytes]]:
+    """The processes that Lightning has started here; none under torchrun and SLURM."""
+    children: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+    return children
 
 
 @contextmanager
@@ -153,10 +165,8 @@ def _command_of_ranks(stage: str, train: TrainConfig) -> Iterator[None]:
 @contextmanager
 def _started(fabric: Fabric, stage: str, ranks: Ranks) -> Iterator[None]:
     """Watch the processes that Lightning has started here, and let none outlive the training."""
-    launcher = fabric.strategy.launcher
-    children: list[subprocess.Popen[bytes]] = list(getattr(launcher, "procs", []))
-    # Lightning's own watch would end this process at once when one of them fails, before it can say why.
-    getattr(launcher, "procs", []).clear()
+    children = list(_children(fabric))
+    _children(fabric).clear()  # else Lightning ends this process when one of them fails, before it can say why
     watch = _Watch(children)
     watch.start()
     try:
