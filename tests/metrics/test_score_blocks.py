@@ -23,7 +23,8 @@ ROWS, ITEMS = 9, 103
 
 
 def blocks_of(scores: Tensor, width: int) -> ScoreBlocks:
-    return ScoreBlocks(lambda first, end: scores[:, first:end].clone(), *scores.shape, scores.device, width)
+    n_rows, n_items = scores.shape
+    return ScoreBlocks(lambda first, end: scores[:, first:end].clone(), n_rows, n_items, scores.device, width)
 
 
 def problem(seed: int, tied: bool) -> tuple[Tensor, Tensor, Tensor]:

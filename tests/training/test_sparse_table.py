@@ -62,7 +62,7 @@ def weight(part: TrainingModule) -> Tensor:
 def step(part: TrainingModule, optimizer: torch.optim.Optimizer, rows: Batch) -> None:
     """A step as Lightning takes it."""
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss, _ = part.objective(part.network, rows)
         loss.backward()
@@ -120,7 +120,8 @@ def test_lazy_adam_by_hand() -> None:
     expected = first = second = 0.0
     for number, value in enumerate(gradients, start=1):
         row, grad = (1, value) if value is not None else (2, 1.0)
-        table.grad = torch.sparse_coo_tensor([[row]], [[grad]], (3, 1), check_invariants=True)
+        index, values = torch.tensor([[row]]), torch.tensor([[grad]])
+        table.grad = torch.sparse_coo_tensor(index, values, (3, 1), check_invariants=True)
         optimizer.step()
         if value is None:
             continue
@@ -133,9 +134,8 @@ def test_lazy_adam_by_hand() -> None:
 def test_clipping_counts_the_sparse_rows() -> None:
     """The norm is that of all gradients together, a row that is listed twice counted by its sum."""
     table, other = nn.Parameter(torch.zeros(5, 2)), nn.Parameter(torch.zeros(3))
-    table.grad = torch.sparse_coo_tensor(
-        [[1, 1, 4]], [[1.0, 0.0], [2.0, 0.0], [0.0, 4.0]], (5, 2), check_invariants=True
-    )
+    rows, values = torch.tensor([[1, 1, 4]]), torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
+    table.grad = torch.sparse_coo_tensor(rows, values, (5, 2), check_invariants=True)
     other.grad = torch.tensor([0.0, 12.0, 0.0])
     clip_gradients([table, other], 1.0)
     assert table.grad.to_dense()[1, 0] == pytest.approx(3 / 13)

@@ -79,7 +79,7 @@ class AdamWithSparseRows(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all parameters by their gradients."""
         result = None
         if closure is not None:
