@@ -135,6 +135,27 @@ class SequentialScorer(Scorer):
         return None if vectors is None else vectors.float().cpu().numpy()
 
 
+class ListScorer(Scorer):
+    """A model that answers with its best items, never with the scores of all: the index of a large catalogue."""
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Refused: such a model has lists alone."""
+        raise DeshiError(f"{type(self).__name__} answers with lists, not with the scores of all items: use lists().")
+
+    @abstractmethod
+    def lists(self, batch: Batch, k: int, filter_seen: bool) -> tuple[Tensor, Tensor]:
+        """The ``k`` best items after each history and their scores.
+
+        Args:
+            batch: whole histories.
+            k: length of the lists.
+            filter_seen: whether a history's items are left out of its list.
+
+        Returns:
+            items ``(B, k)`` int64, best first, ``PAD`` where there are no more, and scores ``(B, k)`` float32.
+        """
+
+
 def scorer_of(network: Recommender, device: torch.device | str = "cpu") -> Scorer:
     """The fastest :class:`Scorer` for a network: all positions in one pass where it is sequential."""
     if isinstance(network, SequentialRecommender):
