@@ -10,6 +10,7 @@ import pytest
 import deshi
 from deshi import stages
 from deshi.stages._auto import Shape, is_auto, rules
+from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 from tiny_movielens import SMALL
 
@@ -33,6 +34,7 @@ def test_recipe_follows_texts(texts: float, recipe: str) -> None:
     words = rules(Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts), recipe=True, data="x")
     assert f"recipe={recipe}" in words
     assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts")
+    assert ("distill.hard_loss_weight=0.3" in words) == (recipe == "counts")
 
 
 def test_items_with_hundreds_of_events_need_no_text() -> None:
@@ -75,6 +77,20 @@ def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> 
     assert config.overrides[0].startswith("experiment=") and config.overrides[-3:] == words
     named = stages.by_data("run", stages.compose("run", [*words, "recipe=self"], {}, config_dir), config_dir)
     assert not named.teachers
+
+
+def test_words_about_parts_of_a_recipe_come_before_the_decision(tmp_path: Path, config_dir: Path) -> None:
+    """The teachers of the recipe that the data will choose can be changed without naming it; a typing error is told."""
+    deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
+    words = ["data=tiny", f"paths.root={tmp_path}", "teachers.all.teacher.members=[text,plain,counts]"]
+    config = stages.by_data("run", stages.compose("run", words, {}, config_dir), config_dir)
+    assert config.teachers["all"].teacher["members"] == ["text", "plain", "counts"]
+    assert config.overrides[-3:] == words and config.overrides[1].startswith("recipe=counts")
+    plain = stages.compose("run", ["data=tiny", f"paths.root={tmp_path}"], {}, config_dir)
+    assert plain.overrides == ["data=tiny", f"paths.root={tmp_path}"]
+    assert any(word.startswith("recipe=") for word in stages.by_data("run", plain, config_dir).overrides)
+    with pytest.raises(DeshiError, match="teachers.txt"):
+        stages.compose("run", ["data=tiny", "teachers.txt.teacher.dim=8"], {}, config_dir)
 
 
 def test_run_prepares_the_data_that_decide(tmp_path: Path, config_dir: Path) -> None:

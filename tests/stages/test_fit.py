@@ -292,7 +292,7 @@ def test_auto_times_the_steps_of_the_student(
 
 def test_a_run_records_the_threads_that_it_measured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed run with another number of threads would not end with the same weights."""
-    monkeypatch.setattr(fit, "set_threads", lambda threads: threads or 1)
+    monkeypatch.setattr(fit, "set_threads", lambda threads, processes=1: threads or 1)
     folder = fit.run(config(root, {"max_epochs": 1, "threads": None})).folder
     assert load_config(folder, FitConfig).train.threads == 1
 
@@ -333,7 +333,7 @@ def test_a_training_that_fails_before_its_first_checkpoint_leaves_no_folder(
         raise error
 
     before = set((root / "runs" / "fit").glob("*"))
-    monkeypatch.setattr(fit, "_train", fail)
+    monkeypatch.setattr(fit, "train_run", fail)
     with pytest.raises(type(error)):
         fit.run(config(root))
     assert set((root / "runs" / "fit").glob("*")) == before

@@ -154,11 +154,18 @@ class TrainConfig(Closed):
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
+    sparse_table: bool | Literal["auto"] = Field(
+        "auto",
+        description="gradients and optimizer state of the item table for the rows that a step reads alone, with a loss "
+        "of sampled negatives; auto: above 50,000 items",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: one for each free core")
     accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
+    devices: int = Field(1, ge=1, description="processes on each node, a device each, that share every batch")
+    nodes: int = Field(1, ge=1, description="nodes, each with so many processes")
     train_targets: Literal["train", "without_last", "including_validation"] = Field(
         "train",
         description="mistakes to reproduce: including_validation, a LEAK, trains on what model selection looks at; "
@@ -174,6 +181,9 @@ class TrainConfig(Closed):
     )
     windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    logger: Literal["tensorboard", "csv", "mlflow", "wandb"] = Field(
+        "tensorboard", description="where curves are written; mlflow and wandb read their own environment variables"
+    )
     progress: bool = Field(True, description="show a progress bar")
     max_minutes: float | None = Field(None, gt=0, description="stop training after this time")
 
@@ -241,6 +251,7 @@ class TrainingConfig(LearningConfig):
     """What the stages that train have in common."""
 
     stage: ClassVar[str] = "fit"
+    resumed_with: ClassVar[tuple[str, ...]] = ("train.devices", "train.nodes")
 
     seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
 

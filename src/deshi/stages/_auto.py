@@ -22,6 +22,8 @@ LARGE = 500_000
 """Events from which long histories are trained on with less dropout and one window a user."""
 MANY_EVENTS = 50_000_000
 """Events that all epochs of a training may have together; fewer epochs for more data."""
+RECIPES = ("counts", "counts-ids")
+"""With texts, and without."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
 
@@ -71,6 +73,12 @@ def is_auto(stage: str, texts: Sequence[str]) -> bool:
     return (chosen[-1] if chosen else f"experiment={stage_groups(stage).get('experiment')}") == AUTO
 
 
+def open_recipes(stage: str, texts: Sequence[str]) -> list[str]:
+    """The recipes, as words, among which ``experiment=auto`` will choose; none where the words leave it no choice."""
+    chosen = any(text.startswith("recipe=") for text in texts)
+    return [f"recipe={name}" for name in RECIPES] if stage == "run" and not chosen and is_auto(stage, texts) else []
+
+
 def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: bool = True) -> StageConfig:
     """The configuration with what the data decide, and the words that say it in ``overrides``.
 
@@ -89,7 +97,7 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
     if not isinstance(config, LearningConfig) or not is_auto(stage, texts):
         return config
     folder = config.paths.data / config.data.name
-    recipe = stage == "run" and not any(text.startswith("recipe=") for text in texts)
+    recipe = bool(open_recipes(stage, texts))
     if not (folder / MANIFEST).is_file():
         if not prepare or stage != "run":
             return config
@@ -136,11 +144,13 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
         words.append(f"train.max_epochs={max(4, MANY_EVENTS // shape.events)}")
     if recipe:
         texts = shape.texts >= WITH_TEXT and not large
-        words.append(f"recipe={'counts' if texts else 'counts-ids'}")
+        words.append(f"recipe={RECIPES[0] if texts else RECIPES[1]}")
         if texts and short:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
         if short:
             words.append("distilled.student.dropout=0.3")
+            if texts:  # lists of text + counts teach more than the events, which counts know without memorising them
+                words.append("distill.hard_loss_weight=0.3")
         else:  # rows beyond a window of 200 events are answered in overlapping windows, not one by one
             words.append("soft_labels.lists.min_context=100")
         if large:
