@@ -108,13 +108,12 @@ def lists(run: Run, network: SemanticIds, examples: Examples) -> torch.Tensor:
 def show(data: str, seed: dict[str, Any]) -> None:
     """Markdown."""
     print(f"\n{data}, seed {seed['seed']}: {seed['parameters']} parameters, {seed['seconds']:.0f} s, {seed['codes']}")
-    print(
-        "| model | validation NDCG@10 | validation Recall@10 | test NDCG@10 | test Recall@10 |\n" + "| --- " * 5 + "|"
-    )
-    for name, row in {
-        "semantic IDs": seed,
-        **{name: seed[name] for name in ("without", "with") if name in seed},
-    }.items():
+    head = [f"{part} {figure}" for part in ("validation", "test") for figure in FIGURES]
+    print(f"| model | {' | '.join(head)} |\n" + "| --- " * 5 + "|")
+    for name in ("semantic IDs", "without", "with"):
+        row = seed if name == "semantic IDs" else seed.get(name)
+        if row is None:
+            continue
         cells = [f"{row[f'{part}/{figure}']:.4f}" for part in ("validation", "test") for figure in FIGURES]
         print(f"| {name} {row['weights'] or ''} | {' | '.join(cells)} |")
     print("| beams | NDCG@10 | Recall@10 | share of the exact list | ms (CPU) |\n" + "| --- " * 5 + "|")
