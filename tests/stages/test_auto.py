@@ -34,6 +34,7 @@ def test_recipe_follows_texts(texts: float, recipe: str) -> None:
     words = rules(Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts), recipe=True, data="x")
     assert f"recipe={recipe}" in words
     assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts")
+    assert ("distill.hard_loss_weight=0.3" in words) == (recipe == "counts")
 
 
 def test_items_with_hundreds_of_events_need_no_text() -> None:

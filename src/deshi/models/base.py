@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deshi.configuration.needs import Component
 from deshi.losses.base import Loss
+from deshi.metrics import BLOCKWISE_ABOVE, ScoreBlocks, product_blocks
 from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.types import PAD, Batch, DeshiError, ScoreKind, check_shape
 
@@ -76,6 +77,13 @@ class Recommender(Component, nn.Module, ABC):
             loss: the hard loss.
         """
 
+    def loss_positions(self, batch: Batch) -> int:
+        """The number of positions that :meth:`training_loss` is the mean of: those of a batch that have a target.
+
+        Ranks of one training weight their parts of a batch by it.
+        """
+        return int((batch.targets != PAD).sum())
+
     @abstractmethod
     def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Scores ``(B, n_items)`` in fp32 of every item as the next one, higher is better.
@@ -97,6 +105,10 @@ class Recommender(Component, nn.Module, ABC):
             DeshiError: if it answers whole histories only.
         """
         raise DeshiError(f"{type(self).__name__} answers for whole histories only: use next_scores().")
+
+    def next_score_blocks(self, items: Tensor, lengths: Tensor) -> ScoreBlocks | None:
+        """:meth:`next_scores` block by block of items, where the whole matrix is too large; None where it isn't."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Facts about the network for a run's record, JSON-able; none by default."""
@@ -176,6 +188,12 @@ class SequentialRecommender(Recommender):
         hidden = self.last_hidden(items, lengths).float()
         with torch.autocast(hidden.device.type, enabled=False):
             return hidden @ self.item_table().float().T
+
+    def next_score_blocks(self, items: Tensor, lengths: Tensor) -> ScoreBlocks | None:
+        """See :meth:`Recommender.next_score_blocks`: above :data:`deshi.metrics.BLOCKWISE_ABOVE` items."""
+        if self.n_items <= BLOCKWISE_ABOVE or type(self).next_scores is not SequentialRecommender.next_scores:
+            return None
+        return product_blocks(self.last_hidden(items, lengths).detach(), self.item_table().detach())
 
     def item_table(self) -> Tensor:
         """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""
