@@ -67,6 +67,14 @@ def curve(folder: Path) -> pl.DataFrame:
     return pl.read_csv(folder / "epochs.csv").drop("seconds")
 
 
+def test_validation_on_a_sample_of_users(root: Path) -> None:
+    """Millions of users can't all be ranked after each epoch; the record says how many were."""
+    run = fit.run(config(root, {"max_epochs": 1}, eval={"max_validation_users": 7}, name="sampled"))
+    assert run.record["validation_examples"] == 7
+    assert run.metrics["validation/hr@10"] * 7 == pytest.approx(round(run.metrics["validation/hr@10"] * 7))
+    assert "validation_examples" not in fit.run(config(root, {"max_epochs": 1}, name="whole")).record
+
+
 def test_a_run_learns_and_leaves_its_artifacts(root: Path) -> None:
     """A ring is easy: NDCG@10 gets well above chance, and every promised file is there and says what was done."""
     result = fit.run(config(root, {"max_epochs": 12}))

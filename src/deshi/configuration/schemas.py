@@ -196,6 +196,14 @@ class EvalConfig(Closed):
     batch_size: int = Field(128, ge=1, description="histories per batch")
 
 
+class SelectionConfig(EvalConfig):
+    """How the epochs of a training are measured on validation."""
+
+    max_validation_users: int | None = Field(
+        None, ge=1, description="a random sample of so many users, the same for every seed; null: all users"
+    )
+
+
 class StageConfig(Closed):
     """What the configurations of all stages share."""
 
@@ -232,7 +240,7 @@ class LearningConfig(StageConfig):
     split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
     loss: LossNode
     train: TrainConfig = Field(default_factory=TrainConfig)
-    eval: EvalConfig = Field(default_factory=EvalConfig)
+    eval: SelectionConfig = Field(default_factory=SelectionConfig)
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_network"
     )

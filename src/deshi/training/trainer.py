@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.arrays import Ints
+from deshi.arrays import BLOCK, Ints, blocks
 from deshi.artifacts import read_json, write_json
 from deshi.configuration.run_folders import CHECKPOINTS, CURVE_FILE, METRICS_FILE, TIME_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
@@ -118,6 +118,7 @@ class Training:
         self.checkpoints = folder / CHECKPOINTS
         self.threads = set_threads(cfg.train.threads)
         self.start: dict[str, Any] | None = None
+        self.sample: dict[str, Any] = {}
 
     def run_once(self) -> Trained:
         """:meth:`run`, unless the folder holds the finished training already."""
@@ -154,6 +155,9 @@ class Training:
         examples = self.split.examples(self.bundle, "validation")
         if self.users is not None:
             examples = examples.of_users(self.users)
+        if self.cfg.eval.max_validation_users is not None:  # the same users for every seed
+            examples = examples.only(examples.drawn(self.cfg.eval.max_validation_users, 0))
+            self.sample = {"validation_examples": len(examples)}
         if not len(examples):
             raise DeshiError(
                 f"The split {self.split.name} of {self.bundle.name} has no validation example, so nothing can be "
@@ -294,7 +298,7 @@ class Training:
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
         """The run's record for later stages, ``run.json``."""
         cfg = self.cfg
-        start = {} if self.start is None else {"start_from": self.start}
+        start = self.sample if self.start is None else {"start_from": self.start} | self.sample
         return start | {
             "stage": self.stage,
             "model": self.name,
@@ -361,8 +365,10 @@ def data_module(
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
     """Counts of each item as a training target ``(n_items,)``: every event of a range but its first."""
-    targets = inside(starts + 1, ends, bundle.n_interactions)
-    return np.bincount(np.asarray(bundle.items)[targets], minlength=bundle.n_items)
+    targets, counts = inside(starts + 1, ends, bundle.n_interactions), np.zeros(bundle.n_items, dtype=np.int64)
+    for block in blocks(bundle.n_interactions, max(BLOCK, bundle.n_items)):
+        counts += np.bincount(bundle.items[block][targets[block]], minlength=bundle.n_items)
+    return counts
 
 
 def _total_seconds(curve: LearningCurve) -> float:
