@@ -17,12 +17,15 @@ from deshi.teachers.item_embeddings import ItemEmbeddings
 from deshi.teachers.llm import LLM, LoadedLLM
 from deshi.teachers.pairwise import PairwiseTeacher
 from deshi.teachers.prompts import Prompt
+from deshi.teachers.residual_codes import ItemCodes, ResidualCodes
+from deshi.teachers.semantic_ids import SemanticIds
 from deshi.teachers.text import Text
 from deshi.teachers.whitening import pca, whiten
 
 __all__ = [
     "LLM", "Answers", "BigRec", "CausalEncoder", "CrossFitted", "Encoder", "Ensemble", "FittedTeacher", "ILoRA",
-    "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "PairwiseTeacher", "Pool", "Prompt",
-    "RankedLists", "Resources", "ScoreMatrix", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode",
-    "item_names", "item_texts", "pca", "search_weights", "whiten",
+    "InstanceLora", "ItemCodes", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "PairwiseTeacher", "Pool",
+    "Prompt", "RankedLists", "ResidualCodes", "Resources", "ScoreMatrix", "SemanticIds", "SentenceEncoder",
+    "Template", "Text", "draw_folds", "embed", "encode", "item_names", "item_texts", "pca", "search_weights",
+    "whiten",
 ]  # fmt: skip
