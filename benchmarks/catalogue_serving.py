@@ -67,7 +67,7 @@ def make(folder: Path, n_items: int, dim: int, table_dtype: str, with_index: boo
         build_index(table, folder / files.INDEX)
         facts["index_cpu_s"] = round(time.process_time() - begin, 1)
         facts["index_mib"] = round((folder / files.INDEX).stat().st_size / 2**20)
-        recall = measure_recall(ItemIndex(folder / files.INDEX, table), table, [row[None] for row in states])
+        recall = measure_recall(ItemIndex(folder / files.INDEX, table), table, np.split(states, 20))
         facts |= {"recall10": round(recall.recall10, 4), "recall100": round(recall.recall100, 4)}
     files.write_manifest(folder, "made-up", {})
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
