@@ -77,7 +77,10 @@ def write_soft_labels(
     )
     request |= {"batch": labeller.batch, "normalised": labeller.normalise}
     request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
-    return _write(histories, rows, folder, request, labeller.label, item_embeddings, shard_rows, progress, force)
+    return _write(
+        histories, rows, folder, request, labeller.label, item_embeddings, shard_rows, progress, force,
+        labeller.scorer.cost,
+    )  # fmt: skip
 
 
 def write_lists(
@@ -145,6 +148,7 @@ def _write(
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
+    cost: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> SoftLabels:
     """Write the lists of all rows, shard after shard, unless the store is there already."""
     request = request | {"shard_rows": shard_rows}
@@ -158,7 +162,7 @@ def _write(
         already = sum(len(shard) for shard in shards[: working.done])
         if already:
             log.info("%s goes on: %d of %d rows are written", folder.name, already, len(rows))
-        meter = Meter(len(rows), already, progress)
+        meter, before = Meter(len(rows), already, progress), cost()
         for shard in shards[working.done :]:
             # a shard's lists come in blocks of any order; they count once the whole shard is marked
             for numbers, items, scores in lists(shard):
@@ -166,11 +170,11 @@ def _write(
                     numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
                 )
                 meter.add(len(numbers))
-            working.mark()
+            before = working.mark(before, cost())
 
         def manifest(path: Path) -> dict[str, Any]:
             files = _write_other_files(path, histories, embeddings)
-            return new_manifest(path, histories, rows, request, len(shards), files)
+            return new_manifest(path, histories, rows, request, len(shards), files, working.cost)
 
         working.finish(manifest, len(rows))
     return SoftLabels.load(folder)

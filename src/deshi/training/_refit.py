@@ -15,6 +15,7 @@ MAY_DIFFER = (
     "train.refit", "train.progress", "train.threads", "train.precision", "train.accelerator", "train.patience",
     "train.validate_every", "train.max_minutes", "loss.chunk",
     "soft_labels", "distill.selection.student", "teacher.members", "teacher.student",
+    "teacher.first",
 )  # fmt: skip
 """Keys without effect on a training of so many epochs, and those that name other runs and stores, refitted by now."""
 
