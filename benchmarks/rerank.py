@@ -3,11 +3,11 @@
     python -m venv /tmp/llama && /tmp/llama/bin/pip install xllamacpp
     python benchmarks/rerank.py --python /tmp/llama/bin/python [--answers list letter] [--asked 100] [--rows 40]
 
-Starts llama.cpp's server with SmolLM2-135M-Instruct (the GGUF file of deshi's mirror), or takes any endpoint by --url and
---model, and puts a proxy before it that counts what was answered, by content. The first stage are the counts
+Starts llama.cpp's server with SmolLM2-135M-Instruct (the GGUF file of deshi's mirror), or takes any endpoint by --url
+and --model, and puts a proxy before it that counts what was answered, by content. The first stage are the counts
 (teacher=pairwise). For each form of answer: the choice of the weight on validation, with the interval of the gain, and
-what an answer costs. Then soft labels after some training positions by weight 1: the command is killed (SIGKILL) when half
-of the answers are there, and repeated; no content may have been answered twice.
+what an answer costs. Then soft labels after some training positions by weight 1: the command is killed (SIGKILL) when
+half of the answers are there, and repeated; no content may have been answered twice.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Proxy:
         self.app.post("/v1/chat/completions")(self.complete)
 
     async def complete(self, request: Request) -> Response:
+        """Pass on, and count if the client is still there."""
         body = await request.body()
         answer = await self._client.post(f"{self._target}/chat/completions", content=body)
         if answer.status_code == 200 and not await request.is_disconnected():
@@ -135,9 +136,8 @@ def measure(root: str, first: str, url: str, options: argparse.Namespace) -> Non
 def kill_and_resume(root: Path, first: str, url: str, counting: Proxy, options: argparse.Namespace) -> None:
     more = ("teacher.weight=1", "teacher.validation_examples=0", "name=labelled")
     run = teach(f"paths.root={root}", first, url, options, options.answers[-1], *more)
-    share = options.rows / int(
-        (run.split.train_ranges(run.bundle)[1] - run.split.train_ranges(run.bundle)[0] - 1).sum()
-    )
+    starts, ends = run.split.train_ranges(run.bundle)
+    share = options.rows / int((ends - starts - 1).sum())
     words = [f"paths.root={root}", "k=20", f"positions=sample:{share:.6f}", "store=reranked"]
     command = [sys.executable, "-m", "deshi", "label", run.name, *words]
     before = counting.answered.total()
