@@ -232,11 +232,11 @@ def tune(
 
 
 def evaluate(
-    *words: RunName, run: RunName | None = None, served: bool | Folder | None = None, baseline: str | None = None,
-    with_baselines: bool | None = None, part: str | None = None, data: DataSet | None = None,
-    split: Group | None = None, eval: Group | None = None, candidates: Group | None = None,
-    answers: int | None = None, sample: int | None = None, paths: Values | None = None, config: Folder | None = None,
-    config_dir: Folder | None = None,
+    *words: RunName, run: RunName | None = None, served: bool | Folder | None = None, search: str | None = None,
+    baseline: str | None = None, with_baselines: bool | None = None, part: str | None = None,
+    data: DataSet | None = None, split: Group | None = None, eval: Group | None = None,
+    candidates: Group | None = None, answers: int | None = None, sample: int | None = None,
+    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
 ) -> EvaluateResult:  # fmt: skip
     """Measure a run, or a baseline, by exact ranks: ``deshi.evaluate("latest", with_baselines=True)``.
 
@@ -300,8 +300,9 @@ def compare(
 
 def export(
     *words: RunName, run: RunName | None = None, output: Folder | None = None, int8: bool | None = None,
-    index: str | None = None, counts: bool | float | None = None, parity: Values | None = None,
-    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
+    table_dtype: str | None = None, index: str | None = None, counts: bool | float | None = None,
+    parity: Values | None = None, paths: Values | None = None, config: Folder | None = None,
+    config_dir: Folder | None = None,
 ) -> ExportResult:  # fmt: skip
     """Write a serving bundle of a run: ``deshi.export("latest", int8=True)``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.distillation.cd import CD
 from deshi.distillation.listwise import ListwiseKL
+from deshi.distillation.margin_mse import MarginMSE
 from deshi.distillation.objective import Distillation, Objective
+from deshi.distillation.rrd import RRD
+from deshi.distillation.score_chunk import FewScores
 from deshi.distillation.soft_label_batches import SoftLabelBatch, SoftLabelLists
 from deshi.distillation.term import Context, HiddenTerm, Term
 from deshi.losses.base import Loss
@@ -240,3 +245,71 @@ def test_a_schedule_is_part_of_every_term() -> None:
     """All terms inherit it, so that no term needs a schedule of its own."""
     term: Term = Pull(weight=1.0, final_weight=0.0)
     assert [term.weight_at(p) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
+
+
+def few_scores(hidden: Tensor, table: Tensor, labels: SoftLabelBatch, negatives: Tensor, expected: float) -> FewScores:
+    log_expected = torch.full((len(negatives),), expected).log()
+    targets = torch.full((len(hidden),), PAD)
+    return FewScores(hidden, table, targets, labels, torch.Generator(), negatives, log_expected)
+
+
+def test_few_scores_are_those_of_the_catalogue() -> None:
+    """With every item drawn once, scores and logsumexp from few rows are those of the whole matrix, gradients too."""
+    labels = lists().at(torch.arange(ROWS))
+    generator = torch.Generator().manual_seed(0)
+    hidden, table = torch.randn(ROWS, 8, generator=generator), torch.randn(N, 8, generator=generator)
+    values, grads = [], []
+    for few in (True, False):
+        leaf = table.clone().requires_grad_()
+        if few:
+            chunk = few_scores(hidden, leaf, labels, torch.arange(N), 1.0)
+            taken, logsumexp = chunk.scores_of(labels.items), chunk.logsumexp(2.0)
+        else:
+            scores = hidden @ leaf.T
+            taken, logsumexp = scores.gather(1, labels.items.clamp(min=0)), (scores / 2).logsumexp(1)
+            taken = taken.masked_fill(labels.items == PAD, 0.0)
+        (taken.square().sum() + logsumexp.sum()).backward()
+        assert leaf.grad is not None and leaf.grad.is_sparse is few
+        values.append(torch.cat([taken, logsumexp[:, None]], 1).detach())
+        grads.append(leaf.grad.to_dense())
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
+def test_sum_over_few_scores_is_unbiased() -> None:
+    """Over many draws the estimated ``sum exp`` averages to that over the catalogue, list items counted once."""
+    labels = lists().at(torch.arange(4))
+    generator = torch.Generator().manual_seed(0)
+    hidden, table = torch.randn(4, 8, generator=generator) / 2, torch.randn(N, 8, generator=generator)
+    draws = torch.stack(
+        [
+            few_scores(hidden, table, labels, torch.randint(N, (6,), generator=generator), 6 / N).logsumexp().exp()
+            for _ in range(2000)
+        ]
+    ).double()
+    full = (hidden @ table.T).exp().sum(1)
+    assert ((draws.mean(0) - full).abs() < 4.5 * draws.std(0) / 2000**0.5).all()
+
+
+@pytest.mark.parametrize("term", [ListwiseKL(), CD(), MarginMSE()])
+def test_sparse_distillation_is_that_of_all_scores(term: Term) -> None:
+    """Terms over lists alone give value and gradients of the fused pass, the item table's as a sparse tensor."""
+    network, value = student(), []
+    dense = Distillation(BCE(), {"term": term}, lists(), hard_loss_weight=0.0)(network, batch())[0]
+    value.append((dense, gradients(network, dense)))
+    few = Distillation(BCE(), {"term": term}, lists(), hard_loss_weight=0.0)
+    assert few.problem_of_sparse_gradients() is None
+    few.use_sparse_gradients()
+    cast(ItemEmbedding, network.items).sparse = True
+    sparse = few(network, batch())[0]
+    value.append((sparse, [grad.to_dense() for grad in gradients(network, sparse)]))
+    torch.testing.assert_close(value[0][0], value[1][0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(value[0][1], value[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_terms_over_all_scores_need_dense_gradients() -> None:
+    """A term that reads more than its lists names itself."""
+    for terms in ({"pull": Pull()}, {"rrd": RRD()}):
+        problem = Distillation(BCE(), terms, lists()).problem_of_sparse_gradients()
+        assert problem is not None and next(iter(terms)) in problem
+    assert Distillation(Softmax(), {"kl": ListwiseKL()}, lists()).problem_of_sparse_gradients() is not None

@@ -20,7 +20,7 @@ from deshi.losses.softmax import Softmax
 from deshi.types import PAD, DeshiError, ShapeError
 
 N_ITEMS, DIM, POSITIONS = 30, 8, 21
-Strategy = Literal["uniform", "popularity", "batch"]
+Strategy = Literal["uniform", "popularity", "batch", "mixed"]
 
 
 def counted(strategy: Strategy) -> SampledSoftmax:
@@ -34,6 +34,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "sampled_uniform": lambda: SampledSoftmax(negatives=12),
     "sampled_popularity": lambda: counted("popularity"),
     "sampled_batch": lambda: counted("batch"),
+    "sampled_mixed": lambda: counted("mixed"),
     "bce": BCE,
     "bce_shared": lambda: BCE(negatives=3, share=4),
     "gbce": lambda: GBCE(negatives=6, calibration=0.75, share=5),
@@ -186,10 +187,10 @@ def test_sampled_softmax_approaches_the_full_one(strategy: Strategy) -> None:
     assert errors[1] < errors[0] / 4, "95 times the sample: the error should fall about tenfold"
 
 
-@pytest.mark.parametrize("strategy", ["uniform", "popularity", "batch"])
+@pytest.mark.parametrize("strategy", ["uniform", "popularity", "batch", "mixed"])
 def test_log_q_correction_is_unbiased(strategy: Strategy) -> None:
-    """Over many draws, the corrected denominators average to the full ones, for every target."""
-    counts = torch.arange(1, N_ITEMS + 1)
+    """Over many draws, the corrected denominators average to the full ones, for every target; mixed: cold items too."""
+    counts = torch.arange(1, N_ITEMS + 1) - int(strategy == "mixed")
     everyone = torch.arange(N_ITEMS).repeat_interleave(counts)
     sampler = SharedNegatives(strategy)
     sampler.set_counts(counts)
@@ -346,9 +347,10 @@ def test_full_calibration_recovers_probabilities() -> None:
         (lambda: SampledSoftmax(negatives=0), "negatives=0"),
         (
             lambda: SampledSoftmax(strategy="bacth"),  # type: ignore[arg-type]
-            "strategy='bacth', expected uniform, popularity or batch",
+            "strategy='bacth', expected uniform, popularity, batch or mixed",
         ),
         (lambda: SampledSoftmax(power=0.5), "power=0.5 with strategy=uniform"),
+        (lambda: SampledSoftmax(strategy="mixed", uniform_share=1.0), "uniform_share=1.0"),
         (lambda: BCE(negatives=0), "BCE got negatives=0"),
         (lambda: GBCE(share=0), "GBCE got share=0"),
         (lambda: GBCE(calibration=1.5), "calibration=1.5"),

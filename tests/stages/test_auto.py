@@ -34,6 +34,7 @@ def test_recipe_follows_texts(texts: float, recipe: str) -> None:
     words = rules(Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts), recipe=True, data="x")
     assert f"recipe={recipe}" in words
     assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts")
+    assert ("distill.hard_loss_weight=0.3" in words) == (recipe == "counts")
 
 
 def test_items_with_hundreds_of_events_need_no_text() -> None:
@@ -84,7 +85,10 @@ def test_words_about_parts_of_a_recipe_come_before_the_decision(tmp_path: Path, 
     words = ["data=tiny", f"paths.root={tmp_path}", "teachers.all.teacher.members=[text,plain,counts]"]
     config = stages.by_data("run", stages.compose("run", words, {}, config_dir), config_dir)
     assert config.teachers["all"].teacher["members"] == ["text", "plain", "counts"]
-    assert config.overrides[-3:] == words
+    assert config.overrides[-3:] == words and config.overrides[1].startswith("recipe=counts")
+    plain = stages.compose("run", ["data=tiny", f"paths.root={tmp_path}"], {}, config_dir)
+    assert plain.overrides == ["data=tiny", f"paths.root={tmp_path}"]
+    assert any(word.startswith("recipe=") for word in stages.by_data("run", plain, config_dir).overrides)
     with pytest.raises(DeshiError, match="teachers.txt"):
         stages.compose("run", ["data=tiny", "teachers.txt.teacher.dim=8"], {}, config_dir)
 

@@ -171,6 +171,18 @@ def counted(function: Any, calls: list[object]) -> Any:
     return call
 
 
+def test_narrow_students_are_regularised_less(config_dir: Path, tmp_path: Path) -> None:
+    """Dropout and item drop fall with the root of the width, of both students; wider ones, the recipe's keep theirs."""
+    words = ["data=tiny", *SMALL, *SELF, "sizes=[4,16,64]", "student.dropout=0.4", "train.augment.item_drop=0.2"]
+    config = stages.compose("run", [*words, "distilled.student.dropout=0.1"], {}, config_dir)
+    drops = {s.name: (s.node["dropout"], s.train.augment.item_drop) for s in config.students}
+    assert drops == {
+        "plain-4": (0.2, 0.1), "distilled-4": (0.05, 0.1), "plain": (0.4, 0.2), "distilled": (0.1, 0.2),
+        "plain-64": (0.4, 0.2), "distilled-64": (0.1, 0.2),
+    }  # fmt: skip
+    assert config.train.augment.item_drop == 0.2
+
+
 def test_a_dry_run_with_sizes_says_what_they_take(config_dir: Path, tmp_path: Path) -> None:
     """Eight trainings more are hours on large data: the estimate has a line for each."""
     deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")

@@ -26,7 +26,10 @@ REPEATED = "config"
 LOOKED_UP = ("paths", "run", "runs", "resume")
 
 
-def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir: Path | None = None) -> Config:
+def load(
+    stage: str, model: type[Config], texts: Sequence[str] = (), config_dir: Path | None = None,
+    assumed: Sequence[str] = (),
+) -> Config:  # fmt: skip
     """Compose and check a stage's configuration.
 
     Args:
@@ -34,13 +37,14 @@ def load(stage: str, model: type[Config], texts: Sequence[str] = (), config_dir:
         model: the stage's schema.
         texts: ``key=value`` arguments; the later wins. ``config=RUN`` begins with the configuration that a run saved.
         config_dir: a folder with groups and choices of the user's own.
+        assumed: further arguments, before the others, that the configuration's ``overrides`` don't name.
 
     Raises:
         ConfigError: for everything that is wrong, before any work.
         DeshiError: if a run that is named doesn't exist.
     """
     repeated = [text for text in texts if text.startswith(f"{REPEATED}=")]
-    overrides = parse(stage, [text for text in texts if text not in repeated], config_dir)
+    overrides = parse(stage, [*assumed, *(text for text in texts if text not in repeated)], config_dir)
     values = _compose(stage, model, overrides, config_dir)
     overrides = [_as_written(override, model, values) for override in overrides]
     if repeated:

@@ -154,6 +154,11 @@ class TrainConfig(Closed):
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="learning rate after warm-up")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null is none")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is none")
+    sparse_table: bool | Literal["auto"] = Field(
+        "auto",
+        description="gradients and optimizer state of the item table for the rows that a step reads alone, with a loss "
+        "of sampled negatives; auto: above 50,000 items",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if measured faster, else fp32")
     patience: int = Field(10, ge=1, description="stop after this many validations without a better NDCG@10")
     validate_every: int = Field(1, ge=1, description="epochs between validations")

@@ -34,6 +34,8 @@ class CD(ScoreTerm):
         weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
+    reads_few_scores = True
+
     def __init__(
         self, top_k: int | None = None, decay: float = 20.0, guide: Literal["teacher", "student"] = "teacher",
         labels: Literal["scores", "ranks"] = "scores", temperature: float = 1.0, offset: float | None = None,

@@ -35,6 +35,8 @@ class ListwiseKL(ScoreTerm):
         weight, final_weight: see :class:`deshi.distillation.term.Term`.
     """
 
+    reads_few_scores = True
+
     def __init__(
         self, temperature: float = 1.0, teacher_temperature: float | None = None, top_k: int | None = None,
         other_items: Literal["renormalised", "bucket"] = "renormalised", other_share: float | None = None,

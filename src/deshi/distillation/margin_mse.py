@@ -25,6 +25,7 @@ class MarginMSE(ScoreTerm):
     """
 
     needs_calibrated_scores = True
+    reads_few_scores = True
 
     def __init__(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from deshi.distillation.score_chunk import FewScores
 from deshi.distillation.score_terms import SoftmaxWithTerms
 from deshi.distillation.soft_label_batches import SoftLabelBatch, SoftLabelLists
 from deshi.distillation.term import HiddenTerm, ScoreTerm, Term
@@ -16,6 +18,9 @@ from deshi.losses.fused_pass import chunk_for, fused_pass, product_dtype
 from deshi.losses.random_stream import RandomStream
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.types import PAD, Batch, DeshiError
+
+FEW_NEGATIVES = 1024
+"""Uniform negatives from which terms estimate sums over a catalogue that is never scored as a whole."""
 
 
 class Objective(nn.Module):
@@ -37,6 +42,14 @@ class Objective(nn.Module):
     def set_counts(self, counts: Tensor) -> None:
         """Receive ``counts`` ``(N,)``, how often each item is a training target, before training."""
         self.loss.set_counts(counts)
+
+    def problem_of_sparse_gradients(self) -> str | None:
+        """The reason why the item table can't have sparse gradients, None if it can."""
+        return None if self.loss.reads_few_rows else f"{type(self.loss).__name__} scores all items"
+
+    def use_sparse_gradients(self) -> None:
+        """Give the item table sparse gradients, of the rows that were read."""
+        self.loss.sparse = True
 
     def start_epoch(self, seed: list[int], progress: float) -> None:
         """Restart all random draws from ``seed`` after a share ``progress`` of the training, from 0 to 1."""
@@ -78,6 +91,13 @@ class Distillation(Objective):
         self._score_terms = {name: term for name, term in terms.items() if isinstance(term, ScoreTerm)}
         self._hidden_terms = {name: term for name, term in terms.items() if isinstance(term, HiddenTerm)}
 
+    def problem_of_sparse_gradients(self) -> str | None:
+        """See :meth:`Objective.problem_of_sparse_gradients`; terms must read few scores, too."""
+        for name, term in self.terms.items():
+            if not (isinstance(term, ScoreTerm) and term.reads_few_scores):
+                return f"distill.terms.{name} reads the whole item table"
+        return super().problem_of_sparse_gradients()
+
     def start_epoch(self, seed: list[int], progress: float) -> None:
         """See :meth:`Objective.start_epoch`; the terms' weights follow ``progress``."""
         self._progress = progress
@@ -99,7 +119,9 @@ class Distillation(Objective):
         targets = torch.cat([batch.targets[has_soft_label], batch.targets[has_target_only]])
         labels = self.soft_labels.at(batch.rows[has_soft_label])
         total, logs = states[:0].float().sum(), dict[str, float]()  # 0 with gradients, should a batch have no position
-        if len(states) and (self.loss.is_full_softmax or self._score_terms):
+        if self.loss.sparse:
+            total = total + self._few_scores(states[: len(labels)], table, targets[: len(labels)], labels, logs)
+        elif len(states) and (self.loss.is_full_softmax or self._score_terms):
             total = total + self._fused(states, table, targets, labels, logs)
         if not self.loss.is_full_softmax:
             total = total + self._separate_loss(states, table, targets, logs)
@@ -127,6 +149,23 @@ class Distillation(Objective):
         means = dict(zip(["loss", *self._score_terms], loss.means(sums), strict=True))
         computed = [*(["loss"] if hard else []), *(self._score_terms if len(labels) else [])]
         logs.update({name: means[name] for name in computed})
+        return total
+
+    def _few_scores(
+        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, logs: dict[str, float]
+    ) -> Tensor:
+        """The terms at the distilled positions from the scores of their lists and of shared negatives alone."""
+        total = states.new_zeros((), dtype=torch.float32)
+        if not len(labels) or not self._score_terms:
+            return total
+        generator = self.random.generator(states.device)
+        draws = torch.randint(len(table), (FEW_NEGATIVES,), generator=generator, device=states.device)
+        log_expected = torch.full((FEW_NEGATIVES,), math.log(FEW_NEGATIVES / len(table)), device=states.device)
+        chunk = FewScores(states, table, targets, labels, generator, draws, log_expected)
+        for name, term in self._score_terms.items():
+            mean = term(chunk).mean()
+            logs[name] = float(mean.detach())
+            total = total + term.weight_at(self._progress) * mean
         return total
 
     def _separate_loss(self, states: Tensor, table: Tensor, targets: Tensor, logs: dict[str, float]) -> Tensor:

@@ -1,12 +1,14 @@
-"""The scores that distillation terms see: one chunk of positions against the whole catalogue."""
+"""The scores that distillation terms see: one chunk of positions against the whole catalogue, or against few items."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from deshi.distillation.soft_label_batches import SoftLabelBatch
-from deshi.types import PAD
+from deshi.losses.negatives import grouped_scores
+from deshi.types import PAD, DeshiError
 
 
 class ScoreChunk:
@@ -89,3 +91,58 @@ class ScoreChunk:
         for (items, _), grad in zip(self._gathered, grads[len(logsumexps) :], strict=True):
             total.scatter_add_(1, items.clamp(min=0), grad.masked_fill(items == PAD, 0.0))
         return total
+
+
+class FewScores(ScoreChunk):
+    """Distilled positions whose scores are computed for the items that terms ask for, by autograd.
+
+    The catalogue is never scored: the table's gradient is sparse, of the rows that were read. :meth:`logsumexp` is
+    estimated by the list's items, which are exact, and shared negatives with logQ correction for all others: its
+    ``sum exp`` is unbiased. Terms that need more (``reads_few_scores`` is False) can't be computed.
+
+    Args:
+        hidden: ``(C, D)`` states.
+        table: ``(N, D)`` item table.
+        targets: ``(C,)`` int64, ``PAD`` where there is none.
+        soft_labels: the teacher's lists at the positions.
+        generator: source of the terms' random numbers.
+        negatives: ``(S,)`` int64 items drawn from the catalogue.
+        log_expected: ``(S,)`` the log of each one's expected number in the sample.
+    """
+
+    def __init__(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, soft_labels: SoftLabelBatch, generator: torch.Generator,
+        negatives: Tensor, log_expected: Tensor,
+    ) -> None:  # fmt: skip
+        super().__init__(hidden, targets, soft_labels, generator)
+        self._hidden, self._table = hidden, table
+        self._negatives, self._log_expected = negatives, log_expected
+
+    @property
+    def n_items(self) -> int:
+        """Number of items of the catalogue."""
+        return len(self._table)
+
+    def scores_of(self, items: Tensor) -> Tensor:
+        """See :meth:`ScoreChunk.scores_of`."""
+        scores = grouped_scores(self._hidden, self._table, items.clamp(min=0), share=1, sparse=True)
+        return scores.masked_fill(items == PAD, 0.0)
+
+    def logsumexp(self, temperature: float = 1.0) -> Tensor:
+        """The estimate of :meth:`ScoreChunk.logsumexp` described above."""
+        lists, least = self.soft_labels.items, torch.finfo(torch.float32).min
+        listed = self.scores_of(lists).masked_fill(lists == PAD, least)
+        rows = F.embedding(self._negatives, self._table, sparse=True)
+        others = (self._hidden.to(rows.dtype) @ rows.T).float()
+        # a negative on the position's list is counted there already
+        order = lists.sort(1).values
+        positions = torch.searchsorted(order, self._negatives.expand(len(order), -1).contiguous())
+        on_list = order.gather(1, positions.clamp(max=order.shape[1] - 1)) == self._negatives
+        others = (others / temperature - self._log_expected).masked_fill(on_list, least)
+        return torch.cat([listed / temperature, others], 1).logsumexp(1)
+
+    def whole(self) -> Tensor:
+        """Refused: there is no whole."""
+        raise DeshiError(
+            "A term asked for the scores of all items, which a large catalogue's training doesn't compute."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -90,6 +91,10 @@ class Term(nn.Module, ABC):
 
 class ScoreTerm(Term):
     """A term over the student's scores of the catalogue, computed in the pass of the loss, chunk by chunk."""
+
+    reads_few_scores: ClassVar[bool] = False
+    """Whether ``chunk.scores_of`` and ``chunk.logsumexp`` are all that it reads of the scores: such a term is also
+    computed where a large catalogue is never scored as a whole."""
 
     @abstractmethod
     def forward(self, chunk: ScoreChunk) -> Tensor:

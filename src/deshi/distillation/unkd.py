@@ -35,6 +35,8 @@ class UnKD(ScoreTerm):
 
     group: Tensor
 
+    reads_few_scores = True
+
     def __init__(
         self, top_k: int | None = None, groups: int = 4, pairs: int = 30, decay: float = 20.0, weight: float = 1.0,
         final_weight: float | None = None,

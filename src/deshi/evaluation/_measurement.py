@@ -12,10 +12,10 @@ import polars as pl
 from deshi.arrays import Float32s, Floats, Ints, offsets_of
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Examples
-from deshi.evaluation._ranking import Ranking, evaluate_ranks, lists_frame, summarise
+from deshi.evaluation._ranking import Ranking, evaluate_lists, evaluate_ranks, lists_frame, summarise
 from deshi.evaluation._slices import slice_frame
 from deshi.metrics import Reliability, answer_ratios, beyond_accuracy, reliability
-from deshi.models.scorers import Scorer
+from deshi.models.scorers import ListScorer, Scorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +125,11 @@ def history_popularity(bundle: Bundle, examples: Examples, counts: Ints) -> Floa
 
 
 def _rank(scorer: Scorer, evaluation_set: EvaluationSet, part: RankedExamples, device: str, calibrate: bool) -> Ranking:
+    if isinstance(scorer, ListScorer):
+        top_k = max(evaluation_set.ks)
+        return evaluate_lists(
+            scorer, evaluation_set.bundle, part.examples, evaluation_set.filter_seen, evaluation_set.batch_size, top_k
+        )
     one_target = bool((np.diff(part.examples.target_offsets) == 1).all())
     return evaluate_ranks(
         scorer,

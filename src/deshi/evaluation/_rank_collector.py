@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deshi.data.example_batches import ExampleBatch
-from deshi.metrics import metrics_from_ranks, rank_rows
+from deshi.metrics import ScoreBlocks, metrics_from_ranks, rank_blocks, rank_rows
 from deshi.types import PAD
 
 
@@ -49,12 +49,12 @@ class RankCollector:
         self._top_k = top_k
         self._batches: list[tuple[Tensor, ...]] = []
 
-    def add(self, batch: ExampleBatch, scorings: Iterable[Tensor]) -> None:
+    def add(self, batch: ExampleBatch, scorings: Iterable[Tensor | ScoreBlocks]) -> None:
         """Rank a batch's targets.
 
         Args:
             batch: on the device of the scores.
-            scorings: each ``(B, N)`` scores of all items; one at a time is held, and none is kept.
+            scorings: each ``(B, N)`` scores of all items, whole or in blocks; one at a time is held, none is kept.
 
         Raises:
             ScoreError: for scores that can't be ranked, see :func:`deshi.metrics.rank_rows`.
@@ -63,7 +63,12 @@ class RankCollector:
         examples = batch.numbers[:, None].expand_as(batch.targets)[has_target]
         ranks, lists, n_candidates = [], [], torch.empty(0)
         for scores in scorings:
-            scored_ranks, n_candidates, top_items = rank_rows(scores, batch.targets, batch.seen, self._top_k)
+            ranked = (
+                rank_blocks(scores, batch.targets, batch.seen, self._top_k)
+                if isinstance(scores, ScoreBlocks)
+                else rank_rows(scores, batch.targets, batch.seen, self._top_k)
+            )
+            scored_ranks, n_candidates, top_items = ranked
             ranks.append(scored_ranks[has_target])
             lists.append(top_items)
         # One tensor of ranks is kept a batch, not one a scoring: each small one that outlives the matrices made around

@@ -15,9 +15,12 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation._rank_collector import RankCollector
-from deshi.metrics import coverage, metrics_from_ranks, softmax_of_rows
-from deshi.models.scorers import Scorer
+from deshi.metrics import coverage, metrics_from_ranks, softmax_of_blocks, softmax_of_rows
+from deshi.models.scorers import ListScorer, Scorer
 from deshi.types import ITEM, PAD, USER, DeshiError
+
+MOST_SCORES = 1 << 28
+"""Scores held at a time at most, by a scorer that gives them whole: 1 GiB. Larger catalogues get smaller batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +78,15 @@ def evaluate_ranks(
         )
     collector = RankCollector(top_k)
     softmax = np.full((len(examples), 3), np.nan) if calibrate else None
+    batch_size = max(1, min(batch_size, MOST_SCORES // bundle.n_items))
     for batch in ExampleBatches(bundle, examples, bundle.n_interactions, batch_size, filter_seen, seen_ends):
         numbers, batch = batch.numbers.numpy(), batch.to(device)
+        blocks = scorer.score_blocks(batch.histories) if candidates is None else None
+        if blocks is not None:
+            if softmax is not None:
+                softmax[numbers] = softmax_of_blocks(blocks, batch.targets.squeeze(1), batch.seen).cpu().numpy()
+            collector.add(batch, [blocks])
+            continue
         scores = scorer.scores(batch.histories)
         if candidates is not None:
             scores, batch = narrow(scores, batch, torch.from_numpy(candidates[numbers]).to(device))
@@ -90,6 +100,43 @@ def evaluate_ranks(
         top_items = np.where(top_items == PAD, PAD, items)
     ranks = _frame(bundle, examples, collected.ranks[0].numpy(), collected.n_candidates.numpy())
     return Ranking(ranks, top_items, softmax)
+
+
+@torch.no_grad()
+def evaluate_lists(
+    scorer: ListScorer, bundle: Bundle, examples: Examples, filter_seen: bool, batch_size: int, top_k: int
+) -> Ranking:
+    """Rank every target by its place in the list that a model answers with; a target outside of it is a miss.
+
+    Ties inside a list have mean ranks. Of a target that isn't on the list only that it is below is known: its rank is
+    infinite, so that metrics are right up to K = ``top_k``.
+
+    Args:
+        scorer: what is evaluated.
+        bundle: the data.
+        examples: of one part of a split.
+        filter_seen: whether items of the history are left out of the lists.
+        batch_size: examples at a time.
+        top_k: length of the lists.
+    """
+    ranks, owners = list[Tensor](), list[Tensor]()
+    n_candidates = np.full(len(examples), bundle.n_items, dtype=np.int64)
+    top_items = np.full((len(examples), top_k), PAD, dtype=np.int64)
+    for batch in ExampleBatches(bundle, examples, bundle.n_interactions, batch_size, filter_seen):
+        items, scores = scorer.lists(batch.histories, top_k, filter_seen)
+        real = batch.targets != PAD
+        hits = (items[:, None, :] == batch.targets[:, :, None]) & real[:, :, None]
+        level = scores[:, None, :].masked_fill(~hits, -torch.inf).amax(2, keepdim=True)
+        listed = (items != PAD)[:, None, :]
+        higher, tied = ((scores[:, None, :] > level) & listed).sum(2), ((scores[:, None, :] == level) & listed).sum(2)
+        batch_ranks = (2 * higher + tied + 1).double() / 2
+        ranks.append(batch_ranks.masked_fill(~hits.any(2), torch.inf)[real])
+        owners.append(batch.numbers[:, None].expand_as(batch.targets)[real])
+        numbers = batch.numbers.numpy()
+        top_items[numbers] = items.numpy()
+        n_candidates[numbers] -= [len(row[row != PAD].unique()) for row in batch.seen]
+    order = torch.cat(owners).argsort(stable=True)
+    return Ranking(_frame(bundle, examples, torch.cat(ranks)[order].numpy(), n_candidates), top_items)
 
 
 def narrow(scores: Tensor, batch: ExampleBatch, candidates: Tensor) -> tuple[Tensor, ExampleBatch]:

@@ -17,10 +17,14 @@ class Loss(nn.Module, ABC):
         is_full_softmax: whether the loss is the mean cross-entropy over the whole catalogue; distillation terms then
             share its pass over the scores.
         chunk: positions scored at a time by a loss that scores the whole catalogue; None is a default by catalogue.
+        reads_few_rows: whether the loss reads few rows of the table and can give it a sparse gradient.
+        sparse: whether it does; set before training.
     """
 
     is_full_softmax: ClassVar[bool] = False
     chunk: int | None = None
+    reads_few_rows: ClassVar[bool] = False
+    sparse: bool = False
 
     def reseed(self, seed: list[int]) -> None:  # noqa: B027 - a loss without random draws has nothing to do
         """Restart the random draws, if there are any: the same seed gives the same draws."""

@@ -37,18 +37,20 @@ def bce(positive: Tensor, negative: Tensor, kept: Tensor, beta: float = 1.0) -> 
 
 
 def bce_over(
-    hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, share: int, beta: float = 1.0
+    hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, share: int, beta: float = 1.0,
+    sparse: bool = False,
 ) -> Tensor:  # fmt: skip
     """:func:`bce` from hidden states ``(P, D)``, a table ``(N, D)``, targets ``(P,)`` and drawn negatives.
 
-    ``negatives`` is ``(ceil(P / share), K)``, see :func:`deshi.losses.negatives.grouped_negatives`.
+    ``negatives`` is ``(ceil(P / share), K)``, see :func:`deshi.losses.negatives.grouped_negatives`; with ``sparse`` the
+    gradient of ``table`` is a sparse tensor of the rows that were read.
 
     Raises:
         ShapeError, DeshiError: see :func:`deshi.losses.base.check_loss_inputs`.
     """
     check_loss_inputs(hidden, table, targets)
-    positive = (hidden * F.embedding(targets, table)).float().sum(1)
-    negative = grouped_scores(hidden, table, negatives, share)
+    positive = (hidden * F.embedding(targets, table, sparse=sparse)).float().sum(1)
+    negative = grouped_scores(hidden, table, negatives, share, sparse)
     each = negatives.repeat_interleave(share, dim=0)[: len(targets)]
     return bce(positive, negative, each != targets[:, None], beta)
 
@@ -63,6 +65,8 @@ class BCE(Loss):
         negatives: number of negatives a position.
         share: number of neighbouring positions that share one set of negatives; 1 is the paper's, more is faster.
     """
+
+    reads_few_rows = True
 
     def __init__(self, negatives: int = 1, share: int = 1) -> None:
         super().__init__()
@@ -86,4 +90,4 @@ class BCE(Loss):
         check_loss_inputs(hidden, table, targets)
         generator = self.random.generator(hidden.device)
         drawn = grouped_negatives(len(targets), len(table), self.negatives, self.share, generator)
-        return bce_over(hidden, table, targets, drawn, self.share, self.beta(len(table)))
+        return bce_over(hidden, table, targets, drawn, self.share, self.beta(len(table)), self.sparse)

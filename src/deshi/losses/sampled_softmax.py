@@ -17,7 +17,7 @@ _CHUNK = 512
 
 
 def sampled_softmax(
-    hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, log_expected: Tensor
+    hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, log_expected: Tensor, sparse: bool = False
 ) -> Tensor:  # fmt: skip
     """Mean cross-entropy with the full softmax's denominator estimated from a sample.
 
@@ -32,6 +32,7 @@ def sampled_softmax(
         targets: ``(P,)`` int64 item indices.
         negatives: ``(S,)`` int64 item indices, shared by all positions, repetitions allowed.
         log_expected: ``(S,)``, log of the expected number of each negative in the sample: ``log(S * q)``.
+        sparse: whether the gradient of ``table`` is a sparse tensor of the rows that were read.
 
     Returns:
         The mean loss in nats, a scalar in fp32.
@@ -42,7 +43,7 @@ def sampled_softmax(
     check_loss_inputs(hidden, table, targets)
     check_shape("negatives", negatives, ("S",))
     check_shape("log_expected", log_expected, (len(negatives),))
-    rows = F.embedding(torch.cat([targets, negatives]), table)
+    rows = F.embedding(torch.cat([targets, negatives]), table, sparse=sparse)
     target_logit = (hidden * rows[: len(targets)]).float().sum(1)
     negative_rows = rows[len(targets) :].T
     total = target_logit.new_zeros(())
@@ -62,20 +63,23 @@ class SampledSoftmax(Loss):
     Args:
         negatives: number of negatives, shared by all positions of a batch; a catalogue of no more items than that
             is taken whole, which is the full softmax.
-        strategy: how they are drawn, see :class:`deshi.losses.negatives.SharedNegatives`. ``"popularity"`` and
-            ``"batch"`` need :meth:`set_counts` first.
+        strategy: how they are drawn, see :class:`deshi.losses.negatives.SharedNegatives`. ``"popularity"``,
+            ``"batch"`` and ``"mixed"`` need :meth:`set_counts` first.
         power: flattens the popularity.
+        uniform_share: of ``"mixed"``: the share of the negatives that are drawn uniformly.
     """
 
+    reads_few_rows = True
+
     def __init__(
-        self, negatives: int = 1024, strategy: Literal["uniform", "popularity", "batch"] = "uniform",
-        power: float = 1.0,
+        self, negatives: int = 1024, strategy: Literal["uniform", "popularity", "batch", "mixed"] = "uniform",
+        power: float = 1.0, uniform_share: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
         if negatives < 1:
             raise DeshiError(f"SampledSoftmax got negatives={negatives}, expected a positive number.")
         self.negatives = negatives
-        self.sampler = SharedNegatives(strategy, power)
+        self.sampler = SharedNegatives(strategy, power, uniform_share)
 
     def reseed(self, seed: list[int]) -> None:
         """See :meth:`~deshi.losses.base.Loss.reseed`."""
@@ -89,4 +93,4 @@ class SampledSoftmax(Loss):
         """The mean loss of ``hidden`` (P, D) against ``targets`` (P,) over ``table`` (N, D), in nats."""
         check_loss_inputs(hidden, table, targets)
         drawn, log_expected = self.sampler(targets, len(table), self.negatives)
-        return sampled_softmax(hidden, table, targets, drawn, log_expected)
+        return sampled_softmax(hidden, table, targets, drawn, log_expected, self.sparse)

@@ -16,6 +16,14 @@ from deshi.metrics._ranking import (
     read_metric,
 )
 from deshi.metrics._ranks import ScoreError, candidate_scores, exact_ranks, rank_rows
+from deshi.metrics._score_blocks import (
+    BLOCKWISE_ABOVE,
+    ScoreBlocks,
+    best_items_of_blocks,
+    product_blocks,
+    rank_blocks,
+    softmax_of_blocks,
+)
 from deshi.metrics._significance import (
     Interval,
     bootstrap_interval,
@@ -31,14 +39,17 @@ from deshi.metrics._significance import (
 )
 
 __all__ = [
+    "BLOCKWISE_ABOVE",
     "METRICS",
     "ExampleRanks",
     "Interval",
     "Reliability",
+    "ScoreBlocks",
     "ScoreError",
     "answer_metrics",
     "answer_ratios",
     "best_items",
+    "best_items_of_blocks",
     "beyond_accuracy",
     "bootstrap_interval",
     "bootstrap_means",
@@ -60,9 +71,12 @@ __all__ = [
     "percentile_interval",
     "permutation_p_values",
     "popularity_lift",
+    "product_blocks",
+    "rank_blocks",
     "rank_rows",
     "read_metric",
     "reliability",
+    "softmax_of_blocks",
     "softmax_of_rows",
     "wilcoxon",
     "wins_ties_losses",

@@ -40,7 +40,7 @@ def exact_ranks(scores: Tensor, targets: Tensor, seen: Tensor | None = None) -> 
     """
     check_shape("scores", scores, ("B", "N"))
     check_shape("targets", targets, (len(scores),))
-    _check_ids("targets", targets, scores.shape[1], lowest=0)
+    check_ids("targets", targets, scores.shape[1], lowest=0)
     return rank_rows(scores, targets[:, None], seen)[0].squeeze(1)
 
 
@@ -71,7 +71,7 @@ def rank_rows(
     best = torch.full((size, top_k), PAD, dtype=torch.int64, device=scores.device)
     for rows in row_slices(size):
         block = scores[rows]
-        _refuse_nan(block)
+        refuse_nan(block)
         if seen is not None and seen.shape[1]:
             block = candidate_scores(block, seen[rows])
             counts[rows] -= block.isnan().sum(1)
@@ -124,13 +124,18 @@ def _check(scores: Tensor, targets: Tensor, seen: Tensor | None) -> None:
         raise ScoreError(f"scores have type {scores.dtype}, expected a floating type: convert them with .float().")
     size, n_items = scores.shape
     check_shape("targets", targets, (size, "T"))
-    _check_ids("targets", targets, n_items)
+    check_ids("targets", targets, n_items)
     if seen is not None:
         check_shape("seen", seen, (size, "S"))
-        _check_ids("seen", seen, n_items)
+        check_ids("seen", seen, n_items)
 
 
-def _check_ids(name: str, ids: Tensor, n_items: int, lowest: int = PAD) -> None:
+def check_ids(name: str, ids: Tensor, n_items: int, lowest: int = PAD) -> None:
+    """Refuse item indices outside of ``lowest .. n_items - 1``.
+
+    Raises:
+        ScoreError: with an example of them.
+    """
     wrong = (ids < lowest) | (ids >= n_items)
     if bool(wrong.any()):
         raise ScoreError(
@@ -140,7 +145,12 @@ def _check_ids(name: str, ids: Tensor, n_items: int, lowest: int = PAD) -> None:
         )
 
 
-def _refuse_nan(scores: Tensor) -> None:
+def refuse_nan(scores: Tensor) -> None:
+    """Refuse scores with a NaN among them.
+
+    Raises:
+        ScoreError: with their number.
+    """
     if scores.numel() and bool(scores.amax().isnan()):  # a maximum carries NaN along and is one cheap pass
         raise ScoreError(
             f"{int(scores.isnan().sum())} of {scores.numel()} scores are NaN; a NaN has no rank. Expected finite "

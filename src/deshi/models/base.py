@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deshi.configuration.needs import Component
 from deshi.losses.base import Loss
+from deshi.metrics import BLOCKWISE_ABOVE, ScoreBlocks, product_blocks
 from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.types import PAD, Batch, DeshiError, check_shape
 
@@ -80,6 +81,10 @@ class Recommender(Component, nn.Module, ABC):
             items: ``(B, L)`` int64 item indices, oldest first, padded on the right with ``-1``, however long.
             lengths: ``(B,)`` int64, the real length of each row, at least 1.
         """
+
+    def next_score_blocks(self, items: Tensor, lengths: Tensor) -> ScoreBlocks | None:
+        """:meth:`next_scores` block by block of items, where the whole matrix is too large; None where it isn't."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Facts about the network for a run's record, JSON-able; none by default."""
@@ -159,6 +164,12 @@ class SequentialRecommender(Recommender):
         hidden = self.last_hidden(items, lengths).float()
         with torch.autocast(hidden.device.type, enabled=False):
             return hidden @ self.item_table().float().T
+
+    def next_score_blocks(self, items: Tensor, lengths: Tensor) -> ScoreBlocks | None:
+        """See :meth:`Recommender.next_score_blocks`: above :data:`deshi.metrics.BLOCKWISE_ABOVE` items."""
+        if self.n_items <= BLOCKWISE_ABOVE or type(self).next_scores is not SequentialRecommender.next_scores:
+            return None
+        return product_blocks(self.last_hidden(items, lengths).detach(), self.item_table().detach())
 
     def item_table(self) -> Tensor:
         """The items' scoring vectors ``(n_items, dim)``, row ``i`` for item index ``i``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,13 @@ class ItemEmbedding(ItemTable):
 
     ``weight`` is ``(n_items + 1, dim)``; row 0 belongs to padding (index ``-1``) and stays zero, row ``i + 1`` to
     item ``i``. Rows start normal with standard deviation 0.02.
+
+    Attributes:
+        sparse: whether the gradient of ``weight`` is sparse, with the rows alone that were read. It stays so if all
+            that read :meth:`table` give it sparse gradients, such as ``F.embedding(items, table, sparse=True)``.
     """
+
+    sparse = False
 
     def __init__(self, n_items: int, dim: int) -> None:
         super().__init__()
@@ -45,8 +52,24 @@ class ItemEmbedding(ItemTable):
 
     def forward(self, items: Tensor) -> Tensor:
         """See :class:`ItemTable`."""
-        return F.embedding(items + 1, self.weight, padding_idx=0)
+        return F.embedding(items + 1, self.weight, padding_idx=0, sparse=self.sparse)
 
     def table(self) -> Tensor:
         """The items' rows without the padding's: ``(n_items, dim)``."""
-        return self.weight[1:]
+        rows: Tensor = _WithoutPadding.apply(self.weight) if self.sparse else self.weight[1:]
+        return rows
+
+
+class _WithoutPadding(torch.autograd.Function):
+    """``weight[1:]`` that hands a sparse gradient on as a sparse one, where slicing would fill it up with zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight[1:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if not grad.is_sparse:
+            return F.pad(grad, (0, 0, 1, 0))
+        shape = (grad.shape[0] + 1, *grad.shape[1:])
+        return torch.sparse_coo_tensor(grad._indices() + 1, grad._values(), shape, check_invariants=False)

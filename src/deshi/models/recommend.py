@@ -13,7 +13,7 @@ from deshi.arrays import Ints
 from deshi.data.example_batches import padded_rows
 from deshi.data.histories import Histories
 from deshi.data.sequences import history_batches
-from deshi.metrics import best_items
+from deshi.metrics import best_items, best_items_of_blocks
 from deshi.models.scorers import Scorer
 from deshi.types import ITEM, PAD, TITLE, USER, DeshiError
 
@@ -69,7 +69,12 @@ def recommend(
         seen: Tensor | None = None
         if filter_seen:
             seen = torch.from_numpy(padded_rows(histories.items, starts[members], ends[members]))
-        best, values = best_items(scorer.scores(batch).float().cpu(), seen, k)
+        blocks = scorer.score_blocks(batch)
+        if blocks is None:
+            best, values = best_items(scorer.scores(batch).float().cpu(), seen, k)
+        else:
+            seen = None if seen is None else seen.to(blocks.device)
+            best, values = (part.cpu() for part in best_items_of_blocks(blocks, seen, k))
         items[rows[members]], scores[rows[members]] = best.numpy(), values.numpy()
     return _frame(items, scores, catalogue, histories)
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deshi.metrics import BLOCKWISE_ABOVE, ScoreBlocks, product_blocks
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.types import Batch, DeshiError, ScoreKind
 
@@ -36,6 +37,10 @@ class Scorer(ABC):
     @abstractmethod
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32, higher is better; the batch holds whole histories, however long."""
+
+    def score_blocks(self, batch: Batch) -> ScoreBlocks | None:
+        """:meth:`scores` block by block of items, where the whole matrix is too large; None: it has to be whole."""
+        return None
 
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
         """Scores ``(P, n_items)`` float32 after each marked position, in row-major order of ``where`` ``(B, L)``.
@@ -104,12 +109,21 @@ class SequentialScorer(Scorer):
         self.n_items = network.n_items
         self.max_length = network.max_length
         with torch.no_grad():
-            self._table = network.item_table().detach().float().T.contiguous()
+            table = network.item_table().detach().float().T
+            # products with a transposed copy are faster; of a large table it would take too much memory
+            self._table = table if self.n_items > BLOCKWISE_ABOVE else table.contiguous()
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32; the network looks at its latest ``max_length`` items."""
         return self.network.last_hidden(batch.items, batch.lengths).float() @ self._table
+
+    @torch.no_grad()
+    def score_blocks(self, batch: Batch) -> ScoreBlocks | None:
+        """See :meth:`Scorer.score_blocks`: above :data:`deshi.metrics.BLOCKWISE_ABOVE` items."""
+        if self.n_items <= BLOCKWISE_ABOVE:
+            return None
+        return product_blocks(self.network.last_hidden(batch.items, batch.lengths), self._table.T)
 
     @torch.no_grad()
     def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
@@ -124,6 +138,27 @@ class SequentialScorer(Scorer):
         """See :meth:`Scorer.text_vectors`."""
         vectors = self.network.text_vectors()
         return None if vectors is None else vectors.float().cpu().numpy()
+
+
+class ListScorer(Scorer):
+    """A model that answers with its best items, never with the scores of all: the index of a large catalogue."""
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Refused: such a model has lists alone."""
+        raise DeshiError(f"{type(self).__name__} answers with lists, not with the scores of all items: use lists().")
+
+    @abstractmethod
+    def lists(self, batch: Batch, k: int, filter_seen: bool) -> tuple[Tensor, Tensor]:
+        """The ``k`` best items after each history and their scores.
+
+        Args:
+            batch: whole histories.
+            k: length of the lists.
+            filter_seen: whether a history's items are left out of its list.
+
+        Returns:
+            items ``(B, k)`` int64, best first, ``PAD`` where there are no more, and scores ``(B, k)`` float32.
+        """
 
 
 def scorer_of(network: Recommender, device: torch.device | str = "cpu") -> Scorer:

@@ -1,4 +1,4 @@
-"""Section of quality against size and latency, of students that differ in their width alone."""
+"""Section of quality against size and latency, of students that differ in their width and its regularisation alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from deshi.serving.bundle import FOLDER, ServingBundle
 from deshi.types import DeshiError
 
 QUALITIES = ("ndcg", "recall")
-FREE = ("student.dim", "train.precision")
-"""Settings in which the students of one curve may differ: the width, and the number format that was faster for it."""
+FREE = ("student.dim", "student.dropout", "train.augment.item_drop", "train.precision")
+"""Settings in which the students of one curve may differ: the width, and what goes with it: the regularisation (see
+``deshi run sizes=``) and the number format that was faster."""
 
 LEAD = (
     "What a smaller student loses, and what distillation gives back. A line joins students that differ in their width "
-    "alone, with intervals over users; the lines across are the best other model and the best baseline. Size is the "
-    "number of parameters; time is the median of single requests to the exported student's engine, on one thread of "
-    "the machine that exported it."
+    "and its dropout alone, with intervals over users; the lines across are the best other model and the best "
+    "baseline. Size is the number of parameters; time is the median of single requests to the exported student's "
+    "engine, on one thread of the machine that exported it."
 )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deshi.configuration.needs import FAISS
+from deshi.serving._block_scoring import ScoredItems, scores_of_all
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -40,16 +41,18 @@ SHARE = 200
 EDGES, WIDTH = 32, 64
 """Neighbours of an item in the graph (twice as many in its lowest layer), and candidates while it is built."""
 
+CLUSTERS_ABOVE = 2_000_000
+"""Above so many items the index is one of clusters: a graph of ten million items takes hours to build on a core."""
+
+PROBES, SAMPLE, ROUNDS = 64, 64, 10
+"""Clusters searched for a state, items of each cluster from which the centres are learnt, and rounds of that."""
+
 CHUNK = 16_384
 EVERY = 5.0
 """Items added at a time, and seconds between two lines about the progress."""
 
 DEPTHS = (10, 100)
 WITHOUT = "Without it scores are exact: give index=exact to deshi export, and search=exact to what answers."
-
-
-ScoredItems = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Distinct items in index order, and a score of each."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class ItemIndex:
         DeshiError: if faiss isn't installed, the file can't be read, or it is the index of another table.
     """
 
-    def __init__(self, path: Path, table: NDArray[np.float32]) -> None:
+    def __init__(self, path: Path, table: NDArray[np.floating]) -> None:
         self._faiss = _faiss()
         try:
             self._index = self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
@@ -100,6 +103,7 @@ class ItemIndex:
         if (self._index.ntotal, self._index.d) != table.shape:
             raise DeshiError(f"{path} is no index of {len(table)} items of {table.shape[1]}. Run deshi export again.")
         self._table = table
+        self._is_graph = len(table) <= CLUSTERS_ABOVE
 
     def serves(self, depth: int) -> bool:
         """Whether a list of ``depth`` items, those to be left out included, is better looked up than scored."""
@@ -117,13 +121,17 @@ class ItemIndex:
                 scored whether the index finds them or not.
         """
         count = min(max(LEAST, FACTOR * depth), len(self._table))
-        width = self._faiss.SearchParametersHNSW(efSearch=count)
+        width: Any = (
+            self._faiss.SearchParametersHNSW(efSearch=count)
+            if self._is_graph
+            else self._faiss.SearchParametersIVF(nprobe=PROBES)
+        )
         items = np.sort(self._index.search(hidden[None], count, params=width)[1][0])
         items = items[np.searchsorted(items, 0) :]  # faiss fills a short list with -1, which sorts first
         if added is not None:
             items = np.union1d(items, added[0])
         # Unlike a matrix product, this gives equal vectors equal scores wherever they stand.
-        scores = np.einsum("nd,d->n", self._table[items], hidden)
+        scores = np.einsum("nd,d->n", self._table[items].astype(np.float32, copy=False), hidden)
         if added is not None:
             scores[np.searchsorted(items, added[0])] += added[1]
         return items, scores
@@ -141,24 +149,21 @@ def wants_index(index: str, n_items: int) -> bool:
     return is_indexed
 
 
-def build_index(table: NDArray[np.float32], path: Path) -> None:
+def build_index(table: NDArray[np.floating], path: Path) -> None:
     """Write the index of an item table. One thread builds it, so that the same table gives the same file."""
     faiss = _faiss()
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        faiss.write_index(_graph(faiss, table), str(path))
+        faiss.write_index(_filled(faiss, table), str(path))
     finally:
         faiss.omp_set_num_threads(threads)
 
 
-def _graph(faiss: Any, table: NDArray[np.float32]) -> Any:
-    """The graph of a table, its numbers in half the bits: the scores of what it finds are computed from the table."""
-    stored = faiss.ScalarQuantizer.QT_bf16
-    index = faiss.IndexHNSWSQ(table.shape[1], stored, EDGES, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = WIDTH
-    index.is_trained = True  # nothing is learnt for these numbers
+def _filled(faiss: Any, table: NDArray[np.floating]) -> Any:
+    """The index of a table, its numbers in half the bits: the scores of what it finds are computed from the table."""
     mean = table.mean(0, dtype=np.float64).astype(np.float32)
+    index = _empty_graph(faiss, table.shape[1]) if len(table) <= CLUSTERS_ABOVE else _clusters(faiss, table, mean)
     begin = logged = time.perf_counter()
     for first in range(0, len(table), CHUNK):
         index.add(table[first : first + CHUNK] - mean)
@@ -170,9 +175,30 @@ def _graph(faiss: Any, table: NDArray[np.float32]) -> Any:
     return index
 
 
+def _empty_graph(faiss: Any, dim: int) -> Any:
+    index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_bf16, EDGES, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = WIDTH
+    index.is_trained = True  # nothing is learnt for these numbers
+    return index
+
+
+def _clusters(faiss: Any, table: NDArray[np.floating], mean: NDArray[np.float32]) -> Any:
+    """An empty index of clusters (inverted lists), about as many as the root of the number of items."""
+    n_clusters = 1 << round(float(np.log2(np.sqrt(len(table)))))
+    centres = faiss.IndexFlatIP(table.shape[1])
+    index = faiss.IndexIVFScalarQuantizer(
+        centres, table.shape[1], n_clusters, faiss.ScalarQuantizer.QT_bf16, faiss.METRIC_INNER_PRODUCT, False
+    )
+    index.cp.niter = ROUNDS
+    sample = np.random.default_rng(0).choice(len(table), SAMPLE * n_clusters, replace=False)
+    sample.sort()
+    index.train(table[sample] - mean)
+    return index
+
+
 def measure_recall(
     index: ItemIndex,
-    table: NDArray[np.float32],
+    table: NDArray[np.floating],
     states: Iterable[NDArray[np.float32]],
     added: Iterable[ScoredItems] | None = None,
 ) -> Recall:
@@ -184,7 +210,9 @@ def measure_recall(
         states: blocks ``(B, dim)`` of states after histories.
         added: what a second score adds after each history, see :meth:`ItemIndex.find`; None without one.
     """
-    rows = ((state, scores) for block in states for state, scores in zip(block, block @ table.T, strict=True))
+    rows = (
+        (state, scores) for block in states for state, scores in zip(block, scores_of_all(block, table), strict=True)
+    )
     second = itertools.repeat(None) if added is None else added
     shares = [_shares(index, state, scores, also) for (state, scores), also in zip(rows, second, strict=False)]
     recall10, recall100 = np.mean(shares, axis=0).tolist()

@@ -172,9 +172,9 @@ class ServingBundle:
         return read_parquet(self.path / ITEMS, remedy=REMEDY)
 
     @cached_property
-    def item_table(self) -> NDArray[np.float32]:
-        """``(n_items, dim)``, the merged scoring vectors."""
-        return cast("NDArray[np.float32]", read_tensors(self.path / TABLE, "numpy", REMEDY)["item_table"])
+    def item_table(self) -> NDArray[np.floating]:
+        """``(n_items, dim)`` fp32 or fp16, the merged scoring vectors."""
+        return cast("NDArray[np.floating]", read_tensors(self.path / TABLE, "numpy", REMEDY)["item_table"])
 
     def graph(self, precision: str = "fp32") -> Path:
         """The ONNX file of a precision.
@@ -197,8 +197,10 @@ class ServingBundle:
             raise damaged(self.path, f"{TABLE} lacks {error}") from error
         except DeshiError as error:
             raise BundleError(str(error)) from error
-        if table.shape != (self.n_items, self.dim) or table.dtype != np.float32:
-            wrong.append(f"{TABLE} holds {table.dtype}{table.shape}, expected float32({self.n_items}, {self.dim})")
+        if table.shape != (self.n_items, self.dim) or table.dtype not in (np.float32, np.float16):
+            wrong.append(
+                f"{TABLE} holds {table.dtype}{table.shape}, expected float32({self.n_items}, {self.dim}), or float16"
+            )
         if items.columns != ["index", ITEM, TITLE, COUNT] or items.height != self.n_items:
             wrong.append(f"{ITEMS} has {items.height} rows of {items.columns}, expected {self.n_items} items")
         elif items[ITEM].n_unique() != self.n_items:

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from deshi.arrays import Bools, Ints
+from deshi.serving._block_scoring import BLOCKWISE_ABOVE, best_by_blocks, row_norms, scores_of_all
+from deshi.serving._item_ids import AS_OBJECTS, ItemIds
 from deshi.serving._title_search import TitleIndex
 from deshi.serving.approximate_search import ItemIndex
 from deshi.serving.bundle import COUNT, ServingBundle
@@ -101,15 +104,18 @@ class Engine:
         if search not in SEARCHES:
             raise DeshiError(f"search is {search!r}, expected one of {', '.join(SEARCHES)}.")
         self.bundle, self.precision, self._batch_size = bundle, precision, batch_size
-        self._network = OnnxNetwork(bundle.graph(precision), threads)
         self._table, self._pairs = bundle.item_table, bundle.pair_table
-        norms = np.linalg.norm(self._table, axis=1)
-        self._norms = np.where(norms > 0, norms, 1.0).astype(np.float32)
-        self._ids: list[str] = bundle.items[ITEM].to_list()
-        self._titles: list[str | None] = bundle.items[TITLE].to_list()
-        self._index = {item_id: index for index, item_id in enumerate(self._ids)}
+        self._network = OnnxNetwork(bundle.graph(precision), threads, self._table)
+        self._norms: NDArray[np.float32] | None = None
+        # lists are faster than columns, and take too much memory where there are millions
+        in_columns = self.n_items > AS_OBJECTS
+        self._ids: Sequence[str] | pl.Series = bundle.items[ITEM] if in_columns else bundle.items[ITEM].to_list()
+        self._titles: Sequence[str | None] | pl.Series = (
+            bundle.items[TITLE] if in_columns else bundle.items[TITLE].to_list()
+        )
+        self._index = ItemIds(bundle.items[ITEM])
         self._counts = bundle.items[COUNT].to_numpy().astype(np.float32)
-        self._search = TitleIndex(bundle.items)
+        self._search = None if in_columns else TitleIndex(bundle.items)
         self._item_index = None if search == "exact" or bundle.index is None else ItemIndex(bundle.index, self._table)
 
     @property
@@ -196,6 +202,8 @@ class Engine:
         unanswered: Ints = np.arange(len(histories))
         if self._item_index is not None:
             unanswered = self._look_up(self._item_index, histories, allowed, filter_seen, items, scores)
+        if self.n_items > BLOCKWISE_ABOVE:
+            unanswered = self._by_blocks(histories, unanswered, allowed, filter_seen, items, scores)
         for rows, block in self._scores(histories, unanswered):
             # What may not be recommended gets minus infinity, which best_of leaves out.
             if allowed is not None:
@@ -221,11 +229,11 @@ class Engine:
             history = as_list(history)
         if isinstance(history, np.ndarray) or not all(isinstance(item, str) for item in history):
             return self._checked(history), 0
-        indices = [self._index[item] for item in history if item in self._index]
-        if len(indices) < len(history):  # ids of the vocabulary have no blanks around them
-            stripped = [item.strip() for item in history]
-            indices = [self._index[item] for item in stripped if item in self._index]
-        return np.array(indices, dtype=np.int64), len(history) - len(indices)
+        indices = self._index.indices(list(history))
+        if (indices < 0).any():  # ids of the vocabulary have no blanks around them
+            indices = self._index.indices([item.strip() for item in history])
+        known = indices[indices >= 0]
+        return known, len(history) - len(known)
 
     def mask(self, items: History) -> Bools:
         """``(n_items,)`` true for the given items: a filter to hand to ``allowed``. Unknown ids are ignored."""
@@ -242,7 +250,10 @@ class Engine:
         index = self.index_of(item)
         if k < 1:
             raise RequestError(f"k is {k}, expected at least 1.")
-        cosine = (self._table @ self._table[index]) / (self._norms * self._norms[index])
+        if self._norms is None:
+            self._norms = row_norms(self._table)
+        products = scores_of_all(self._table[[index]].astype(np.float32), self._table)[0]
+        cosine = products / (self._norms * self._norms[index])
         cosine[index] = -np.inf
         best = best_of(cosine, min(k, self.n_items))
         return self._items(best, cosine[best])
@@ -258,6 +269,8 @@ class Engine:
         """
         if limit < 1:
             raise RequestError(f"limit is {limit}, expected at least 1.")
+        if self._search is None:
+            self._search = TitleIndex(self.bundle.items)
         matches = self._search.find(text, limit)
         return self._items(matches, self._counts[matches])
 
@@ -274,9 +287,10 @@ class Engine:
         """
         if isinstance(item, str):
             item = item.strip()
-            if item not in self._index:
+            index = int(self._index.indices([item])[0])
+            if index < 0:
                 raise RequestError(f"There is no item {item!r} among the {self.n_items} of {self.bundle.name}.")
-            return self._index[item]
+            return index
         return int(self._checked([item])[0])
 
     def _look_up(
@@ -311,11 +325,30 @@ class Engine:
                 items[row, : len(best)], scores[row, : len(best)] = neighbours[best], row_scores[best]
         return np.flatnonzero(~answered)
 
+    def _by_blocks(
+        self,
+        histories: Sequence[Ints],
+        rows: Ints,
+        allowed: Bools | None,
+        filter_seen: bool,
+        items: NDArray[np.int32],
+        scores: NDArray[np.float32],
+    ) -> Ints:
+        """Fill in the exact answers of a large catalogue, and return the numbers of the histories without events."""
+        lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
+        for block, hidden in self._hidden(histories, rows[lengths > 0]):
+            seen = [histories[row] if filter_seen else np.zeros(0, dtype=np.int64) for row in block]
+            added = None if self._pairs is None else [self._pairs.sums(histories[row]) for row in block]
+            lists = best_by_blocks(hidden, self._table, items.shape[1], seen, allowed, added)
+            for row, (best, values) in zip(block, lists, strict=True):
+                items[row, : len(best)], scores[row, : len(best)] = best, values
+        return rows[lengths == 0]
+
     def _scores(self, histories: Sequence[Ints], rows: Ints) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
         """Blocks of rows with their scores ``(B, n_items)``, each row once; without events by popularity."""
         lengths = np.array([len(histories[row]) for row in rows], dtype=np.int64)
         for block, hidden in self._hidden(histories, rows[lengths > 0]):
-            scores = hidden @ self._table.T
+            scores = scores_of_all(hidden, self._table)
             if self._pairs is not None:
                 for row, row_scores in zip(block, scores, strict=True):
                     self._pairs.add_to(row_scores, histories[row])

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from deshi.configuration.needs import EXPORTER
 from deshi.models.base import SequentialRecommender
 from deshi.models.caser import Caser
-from deshi.models.item_table import ItemEmbedding
-from deshi.serving.onnx_network import INPUTS, OUTPUT
+from deshi.models.item_table import ItemEmbedding, ItemTable
+from deshi.serving.onnx_network import INPUTS, OUTPUT, VECTORS
 from deshi.types import PAD, DeshiError
 
 OPSET = 23
@@ -41,28 +41,57 @@ class LastHidden(nn.Module):
         return self.student.encode_last(items, lengths).float()
 
 
-def write_graph(student: SequentialRecommender, path: Path) -> None:
+class LastHiddenOfVectors(nn.Module):
+    """The same computation with the items' vectors as an input, so that the graph holds no item table.
+
+    Args:
+        student: traceable, with :class:`_GivenVectors` as its item table.
+    """
+
+    def __init__(self, student: SequentialRecommender) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, items: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+        """``items (B, L)`` are rows of ``vectors (R, dim)`` less one, ``-1`` padding; ``vectors[0]`` is zero."""
+        self.student.items.vectors = vectors
+        return self.student.encode_last(items, lengths).float()
+
+
+def write_graph(student: SequentialRecommender, path: Path, with_table: bool = True) -> None:
     """Write the graph of ``student.encode_last``: inputs ``items`` and ``lengths``, output ``hidden``.
 
     It is traced by ``torch.export`` with dynamic batch and length, the latter up to the student's ``max_length``.
+
+    Args:
+        student: whose graph it is.
+        path: the ``.onnx`` file.
+        with_table: whether the graph holds the item table; without, the vectors of a batch's items are a third input,
+            and ``items`` are their numbers, see :class:`LastHiddenOfVectors`.
 
     Raises:
         DeshiError: if a package is missing, or the student does what ONNX can't express.
     """
     _check_packages()
-    network = LastHidden(traceable(student)).eval()
     batch = torch.export.Dim("batch", min=1)
     width = min(3, student.max_length)
     length: Any = torch.export.Dim("length", min=1, max=student.max_length) if width > 1 else None
-    example = torch.tensor([[0] * width, [0] + [PAD] * (width - 1)]), torch.tensor([width, 1])
+    example = [torch.tensor([[0] * width, [0] + [PAD] * (width - 1)]), torch.tensor([width, 1])]
+    shapes: dict[str, Any] = {"items": {0: batch, 1: length}, "lengths": {0: batch}}
+    network: nn.Module = (
+        LastHidden(traceable(student)) if with_table else LastHiddenOfVectors(_followed(_copy_without_table(student)))
+    )
+    inputs = list(INPUTS)
+    if not with_table:
+        example.append(torch.zeros(4, student.dim))
+        shapes[VECTORS] = {0: torch.export.Dim("rows", min=2), 1: None}
+        inputs.append(VECTORS)
     try:
         with _quiet(), torch.no_grad():
             # Strict: the bytecode is traced, so that `len(tensor)` in a student stays symbolic.
-            traced = torch.export.export(
-                network, example, dynamic_shapes={"items": {0: batch, 1: length}, "lengths": {0: batch}}, strict=True
-            )
+            traced = torch.export.export(network.eval(), tuple(example), dynamic_shapes=shapes, strict=True)
             program = torch.onnx.export(
-                traced, dynamo=True, input_names=list(INPUTS), output_names=[OUTPUT], verbose=False, opset_version=OPSET
+                traced, dynamo=True, input_names=inputs, output_names=[OUTPUT], verbose=False, opset_version=OPSET
             )
     except Exception as error:  # tracing runs the student's own code, which may raise anything
         raise DeshiError(
@@ -90,7 +119,32 @@ def traceable(student: SequentialRecommender) -> SequentialRecommender:
     Raises:
         DeshiError: for a recurrent layer of a kind that no student here has.
     """
-    plain = merged(student)
+    return _followed(merged(student))
+
+
+class _GivenVectors(ItemTable):
+    """An item table whose rows are an input of the graph."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.vectors = torch.zeros(2, dim)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """See :class:`~deshi.models.item_table.ItemTable`."""
+        return F.embedding(items + 1, self.vectors)
+
+    def table(self) -> Tensor:
+        """The given rows without the padding's."""
+        return self.vectors[1:]
+
+
+def _copy_without_table(student: SequentialRecommender) -> SequentialRecommender:
+    """A copy in evaluation, in fp32 on the CPU, of all but the item table."""
+    return copy.deepcopy(student, {id(student.items): _GivenVectors(student.dim)}).cpu().float().eval()
+
+
+def _followed(plain: SequentialRecommender) -> SequentialRecommender:
+    """The same student with the parts exchanged that torch.export can't follow."""
     if isinstance(plain, Caser):
         plain.__class__ = _TraceableCaser
     for name, module in list(plain.named_modules()):
@@ -102,11 +156,26 @@ def traceable(student: SequentialRecommender) -> SequentialRecommender:
 
 def merged(student: SequentialRecommender) -> SequentialRecommender:
     """A copy in evaluation whose input embedding is one table of numbers, whatever it was computed from."""
-    plain = copy.deepcopy(student).cpu().float().eval()
     with torch.no_grad():
-        rows = plain.items(torch.arange(PAD, plain.n_items))  # the padding's vector first, as an embedding holds it
-    items = ItemEmbedding(plain.n_items, rows.shape[1])
-    items.weight = nn.Parameter(rows.clone(), requires_grad=False)
+        if type(student.items) is ItemEmbedding:  # not copied: a large table is most of the memory
+            plain, rows = _copy_without_table(student), student.items.weight.detach().cpu().float()
+        else:
+            plain = copy.deepcopy(student).cpu().float().eval()
+            rows = plain.items(torch.arange(PAD, plain.n_items))  # the padding's vector first, as an embedding holds it
+    with torch.device("meta"):
+        items = ItemEmbedding(plain.n_items, rows.shape[1])
+    items.weight = nn.Parameter(rows, requires_grad=False)
+    plain.items = items
+    return plain
+
+
+def rounded(student: SequentialRecommender) -> SequentialRecommender:
+    """A copy of a merged student whose item table is rounded to fp16, in fp32."""
+    plain = _copy_without_table(student)
+    with torch.device("meta"):
+        items = ItemEmbedding(student.n_items, student.dim)
+    weight = cast(Tensor, student.items.weight)
+    items.weight = nn.Parameter(weight.detach().half().float(), requires_grad=False)
     plain.items = items
     return plain
 

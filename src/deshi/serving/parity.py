@@ -17,11 +17,16 @@ from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.metrics import candidate_scores, metrics_from_ranks, rank_rows
 from deshi.models.base import keep_latest
-from deshi.models.scorers import Scorer
+from deshi.models.scorers import ListScorer, Scorer
+from deshi.serving._block_scoring import scores_of_all
 from deshi.serving.bundle import ServingBundle
+from deshi.serving.engine import Engine
 from deshi.serving.onnx_network import OnnxNetwork
 from deshi.serving.pair_table import PairTable
 from deshi.types import PAD, Batch, DeshiError
+
+MOST_SCORES = 1 << 26
+"""Scores of a batch that each side computes at most: a quarter of a GiB, and several copies of it."""
 
 LIST = 10
 """Length of the lists that are compared."""
@@ -38,7 +43,7 @@ class OnnxScorer(Scorer):
     """
 
     def __init__(
-        self, network: OnnxNetwork, table: NDArray[np.float32], max_length: int, pairs: PairTable | None = None
+        self, network: OnnxNetwork, table: NDArray[np.floating], max_length: int, pairs: PairTable | None = None
     ) -> None:
         self.n_items, self._max_length = len(table), max_length
         self._network, self._table, self._pairs = network, table, pairs
@@ -46,7 +51,8 @@ class OnnxScorer(Scorer):
     @classmethod
     def of_bundle(cls, bundle: ServingBundle) -> OnnxScorer:
         """The scores that a bundle's engine answers by."""
-        return cls(OnnxNetwork(bundle.graph()), bundle.item_table, bundle.max_length, bundle.pair_table)
+        table = bundle.item_table
+        return cls(OnnxNetwork(bundle.graph(), table=table), table, bundle.max_length, bundle.pair_table)
 
     def hidden(self, batch: Batch) -> NDArray[np.float32]:
         """``(B, dim)`` the states after the histories."""
@@ -55,11 +61,30 @@ class OnnxScorer(Scorer):
 
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32."""
-        scores = self.hidden(batch) @ self._table.T
+        scores = scores_of_all(self.hidden(batch), self._table)
         if self._pairs is not None:
             for row, history in zip(scores, whole_histories(batch), strict=True):
                 self._pairs.add_to(row, history)
         return torch.from_numpy(scores)
+
+
+class EngineLists(ListScorer):
+    """The lists of a bundle's engine, by its index if it has one.
+
+    Args:
+        engine: opened.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.n_items, self._engine = engine.n_items, engine
+
+    def lists(self, batch: Batch, k: int, filter_seen: bool) -> tuple[Tensor, Tensor]:
+        """See :meth:`deshi.models.scorers.ListScorer.lists`."""
+        answered, values = self._engine.top(whole_histories(batch), k, filter_seen=filter_seen)
+        items, scores = np.full((len(answered), k), PAD, dtype=np.int64), np.full((len(answered), k), -np.inf)
+        width = answered.shape[1]  # the whole catalogue, where it has fewer than k items
+        items[:, :width], scores[:, :width] = answered, np.nan_to_num(values, nan=-np.inf)
+        return torch.from_numpy(items), torch.from_numpy(scores.astype(np.float32))
 
 
 def whole_histories(batch: Batch) -> list[Ints]:
@@ -149,6 +174,7 @@ def compare_scorers(
         DeshiError: for scores that can't be ranked.
     """
     blocks = []
+    batch_size = max(1, min(batch_size, MOST_SCORES // bundle.n_items))
     for numbers, batch, targets, seen in ExampleBatches(
         bundle, examples, bundle.n_interactions, batch_size, filter_seen
     ):

@@ -70,7 +70,7 @@ def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config
     for recipe in open_recipes(stage, texts):
         # words about the parts of one recipe don't fit another: take the first that they fit until the data decide
         with suppress(ConfigError):
-            return load(stage, schema, [recipe, *texts], config_dir).model_copy(update={"overrides": texts})
+            return load(stage, schema, texts, config_dir, assumed=[recipe])
     return load(stage, schema, texts, config_dir)
 
 

@@ -149,6 +149,8 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
         if short:
             words.append("distilled.student.dropout=0.3")
+            if texts:  # lists of text + counts teach more than the events, which counts know without memorising them
+                words.append("distill.hard_loss_weight=0.3")
         else:  # rows beyond a window of 200 events are answered in overlapping windows, not one by one
             words.append("soft_labels.lists.min_context=100")
         if large:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints
-from deshi.artifacts import fingerprint, write_json, write_parquet
+from deshi.artifacts import fingerprint, read_json, write_json, write_parquet
 from deshi.baselines import Baseline, training_events
 from deshi.configuration.run_folders import BASELINES as BASELINES_FOLDER
 from deshi.configuration.run_folders import CANDIDATES_FILE, LISTS_FILE, METRICS_FILE, RANKS_FILE, TIME_FILE
@@ -39,10 +39,13 @@ from deshi.evaluation import (
     unbeaten,
 )
 from deshi.hardware import training_device
-from deshi.models.scorers import Scorer
+from deshi.models.scorers import ListScorer, Scorer
 from deshi.runs import Run, load_bundle, whole_run, write_record
 from deshi.serving import ServingBundle, find_bundle
-from deshi.serving.parity import OnnxScorer
+from deshi.serving.approximate_search import Recall
+from deshi.serving.bundle import RECALL
+from deshi.serving.engine import Engine
+from deshi.serving.parity import EngineLists, OnnxScorer
 from deshi.stages._baselines import chosen_baselines
 from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
@@ -136,7 +139,7 @@ def _subject(cfg: EvaluateConfig, device: str) -> _Subject:
     run.check_same_data(bundle)
     split = build(cfg.split)(bundle) if cfg.split else run.split_of(bundle)
     served = _served(cfg, run)
-    scorer = run.scorer(device, bundle) if served is None else OnnxScorer.of_bundle(served)
+    scorer = run.scorer(device, bundle) if served is None else _served_scorer(cfg, served)
     return _Subject(bundle, split, *run.trained_ranges(bundle), run, scorer, served)
 
 
@@ -165,6 +168,27 @@ def _served(cfg: EvaluateConfig, run: Run) -> ServingBundle | None:
     return served
 
 
+def _served_scorer(cfg: EvaluateConfig, served: ServingBundle) -> Scorer:
+    """What a bundle answers by: the scores of all items, or the lists of its engine.
+
+    Raises:
+        DeshiError: if its index is asked for and there is none.
+    """
+    if cfg.search == "exact":
+        return OnnxScorer.of_bundle(served)
+    if served.index is None:
+        raise DeshiError(f"{served.path} has no index. Run: deshi export {cfg.run} index=approximate")
+    return EngineLists(Engine(served))
+
+
+def _recall(cfg: EvaluateConfig, subject: _Subject) -> list[str]:
+    """What an index finds of the exact lists, as its export has measured it."""
+    if cfg.search == "exact" or subject.served is None:
+        return []
+    sentence = Recall(**read_json(subject.served.path / RECALL)).sentence()
+    return [f"{sentence[0].upper()}{sentence[1:]} Targets below a list count as misses."]
+
+
 def _result(
     folder: Path,
     subject: _Subject,
@@ -190,7 +214,7 @@ def _result(
         warnings=warnings,
         unbeaten=[] if subject.run is None else _unbeaten(measurements),
         notes=notes,
-        protocol=_protocol_sentence(plan),
+        protocol=_protocol_sentence(plan, subject),
     )
 
 
@@ -215,7 +239,7 @@ def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
         name: population(bundle, subject.split, name, part, counts, filter_seen) for name, part in examples.items()
     }
     warnings = leak_warnings(examples, subject.ends)
-    notes = [*_sampled(cfg, examples), *_refitted(subject)]
+    notes = [*_sampled(cfg, examples), *_refitted(subject), *_recall(cfg, subject)]
     notes += [note for name, part in populations.items() if (note := part.note(name))]
     if cfg.candidates is None:
         doubts, facts = about_seen(populations, filter_seen, bundle.n_items)
@@ -351,7 +375,9 @@ def _measure_baseline(baseline: Baseline, subject: _Subject, evaluation_set: Eva
     return replace(measurement, seconds=seconds | measurement.seconds)
 
 
-def _protocol_sentence(plan: _Plan) -> str:
+def _protocol_sentence(plan: _Plan, subject: _Subject) -> str:
+    if isinstance(subject.scorer, ListScorer):
+        return "lists of an approximate search of the whole catalogue"
     if isinstance(plan.candidates, str):
         return "exact full ranking"
     candidates = [part.candidates for part in plan.evaluation_set.parts.values() if part.candidates is not None]
@@ -404,6 +430,7 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
         "stage": "evaluate",
         "model": result.model,
         "run": None if subject.run is None else str(subject.run.folder),
+        "search": cfg.search,
         "served": None if subject.served is None else str(subject.served.path),
         "fit": None if subject.run is None else subject.run.record,
         "data": subject.bundle.name,

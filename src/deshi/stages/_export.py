@@ -20,6 +20,7 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation import leaked_targets, seen_targets
+from deshi.metrics import BLOCKWISE_ABOVE
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.runs import Run
@@ -47,7 +48,7 @@ from deshi.serving.bundle import (
     write_manifest,
 )
 from deshi.serving.engine import Engine
-from deshi.serving.graph import merged, write_graph
+from deshi.serving.graph import merged, rounded, write_graph
 from deshi.serving.latency import REQUESTS, WARM_UP, Latency, measure_latency
 from deshi.serving.model_card import model_card
 from deshi.serving.onnx_network import OnnxNetwork
@@ -63,13 +64,36 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Exported:
-    """What is written: the run, its student with a merged table, its counts, and how it is to be asked."""
+    """What is written: the run, its student with a merged table, its counts, and how it is to be asked.
+
+    Attributes:
+        run: the run.
+        student: with the item table that is stored.
+        unrounded: the student before its table was rounded to fp16; None if it wasn't.
+        counts: that are served beside it.
+        examples: of the test.
+        filter_seen: whether items of a history are left out.
+    """
 
     run: Run
     student: SequentialRecommender
+    unrounded: SequentialRecommender | None
     counts: ServedCounts | None
     examples: Examples
     filter_seen: bool
+
+    @property
+    def table(self) -> np.ndarray:
+        """``(n_items, dim)`` the scoring vectors as they are stored."""
+        table = self.student.item_table().detach().float().numpy()
+        return np.ascontiguousarray(table, dtype=np.float32 if self.unrounded is None else np.float16)
+
+    @property
+    def table_in_graph(self) -> bool:
+        """Whether the graph has a table of its own: a large one that is the scoring table too isn't stored twice."""
+        student = self.student
+        is_other = type(student).item_table is not SequentialRecommender.item_table
+        return is_other or student.n_items <= BLOCKWISE_ABOVE
 
     @property
     def scorer(self) -> Scorer:
@@ -137,7 +161,10 @@ def _load(run: Run, cfg: ExportConfig) -> _Exported:
     counts = None
     if cfg.counts is not False:
         counts = choose_counts(run, None if cfg.counts is True else cfg.counts)
-    return _Exported(run, student, counts, examples, run.config.eval.filter_seen)
+    unrounded = None
+    if cfg.table_dtype == "fp16":
+        student, unrounded = rounded(student), student
+    return _Exported(run, student, unrounded, counts, examples, run.config.eval.filter_seen)
 
 
 def _check_exportable(run: Run) -> None:
@@ -162,34 +189,42 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     """Write weights, table, items and graphs, and hold each graph against the student."""
     student = exported.student
     weights = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in student.state_dict().items()}
+    if not exported.table_in_graph:
+        del weights["items.weight"]  # a row of zeros for the padding, then the scoring table
     # The scoring table may be another one than the input's, so it has a file of its own that the engine reads alone.
-    table = _table(student)
+    table = exported.table
     write_tensors(weights, folder / WEIGHTS)
     write_tensors({"item_table": table}, folder / TABLE)
     write_parquet(_items(exported.run), folder / ITEMS)
     if exported.counts is not None:
         write_tensors(exported.counts.table().tensors(), folder / PAIRS)
-    write_graph(student, folder / GRAPHS["fp32"])
+    write_graph(student, folder / GRAPHS["fp32"], exported.table_in_graph)
     parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
     parities["fp32"].refuse("The exported graph")
+    if exported.unrounded is not None:
+        parities["fp16 table"] = _loss_by_rounding(cfg, exported, exported.unrounded)
     if cfg.int8:
         write_int8(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
         parities["int8"] = _parity(folder, "int8", table, cfg, exported)
     return parities
 
 
-def _table(student: SequentialRecommender) -> np.ndarray:
-    return np.ascontiguousarray(student.item_table().detach().float().numpy())
+def _loss_by_rounding(cfg: ExportConfig, exported: _Exported, unrounded: SequentialRecommender) -> Parity:
+    """What the rounded table changes, for the users of the parity."""
+    bundle = exported.run.bundle
+    examples = _sample(exported.examples, bundle, cfg.parity.users)
+    scorers = SequentialScorer(unrounded), SequentialScorer(exported.student)
+    return compare_scorers(*scorers, bundle, examples, exported.filter_seen, cfg.parity.tolerance)
 
 
 def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | None:
     """Write the index for approximate search, if there is to be one, and what it misses for the users of the parity."""
-    table, bundle = _table(exported.student), exported.run.bundle
+    table, bundle = exported.table, exported.run.bundle
     if not wants_index(cfg.index, len(table)):
         return None
     log.info("An index for approximate search is made of %s items", f"{len(table):,}")
     build_index(table, folder / INDEX)
-    graph = OnnxScorer(OnnxNetwork(folder / GRAPHS["fp32"]), table, exported.student.max_length)
+    graph = OnnxScorer(OnnxNetwork(folder / GRAPHS["fp32"], table=table), table, exported.student.max_length)
     examples = _sample(exported.examples, bundle, cfg.parity.users)
     batches = ExampleBatches(bundle, examples, bundle.n_interactions, batch_size=16, filter_seen=False)
     states = (graph.hidden(batch.histories) for batch in batches)
@@ -203,7 +238,7 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
 
 
 def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
-    network = OnnxNetwork(folder / GRAPHS[precision])
+    network = OnnxNetwork(folder / GRAPHS[precision], table=table)
     pairs = None if exported.counts is None else exported.counts.table()
     graph = OnnxScorer(network, table, exported.student.max_length, pairs)
     bundle, examples = exported.run.bundle, _sample(exported.examples, exported.run.bundle, cfg.parity.users)

@@ -169,11 +169,11 @@ class _Planning:
         )
 
     def _plain(self, seed: int, student: SizedStudent | None = None) -> str:
-        cfg, name, node = self.cfg, PLAIN, self.cfg.student
+        cfg, name, node, train = self.cfg, PLAIN, self.cfg.student, self.cfg.train
         if student is not None:
-            name, node = student.name, student.node
+            name, node, train = student.name, student.node, student.train
         return self._train(name, seed, "fit", (), lambda _, **common: FitConfig(
-            student=node, loss=cfg.loss, train=cfg.train, **common
+            student=node, loss=cfg.loss, train=train, **common
         ))  # fmt: skip
 
     def _teacher(self, name: str, seed: int) -> str:
@@ -208,15 +208,16 @@ class _Planning:
         return self._add(f"{name} of {source}", "label", (source, *used.values()), configure)
 
     def _distilled(self, seed: int, stores: list[str], student: SizedStudent | None = None) -> str:
-        cfg, distilled, name, node = self.cfg, self.cfg.distilled, DISTILLED, self.cfg.distilled.student
+        cfg, name, node = self.cfg, DISTILLED, self.cfg.distilled.student
+        train = self.cfg.distilled.train or self.cfg.train
         if student is not None:
-            name, node = student.name, student.node
+            name, node, train = student.name, student.node, student.train
         used = self._drawn_on(cfg.distill.selection, seed)
 
         def make(done: Folders, **common: Any) -> DistillConfig:
             group = cfg.distill.model_copy(update={"selection": _named(cfg.distill.selection, used, done)})
             return DistillConfig(
-                student=node, loss=cfg.loss, train=distilled.train or cfg.train, distill=group,
+                student=node, loss=cfg.loss, train=train, distill=group,
                 soft_labels=[done[store].name for store in stores], **common,
             )  # fmt: skip
 

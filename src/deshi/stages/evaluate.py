@@ -30,6 +30,11 @@ class EvaluateConfig(StageConfig):
         description="rank by the run's serving bundle, counts included: true is that in the run's folder, or a folder "
         "of deshi export",
     )
+    search: Literal["exact", "approximate"] = Field(
+        "exact",
+        description="of a served bundle: by the scores of all items, or by its index, as the engine answers; then a "
+        "target below the list is a miss",
+    )
     baseline: Literal["popularity", "itemknn", "ease", "markov", "pairwise", "seqrules", "star"] | None = Field(
         None, description="evaluate a baseline instead of a run"
     )
@@ -59,6 +64,8 @@ class EvaluateConfig(StageConfig):
             raise ValueError("got run and baseline: give one of them, or run with with_baselines=true")
         if self.served is not False and (not self.run or self.answers):
             raise ValueError("served ranks by the bundle of a run: give run=FOLDER, too, and no answers")
+        if self.search == "approximate" and (self.served is False or self.candidates is not None):
+            raise ValueError("search=approximate asks a bundle's index: give served=true, too, and no candidates")
         if not self.run and not (self.baseline or self.with_baselines):
             raise ValueError("nothing to evaluate: give run=FOLDER (or run=latest), or baseline=popularity")
         if not self.run and self.data is None:
@@ -79,6 +86,7 @@ STAGE = Stage(
         ("deshi evaluate run=latest", "the newest run, on its own data and split"),
         ("deshi evaluate run=latest with_baselines=true", "beside the baselines"),
         ("deshi evaluate run=latest served=true", "what its exported bundle answers by"),
+        ("deshi evaluate run=latest served=true search=approximate", "by the bundle's index, with its recall"),
         ("deshi evaluate run=latest candidates=llara", "HitRatio@1 among 20 candidates"),
         ("deshi evaluate baseline=pairwise data=ml-100k", "a baseline alone"),
     ),

@@ -27,6 +27,9 @@ class ExportConfig(StageConfig):
         None, strict=False, description="the bundle's folder; null: serving, in the run's folder"
     )
     int8: bool = Field(False, description="an int8 graph too, with what it loses")
+    table_dtype: Literal["fp32", "fp16"] = Field(
+        "fp32", description="of the stored item table; fp16: half the memory, with what the rounding changes"
+    )
     index: Literal["auto", "exact", "approximate"] = Field(
         "auto",
         description="approximate: an index for catalogues that are too large to be scored whole; exact: none; "

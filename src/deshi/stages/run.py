@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -63,12 +64,14 @@ class SizedStudent:
         role: ``plain`` or ``distilled``.
         width: the vectors' length.
         node: that builds it.
+        train: its training.
     """
 
     name: str
     role: str
     width: int
     node: dict[str, Any]
+    train: TrainConfig
 
 
 class RunConfig(LearningConfig):
@@ -84,7 +87,9 @@ class RunConfig(LearningConfig):
         None, ge=0, description="one set of teachers, of this seed, for all; null: each seed has its own"
     )
     sizes: list[Annotated[int, Field(ge=1)]] = Field(
-        [], description="widths (student.dim): a plain and a distilled student of each too, exported and timed"
+        [],
+        description="widths (student.dim): a plain and a distilled student of each too, exported and timed; dropout "
+        "and item drop of narrower ones are multiplied by the root of the widths' ratio",
     )
     refit: bool = Field(
         False,
@@ -199,16 +204,24 @@ class RunConfig(LearningConfig):
         """The students that are compared by size, ascending: the recipe's own and those of ``sizes``; none without."""
         if not self.sizes:
             return []
-        nodes = {PLAIN: self.student, DISTILLED: self.distilled.student}
-        own = {role: int(node.get("dim", arguments(node)["dim"])) for role, node in nodes.items()}
+        parts = {
+            PLAIN: (self.student, self.train),
+            DISTILLED: (self.distilled.student, self.distilled.train or self.train),
+        }
+        own = {role: _width(node) for role, (node, _) in parts.items()}
         return [
-            SizedStudent(role, role, width, nodes[role])
+            SizedStudent(role, role, width, *parts[role])
             if width == own[role]
-            else SizedStudent(name_of(role, width), role, width, of_width(nodes[role], width))
+            else SizedStudent(name_of(role, width), role, width, *of_width(*parts[role], width))
             for width in sorted({*self.sizes, *own.values()})
-            for role in nodes
+            for role in parts
             if width in self.sizes or width == own[role]
         ]
+
+
+def _width(node: Mapping[str, Any]) -> int:
+    """The width of a student's node, which may leave it to the class."""
+    return int(node.get("dim", arguments(node)["dim"]))
 
 
 def _check_width(key: str, node: Mapping[str, Any], width: int) -> None:
@@ -216,7 +229,7 @@ def _check_width(key: str, node: Mapping[str, Any], width: int) -> None:
 
     try:
         with torch.random.fork_rng(devices=[]):
-            build(of_width(node, width), n_items=1)
+            build({**node, "dim": width}, n_items=1)
     except DeshiError as error:
         message = f"sizes has {width}, and {key} can't have that width: {error} Leave it out, or change {key}"
         raise ValueError(message) from error
@@ -227,9 +240,18 @@ def name_of(role: str, width: int) -> str:
     return f"{role}-{width}"
 
 
-def of_width(node: Mapping[str, Any], width: int) -> dict[str, Any]:
-    """A student's node with another width."""
-    return {**node, "dim": width}
+def of_width(node: Mapping[str, Any], train: TrainConfig, width: int) -> tuple[dict[str, Any], TrainConfig]:
+    """A student's node and training for another width.
+
+    A narrow network overfits less: what is right for the recipe's width holds it back (docs/research/distillation.md).
+    Dropout and item drop are multiplied by ``sqrt(width / own width)``, where that is less than 1.
+    """
+    share = min(1.0, math.sqrt(width / _width(node)))
+    sized = {**node, "dim": width}
+    if "dropout" in arguments(node):
+        sized["dropout"] = round(share * float(node.get("dropout", arguments(node)["dropout"])), 3)
+    augment = train.augment.model_copy(update={"item_drop": round(share * train.augment.item_drop, 3)})
+    return sized, train.model_copy(update={"augment": augment})
 
 
 def drawn_on(node: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from deshi.data.splits import Split
 from deshi.distillation.objective import Objective
 from deshi.hardware import Precision, choose_precision, training_device
 from deshi.runs import new_network
+from deshi.training._sparse_table import use_sparse_gradients
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import data_module, target_counts
 from deshi.types import Batch
@@ -55,6 +56,7 @@ def bf16_share(cfg: FitConfig, bundle: Bundle, split: Split) -> float:
     with torch.random.fork_rng(devices=[]):
         network, objective = new_network(cfg, bundle, bundle.n_items), Objective(build(cfg.loss))
         objective.set_counts(torch.from_numpy(target_counts(bundle, starts, ends)))
+        use_sparse_gradients(network, objective, cfg.train.sparse_table)
         objective.start_epoch([cfg.seed, 0, 3], 0.0)
         batches = data_module(cfg, bundle, starts, ends, None, network.max_length).epoch(0)
         module = TrainingModule(network, objective, cfg.train, 1, cfg.seed).train()

@@ -49,7 +49,7 @@ def load_tree(path: Path, device: torch.device | str = "cpu") -> Any:
 def _take_apart(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, Tensor):
         key = str(len(tensors))
-        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[key] = _storable(value.detach(), tensors)
         return {"t": key}
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -59,6 +59,14 @@ def _take_apart(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         kind = "l" if isinstance(value, list) else "u"
         return {kind: [_take_apart(v, tensors, f"{where}[{n}]") for n, v in enumerate(value)]}
     raise DeshiError(f"{where} is a {type(value).__name__}; a checkpoint holds dicts, lists, tensors and scalars only.")
+
+
+def _storable(tensor: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The tensor itself if it can be written as it lies in memory, else a copy: a large table isn't held twice."""
+    alone = tensor.is_cpu and tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    if alone and all(tensor.data_ptr() != other.data_ptr() for other in tensors.values()):
+        return tensor
+    return tensor.to("cpu", copy=True).contiguous()
 
 
 def _key(key: Any, where: str) -> str | int:

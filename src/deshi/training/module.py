@@ -16,8 +16,10 @@ from deshi.configuration.schemas import TrainConfig
 from deshi.data.example_batches import ExampleBatch
 from deshi.distillation.objective import Objective
 from deshi.evaluation import RankCollector
-from deshi.models.base import Recommender
+from deshi.metrics import ScoreBlocks
+from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.layers import reseed_dropout
+from deshi.training._sparse_table import AdamWithSparseRows, LazyAverage, clip_gradients, sparse_table
 from deshi.types import PAD, Batch, DeshiError
 
 MONITOR = "validation/ndcg@10"
@@ -43,11 +45,14 @@ class TrainingModule(L.LightningModule):
         self.network, self.objective, self.settings = network, objective, settings
         self.total_steps, self.seed = total_steps, seed
         self.ema: Recommender | None = copy.deepcopy(network).requires_grad_(False) if settings.ema_decay else None
+        table = sparse_table(network)
+        self.table_average = None if table is None or self.ema is None else LazyAverage(len(table))
         self._ranks = RankCollector()
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
         self._logs: list[dict[str, float]] = []
         self._next_scores: Callable[[Tensor, Tensor], Tensor] = self.result.next_scores
+        self._next_score_blocks: Callable[[Tensor, Tensor], ScoreBlocks | None] = self.result.next_score_blocks
 
     def on_train_epoch_start(self) -> None:
         """Restart every random stream of the epoch."""
@@ -88,17 +93,39 @@ class TrainingModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's summary."""
+        self._finish_average()
         self.log_dict(self.epoch_summary())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the rows of a sparse table that the step will change catch up in the EMA."""
+        table = sparse_table(self.network)
+        if self.table_average is None or table is None or table.grad is None:
+            return
+        table.grad = table.grad.coalesce()
+        self.table_average.catch_up(self._mean_table(), table, table.grad.indices()[0])
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Move the EMA of the weights towards the trained ones."""
         if self.ema is None:
             return
         decay = min(self.settings.ema_decay, (1 + self.global_step) / (10 + self.global_step))
+        table = sparse_table(self.network)
         pairs = zip(self.ema.parameters(), self.network.parameters(), strict=True)
-        moving = [(mean, trained) for mean, trained in pairs if trained.requires_grad]
+        moving = [(mean, trained) for mean, trained in pairs if trained.requires_grad and trained is not table]
         with torch.no_grad():
             torch._foreach_lerp_([mean for mean, _ in moving], [trained for _, trained in moving], 1 - decay)
+        if self.table_average is not None:
+            self.table_average.count(decay)
+
+    def _finish_average(self) -> None:
+        """Let all rows of a sparse table catch up in the EMA, which is used next."""
+        table = sparse_table(self.network)
+        if self.table_average is not None and table is not None:
+            self.table_average.catch_up_all(self._mean_table(), table)
+
+    def _mean_table(self) -> Tensor:
+        assert self.ema is not None
+        return cast(Tensor, cast(SequentialRecommender, self.ema).items.weight)
 
     @property
     def result(self) -> Recommender:
@@ -107,15 +134,19 @@ class TrainingModule(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Merge the item table once, not for every batch."""
-        self._next_scores = self.result.merged().next_scores
+        self._finish_average()
+        merged = self.result.merged()
+        self._next_scores, self._next_score_blocks = merged.next_scores, merged.next_score_blocks
 
     def on_validation_end(self) -> None:
         """Release the merged copy."""
-        self._next_scores = self.result.next_scores
+        self._next_scores, self._next_score_blocks = self.result.next_scores, self.result.next_score_blocks
 
     def validation_step(self, batch: ExampleBatch, batch_index: int) -> None:
         """Exact ranks of a batch's validation targets."""
-        self._ranks.add(batch, [self._next_scores(batch.histories.items, batch.histories.lengths)])
+        items, lengths = batch.histories.items, batch.histories.lengths
+        blocks = self._next_score_blocks(items, lengths)
+        self._ranks.add(batch, [self._next_scores(items, lengths) if blocks is None else blocks])
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all examples at once."""
@@ -132,10 +163,10 @@ class TrainingModule(L.LightningModule):
     ) -> None:
         """Clip by norm, also in bf16, where Lightning would refuse a fused optimizer though nothing is scaled."""
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            clip_gradients(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a warm-up and a schedule, stepped at every batch."""
+        """AdamW with a warm-up and a schedule, stepped at every batch; lazy for a table with sparse gradients."""
         trained = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
         matrices = [p for name, p in trained if p.dim() > 1 and not name.startswith("items.")]
         decayed = {id(p) for p in matrices}
@@ -144,7 +175,8 @@ class TrainingModule(L.LightningModule):
             {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": undecayed, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=self.settings.betas, fused=True)
+        kind = torch.optim.AdamW if sparse_table(self.network) is None else AdamWithSparseRows
+        optimizer = kind(groups, lr=self.settings.learning_rate, betas=self.settings.betas, fused=True)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 

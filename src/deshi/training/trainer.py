@@ -39,6 +39,7 @@ from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training._refit import refitted_run
+from deshi.training._sparse_table import use_sparse_gradients
 from deshi.training._warm_start import start_from
 from deshi.training.checkpoint import SafeCheckpointIO
 from deshi.training.module import MONITOR, TrainingModule, count_parameters
@@ -212,6 +213,8 @@ class Training:
         counts = torch.from_numpy(target_counts(self.bundle, starts, ends))
         network, objective = self.objective(counts)
         objective.set_counts(counts)
+        if use_sparse_gradients(network, objective, train.sparse_table):
+            log.info("sparse gradients of the item table: a step changes the rows that it reads")
         data = data_module(cfg, self.bundle, starts, ends, examples, network.max_length, self.more_histories())
         total_steps = len(data.epoch(0)) * train.max_epochs
         module = TrainingModule(network, objective, train, total_steps, cfg.seed)
