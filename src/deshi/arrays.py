@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ Float32s = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Array = NDArray[Any]
 """An array of any dtype, such as item indices that a bundle stores as int32."""
+
+BLOCK = 1 << 21
+"""Elements that are worked on at a time where temporary arrays as long as all events would take gigabytes."""
 
 
 def offsets_of(counts: Array | Sequence[int]) -> Ints:
@@ -37,3 +40,49 @@ def range_rows(starts: Array, ends: Array) -> Ints:
     lengths = np.maximum(ends - starts, 0)
     # a position counted over all ranges, minus the positions of the ranges before, plus its range's start
     return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+
+def blocks(size: int, length: int = BLOCK) -> Iterator[slice]:
+    """The positions ``0 .. size - 1`` as slices of ``length`` positions, the last one shorter."""
+    for begin in range(0, size, length):
+        yield slice(begin, min(begin + length, size))
+
+
+def row_blocks(offsets: Ints, length: int = BLOCK) -> Iterator[slice]:
+    """Whole rows of a ragged array, as slices of row numbers that hold up to ``length`` flat values each.
+
+    Args:
+        offsets: ``(R + 1,)``, see :func:`offsets_of`.
+        length: of flat values; a longer row is a slice of its own.
+    """
+    begin, rows = 0, len(offsets) - 1
+    while begin < rows:
+        end = max(int(np.searchsorted(offsets, offsets[begin] + length, side="right")) - 1, begin + 1)
+        yield slice(begin, min(end, rows))
+        begin = end
+
+
+def count_codes(codes: Array, size: int) -> Ints:
+    """``(size,)`` how often each of the codes ``0 .. size - 1`` occurs: ``np.bincount``, which makes an int64 copy.
+
+    Args:
+        codes: ``(N,)`` of any integer type.
+        size: number of codes.
+    """
+    counts = np.zeros(size, dtype=np.int64)
+    for block in blocks(len(codes), max(BLOCK, size)):  # so that adding the counts takes no longer than counting
+        counts += np.bincount(codes[block], minlength=size)
+    return counts
+
+
+def take(table: Array, codes: Array) -> Array:
+    """``table[codes]``, without the int64 copy that numpy makes of other integers.
+
+    Args:
+        table: ``(size,)``.
+        codes: ``(N,)`` of any integer type.
+    """
+    values = np.empty(len(codes), dtype=table.dtype)
+    for block in blocks(len(codes)):
+        values[block] = table[codes[block]]
+    return values

@@ -140,6 +140,7 @@ def _main(words: list[str]) -> int:
 
 
 def _run(stage: Stage, arguments: Arguments) -> int:
+    from deshi.configuration.launch import further_rank
     from deshi.configuration.overrides import from_python
     from deshi.configuration.show import render
 
@@ -148,6 +149,10 @@ def _run(stage: Stage, arguments: Arguments) -> int:
     with _log_on_stderr():
         config = by_data(stage.name, config, arguments.config_dir, prepare=not arguments.dry_run)
     command = " ".join(["deshi", stage.command, *overrides])
+    if further_rank(config):  # the first rank of the training says all
+        if not arguments.dry_run:
+            run_checked(stage, config)
+        return 0
     print(f"# {command}\n# resolved configuration:\n{render(config)}\n", flush=True)
     if arguments.dry_run:
         from deshi.stages import dry_run

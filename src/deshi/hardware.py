@@ -32,14 +32,15 @@ _chosen = {"threads": _MOST_THREADS}
 """What :func:`set_threads` chose last; another number in force was set by the user."""
 
 
-def set_threads(threads: int | None) -> int:
+def set_threads(threads: int | None, processes: int = 1) -> int:
     """Use ``threads`` CPU threads; returns the number in force.
 
     None: as many as ``OMP_NUM_THREADS`` or ``torch.set_num_threads`` said, else one for each core that nothing else
-    keeps busy now. Threads wait for each other in every product: one that shares its core slows all of them.
+    keeps busy now, shared out among ``processes``. Threads wait for each other in every product: one that shares its
+    core slows all of them.
     """
     if threads is None and not os.environ.get("OMP_NUM_THREADS") and torch.get_num_threads() == _chosen["threads"]:
-        threads = _chosen["threads"] = free_cores()
+        threads = _chosen["threads"] = max(1, free_cores() // processes)
         if threads < _MOST_THREADS:
             log.info("%d of %d cores are free: %d threads (or train.threads=N)", threads, _MOST_THREADS, threads)
     if threads is not None:

@@ -122,6 +122,18 @@ class Batch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(*(change(getattr(self, field.name)) for field in fields(self)))
 
+    @property
+    def whole(self) -> Batch:
+        """The batch of all ranks together: itself where one process trains alone."""
+        return self
+
+    def share(self, count: Callable[[Batch], int]) -> float:
+        """The factor of a mean over the positions that ``count`` counts in this batch; 1 for a process on its own.
+
+        The mean over the ranks of their means times their factors is the mean over the whole batch.
+        """
+        return 1.0
+
     def select(self, rows: Tensor) -> Batch:
         """The histories ``rows`` ``(R,)`` of the batch, as wide as they were."""
         return self._map(lambda tensor: tensor[rows])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.data.rank_batches import RankBatch
 from deshi.distillation.cd import CD
 from deshi.distillation.listwise import ListwiseKL
 from deshi.distillation.margin_mse import MarginMSE
@@ -22,6 +23,7 @@ from deshi.distillation.term import Context, HiddenTerm, Term
 from deshi.losses.base import Loss
 from deshi.losses.bce import BCE
 from deshi.losses.gbce import GBCE
+from deshi.losses.sampled_softmax import SampledSoftmax
 from deshi.losses.softmax import Softmax
 from deshi.models.item_table import ItemEmbedding
 from deshi.models.sasrec import SASRec
@@ -245,6 +247,43 @@ def test_a_schedule_is_part_of_every_term() -> None:
     """All terms inherit it, so that no term needs a schedule of its own."""
     term: Term = Pull(weight=1.0, final_weight=0.0)
     assert [term.weight_at(p) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+@pytest.mark.parametrize("covered", [0.0, 0.3])
+@pytest.mark.parametrize("loss", [Softmax(chunk=7), SampledSoftmax(negatives=12), None])
+def test_the_mean_over_ranks_is_the_whole_batch(ranks: int, covered: float, loss: Loss | None) -> None:
+    """As DDP averages losses and gradients, also of ranks without a history, a target or a list of their own."""
+    network, asked = student(), batch()
+    taught = np.random.default_rng(0).random(ROWS) < covered
+    terms = {"kl": ListwiseKL(temperature=2.0, weight=0.7), "pull": Pull(weight=0.3)}
+
+    def outcome(part: Batch) -> tuple[Tensor, dict[str, float], list[Tensor]]:
+        objective = Objective(Softmax()) if loss is None else Distillation(loss, terms, lists(taught), 0.8)
+        objective.start_epoch([0, 0, 3], 0.0, rank=0 if part is asked else 1)
+        value, logs = objective(network, part)
+        return value.detach(), logs, gradients(network, value)
+
+    value, logs, grads = outcome(asked)
+    parts = [outcome(RankBatch.of(asked, rank, ranks)) for rank in range(ranks)]
+    torch.testing.assert_close(torch.stack([part[0] for part in parts]).mean(), value, rtol=1e-5, atol=1e-6)
+    assert all(part[1].keys() == logs.keys() for part in parts)
+    means = {name: sum(part[1][name] for part in parts) / ranks for name in logs}
+    assert means == pytest.approx(logs, rel=1e-4, abs=1e-6)
+    for number, grad in enumerate(grads):
+        mean = torch.stack([part[2][number].expand_as(grad) for part in parts]).mean(0)
+        torch.testing.assert_close(mean, grad, rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_draw_for_themselves_but_for_what_a_batch_shares() -> None:
+    """Negatives of single positions would be the same on all ranks; shared ones would differ between them."""
+    hidden, table, targets = torch.randn(12, 8), torch.randn(N, 8), torch.arange(12)
+    for loss, same in ((BCE(negatives=3), False), (SampledSoftmax(negatives=12), True)):
+        objective, values = Objective(loss), []
+        for rank in (0, 0, 1):
+            objective.start_epoch([5, 0, 3], 0.0, rank)
+            values.append(float(loss(hidden, table, targets)))
+        assert values[0] == values[1] and (values[0] == values[2]) == same
 
 
 def few_scores(hidden: Tensor, table: Tensor, labels: SoftLabelBatch, negatives: Tensor, expected: float) -> FewScores:

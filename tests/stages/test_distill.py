@@ -226,3 +226,20 @@ def test_wrong_requests_say_what_is_expected(root: Path, config_dir: Path) -> No
         with pytest.raises(DeshiError, match=message):
             distil(root, config_dir, *words)
     assert list((root / "runs" / "distill").iterdir()) == []
+
+
+def test_two_processes_distil_as_one_does(root: Path, config_dir: Path) -> None:
+    """Lists, augmented histories without targets, and a term with parameters that a process may have no use for."""
+    deshi.label(f"paths.root={root}", "augment.item_drop=0.3", "k=5", run="tiny_seed0", store="augmented")
+    words = [
+        "soft_labels=[lists,augmented]", "student.dropout=0", "train.max_epochs=2", "train.batch_positions=40",
+        "distill.terms.match={_target_: deshi.distillation.embedding.EmbeddingMatch, top_k: 3}",
+    ]  # fmt: skip
+    alone, both = (distil(root, config_dir, *words, f"train.devices={n}", name=f"pupil{n}") for n in (1, 2))
+    curves = [pl.read_csv(run.folder / "epochs.csv").drop("seconds") for run in (alone, both)]
+    assert {"distill/loss", "distill/kl", "distill/match"} <= set(curves[0].columns)
+    exact = [name for name in curves[0].columns if name.startswith("validation/") or name == "train/positions"]
+    assert curves[0][exact].equals(curves[1][exact])
+    for name in curves[0].columns:
+        assert curves[1][name].to_list() == pytest.approx(curves[0][name].to_list(), rel=1e-5), name
+    assert both.metrics == alone.metrics and both.record["processes"] == 2

@@ -67,6 +67,14 @@ def curve(folder: Path) -> pl.DataFrame:
     return pl.read_csv(folder / "epochs.csv").drop("seconds")
 
 
+def test_validation_on_a_sample_of_users(root: Path) -> None:
+    """Millions of users can't all be ranked after each epoch; the record says how many were."""
+    run = fit.run(config(root, {"max_epochs": 1}, eval={"max_validation_users": 7}, name="sampled"))
+    assert run.record["validation_examples"] == 7
+    assert run.metrics["validation/hr@10"] * 7 == pytest.approx(round(run.metrics["validation/hr@10"] * 7))
+    assert "validation_examples" not in fit.run(config(root, {"max_epochs": 1}, name="whole")).record
+
+
 def test_a_run_learns_and_leaves_its_artifacts(root: Path) -> None:
     """A ring is easy: NDCG@10 gets well above chance, and every promised file is there and says what was done."""
     result = fit.run(config(root, {"max_epochs": 12}))
@@ -284,7 +292,7 @@ def test_auto_times_the_steps_of_the_student(
 
 def test_a_run_records_the_threads_that_it_measured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed run with another number of threads would not end with the same weights."""
-    monkeypatch.setattr(fit, "set_threads", lambda threads: threads or 1)
+    monkeypatch.setattr(fit, "set_threads", lambda threads, processes=1: threads or 1)
     folder = fit.run(config(root, {"max_epochs": 1, "threads": None})).folder
     assert load_config(folder, FitConfig).train.threads == 1
 
@@ -325,7 +333,7 @@ def test_a_training_that_fails_before_its_first_checkpoint_leaves_no_folder(
         raise error
 
     before = set((root / "runs" / "fit").glob("*"))
-    monkeypatch.setattr(fit, "_train", fail)
+    monkeypatch.setattr(fit, "train_run", fail)
     with pytest.raises(type(error)):
         fit.run(config(root))
     assert set((root / "runs" / "fit").glob("*")) == before

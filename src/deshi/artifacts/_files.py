@@ -51,13 +51,13 @@ def read_json(path: Path) -> Any:
         raise DeshiError(f"{path} is not valid JSON ({error}). Delete it and run its stage again.") from error
 
 
-def write_parquet(frame: pl.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table, atomically; ``options`` are those of Polars."""
+def write_parquet(frame: pl.DataFrame | pl.LazyFrame, path: Path, **options: Any) -> None:
+    """Write a table, atomically, a lazy one in a stream; ``options`` are those of Polars."""
     from polars.exceptions import PolarsError
 
     with atomic_file(path) as temporary:
         try:
-            frame.write_parquet(temporary, **options)
+            frame.lazy().sink_parquet(temporary, engine="streaming", **options)
         except PolarsError as error:
             raise system_error(error, path) from error
 

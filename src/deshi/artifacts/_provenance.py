@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,17 +27,29 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(parts: Iterable[tuple[str, Any]]) -> str:
-    """A sha256 over named parts: numpy arrays by dtype, shape and bytes, all else by its canonical JSON."""
+    """A sha256 over named parts: numpy arrays by dtype, shape and bytes, all else by its canonical JSON.
+
+    An iterator of lists counts as the list of all their entries.
+    """
     digest = hashlib.sha256()
     for name, part in parts:
         digest.update(name.encode() + b"\0")
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
             digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, Iterator):
+            digest.update(b"[")
+            for number, entries in enumerate(filter(None, part)):
+                digest.update((", " * (number > 0) + _canonical(entries)[1:-1]).encode())
+            digest.update(b"]")
         else:
-            digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False).encode())
+            digest.update(_canonical(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def environment() -> dict[str, Any]:

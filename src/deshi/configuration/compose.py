@@ -19,7 +19,7 @@ from deshi.configuration.overrides import Override, parse
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_file, read_saved
 from deshi.configuration.schemas import LEAVE_ONE_OUT, PathsConfig, StageConfig
 from deshi.configuration.targets import ConfigError, Problem, is_valid
-from deshi.configuration.validation import Config, hint_of, resolved, schema_defaults, validate
+from deshi.configuration.validation import Config, belongs_to, hint_of, resolved, schema_defaults, validate
 
 REPEATED = "config"
 """The key, of no schema, that names a saved configuration to begin with."""
@@ -144,13 +144,18 @@ def _resumed(
 ) -> dict[str, Any]:
     """The interrupted run's own configuration; nothing of it may change on the way but what the stage allows."""
     folder = find_run(_paths(values).runs, stage, str(values["resume"]))
-    keys = {override.key: override.key.split(".")[0] for override in overrides}
-    extra = [override for override in overrides if keys[override.key] not in (*LOOKED_UP, *model.resumed_with)]
+    allowed = (*LOOKED_UP, *model.resumed_with)
+    extra = [override for override in overrides if not belongs_to(override.key, allowed)]
     if extra:
         reason = "a resumed run keeps its own configuration. Leave it out, or start a new run."
         raise ConfigError([Problem(override.text, reason) for override in extra])
-    anew = {key: values[key] for key in keys if key in model.resumed_with}
-    return {**read_saved(folder), **anew, "resume": str(folder)}
+    resumed, composed = OmegaConf.create(read_saved(folder)), OmegaConf.create(dict(values))
+    for override in overrides:
+        if belongs_to(override.key, model.resumed_with):
+            OmegaConf.update(resumed, override.key, OmegaConf.select(composed, override.key), force_add=True)
+    plain = OmegaConf.to_container(resumed)
+    assert isinstance(plain, dict)
+    return {**{str(key): value for key, value in plain.items()}, "resume": str(folder)}
 
 
 def _with_data(values: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,10 @@ OPTUNA = Packages("deshi tune needs", "deshi[tune]", ("optuna",))
 RUNTIME = Packages("Export and serving need", "deshi[serve]", ("onnxruntime",))
 EXPORTER = Packages("Export needs", "deshi[serve]", ("onnx", "onnxscript"))
 SERVER = Packages("deshi serve needs", "deshi[serve]", ("fastapi", "uvicorn", "prometheus_client"))
+MLFLOW = Packages("train.logger=mlflow needs", "deshi[mlflow]", ("mlflow",))
+WANDB = Packages("train.logger=wandb needs", "deshi[wandb]", ("wandb",))
+LOGGERS = {"mlflow": MLFLOW, "wandb": WANDB}
+"""What the choices of ``train.logger`` need."""
 FAISS = Packages("An index for approximate search needs", "deshi[ann]", ("faiss",))
 
 

@@ -164,6 +164,8 @@ class TrainConfig(Closed):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: one for each free core")
     accelerator: str = Field("auto", description="auto, cpu, gpu, ...: Lightning's accelerators")
+    devices: int = Field(1, ge=1, description="processes on each node, a device each, that share every batch")
+    nodes: int = Field(1, ge=1, description="nodes, each with so many processes")
     train_targets: Literal["train", "without_last", "including_validation"] = Field(
         "train",
         description="mistakes to reproduce: including_validation, a LEAK, trains on what model selection looks at; "
@@ -179,6 +181,9 @@ class TrainConfig(Closed):
     )
     windows: Literal["last", "all", "random"] = Field("all", description="which part of over-long histories is seen")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    logger: Literal["tensorboard", "csv", "mlflow", "wandb"] = Field(
+        "tensorboard", description="where curves are written; mlflow and wandb read their own environment variables"
+    )
     progress: bool = Field(True, description="show a progress bar")
     max_minutes: float | None = Field(None, gt=0, description="stop training after this time")
 
@@ -189,6 +194,14 @@ class EvalConfig(Closed):
     ks: list[Annotated[int, Field(ge=1)]] = Field([1, 5, 10, 20, 50], min_length=1, description="cut-offs K")
     filter_seen: bool = Field(True, description="leave items of the user's history out of the ranking")
     batch_size: int = Field(128, ge=1, description="histories per batch")
+
+
+class SelectionConfig(EvalConfig):
+    """How the epochs of a training are measured on validation."""
+
+    max_validation_users: int | None = Field(
+        None, ge=1, description="a random sample of so many users, the same for every seed; null: all users"
+    )
 
 
 class StageConfig(Closed):
@@ -227,7 +240,7 @@ class LearningConfig(StageConfig):
     split: SplitNode = Field(default_factory=lambda: dict(LEAVE_ONE_OUT))
     loss: LossNode
     train: TrainConfig = Field(default_factory=TrainConfig)
-    eval: EvalConfig = Field(default_factory=EvalConfig)
+    eval: SelectionConfig = Field(default_factory=SelectionConfig)
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="ends the run folder's name; null: data_network"
     )
@@ -238,6 +251,7 @@ class TrainingConfig(LearningConfig):
     """What the stages that train have in common."""
 
     stage: ClassVar[str] = "fit"
+    resumed_with: ClassVar[tuple[str, ...]] = ("train.devices", "train.nodes")
 
     seed: int = Field(0, ge=0, description="same seed, same bits (on the CPU)")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from deshi.arrays import offsets_of
+from deshi.arrays import blocks, count_codes, offsets_of
 from deshi.artifacts import (
     atomic_folder,
     file_sha256,
@@ -199,8 +199,8 @@ def fill_bundle(
 ) -> None:
     """Write a bundle's files into an existing folder, the manifest last. Arguments as in :func:`write_bundle`."""
     users = events.frame[USER_INDEX].to_numpy()
-    counts = np.bincount(users, minlength=events.user_ids.len())
-    if not counts.size or counts.min() == 0 or (np.diff(users) < 0).any():
+    counts = count_codes(users, events.user_ids.len())
+    if not counts.size or counts.min() == 0 or (users[1:] < users[:-1]).any():
         raise DeshiError("Events must be grouped by user, with at least one event each. Pass them through compact().")
     arrays = _arrays(events)
     for label, array in arrays.items():
@@ -222,7 +222,7 @@ def fill_bundle(
 
 def _arrays(events: Events) -> dict[str, np.ndarray]:
     """The arrays of ``sequences/``."""
-    counts = np.bincount(events.frame[USER_INDEX].to_numpy(), minlength=events.user_ids.len())
+    counts = count_codes(events.frame[USER_INDEX].to_numpy(), events.user_ids.len())
     columns = {"offsets": offsets_of(counts), "items": events.frame[ITEM_INDEX], "timestamps": events.frame[TIMESTAMP]}
     return {name: np.asarray(columns[name]).astype(dtype, copy=False) for name, dtype in ARRAYS.items()}
 
@@ -230,14 +230,19 @@ def _arrays(events: Events) -> dict[str, np.ndarray]:
 def _write_tables(folder: Path, events: Events, items: pl.DataFrame | None) -> None:
     users = _numbered(USER, events.user_ids)
     vocabulary = _numbered(ITEM, events.item_ids)
-    interactions = events.frame.select(
-        events.user_ids.gather(events.frame[USER_INDEX]).alias(USER),
-        events.item_ids.gather(events.frame[ITEM_INDEX]).alias(ITEM),
-        pl.all(),
-    )
-    tables = (interactions, _item_texts(vocabulary, items), users, vocabulary)
+    texts = _item_texts(vocabulary, items)
+    tables: tuple[pl.DataFrame | pl.LazyFrame, ...] = (_with_ids(events), texts, users, vocabulary)
     for name, table in zip(TABLES, tables, strict=True):
         write_parquet(table, folder / name, compression="zstd", compression_level=1, row_group_size=1 << 20)
+
+
+def _with_ids(events: Events) -> pl.LazyFrame:
+    """The events with the ids of their codes, which are looked up while they are written."""
+    columns = []
+    for name, index, texts in ((USER, USER_INDEX, events.user_ids), (ITEM, ITEM_INDEX, events.item_ids)):
+        ids = pl.col(index).map_batches(texts.gather, return_dtype=pl.String, is_elementwise=True)
+        columns.append(ids.alias(name))
+    return events.frame.lazy().select(*columns, pl.all())
 
 
 def _numbered(column: str, ids: pl.Series) -> pl.DataFrame:
@@ -261,11 +266,16 @@ def _content(arrays: tuple[np.ndarray, ...], users: pl.Series, names: pl.Series,
     return fingerprint(
         [
             *zip(ARRAYS, arrays, strict=True),
-            ("users", users.to_list()),
-            ("vocabulary", names.to_list()),
+            ("users", _parts(users)),
+            ("vocabulary", _parts(names)),
             ("time_unit", time_unit),
         ]
     )
+
+
+def _parts(ids: pl.Series) -> Iterator[list[str]]:
+    """The ids as lists: Python's texts are several times as large as those of Polars."""
+    return (part.to_list() for part in (ids[block] for block in blocks(ids.len(), 1 << 18)))
 
 
 def _data_files() -> list[str]:

@@ -11,6 +11,7 @@ from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.extra_histories import JoinedBatches, MoreHistories
+from deshi.data.rank_batches import RankBatches
 from deshi.data.sequences import Augmentation, TrainingBatches, WindowMode
 from deshi.data.splits import Examples
 
@@ -49,6 +50,7 @@ class DataModule(L.LightningDataModule):
         more: MoreHistories | None = None,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer validation examples than ranks
         self._validation = validation
         self._bundle, self._max_length, self._evaluation = bundle, max_length, evaluation
         self._training = (np.asarray(bundle.items), starts, ends, max_length, batch_positions, max_batch_size)
@@ -68,13 +70,18 @@ class DataModule(L.LightningDataModule):
         )
         return JoinedBatches(batches, further, self._more.with_targets)
 
-    def train_dataloader(self) -> TrainingBatches | JoinedBatches:
-        """The current epoch's batches; the trainer asks anew at every epoch."""
-        return self.epoch(self.trainer.current_epoch if self.trainer else 0)
+    def train_dataloader(self) -> TrainingBatches | JoinedBatches | RankBatches:
+        """The current epoch's batches, or this rank's part of each; the trainer asks anew at every epoch."""
+        if self.trainer is None:
+            return self.epoch(0)
+        batches = self.epoch(self.trainer.current_epoch)
+        ranks = self.trainer.world_size
+        return batches if ranks == 1 else RankBatches(batches, self.trainer.global_rank, ranks)
 
     def val_dataloader(self) -> ExampleBatches | list[Any]:
-        """The validation examples, or nothing."""
+        """The validation examples, or this rank's part of them, or nothing."""
         if self._validation is None:
             return []
         size, filter_seen = self._evaluation
-        return ExampleBatches(self._bundle, self._validation, self._max_length, size, filter_seen)
+        part = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return ExampleBatches(self._bundle, self._validation, self._max_length, size, filter_seen, part=part)

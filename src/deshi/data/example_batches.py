@@ -48,6 +48,7 @@ class ExampleBatches:
         batch_size: examples of a batch.
         filter_seen: whether the items of the whole history are left out of the ranking.
         seen_ends: ``(C,)`` one past the last event that is left out; None for the end of each history.
+        part: the number of this part and the number of parts that the examples are dealt out to.
     """
 
     def __init__(
@@ -58,22 +59,25 @@ class ExampleBatches:
         batch_size: int,
         filter_seen: bool,
         seen_ends: Ints | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self._bundle = bundle
         self._examples = examples
         self._max_length = max_length
         self._batch_size = batch_size
+        self._part = part
         # without the filter every row is empty
         self._seen_ends = (examples.ends if seen_ends is None else seen_ends) if filter_seen else examples.starts
 
     def __len__(self) -> int:
-        return -(-len(self._examples) // self._batch_size)
+        number, parts = self._part
+        return -(-len(range(number, len(self._examples), parts)) // self._batch_size)
 
     def __iter__(self) -> Iterator[ExampleBatch]:
         examples, items = self._examples, np.asarray(self._bundle.items)
         all_targets, offsets = items[examples.target_rows], examples.target_offsets
         for numbers, histories in history_batches(
-            items, examples.users, examples.starts, examples.ends, self._max_length, self._batch_size
+            items, examples.users, examples.starts, examples.ends, self._max_length, self._batch_size, self._part
         ):
             targets = padded_rows(all_targets, offsets[numbers], offsets[numbers + 1])
             seen = padded_rows(items, examples.starts[numbers], self._seen_ends[numbers])

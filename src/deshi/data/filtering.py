@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import polars.selectors
 
+from deshi.arrays import blocks, count_codes, offsets_of, row_blocks
 from deshi.data.raw import FILTER
 from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events
 from deshi.tables import id_text
@@ -47,7 +47,8 @@ def apply_filters(
     """Apply the filters in the order of the arguments.
 
     Args:
-        events: sorted by user and time.
+        events: sorted by user and time. The columns are taken out of their frame one by one, as in
+            :func:`deshi.data.vocabulary.encode_events`.
         keep: for each column of the source, the values of which an event must have one; None is an empty one.
         min_rating: keep ratings of at least this; interactions without a rating are removed. None keeps all.
         duplicates: for several events of one user with one item: ``keep`` all, keep one of those at the same time
@@ -67,7 +68,9 @@ def apply_filters(
 
     def apply(name: str, stays: pl.Series | np.ndarray) -> None:
         nonlocal events
-        events = replace(events, frame=events.frame.filter(stays))
+        frame, kept = events.frame, pl.Series(stays)
+        columns = [frame.drop_in_place(column).filter(kept) for column in frame.columns]
+        events = replace(events, frame=pl.DataFrame(columns))
         left, before = events.counts(), steps[-1]
         removed = (before.interactions - left[0], before.users - left[1], before.items - left[2])
         steps.append(FilterStep(name, *removed, *left))
@@ -75,7 +78,8 @@ def apply_filters(
     for column, values in (keep or {}).items():
         texts = [id_text(value) for value in values]
         apply(f"{column} in [{', '.join(map(str, texts))}]", _has_value(events, column, texts))
-    events = replace(events, frame=events.frame.drop(pl.selectors.starts_with(FILTER)))
+    for column in [name for name in events.frame.columns if name.startswith(FILTER)]:
+        events.frame.drop_in_place(column)
     if min_rating is not None:
         apply(f"rating >= {min_rating:g}", _rated(events, min_rating))
     if duplicates != "keep":
@@ -104,17 +108,25 @@ def core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int, rep
     Returns:
         ``(n,)`` bool.
     """
-    rows = np.arange(len(users))
-    while True:
-        size = len(rows)
-        for codes, minimum in ((items, min_item), (users, min_user)):
-            if minimum > 1 and len(rows):
-                left = codes[rows]
-                rows = rows[np.bincount(left)[left] >= minimum]
-        if not repeat or len(rows) == size:
-            break
-    keep = np.zeros(len(users), dtype=bool)
-    keep[rows] = True
+    keep = np.ones(len(users), dtype=bool)
+    if not len(users):
+        return keep
+    sides = ((items, min_item), (users, min_user))
+    counts = [count_codes(codes, int(codes.max()) + 1) for codes, _ in sides]
+    is_stable = False
+    while not is_stable:
+        is_stable = True
+        for side, (codes, minimum) in enumerate(sides):
+            is_rare = (counts[side] > 0) & (counts[side] < minimum)
+            if not is_rare.any():
+                continue
+            # The counts of both sides without the removed rows, so that no pass counts all rows again.
+            for block in blocks(len(codes)):
+                rows = block.start + np.flatnonzero(is_rare[codes[block]] & keep[block])
+                keep[rows] = False
+                for (others, _), numbers in zip(sides, counts, strict=True):
+                    np.subtract.at(numbers, others[rows], 1)
+            is_stable = not repeat
     return keep
 
 
@@ -154,17 +166,24 @@ def _rated(events: Events, minimum: float) -> pl.Series:
     return (events.frame[RATING] >= minimum).fill_null(False)
 
 
-def _single(events: Events, rule: str) -> pl.Series:
+def _single(events: Events, rule: str) -> np.ndarray:
+    """``(n,)`` bool, which events stay under a rule for duplicates."""
     if rule not in DUPLICATES:
         raise DeshiError(f"data.filters.duplicates is {rule!r}, expected one of {', '.join(DUPLICATES)}.")
-    if rule == "exact":
-        triples = pl.struct(USER_INDEX, ITEM_INDEX, TIMESTAMP)
-        return events.frame.select(triples.is_first_distinct()).to_series()
     users, items = _codes(events)
-    pairs = pl.Series(users.astype(np.int64) * events.item_ids.len() + items)
-    keep = pairs.is_last_distinct() if rule == "last" else pairs.is_first_distinct()
+    keep = np.empty(len(users), dtype=bool)
+    offsets = offsets_of(count_codes(users, events.user_ids.len()))
+    # A user's events stand together: the pairs or triples of a few users at a time fit into the processor's cache.
+    for part in row_blocks(offsets):
+        rows = slice(int(offsets[part.start]), int(offsets[part.stop]))
+        if rule == "exact":
+            triples = pl.struct(USER_INDEX, ITEM_INDEX, TIMESTAMP)
+            keep[rows] = events.frame[rows].select(triples.is_first_distinct()).to_series()
+            continue
+        pairs = pl.Series((users[rows] - np.int64(part.start)) * events.item_ids.len() + items[rows])
+        keep[rows] = pairs.is_last_distinct() if rule == "last" else pairs.is_first_distinct()
     if rule == "error" and not keep.all():
-        row = int(keep.arg_min() or 0)
+        row = int(keep.argmin())
         raise DeshiError(
             f"{len(keep) - int(keep.sum())} interactions repeat a user's item, the first for user "
             f"{events.user_ids[int(users[row])]!r} and item {events.item_ids[int(items[row])]!r}, and "

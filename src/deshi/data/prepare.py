@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from deshi.arrays import count_codes
 from deshi.artifacts import atomic_folder, fingerprint, read_json, write_json
 from deshi.configuration.schemas import DataConfig, PrepareConfig
 from deshi.configuration.targets import build
@@ -18,9 +19,9 @@ from deshi.data.bundle import FORMAT, MANIFEST, Bundle, fill_bundle
 from deshi.data.filtering import FilterStep, apply_filters
 from deshi.data.raw import BadRowReport, BadRows, FileRecord, RawData
 from deshi.data.sources.columns import Columns
-from deshi.data.vocabulary import ITEM_INDEX, USER_INDEX, Events, compact, encode_events
+from deshi.data.vocabulary import ITEM_INDEX, Events, compact, encode_events
 from deshi.rendering import Block, Cell, Result, Row, Table, paragraphs, plain_text
-from deshi.types import DeshiError
+from deshi.types import TIMESTAMP, DeshiError
 
 STATISTICS = "statistics.json"
 _OTHER_LINES = {"blank": "empty lines", "continued": "lines inside quoted fields"}
@@ -75,11 +76,8 @@ def run(cfg: PrepareConfig) -> PrepareResult:
         return _reuse(path, source)
     bad_rows = BadRows(cfg.data.on_bad_rows, cfg.data.max_bad_rows)
     raw = _load(source, cfg.paths.cache, bad_rows, tuple(settings["filters"]["keep"]))
-    interactions, items = raw.interactions, raw.items
-    facts = (raw.time_unit, raw.files, raw.bad_rows)
-    del raw
-    events, steps = _filter(interactions, settings["filters"], facts[2])
-    del interactions
+    events, steps = _filter(raw.interactions, settings["filters"], raw.bad_rows)
+    items, facts = raw.items, (raw.time_unit, raw.files, raw.bad_rows)
     figures = _write(path, cfg.data.name, settings, events, items, steps, *facts)
     freshness.record_local(path, source, facts[1])
     message = f"Prepared {cfg.data.name} in {path}{reason}."
@@ -152,7 +150,7 @@ def _filter(
             "The filters removed every interaction. Loosen data.filters; this is what each of them removed:\n"
             + plain_text([_report_table(steps, bad_rows)])
         )
-    if events.frame[USER_INDEX].is_first_distinct().all():
+    if steps[-1].users == events.frame.height:
         raise DeshiError(
             f"No user has two events ({events.frame.height} interactions, one for each user), expected histories from "
             f"which a next item can be learned. Check the user column in data.source, or loosen data.filters:\n"
@@ -185,12 +183,12 @@ def _write(
     with atomic_folder(path) as folder:
         fill_bundle(folder, name, events, items, time_unit, provenance)
         bundle = Bundle.load(folder)
-        figures = statistics.compute(
-            bundle.offsets, bundle.items, bundle.timestamps, bundle.n_items, time_unit, item_rows
-        )
+        # The arrays in memory, since pages of the mapped files would count beside them.
+        codes, times = (events.frame[name].to_numpy() for name in (ITEM_INDEX, TIMESTAMP))
+        figures = statistics.compute(bundle.offsets, codes, times, bundle.n_items, time_unit, item_rows)
         figures["rows"] = row_counts(steps, bad_rows)
         write_json(folder / STATISTICS, figures)
-        popularity = np.bincount(events.frame[ITEM_INDEX].to_numpy())
+        popularity = count_codes(codes, bundle.n_items)
         statistics.draw(folder / "statistics.png", np.diff(bundle.offsets), popularity, name)
     return figures
 

@@ -19,7 +19,8 @@ def inside(starts: Ints, ends: Ints, n_events: int) -> NDArray[np.bool_]:
         n_events: number of events of the bundle.
     """
     real = ends > starts
-    edges = np.zeros(n_events + 1, dtype=np.int64)
+    edges = np.zeros(n_events + 1, dtype=np.int32)
     np.add.at(edges, starts[real], 1)
     np.add.at(edges, ends[real], -1)
-    return np.cumsum(edges[:-1]) > 0
+    # at each event, how many ranges have begun and not ended
+    return np.cumsum(edges[:-1], out=edges[:-1]) > 0

@@ -139,9 +139,10 @@ class RawData:
     """The content of a source.
 
     Attributes:
-        interactions: ``user_id`` String, ``item_id`` String, ``timestamp`` Int64, ``rating`` Float32 (may be null; the
-            column is absent if the source has no ratings), in the order of the original file. Then a column
-            ``filter:NAME`` String for each further column that ``data.filters.keep`` names.
+        interactions: ``user_id``, ``item_id``, ``timestamp`` Int64, ``rating`` Float32 (may be null; the column is
+            absent if the source has no ratings), in the order of the original file. Then a column ``filter:NAME`` for
+            each further column that ``data.filters.keep`` names. Ids and filters are String, or Categorical, which
+            holds each text once.
         items: ``item_id`` String (unique), ``title`` String (may be null), further text columns as String; or None.
         time_unit: ``ms`` (milliseconds since 1970-01-01 UTC) or ``position`` (only the order means something).
         files: what was read.
@@ -157,13 +158,15 @@ class RawData:
     def __post_init__(self) -> None:
         if self.time_unit not in ("ms", "position"):
             raise DeshiError(f"RawData.time_unit is {self.time_unit!r}, expected 'ms' or 'position'.")
+        schema = self.interactions.schema
         expected: dict[str, pl.DataType] = {USER: pl.String(), ITEM: pl.String(), TIMESTAMP: pl.Int64()}
-        if RATING in self.interactions.columns:
+        if RATING in schema:
             expected[RATING] = pl.Float32()
-        expected |= {name: pl.String() for name in self.interactions.columns if name.startswith(FILTER)}
-        if dict(self.interactions.schema) != expected or self.interactions.columns != list(expected):
+        expected |= {name: pl.String() for name in schema if name.startswith(FILTER)}
+        types = {name: pl.String() if isinstance(dtype, pl.Categorical) else dtype for name, dtype in schema.items()}
+        if types != expected or list(schema) != list(expected):
             raise DeshiError(
-                f"RawData.interactions has the columns {dict(self.interactions.schema)}, expected {expected}. "
+                f"RawData.interactions has the columns {dict(schema)}, expected {expected}. "
                 f"Cast and select them in the source."
             )
         if self.items is not None:

@@ -246,8 +246,9 @@ class TrainingBatches:
 
 
 def history_batches(
-    items: NDArray[np.int32], users: Ints, starts: Ints, ends: Ints, max_length: int, batch_size: int
-) -> Iterator[tuple[Ints, Batch]]:
+    items: NDArray[np.int32], users: Ints, starts: Ints, ends: Ints, max_length: int, batch_size: int,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[Ints, Batch]]:  # fmt: skip
     """Histories to be continued, in batches of similar length, each history exactly once.
 
     Args:
@@ -257,13 +258,14 @@ def history_batches(
         ends: ``(C,)`` one past each history's last event.
         max_length: longer histories lose their beginning.
         batch_size: histories of a batch.
+        part: the number of this part and the number of parts that the histories are dealt out to, by length.
 
     Yields:
         the examples' numbers ``(B,)`` and their batch, whose targets are all ``PAD``.
     """
     begins = np.maximum(starts, ends - max_length)
     lengths = ends - begins
-    order = np.argsort(-lengths, kind="stable")
+    order = np.argsort(-lengths, kind="stable")[part[0] :: part[1]]
     for first in range(0, len(order), batch_size):
         examples = order[first : first + batch_size]
         columns = np.arange(int(lengths[examples].max()))

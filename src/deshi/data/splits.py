@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from deshi.arrays import offsets_of, range_rows
+from deshi.arrays import offsets_of, range_rows, row_blocks
 from deshi.data.bundle import Bundle
 from deshi.types import DeshiError
 
@@ -53,16 +53,20 @@ class Examples:
     def seen_targets(self, items: np.ndarray) -> np.ndarray:
         """``(T,)`` bool, the targets whose item is in their example's history; ``items`` are the bundle's."""
         seen = np.zeros(len(self.target_rows), dtype=bool)
-        if not len(seen):
-            return seen
-        # One number for each pair of an example and an item: each history's pairs are looked up among the targets'.
-        width = int(items.max()) + 1
-        targets = self.owners * width + items[self.target_rows]
-        order = np.argsort(targets, kind="stable")
-        history = np.repeat(np.arange(len(self)) * width, self.ends - self.starts)
-        history += items[range_rows(self.starts, self.ends)]
-        at = np.searchsorted(targets, history, sorter=order).clip(max=len(order) - 1)
-        seen[order[at[targets[order[at]] == history]]] = True
+        width = int(items.max()) + 1 if len(seen) else 1
+        for part in row_blocks(offsets_of(self.ends - self.starts)):
+            begin, end = self.target_offsets[[part.start, part.stop]]
+            if begin == end:
+                continue
+            # One number for each pair of an example and an item: each history's pairs are looked up among the targets'.
+            examples = np.arange(part.stop - part.start) * width
+            counts = np.diff(self.target_offsets[part.start : part.stop + 1])
+            targets = np.repeat(examples, counts) + items[self.target_rows[begin:end]]
+            order = np.argsort(targets, kind="stable")
+            starts, ends = self.starts[part], self.ends[part]
+            history = np.repeat(examples, ends - starts) + items[range_rows(starts, ends)]
+            at = np.searchsorted(targets, history, sorter=order).clip(max=len(order) - 1)
+            seen[begin + order[at[targets[order[at]] == history]]] = True
         return seen
 
     def of_users(self, chosen: np.ndarray) -> Examples:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deshi.arrays import count_codes, row_blocks
+
 LENGTH_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 DAY_MS = 86_400_000
 MANY_TIES = 0.5
@@ -43,9 +45,14 @@ def compute(
         the same timestamp as the one before, among those that have one.
     """
     lengths = np.diff(offsets)
-    popularity = np.bincount(items, minlength=n_items)
-    repeated = _repeated_pairs(lengths, items, n_items)
-    repeated_last = _repeated_last_events(offsets, items)
+    popularity = count_codes(items, n_items)
+    repeated = repeated_last = 0
+    for users in row_blocks(offsets):  # a few users at a time: temporary arrays of all events would take gigabytes
+        first, last = int(offsets[users.start]), int(offsets[users.stop])
+        part = offsets[users.start : users.stop + 1] - first, items[first:last]
+        repeated += _repeated_pairs(*part, n_items)
+        repeated_last += _repeated_last_events(*part)
+    n_long = int((lengths >= 3).sum())
     return {
         "users": len(lengths),
         "items": n_items,
@@ -56,8 +63,8 @@ def compute(
         "popularity_gini": gini(popularity),
         "repeated_pairs": repeated,
         "repeated_pairs_share": repeated / len(items),
-        "repeated_last_events": int(repeated_last.sum()),
-        "repeated_last_events_share": float(repeated_last.mean()) if len(repeated_last) else 0.0,
+        "repeated_last_events": repeated_last,
+        "repeated_last_events_share": repeated_last / n_long if n_long else 0.0,
         "tied_timestamps_share": float(_tied(offsets, timestamps).mean()),
         "tied_with_previous_share": float(
             _same_as_previous(offsets, timestamps).sum() / max(len(items) - len(lengths), 1)
@@ -154,8 +161,8 @@ def draw(path: Path, lengths: np.ndarray, popularity: np.ndarray, title: str) ->
         FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
 
 
-def _repeated_pairs(lengths: np.ndarray, items: np.ndarray, n_items: int) -> int:
-    pairs = np.repeat(np.arange(len(lengths), dtype=np.int64) * n_items, lengths)
+def _repeated_pairs(offsets: np.ndarray, items: np.ndarray, n_items: int) -> int:
+    pairs = np.repeat(np.arange(len(offsets) - 1, dtype=np.int64) * n_items, np.diff(offsets))
     pairs += items
     pairs.sort()
     return int((pairs[1:] == pairs[:-1]).sum())
@@ -168,11 +175,11 @@ def _same_as_previous(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray
     return same
 
 
-def _repeated_last_events(offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Bool for each history of three events or more: whether its last item is among the earlier ones."""
+def _repeated_last_events(offsets: np.ndarray, items: np.ndarray) -> int:
+    """Number of histories of three events or more whose last item is among the earlier ones."""
     last = np.repeat(items[offsets[1:] - 1], np.diff(offsets))
     repeated = np.add.reduceat((items == last).astype(np.int64), offsets[:-1]) > 1
-    return repeated[np.diff(offsets) >= 3]
+    return int(repeated[np.diff(offsets) >= 3].sum())
 
 
 def _tied(offsets: np.ndarray, timestamps: np.ndarray) -> np.ndarray:

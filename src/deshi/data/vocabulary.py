@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from deshi.arrays import Ints
-from deshi.data.raw import FILTER
-from deshi.types import ITEM, MAX_ID, PAD, RATING, TIMESTAMP, USER, DeshiError
+from deshi.arrays import BLOCK, Ints, blocks, count_codes, offsets_of, range_rows, row_blocks, take
+from deshi.tables import code_texts, new_codes
+from deshi.types import ITEM, MAX_ID, PAD, TIMESTAMP, USER, DeshiError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class Events:
 
     def counts(self) -> tuple[int, int, int]:
         """Number of interactions, of users with any, and of items with any."""
-        users, items = (self.frame[column].n_unique() for column in (USER_INDEX, ITEM_INDEX))
+        sizes = {USER_INDEX: len(self.user_ids), ITEM_INDEX: len(self.item_ids)}
+        users, items = (_n_used(self.frame[name].to_numpy(), size) for name, size in sizes.items())
         return self.frame.height, users, items
 
 
@@ -46,29 +47,45 @@ def encode_events(interactions: pl.DataFrame) -> Events:
 
     Args:
         interactions: ``user_id``, ``item_id``, ``timestamp``, perhaps ``rating``, and columns for filters, in the order
-            of the file.
+            of the file. Its columns are taken out one by one, so that the frame is empty in the end: 100 million events
+            twice in memory would be gigabytes.
 
     Raises:
         DeshiError: if an id is null, empty or collides with another one, or a timestamp is null.
     """
     _check_timestamps(interactions)
-    frame, ids = interactions, {}
+    names, columns = {}, {}
     for column, index in ((USER, USER_INDEX), (ITEM, ITEM_INDEX)):
-        ids[column], codes = number_ids(interactions[column])
-        _check_ids(column, ids[column])
-        frame = frame.drop(column).with_columns(codes.alias(index))
-    further = [name for name in frame.columns if name == RATING or name.startswith(FILTER)]
-    frame = frame.select(USER_INDEX, ITEM_INDEX, TIMESTAMP, *further)
-    frame = frame[_time_order(frame[USER_INDEX].to_numpy(), frame[TIMESTAMP].to_numpy())]
-    return Events(ids[USER], ids[ITEM], frame)
+        names[column], columns[index] = number_ids(interactions.drop_in_place(column))
+        _check_ids(column, names[column])
+    for column in sorted(interactions.columns, key=lambda name: name != TIMESTAMP):  # then rating and filters
+        columns[column] = interactions.drop_in_place(column)
+    _sort_by_time(columns)
+    return Events(names[USER], names[ITEM], pl.DataFrame([series.alias(name) for name, series in columns.items()]))
 
 
 def number_ids(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The different ids in order of first appearance, and for every row the Int32 index of its id among them."""
-    names = ids.unique(maintain_order=True)
-    table = pl.DataFrame({"id": names, "index": pl.int_range(len(names), dtype=pl.Int32, eager=True)})
-    rows = pl.DataFrame({"id": ids})
-    return names, rows.join(table, on="id", how="left", maintain_order="left")["index"]
+    """The different ids in order of first appearance, and for every row the Int32 index of its id among them.
+
+    Args:
+        ids: String or Categorical; a null is an id, too.
+    """
+    if not isinstance(ids.dtype, pl.Categorical):
+        ids = ids.cast(new_codes())
+    texts, codes = code_texts(ids), ids.to_physical()
+    if codes.has_nulls():  # under the number after the last code
+        codes = codes.cast(pl.UInt32).fill_null(len(texts))
+        texts = texts.extend_constant(None, 1)
+    rows = codes.to_numpy()
+    # Of the rows that are written to the place of one code, the last one stays: written backwards, that is the first.
+    first = np.full(len(texts), -1, dtype=np.int64)
+    for block in reversed(list(blocks(len(rows)))):
+        first[rows[block][::-1]] = np.arange(block.start, block.stop)[::-1]
+    used = np.flatnonzero(first >= 0)
+    used = used[np.argsort(first[used])]
+    index = np.empty(len(texts), dtype=np.int32)
+    index[used] = np.arange(len(used), dtype=np.int32)
+    return texts.gather(used), pl.Series(take(index, rows))
 
 
 def indices_of(ids: pl.Series, vocabulary: pl.Series, kind: str, label: object) -> Ints:
@@ -108,7 +125,7 @@ def compact(events: Events) -> Events:
     users, user_codes = _renumber(events.frame[USER_INDEX], events.user_ids, by_hash=False)
     items, item_codes = _renumber(events.frame[ITEM_INDEX], events.item_ids, by_hash=True)
     frame = events.frame.with_columns(user_codes.alias(USER_INDEX), item_codes.alias(ITEM_INDEX))
-    return Events(users, items, frame)
+    return Events(users, items, frame.rechunk())
 
 
 def id_hash(item_id: str) -> bytes:
@@ -118,20 +135,75 @@ def id_hash(item_id: str) -> bytes:
 
 def _renumber(codes: pl.Series, ids: pl.Series, by_hash: bool) -> tuple[pl.Series, pl.Series]:
     old = codes.to_numpy()
-    used = np.flatnonzero(np.bincount(old, minlength=ids.len()))  # the old codes with events, in the new order
+    used = np.flatnonzero(count_codes(old, ids.len()))  # the old codes with events, in the new order
     if by_hash:
         names = ids.gather(used).to_list()
         used = used[sorted(range(len(names)), key=lambda number: (id_hash(names[number]), names[number]))]
     # Inverse permutation: the new code at each old one; old codes without events are never read.
     new = np.empty(ids.len(), dtype=np.int32)
     new[used] = np.arange(len(used), dtype=np.int32)
-    return ids.gather(used), pl.Series(new[old])
+    return ids.gather(used), pl.Series(take(new, old))
 
 
-def _time_order(users: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-    """The stable order by user, then time; both packed into one key where they fit, which is three times faster."""
+def _n_used(codes: np.ndarray, size: int) -> int:
+    """Number of different codes among ``0 .. size - 1``."""
+    used = np.zeros(size, dtype=bool)
+    for block in blocks(len(codes)):
+        used[codes[block]] = True
+    return int(used.sum())
+
+
+def _sort_by_time(columns: dict[str, pl.Series]) -> None:
+    """Sort columns by user, then time, stably and one by one.
+
+    Long columns are first divided into ranges of users with some two million events. Each is then sorted and gathered
+    within the processor's cache, which random rows of the whole columns don't fit into.
+    """
+    users = columns[USER_INDEX].to_numpy()
     if not len(users):
-        return np.arange(0)
+        return
+    offsets = offsets_of(count_codes(users, int(users.max()) + 1))
+    ranges = list(row_blocks(offsets, max(BLOCK, len(users) // 100)))
+    if len(ranges) > 1:
+        # The number of each row's range, in one byte.
+        number = np.repeat(np.arange(len(ranges), dtype=np.uint8), [part.stop - part.start for part in ranges])
+        starts = offsets[[part.start for part in ranges]]
+        order = _by_range(take(number, users), starts)
+        del users
+        _gather(columns, order)
+    order = np.empty(len(columns[USER_INDEX]), dtype=np.uint32)
+    for part in ranges:
+        rows = slice(int(offsets[part.start]), int(offsets[part.stop]))
+        codes, times = (columns[name][rows].to_numpy() for name in (USER_INDEX, TIMESTAMP))
+        order[rows] = rows.start + _order_in_range(codes - part.start, times)
+    _gather(columns, order)
+
+
+def _gather(columns: dict[str, pl.Series], order: np.ndarray) -> None:
+    rows = pl.Series(order)
+    for name in columns:
+        columns[name] = columns[name].gather(rows)
+
+
+def _by_range(numbers: np.ndarray, starts: Ints) -> np.ndarray:
+    """``(n,)`` uint32, the rows of range 0 in their order, then those of range 1, and so on.
+
+    Args:
+        numbers: ``(n,)`` uint8, the range of each row.
+        starts: ``(R,)`` where each range's rows begin in the result.
+    """
+    order = np.empty(len(numbers), dtype=np.uint32)
+    ends = starts.copy()  # of the rows so far
+    for block in blocks(len(numbers)):
+        counts = np.bincount(numbers[block], minlength=len(starts))
+        rows = np.argsort(numbers[block], kind="stable")
+        order[range_rows(ends, ends + counts)] = block.start + rows
+        ends += counts
+    return order
+
+
+def _order_in_range(users: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """The stable order by user, then time; packed into one key where they fit, which is three times faster."""
     first, span = int(timestamps.min()), int(timestamps.max()) - int(timestamps.min()) + 1
     # key = user * span + (time - first): a later user outweighs any time; a key above 63 bits would overflow.
     if (int(users.max()) + 1) * span >= 2**63:

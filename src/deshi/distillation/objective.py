@@ -51,13 +51,36 @@ class Objective(nn.Module):
         """Give the item table sparse gradients, of the rows that were read."""
         self.loss.sparse = True
 
-    def start_epoch(self, seed: list[int], progress: float) -> None:
-        """Restart all random draws from ``seed`` after a share ``progress`` of the training, from 0 to 1."""
-        self.loss.reseed(seed)
+    def start_epoch(self, seed: list[int], progress: float, rank: int = 0) -> None:
+        """Restart all random draws.
+
+        Args:
+            seed: of the epoch.
+            progress: share of the training that is done, from 0 to 1.
+            rank: of this process; each draws numbers of its own, but for those that the positions of a batch share.
+        """
+        self.loss.reseed(seed if self.loss.draws_for_batch else of_rank(seed, rank))
 
     def forward(self, network: Recommender, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, a scalar, and its parts by name (none but the loss itself here)."""
-        return network.training_loss(batch, self.loss), {}
+        """The loss of a batch, a scalar, and its parts by name (none but the loss itself here).
+
+        Of a rank's part of a batch they are weighted so that the means over the ranks are those of the whole batch.
+        """
+        loss = network.training_loss(batch, self.loss)
+        return loss if batch.whole is batch else loss * batch.share(network.loss_positions), {}
+
+
+def of_rank(seed: list[int], rank: int) -> list[int]:
+    """The seed of what each rank draws for itself: that of a single process for the first."""
+    return [*seed, _RANK, rank] if rank else seed
+
+
+_RANK = 83  # so that no other part of deshi draws the same numbers from the same seed
+
+
+def count_targets(batch: Batch) -> int:
+    """The number of a batch's positions that have a target."""
+    return int((batch.targets != PAD).sum())
 
 
 class Distillation(Objective):
@@ -87,7 +110,7 @@ class Distillation(Objective):
         self.soft_labels = soft_labels
         self.random = RandomStream()
         self._progress = 0.0
-        self._covered = torch.from_numpy(soft_labels.covered)
+        self._covered = self._covered_on_cpu = torch.from_numpy(soft_labels.covered)
         self._score_terms = {name: term for name, term in terms.items() if isinstance(term, ScoreTerm)}
         self._hidden_terms = {name: term for name, term in terms.items() if isinstance(term, HiddenTerm)}
 
@@ -98,20 +121,22 @@ class Distillation(Objective):
                 return f"distill.terms.{name} reads the whole item table"
         return super().problem_of_sparse_gradients()
 
-    def start_epoch(self, seed: list[int], progress: float) -> None:
+    def start_epoch(self, seed: list[int], progress: float, rank: int = 0) -> None:
         """See :meth:`Objective.start_epoch`; the terms' weights follow ``progress``."""
+        super().start_epoch([*seed, 1], progress, rank)
         self._progress = progress
-        self.random.reseed(seed)
-        self.loss.reseed([*seed, 1])
+        self.random.reseed(of_rank(seed, rank))
         for number, term in enumerate(self.terms.values()):
-            cast(Term, term).reseed([*seed, 2, number])
+            cast(Term, term).reseed(of_rank([*seed, 2, number], rank))
 
     def forward(self, network: Recommender, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The weighted sum over a batch, a scalar, and the means of the loss and of each term before their weights.
 
-        A part that the batch has no positions for isn't among the means.
+        A part that the batch has no positions for isn't among the means. Of a rank's part of a batch all are weighted
+        so that the means over the ranks are those of the whole batch.
         """
         assert isinstance(network, SequentialRecommender)
+        shares = batch.share(count_targets), batch.share(self._count_soft_labels)
         hidden, table = network(batch.items, batch.lengths), network.item_table()
         has_soft_label = self._has_soft_label(batch.rows)
         has_target_only = (batch.targets != PAD) & ~has_soft_label
@@ -120,16 +145,28 @@ class Distillation(Objective):
         labels = self.soft_labels.at(batch.rows[has_soft_label])
         total, logs = states[:0].float().sum(), dict[str, float]()  # 0 with gradients, should a batch have no position
         if self.loss.sparse:
-            total = total + self._few_scores(states[: len(labels)], table, targets[: len(labels)], labels, logs)
+            taught = slice(len(labels))
+            total = total + self._few_scores(states[taught], table, targets[taught], labels, shares[1], logs)
         elif len(states) and (self.loss.is_full_softmax or self._score_terms):
-            total = total + self._fused(states, table, targets, labels, logs)
+            total = total + self._fused(states, table, targets, labels, shares, logs)
         if not self.loss.is_full_softmax:
-            total = total + self._separate_loss(states, table, targets, logs)
+            total = total + self._separate_loss(states, table, targets, shares[0], logs)
         for name, term in self._hidden_terms.items() if len(labels) else ():
             mean = term(states[: len(labels)], table, labels).mean()
-            logs[name] = float(mean.detach())
-            total = total + term.weight_at(self._progress) * mean
-        return total, logs
+            logs[name] = float(mean.detach()) * shares[1]
+            total = total + term.weight_at(self._progress) * shares[1] * mean
+        return total, logs if batch.whole is batch else self._of_whole(logs, batch.whole)
+
+    def _of_whole(self, logs: dict[str, float], batch: Batch) -> dict[str, float]:
+        """A rank's means, with 0 for those of which only other ranks have positions."""
+        names = ["loss"] if self.hard_loss_weight and count_targets(batch) else []
+        names += list(self.terms) if self._count_soft_labels(batch) else []
+        return {name: logs.get(name, 0.0) for name in names}
+
+    def _count_soft_labels(self, batch: Batch) -> int:
+        """The number of a batch's positions that have a list to learn."""
+        rows = batch.rows.cpu()
+        return int((self._covered_on_cpu[rows.clamp(min=0)] & (rows != PAD)).sum())
 
     def _has_soft_label(self, rows: Tensor) -> Tensor:
         """``(B, L)`` whether the position has a list to learn."""
@@ -138,22 +175,27 @@ class Distillation(Objective):
         return self._covered[rows.clamp(min=0)] & (rows != PAD)
 
     def _fused(
-        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, logs: dict[str, float]
-    ) -> Tensor:
-        """The full softmax, if that is the loss, and the terms over scores."""
+        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, shares: tuple[float, float],
+        logs: dict[str, float],
+    ) -> Tensor:  # fmt: skip
+        """The full softmax, if that is the loss, and the terms over scores, times the rank's shares of both."""
         hard = self.hard_loss_weight if self.loss.is_full_softmax else 0.0
-        weights = [hard, *(term.weight_at(self._progress) for term in self._score_terms.values())]
+        weights = [hard * shares[0]]
+        weights += [term.weight_at(self._progress) * shares[1] for term in self._score_terms.values()]
         chunk, generator = self.loss.chunk or chunk_for(len(table)), self.random.generator(states.device)
         loss = SoftmaxWithTerms(targets, labels, list(self._score_terms.values()), weights, chunk, generator)
         total, sums = fused_pass(states, table, loss, product_dtype(states.device))
-        means = dict(zip(["loss", *self._score_terms], loss.means(sums), strict=True))
+        factors = [shares[0], *[shares[1]] * len(self._score_terms)]
+        values = (mean * factor for mean, factor in zip(loss.means(sums), factors, strict=True))
+        means = dict(zip(["loss", *self._score_terms], values, strict=True))
         computed = [*(["loss"] if hard else []), *(self._score_terms if len(labels) else [])]
         logs.update({name: means[name] for name in computed})
         return total
 
     def _few_scores(
-        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, logs: dict[str, float]
-    ) -> Tensor:
+        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, share: float,
+        logs: dict[str, float],
+    ) -> Tensor:  # fmt: skip
         """The terms at the distilled positions from the scores of their lists and of shared negatives alone."""
         total = states.new_zeros((), dtype=torch.float32)
         if not len(labels) or not self._score_terms:
@@ -164,15 +206,17 @@ class Distillation(Objective):
         chunk = FewScores(states, table, targets, labels, generator, draws, log_expected)
         for name, term in self._score_terms.items():
             mean = term(chunk).mean()
-            logs[name] = float(mean.detach())
-            total = total + term.weight_at(self._progress) * mean
+            logs[name] = float(mean.detach()) * share
+            total = total + term.weight_at(self._progress) * share * mean
         return total
 
-    def _separate_loss(self, states: Tensor, table: Tensor, targets: Tensor, logs: dict[str, float]) -> Tensor:
-        """A loss that isn't the full softmax, over the positions that have a target."""
+    def _separate_loss(
+        self, states: Tensor, table: Tensor, targets: Tensor, share: float, logs: dict[str, float]
+    ) -> Tensor:
+        """A loss that isn't the full softmax, over the positions that have a target, times the rank's share."""
         has_target = targets != PAD
         if not self.hard_loss_weight or not bool(has_target.any()):
             return states.new_zeros((), dtype=torch.float32)
         value: Tensor = self.loss(states[has_target], table, targets[has_target])
-        logs["loss"] = float(value.detach())
-        return value * self.hard_loss_weight
+        logs["loss"] = float(value.detach()) * share
+        return value * (self.hard_loss_weight * share)

@@ -6,7 +6,7 @@ are counts of comparisons, so that they depend neither on the device nor on how 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,15 +76,28 @@ class RankCollector:
         tensors = batch.numbers, n_candidates, torch.stack(lists), examples, torch.stack(ranks)
         self._batches.append(tuple(tensor.cpu() for tensor in tensors))
 
-    def collected(self) -> CollectedRanks:
-        """All ranks so far; the examples are all that were added."""
-        numbers, n_candidates, lists, examples, ranks = zip(*self._batches, strict=True)
-        by_number = torch.cat(numbers).argsort()
-        owners = torch.cat(examples)
-        by_example = owners.argsort(stable=True)  # an example's targets stay in their order
+    def collected(self, gather: Callable[[Tensor], Tensor] | None = None) -> CollectedRanks:
+        """All ranks so far; the examples are all that were added.
+
+        Args:
+            gather: joins a tensor along its first dimension with those of other processes that have ranked examples.
+        """
+        numbers, n_candidates, lists, examples, ranks = self._joined()
+        if gather is not None:
+            numbers, n_candidates, examples = (gather(tensor) for tensor in (numbers, n_candidates, examples))
+            lists, ranks = (gather(tensor.transpose(0, 1)).transpose(0, 1) for tensor in (lists, ranks))
+        by_number = numbers.argsort()
+        by_example = examples.argsort(stable=True)  # an example's targets stay in their order
         return CollectedRanks(
-            owners[by_example],
-            torch.cat(ranks, dim=1)[:, by_example],
-            torch.cat(n_candidates)[by_number],
-            torch.cat(lists, dim=1)[:, by_number],
-        )
+            examples[by_example], ranks[:, by_example], n_candidates[by_number], lists[:, by_number]
+        )  # fmt: skip
+
+    def _joined(self) -> list[Tensor]:
+        """The batches' tensors as one each, as :meth:`add` keeps them; those of no example without any batch."""
+        if not self._batches:
+            empty = torch.zeros(0, dtype=torch.int64)
+            lists, ranks = torch.zeros(1, 0, self._top_k, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.float64)
+            return [empty, empty, lists, empty, ranks]
+        dims = (0, 0, 1, 0, 1)
+        columns = zip(*self._batches, strict=True)
+        return [torch.cat(tensors, dim=dim) for tensors, dim in zip(columns, dims, strict=True)]

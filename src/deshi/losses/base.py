@@ -16,12 +16,15 @@ class Loss(nn.Module, ABC):
     Attributes:
         is_full_softmax: whether the loss is the mean cross-entropy over the whole catalogue; distillation terms then
             share its pass over the scores.
+        draws_for_batch: whether what the loss draws at random serves all positions of a batch, so that ranks which
+            share a batch must draw the same.
         chunk: positions scored at a time by a loss that scores the whole catalogue; None is a default by catalogue.
         reads_few_rows: whether the loss reads few rows of the table and can give it a sparse gradient.
         sparse: whether it does; set before training.
     """
 
     is_full_softmax: ClassVar[bool] = False
+    draws_for_batch: ClassVar[bool] = False
     chunk: int | None = None
     reads_few_rows: ClassVar[bool] = False
     sparse: bool = False

@@ -69,6 +69,7 @@ class SampledSoftmax(Loss):
         uniform_share: of ``"mixed"``: the share of the negatives that are drawn uniformly.
     """
 
+    draws_for_batch = True
     reads_few_rows = True
 
     def __init__(

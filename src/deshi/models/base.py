@@ -73,6 +73,13 @@ class Recommender(Component, nn.Module, ABC):
             loss: the hard loss.
         """
 
+    def loss_positions(self, batch: Batch) -> int:
+        """The number of positions that :meth:`training_loss` is the mean of: those of a batch that have a target.
+
+        Ranks of one training weight their parts of a batch by it.
+        """
+        return int((batch.targets != PAD).sum())
+
     @abstractmethod
     def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Scores ``(B, n_items)`` in fp32 of every item as the next one, higher is better.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deshi.configuration.needs import LLM, Need, Packages, needs_of, pip_command
+from deshi.configuration.needs import LLM, LOGGERS, Need, Packages, needs_of, pip_command
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_saved
 from deshi.configuration.schemas import PathsConfig, StageConfig
 from deshi.configuration.stage import Stage
@@ -68,7 +68,9 @@ def needs_before(stage: Stage, config: StageConfig) -> list[Need]:
     name = str((plain.get("data") or {}).get("name"))
     if stage.name not in READS_SOURCE or (config.paths.data / name / "manifest.json").is_file():
         plain.pop("data", None)
+    logger = LOGGERS.get(str((plain.get("train") or {}).get("logger")))
     needs = [*stage.needs_of(config), *needs_of(plain), *_needs_of_runs(plain, config.paths)]
+    needs += [] if logger is None else [logger]
     return list(dict.fromkeys(needs))
 
 

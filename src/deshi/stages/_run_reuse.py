@@ -29,7 +29,10 @@ LAST_FILES = {
 }  # fmt: skip
 """What a finished run folder of a stage holds."""
 
-WITHOUT_EFFECT = ("name", "resume", "paths", "data", "run", "train.progress", "train.threads")
+WITHOUT_EFFECT = (
+    "name", "resume", "paths", "data", "run", "train.progress", "train.logger", "train.threads",
+    "train.devices", "train.nodes",
+)  # fmt: skip
 """Keys whose values don't decide what comes out; data and runs are compared for themselves."""
 WITHOUT_EFFECT_ON_TRAINING = ("eval.ks", "eval.batch_size")
 

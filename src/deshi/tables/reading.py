@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -163,15 +163,25 @@ class TableFile:
         numeric: Sequence[str] = (),
         single_line: Sequence[str] | None = None,
         advice: str = "",
+        codes: Mapping[str, pl.Categorical] | None = None,
     ) -> Table:
-        """The rows, see :func:`read_table`."""
+        """The rows, see :func:`read_table`.
+
+        Args:
+            columns: as there, like those that follow.
+            numeric: see there.
+            single_line: see there.
+            advice: see there.
+            codes: columns of ids with the type of their codes, as which those of texts and whole numbers in a parquet
+                file are read, so that a text is held once.
+        """
         names, label = self.names, self.label
         if columns is not None:
             outer = [name if name in names else name.partition(".")[0] for name in columns]
             require_columns(names, outer, label, advice)
         used = list(dict.fromkeys(names if columns is None else columns))
         if self.kind == "parquet":
-            frame = _parquet(self.path, label, used, names)
+            frame = _parquet(self.path, label, used, names, codes or {})
             return Table(label, frame, range(1, frame.height + 1), names, unit="row")
         if self.kind == "records":
             rows = records.read_rows(self.source, used, numeric, label, columns is None)
@@ -264,19 +274,27 @@ def _layout(path: Path, form: TableFormat, names: Sequence[str], single_line: tu
     return delimited.Layout(separator, quote, tuple(names), form.columns is None, single_line)
 
 
-def _parquet(path: Path, label: str, used: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
+def _parquet(
+    path: Path, label: str, used: Sequence[str], names: Sequence[str], codes: Mapping[str, pl.Categorical]
+) -> pl.DataFrame:
     """Columns of a parquet file; ``a.b`` is the list of the fields ``b`` of the records in ``a``."""
+    outer = list(dict.fromkeys(name if name in names else name.partition(".")[0] for name in used))
+    inner = [
+        pl.col(name.partition(".")[0]).list.eval(pl.element().struct.field(name.partition(".")[2])).alias(name)
+        for name in used
+        if name not in names
+    ]
     try:
-        # An open file, since Polars takes brackets and stars of a name for a pattern.
-        outer = list(dict.fromkeys(name if name in names else name.partition(".")[0] for name in used))
-        with path.open("rb") as file:
-            frame = pl.read_parquet(file, columns=outer)
-        inner = [
-            pl.col(name.partition(".")[0]).list.eval(pl.element().struct.field(name.partition(".")[2])).alias(name)
-            for name in used
-            if name not in names
+        # Brackets and stars of a name are no pattern, and what the folders' names hold is read elsewhere.
+        rows = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(outer)
+        types = rows.collect_schema()
+        coded = [
+            pl.col(name).cast(pl.String).cast(dtype)
+            for name, dtype in codes.items()
+            if name in types and (types[name] == pl.String or types[name].is_integer())
         ]
-        return frame.with_columns(inner).select(used)
+        # In a stream, the texts of a few row groups are held at a time.
+        return rows.with_columns(coded).collect(engine="streaming").with_columns(inner).select(used)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DeshiError(f"{label} can't be read as parquet ({error}). Write it again.") from error
 

@@ -210,12 +210,15 @@ def detect_unit(column: pl.Series) -> str:
     """
     if _is_text(column):
         return "iso"
-    whole, real = _numbers(column)
-    values = real.filter(real >= 0)
+    if column.dtype.is_integer():  # without copies of a long column, unless it has negative numbers
+        values = whole = column if not column.has_nulls() and (column >= 0).all() else column.filter(column >= 0)
+    else:
+        whole, real = _numbers(column)
+        values, whole = real.filter(real >= 0), whole.filter(real >= 0)
     if values.is_empty():
         return "s"
     low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
-    if form := _calendar_format(whole.filter(real >= 0)):
+    if form := _calendar_format(whole):
         raise DeshiError(
             f"The numbers in {column.name!r}, from {low:.0f} to {high:.0f}, read as dates of the calendar, not as a "
             f"count since 1970. Set time_format={form}, or time_unit to s, ms, us or ns if they are counts."

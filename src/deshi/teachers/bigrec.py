@@ -182,11 +182,15 @@ class BigRec(Recommender):
             loss: ignored: the answers are tokens, not items, so no loss over the catalogue applies.
         """
         if self.training:
-            self._count(batch)
+            self._count(batch.whole)
         rows, columns = self._drawn(batch)
         prompts = self._prompts(batch.items, rows, columns + 1)
         answers = [self._answer(item) for item in batch.targets[rows, columns].tolist()]
         return self.answer_loss(prompts, answers)
+
+    def loss_positions(self, batch: Batch) -> int:
+        """The number of answers: up to ``targets_per_history`` a history."""
+        return int((batch.targets != PAD).sum(1).clamp(max=self.targets_per_history).sum())
 
     def answer_loss(self, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
         """The mean cross-entropy, over all of the answers' tokens, of each given what stands before it.

@@ -166,6 +166,13 @@ class ILoRA(SequentialRecommender):
             terms.append(self._title_loss(batch))
         return torch.stack(terms).sum()
 
+    def loss_positions(self, batch: Batch) -> int:
+        """The positions of the dense loss, some of each history's with ``per_prefix``; answers, where it has none."""
+        targets = (batch.targets != PAD).sum(1)
+        if self.objective == "generate":
+            return int(targets.clamp(max=1).sum())
+        return int((targets.clamp(max=PREFIXES) if self.prompt.mode == "per_prefix" else targets).sum())
+
     def answer_candidates(self, items: Tensor, lengths: Tensor, candidates: Tensor) -> Answers:
         """Generate the title of one candidate for each history, greedily: the paper's protocol.
 

@@ -54,7 +54,8 @@ class SourceContract:
         raw = self.load(tmp_path)
         schema = dict(raw.interactions.schema)
         assert list(schema)[:3] == [USER, ITEM, TIMESTAMP]
-        assert schema[USER] == schema[ITEM] == pl.String and schema[TIMESTAMP] == pl.Int64
+        assert all(schema[name] == pl.String or isinstance(schema[name], pl.Categorical) for name in (USER, ITEM))
+        assert schema[TIMESTAMP] == pl.Int64
         assert schema.get(RATING, pl.Float32) == pl.Float32
         assert raw.time_unit == "ms"
 
@@ -117,7 +118,7 @@ class SourceContract:
         self.write(tmp_path / "files")
         archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "files"))
         plain, packed = self.load(tmp_path / "files"), self.load(archive)
-        assert plain.interactions.equals(packed.interactions)
+        assert plain.interactions.rows() == packed.interactions.rows()
         assert (plain.items is None) == (packed.items is None)
         assert plain.items is None or packed.items is None or plain.items.equals(packed.items)
         assert [file.name for file in packed.files[:1]] == ["packed.zip"]

@@ -37,7 +37,8 @@ class KeepBest(L.Callback):
         """Compare and save."""
         value = float(trainer.callback_metrics[MONITOR])
         if value > self.best and isinstance(pl_module, TrainingModule):
-            save_weights(pl_module.result.merged(), self.path)
+            if trainer.is_global_zero:
+                save_weights(pl_module.result.merged(), self.path)
             self.best, self.epochs = value, trainer.current_epoch + 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,13 +85,15 @@ class LearningCurve(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row and write the file anew."""
-        metrics = cast(TrainingModule, pl_module).epoch_summary()
+        metrics = dict(cast(TrainingModule, pl_module).epoch_summary())
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
             logged = trainer.callback_metrics.items()
             metrics |= {name: float(value) for name, value in logged if name.startswith("validation/")}
         seconds = time.perf_counter() - self._start
         row = {"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 3), **metrics}
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
         with atomic_file(self.path) as temporary:
             pl.DataFrame(self.rows, infer_schema_length=None).write_csv(temporary)
         self._write_line(", ".join(f"{name} {value:.5g}" for name, value in row.items()))

@@ -12,8 +12,9 @@ from deshi.types import DeshiError
 
 MAY_DIFFER = (
     "name", "resume", "paths", "data", "seed", "eval",
-    "train.refit", "train.progress", "train.threads", "train.precision", "train.accelerator", "train.patience",
-    "train.validate_every", "train.max_minutes", "loss.chunk",
+    "train.refit", "train.progress", "train.logger", "train.threads",
+    "train.precision", "train.accelerator", "train.patience",
+    "train.validate_every", "train.max_minutes", "train.devices", "train.nodes", "loss.chunk",
     "soft_labels", "distill.selection.student", "teacher.members", "teacher.student",
     "teacher.first",
 )  # fmt: skip

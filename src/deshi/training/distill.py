@@ -25,9 +25,10 @@ from deshi.hardware import training_device
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.runs import Run, with_named_runs
 from deshi.soft_labels import TRAIN, Histories, SoftLabels, row_targets, store_path
+from deshi.training._ranks import Ranks
 from deshi.training.fit import network_name, run_training
 from deshi.training.selection import choose
-from deshi.training.trainer import Trained, Training
+from deshi.training.trainer import Training
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -50,11 +51,12 @@ def run(cfg: DistillConfig) -> Run:
     if cfg.resume is None and cfg.distill.selection is not None:
         group = cfg.distill.model_copy(update={"selection": with_named_runs(cfg.distill.selection, cfg.paths)})
         cfg = cfg.model_copy(update={"distill": group})
-    return run_training("distill", cfg, network_name(cfg.student), _train)
+    return run_training("distill", cfg, network_name(cfg.student), train_run)
 
 
-def _train(cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
-    return DistillTraining(cfg, bundle, split, folder).run()
+def train_run(cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path, ranks: Ranks) -> None:
+    """The training of a student with soft labels in its run folder, on one of its ranks."""
+    DistillTraining(cfg, bundle, split, folder, ranks).run()
 
 
 class DistillTraining(Training):
@@ -65,18 +67,21 @@ class DistillTraining(Training):
         bundle: the data.
         split: of that bundle.
         folder: where everything goes.
+        ranks: the processes that train together.
     """
 
     cfg: DistillConfig
 
-    def __init__(self, cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path) -> None:
-        super().__init__(cfg, bundle, split, folder, network_name(cfg.student))
+    def __init__(
+        self, cfg: DistillConfig, bundle: Bundle, split: Split, folder: Path, ranks: Ranks | None = None
+    ) -> None:
+        super().__init__(cfg, bundle, split, folder, network_name(cfg.student), ranks=ranks)
         refit = isinstance(cfg.train.refit, str)
         # With train.refit=true one set of lists serves the selection and the refit: those at training positions.
         self.taught_split = split.refitted() if refit else split
         folder_of_stores = cfg.paths.soft_labels
         self.stores = [open_store(folder_of_stores, name, bundle, split, cfg.split, refit) for name in cfg.soft_labels]
-        self._check_same_stores()
+        self.ranks.first_alone(self._check_same_stores)
         whole = SoftLabelLists(bundle.n_interactions, self.stores, cfg.distill.k)
         self.trained = self._training_rows(whole.n_rows)
         self.candidates = whole.covered & self.trained
@@ -159,7 +164,16 @@ class DistillTraining(Training):
 
     def _chosen(self, node: dict[str, Any]) -> NDArray[np.bool_]:
         """``(R,)`` what the strategy chose when the run was begun; rows of augmented histories aren't its business."""
-        file, events, cfg = self.folder / CHOSEN_FILE, self.bundle.n_interactions, self.cfg
+        file, events = self.folder / CHOSEN_FILE, self.bundle.n_interactions
+        self.ranks.first_alone(lambda: self._choose(node, file))
+        chosen = self.candidates.copy()
+        chosen[:events] = False
+        chosen[read_array(file)] = True
+        return chosen
+
+    def _choose(self, node: dict[str, Any], file: Path) -> None:
+        """Write what the strategy chooses, unless it has chosen already."""
+        events, cfg = self.bundle.n_interactions, self.cfg
         plain_store = next((store for store in self.stores if not store.augmented), None)
         rows = np.flatnonzero(self.candidates[:events])
         if plain_store is None or not len(rows):
@@ -175,10 +189,6 @@ class DistillTraining(Training):
                 seed=cfg.seed, device=device,
             )  # fmt: skip
             write_array(file, np.flatnonzero(marked & self.candidates[:events]))
-        chosen = self.candidates.copy()
-        chosen[:events] = False
-        chosen[read_array(file)] = True
-        return chosen
 
     def _tell(self) -> None:
         events, covered = self.bundle.n_interactions, self.lists.covered

@@ -7,26 +7,31 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import torch
 
 from deshi.artifacts import write_json
+from deshi.configuration.launch import as_launched
 from deshi.configuration.run_folders import CHECKPOINTS, DATA_FILE, VOCABULARY_FILE, find_run
-from deshi.configuration.schemas import FitConfig, TrainingConfig
+from deshi.configuration.schemas import FitConfig, TrainConfig, TrainingConfig
 from deshi.configuration.targets import build
+from deshi.configuration.validation import resolved, validate
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.evaluation import seen_targets
 from deshi.hardware import limit_kernel_cache, set_threads
 from deshi.runs import Run, load_bundle, new_run, with_exact_names
 from deshi.training._precision import measured_precision
+from deshi.training._ranks import Ranks, connected
 from deshi.training._refit import refitted_run
-from deshi.training.trainer import Trained, Training
+from deshi.training.trainer import Training
 from deshi.types import ITEM
 
 log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=TrainingConfig)
-Train = Callable[[Config, Bundle, Split, Path], Trained]
+Train = Callable[[Config, Bundle, Split, Path, Ranks], None]
 
 
 def run(cfg: FitConfig) -> Run:
@@ -35,11 +40,12 @@ def run(cfg: FitConfig) -> Run:
     Raises:
         DeshiError: if the bundle is missing or another than the interrupted run's, or the training diverges.
     """
-    return run_training("fit", cfg, network_name(cfg.student), _train)
+    return run_training("fit", cfg, network_name(cfg.student), train_run)
 
 
-def _train(cfg: FitConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
-    return Training(cfg, bundle, split, folder, network_name(cfg.student)).run()
+def train_run(cfg: FitConfig, bundle: Bundle, split: Split, folder: Path, ranks: Ranks) -> None:
+    """The training of a student in its run folder, on one of its ranks."""
+    Training(cfg, bundle, split, folder, network_name(cfg.student), ranks=ranks).run()
 
 
 def network_name(node: dict[str, object]) -> str:
@@ -57,28 +63,76 @@ def run_training(stage: str, cfg: Config, network: str, train: Train[Config]) ->
         train: trains in the folder and writes ``metrics.json`` last.
     """
     limit_kernel_cache()
+    cfg = cfg.model_copy(update={"train": as_launched(cfg.train, resumed=cfg.resume is not None)})
     interrupted = None if cfg.resume is None else Run(find_run(cfg.paths.runs, stage, cfg.resume))
     if interrupted is not None:
         if interrupted.finished:
             log.info("%s was complete already", interrupted.folder)
             return interrupted
-        cfg = cast(Config, interrupted.config)
+        cfg = _gone_on_with(cast(Config, interrupted.config), cfg.train)
+    bundle, split = _data(cfg)
+    threads = set_threads(cfg.train.threads, cfg.train.devices)
+    with connected(stage, cfg.train) as ranks:
+
+        def begin() -> dict[str, Any]:
+            set_threads(threads)  # connecting processes changes them
+            folder, config = _begun(stage, cfg, network, bundle, split, interrupted)
+            return {"folder": str(folder), "new": interrupted is None, "config": resolved(config)}
+
+        begun = ranks.from_first(begin)
+        _train_begun(type(cfg), train, begun, bundle, split, ranks)
+    return Run(Path(begun["folder"]), cfg.paths)
+
+
+def join(schema: type[Config], train: Train[Config], ranks: Ranks) -> None:
+    """Take part, as a further rank, in the training that the first one has begun; arguments as for the first one."""
+    begun = ranks.from_first(dict)
+    bundle, split = _data(validate(schema, begun["config"]))
+    _train_begun(schema, train, begun, bundle, split, ranks)
+
+
+def _data(cfg: TrainingConfig) -> tuple[Bundle, Split]:
     bundle = load_bundle(cfg.data.name, cfg.paths.data)
     split: Split = build(cfg.split)(bundle)
-    if interrupted is None:
-        cfg = cfg.model_copy(update={"train": with_exact_names(cfg.train, cfg.paths, stage)})
-        cfg = _with_measured_choices(cfg, bundle, split)
-        folder = new_run(cfg, stage, cfg.name or f"{cfg.data.name}_{network}")
-        write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
-        bundle.vocabulary.select(ITEM).write_parquet(folder / VOCABULARY_FILE)
-    else:
-        folder = interrupted.folder
+    return bundle, split
+
+
+def _gone_on_with(cfg: Config, train: TrainConfig) -> Config:
+    """An interrupted run's configuration with the processes of ``train``, which share its threads."""
+    began, changed = cfg.train, {"devices": train.devices, "nodes": train.nodes}
+    if began.threads is not None:
+        changed["threads"] = max(1, began.threads * began.devices // train.devices)
+    return cfg.model_copy(update={"train": began.model_copy(update=changed)})
+
+
+def _begun(
+    stage: str, cfg: Config, network: str, bundle: Bundle, split: Split, interrupted: Run | None
+) -> tuple[Path, Config]:
+    """The folder and the configuration of a new run, or of one that was interrupted."""
+    if interrupted is not None:
         interrupted.check_same_data(bundle)
-    with _refused_leaves_nothing(folder, new=interrupted is None), _log_file(folder / "log.txt"):
+        return interrupted.folder, cfg
+    cfg = cfg.model_copy(update={"train": with_exact_names(cfg.train, cfg.paths, stage)})
+    cfg = _with_measured_choices(cfg, bundle, split)
+    folder = new_run(cfg, stage, cfg.name or f"{cfg.data.name}_{network}")
+    write_json(folder / DATA_FILE, {"name": bundle.name, "fingerprint": bundle.fingerprint})
+    bundle.vocabulary.select(ITEM).write_parquet(folder / VOCABULARY_FILE)
+    return folder, cfg
+
+
+def _train_begun(
+    schema: type[Config], train: Train[Config], begun: dict[str, Any], bundle: Bundle, split: Split, ranks: Ranks
+) -> None:
+    """Train in the run folder that the first rank has begun, which keeps the log and removes what was refused."""
+    cfg, folder = validate(schema, begun["config"]), Path(begun["folder"])
+    ranks.folder = folder
+    if not ranks.is_first:
+        train(cfg, bundle, split, folder, ranks)
+        return
+    with _refused_leaves_nothing(folder, begun["new"]), _log_file(folder / "log.txt"):
         for part in seen_targets(bundle, split, cfg.eval.filter_seen):
             log.log(logging.WARNING if part.is_doubtful else logging.INFO, part.sentence)
-        train(cfg, bundle, split, folder)
-    return Run(folder, cfg.paths)
+        train(cfg, bundle, split, folder, ranks)
 
 
 def _with_measured_choices(cfg: Config, bundle: Bundle, split: Split) -> Config:
@@ -86,7 +140,7 @@ def _with_measured_choices(cfg: Config, bundle: Bundle, split: Split) -> Config:
 
     The refit of another run trains in that run's precision.
     """
-    train = cfg.train.model_copy(update={"threads": set_threads(cfg.train.threads)})
+    train = cfg.train.model_copy(update={"threads": torch.get_num_threads()})
     refitted = refitted_run(cfg, bundle)
     if refitted is not None and train.precision == "auto":
         precision = refitted.config.train.precision

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from deshi.configuration.schemas import TrainConfig
 from deshi.data.example_batches import ExampleBatch
-from deshi.distillation.objective import Objective
+from deshi.distillation.objective import Objective, count_targets, of_rank
 from deshi.evaluation import RankCollector
 from deshi.metrics import ScoreBlocks
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.layers import reseed_dropout
 from deshi.training._sparse_table import AdamWithSparseRows, LazyAverage, clip_gradients, sparse_table
-from deshi.types import PAD, Batch, DeshiError
+from deshi.types import Batch, DeshiError
 
 MONITOR = "validation/ndcg@10"
 
@@ -51,50 +51,61 @@ class TrainingModule(L.LightningModule):
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
         self._logs: list[dict[str, float]] = []
+        self._summary: dict[str, float] = {}
         self._next_scores: Callable[[Tensor, Tensor], Tensor] = self.result.next_scores
         self._next_score_blocks: Callable[[Tensor, Tensor], ScoreBlocks | None] = self.result.next_score_blocks
 
     def on_train_epoch_start(self) -> None:
-        """Restart every random stream of the epoch."""
-        self._losses, self._weights, self._logs = [], [], []
-        reseed_dropout(self.network, [self.seed, self.current_epoch, 2])
+        """Restart every random stream of the epoch; every rank has its own dropout."""
+        self._losses, self._weights, self._logs, self._summary = [], [], [], {}
+        reseed_dropout(self.network, of_rank([self.seed, self.current_epoch, 2], self.global_rank))
         progress = self.current_epoch / max(1, self.trainer.max_epochs or 1)
-        self.objective.start_epoch([self.seed, self.current_epoch, 3], progress)
+        self.objective.start_epoch([self.seed, self.current_epoch, 3], progress, self.global_rank)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The loss over the batch's targets."""
+        """The loss over the batch's targets; its mean over the ranks is that of the whole batch."""
         loss, logs = self.objective(self.network, batch)
         self._losses.append(loss.detach())
-        self._weights.append(int((batch.targets != PAD).sum()))
+        self._weights.append(count_targets(batch.whole))
         self._logs.append(logs)
         self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         return cast(Tensor, loss)
 
     def epoch_summary(self) -> dict[str, float]:
-        """The epoch's mean loss over positions (not over batches), and the number of positions.
+        """The epoch's mean loss over positions (not over batches), and the number of positions, of all ranks together.
 
         Of a distillation also the mean over batches of its loss and of each term, before their weights.
 
         Raises:
             DeshiError: if the loss isn't finite.
         """
+        if self._summary:
+            return self._summary
         weights = torch.tensor(self._weights, dtype=torch.float64)
         mean = float((torch.stack(self._losses).double().cpu() * weights).sum() / weights.sum())
+        names = dict.fromkeys(name for logs in self._logs for name in logs)
+        terms = [statistics.fmean(logs[name] for logs in self._logs if name in logs) for name in names]
+        mean, *terms = self._mean_over_ranks([mean, *terms])
         if not math.isfinite(mean):
             raise DeshiError(
                 f"The training loss became {mean} in epoch {self.current_epoch + 1}, expected a finite number. "
                 "Lower train.learning_rate, keep train.gradient_clip on, or use train.precision=fp32."
             )
-        names = dict.fromkeys(name for logs in self._logs for name in logs)
-        means = {
-            f"distill/{name}": statistics.fmean(logs[name] for logs in self._logs if name in logs) for name in names
-        }
-        return {"train/loss_epoch": mean, "train/positions": float(weights.sum()), **means}
+        means = {f"distill/{name}": value for name, value in zip(names, terms, strict=True)}
+        self._summary = {"train/loss_epoch": mean, "train/positions": float(weights.sum()), **means}
+        return self._summary
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's summary."""
         self._finish_average()
         self.log_dict(self.epoch_summary())
+
+    def _mean_over_ranks(self, values: list[float]) -> list[float]:
+        if self.trainer.world_size == 1:
+            return values
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(sums)
+        return cast(list[float], (sums / self.trainer.world_size).tolist())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the rows of a sparse table that the step will change catch up in the EMA."""
@@ -149,11 +160,24 @@ class TrainingModule(L.LightningModule):
         self._ranks.add(batch, [self._next_scores(items, lengths) if blocks is None else blocks])
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics over all examples at once."""
-        [metrics] = self._ranks.collected().metrics()
+        """Metrics over all examples at once, those of all ranks together."""
+        gather = None if self.trainer.world_size == 1 else self._gathered
+        [metrics] = self._ranks.collected(gather).metrics()
         self._ranks = RankCollector()
         for name, value in metrics.items():
             self.log(f"validation/{name}", value, prog_bar=name == "ndcg@10")
+
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        """The tensors of all ranks, one after the other; their first dimensions may differ."""
+        size = torch.tensor([len(tensor)], device=self.device)
+        sizes = [torch.zeros_like(size) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(sizes, size)
+        longest = max(int(each) for each in sizes)
+        padded = tensor.new_zeros(longest, *tensor.shape[1:], device=self.device)
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([part[: int(size)].cpu() for part, size in zip(parts, sizes, strict=True)])
 
     def configure_gradient_clipping(
         self,

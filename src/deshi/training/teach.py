@@ -28,6 +28,7 @@ from deshi.runs import Run, fold_folder, new_network, with_named_runs, write_rec
 from deshi.teachers.base import FittedTeacher
 from deshi.teachers.cross_fit import draw_folds
 from deshi.training._callbacks import KeepBest, LearningCurve
+from deshi.training._ranks import Ranks
 from deshi.training._refit import refitted_run
 from deshi.training.fit import network_name, run_training
 from deshi.training.module import MONITOR
@@ -46,15 +47,17 @@ def run(cfg: TeachConfig) -> Run:
         DeshiError: as :func:`deshi.training.fit.run`, or for folds of a teacher that isn't trained.
     """
     cfg = cfg.model_copy(update={"teacher": with_named_runs(cfg.teacher, cfg.paths)})
-    return run_training("teach", cfg, network_name(cfg.teacher), _train)
+    return run_training("teach", cfg, network_name(cfg.teacher), train_run)
 
 
-def _train(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+def train_run(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, ranks: Ranks) -> None:
+    """The training of a teacher in its run folder, on one of its ranks."""
     if not _is_network(cfg):
-        return _fit_teacher(cfg, bundle, split, folder)
-    if cfg.cross_fit:
-        return _cross_fit(cfg, bundle, split, folder)
-    return TeacherTraining(cfg, bundle, split, folder, network_name(cfg.teacher)).run()
+        ranks.first_alone(lambda: _fit_teacher(cfg, bundle, split, folder))  # no gradients to share
+    elif cfg.cross_fit:
+        _cross_fit(cfg, bundle, split, folder, ranks)
+    else:
+        TeacherTraining(cfg, bundle, split, folder, network_name(cfg.teacher), ranks=ranks).run()
 
 
 class TeacherTraining(Training):
@@ -106,35 +109,49 @@ def _is_network(cfg: TeachConfig) -> bool:
     return False
 
 
-def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+def _cross_fit(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, ranks: Ranks) -> None:
     """A training for each fold, on the other folds' users; folds that are finished stay as they are."""
-    name = network_name(cfg.teacher)
-    if not (folder / FOLDS_FILE).is_file():
-        write_array(folder / FOLDS_FILE, draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed))
+    ranks.first_alone(lambda: _draw_folds(cfg, bundle, folder))
     folds = read_array(folder / FOLDS_FILE)  # a resumed run keeps the folds that it began with
     records, seconds = [], dict[str, float]()
     for fold in range(cfg.cross_fit):
         log.info("fold %d of %d: trained on the %d users of the others", fold + 1, cfg.cross_fit, (folds != fold).sum())
-        done = _fold(cfg, bundle, split, fold_folder(folder, fold), folds != fold)
+        done = _fold(cfg, bundle, split, fold_folder(folder, fold), folds != fold, ranks)
         records.append(done.record)
         seconds = {key: seconds.get(key, 0.0) + value for key, value in done.seconds.items()}
+    ranks.first_alone(lambda: _finish_folds(cfg, bundle, split, folder, records, seconds))
+
+
+def _draw_folds(cfg: TeachConfig, bundle: Bundle, folder: Path) -> None:
+    if not (folder / FOLDS_FILE).is_file():
+        write_array(folder / FOLDS_FILE, draw_folds(bundle.n_users, cfg.cross_fit, cfg.seed))
+
+
+def _finish_folds(
+    cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, records: list[dict[str, Any]],
+    seconds: dict[str, float],
+) -> None:  # fmt: skip
+    """Validate the folds' teachers together, each on the users that it hasn't seen, and write the run's files."""
     scorer = Run(folder, cfg.paths).cross_fitted(training_device(cfg.train.accelerator), bundle)
     metrics = validation_metrics(scorer, cfg, bundle, asked(cfg, split.examples(bundle, "validation")))
+    name = network_name(cfg.teacher)
     record = records[0] | {"model": name, "cross_fit": cfg.cross_fit, "fold_epochs": _epochs(records)}
-    return _finish(folder, record, seconds, metrics)
+    _finish(folder, record, seconds, metrics)
 
 
-def _fold(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, users: NDArray[np.bool_]) -> Trained:
+def _fold(
+    cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path, users: NDArray[np.bool_], ranks: Ranks
+) -> Trained:
     name = network_name(cfg.teacher)
     folder.mkdir(exist_ok=True)
-    return TeacherTraining(cfg, bundle, split, folder, name, users).run_once()
+    return TeacherTraining(cfg, bundle, split, folder, name, users, ranks).run_once()
 
 
 def _epochs(records: list[dict[str, Any]]) -> list[int]:
     return [record["selected_epoch"] for record in records]
 
 
-def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> Trained:
+def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -> None:
     """A teacher without gradients: it chooses on validation, and its state is JSON."""
     begin = time.perf_counter()
     teacher = new_network(cfg, bundle, bundle.n_items)
@@ -158,15 +175,14 @@ def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -
         "train_targets": cfg.train.train_targets, "refit": cfg.train.refit, "selected_on": MONITOR, "selected_epoch": 0,
         "trained_epochs": 0, "positions": 0, "seed": cfg.seed, "state": state,
     }  # fmt: skip
-    return _finish(folder, record, {TIME_NAMES["teach"]: round(time.perf_counter() - begin, 3)}, metrics)
+    _finish(folder, record, {TIME_NAMES["teach"]: round(time.perf_counter() - begin, 3)}, metrics)
 
 
-def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], metrics: dict[str, float]) -> Trained:
+def _finish(folder: Path, record: dict[str, Any], seconds: dict[str, float], metrics: dict[str, float]) -> None:
     write_record(folder, record)
     write_json(folder / TIME_FILE, seconds | {"wall_seconds": round(sum(seconds.values()), 3)})
     write_json(folder / METRICS_FILE, metrics)
     log.info("finished: %s", metrics or "refitted, so there is no validation figure")
-    return Trained(metrics, record, seconds)
 
 
 def validation_metrics(scorer: Scorer, cfg: TeachConfig, bundle: Bundle, examples: Examples) -> dict[str, float]:

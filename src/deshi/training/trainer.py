@@ -18,11 +18,12 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.arrays import Ints
+from deshi.arrays import BLOCK, Ints, blocks
 from deshi.artifacts import read_json, write_json
 from deshi.configuration.run_folders import CHECKPOINTS, CURVE_FILE, METRICS_FILE, TIME_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
@@ -38,6 +39,8 @@ from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training._loggers import logger_of
+from deshi.training._ranks import Ranks
 from deshi.training._refit import refitted_run
 from deshi.training._sparse_table import use_sparse_gradients
 from deshi.training._warm_start import start_from
@@ -102,22 +105,24 @@ class Training:
         folder: of the run.
         name: of the network, for the record.
         users: ``(n_users,)`` bool, whose events are trained and validated on; None is everybody.
+        ranks: the processes that train together; the first one writes.
     """
 
     def __init__(
         self, cfg: TrainingConfig, bundle: Bundle, split: Split, folder: Path, name: str,
-        users: NDArray[np.bool_] | None = None,
+        users: NDArray[np.bool_] | None = None, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.cfg, self.bundle, self.split, self.folder = cfg, bundle, split, folder
-        self.name, self.users = name, users
+        self.name, self.users, self.ranks = name, users, ranks or Ranks()
         self.stage = cfg.stage
         self.checkpoints = folder / CHECKPOINTS
         self.threads = set_threads(cfg.train.threads)
         self.start: dict[str, Any] | None = None
+        self.sample: dict[str, Any] = {}
 
     def run_once(self) -> Trained:
         """:meth:`run`, unless the folder holds the finished training already."""
-        if not (self.folder / METRICS_FILE).exists():
+        if not self.ranks.from_first((self.folder / METRICS_FILE).exists):
             return self.run()
         metrics, record, seconds = (read_json(self.folder / f"{name}.json") for name in ("metrics", "run", "time"))
         return Trained(metrics, record, {key: value for key, value in seconds.items() if key != "wall_seconds"})
@@ -130,14 +135,16 @@ class Training:
         begin = time.perf_counter()
         selected = refitted_run(self.cfg, self.bundle)
         outcome = self._select() if selected is None else self._refit(selected.epochs)
-        save_weights(outcome.network, self.folder / WEIGHTS_FILE)
         record = self._record(outcome.network, outcome.epochs, outcome.curve, outcome.trainer)
-        write_record(self.folder, record)
-        wall_seconds = round(time.perf_counter() - begin, 3)
-        write_json(self.folder / TIME_FILE, outcome.seconds | {"wall_seconds": wall_seconds})
-        write_json(self.folder / METRICS_FILE, outcome.metrics)
+        self.ranks.first_alone(lambda: self._write(outcome, record, round(time.perf_counter() - begin, 3)))
         log.info("finished: %s", outcome.metrics or "refitted, so there is no validation figure")
         return Trained(outcome.metrics, record, outcome.seconds)
+
+    def _write(self, outcome: _Outcome, record: dict[str, Any], wall_seconds: float) -> None:
+        save_weights(outcome.network, self.folder / WEIGHTS_FILE)
+        write_record(self.folder, record)
+        write_json(self.folder / TIME_FILE, outcome.seconds | {"wall_seconds": wall_seconds})
+        write_json(self.folder / METRICS_FILE, outcome.metrics)
 
     def _select(self) -> _Outcome:
         """Train on the training part, choose the epoch on validation and, with ``train.refit=true``, train again."""
@@ -148,6 +155,9 @@ class Training:
         examples = self.split.examples(self.bundle, "validation")
         if self.users is not None:
             examples = examples.of_users(self.users)
+        if self.cfg.eval.max_validation_users is not None:  # the same users for every seed
+            examples = examples.only(examples.drawn(self.cfg.eval.max_validation_users, 0))
+            self.sample = {"validation_examples": len(examples)}
         if not len(examples):
             raise DeshiError(
                 f"The split {self.split.name} of {self.bundle.name} has no validation example, so nothing can be "
@@ -157,6 +167,7 @@ class Training:
         curve, trainer = self._train("select", starts, ends, examples, train.max_epochs, best)
         seconds = {TIME_NAMES[self.stage]: round(_total_seconds(curve), 3)}
         network = self._new_network()
+        self.ranks.first_alone(lambda: None)  # the first rank has written the best network by now
         load_weights(network, best.path)
         if train.refit:
             refit = self._refit(best.epochs)
@@ -187,10 +198,11 @@ class Training:
         callbacks = [curve, *self._selection(best)]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
-        with quiet_lightning():
-            trainer = self._trainer(phase, epochs, callbacks, len(data.epoch(0)), examples is not None)
+        with quiet_lightning(), logger_of(self.cfg, self.folder, phase, self.ranks) as logger:
+            trainer = self._trainer(phase, epochs, callbacks, logger, module, len(data.epoch(0)), examples is not None)
+            resumes = self.ranks.from_first(last.exists)
             with self._interrupts(trainer):
-                trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+                trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumes else None)
         return curve, trainer
 
     @contextmanager
@@ -213,7 +225,7 @@ class Training:
         counts = torch.from_numpy(target_counts(self.bundle, starts, ends))
         network, objective = self.objective(counts)
         objective.set_counts(counts)
-        if use_sparse_gradients(network, objective, train.sparse_table):
+        if use_sparse_gradients(network, objective, train.sparse_table, self.ranks.size):
             log.info("sparse gradients of the item table: a step changes the rows that it reads")
         data = data_module(cfg, self.bundle, starts, ends, examples, network.max_length, self.more_histories())
         total_steps = len(data.epoch(0)) * train.max_epochs
@@ -247,18 +259,25 @@ class Training:
             return []
         return [best, EarlyStopping(MONITOR, mode="max", patience=self.cfg.train.patience, check_finite=True)]
 
-    def _trainer(self, phase: str, epochs: int, callbacks: list[Callback], steps: int, validates: bool) -> L.Trainer:
+    def _trainer(
+        self, phase: str, epochs: int, callbacks: list[Callback], logger: Logger, module: TrainingModule, steps: int,
+        validates: bool,
+    ) -> L.Trainer:  # fmt: skip
         train = self.cfg.train
         device = training_device(train.accelerator)
         accelerator = "cpu" if device.type == "cpu" else train.accelerator
         precision = choose_precision(train.precision, device)
-        log.info("%s: %s, %s, %d threads", phase, accelerator, precision, self.threads)
+        ranks = f", {self.ranks.size} processes" if self.ranks.size > 1 else ""
+        log.info("%s: %s, %s, %d threads%s", phase, accelerator, precision, self.threads, ranks)
         last = ModelCheckpoint(
             self.checkpoints, filename=f"{phase}-last", enable_version_counter=False, save_on_train_epoch_end=True
         )
         return L.Trainer(
             accelerator=accelerator,
-            devices=1,
+            devices=train.devices,
+            num_nodes=train.nodes,
+            strategy="auto" if self.ranks.size == 1 else _strategy(module),
+            use_distributed_sampler=False,  # the batches are dealt out by deshi
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=epochs,
             max_time=timedelta(minutes=train.max_minutes) if train.max_minutes else None,
@@ -269,7 +288,7 @@ class Training:
             reload_dataloaders_every_n_epochs=1,
             callbacks=[*callbacks, last, ReleaseMemory()],
             plugins=[SafeCheckpointIO()],
-            logger=TensorBoardLogger(self.folder, name="tensorboard", version=phase),
+            logger=logger,
             log_every_n_steps=min(50, steps),
             enable_progress_bar=train.progress,
             enable_model_summary=False,
@@ -279,7 +298,7 @@ class Training:
     def _record(self, student: Recommender, epochs: int, curve: LearningCurve, trainer: L.Trainer) -> dict[str, Any]:
         """The run's record for later stages, ``run.json``."""
         cfg = self.cfg
-        start = {} if self.start is None else {"start_from": self.start}
+        start = self.sample if self.start is None else {"start_from": self.start} | self.sample
         return start | {
             "stage": self.stage,
             "model": self.name,
@@ -296,8 +315,20 @@ class Training:
             "positions": sum(row["train/positions"] for row in curve.rows),
             "precision": str(trainer.precision),
             "threads": self.threads,
+            "devices": cfg.train.devices,
+            "nodes": cfg.train.nodes,
+            "processes": self.ranks.size,
             "seed": cfg.seed,
         }
+
+
+def _strategy(module: TrainingModule) -> DDPStrategy:
+    """The gradients' mean over the ranks. Buffers are the same on all of them, without being sent.
+
+    A term may find nothing to learn in a rank's part of a batch, so that its parameters are looked for in each step.
+    """
+    has_own = any(parameter.requires_grad for parameter in module.objective.parameters())
+    return DDPStrategy(find_unused_parameters=has_own, broadcast_buffers=False)
 
 
 @contextmanager
@@ -308,7 +339,11 @@ def quiet_lightning() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*"):
+            for message in (
+                ".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*", ".*sync_dist=True.*",
+                ".*broadcast_buffers.*",
+                ".*MLFlow only allows.*",
+            ):  # fmt: skip
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
@@ -330,8 +365,10 @@ def data_module(
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
     """Counts of each item as a training target ``(n_items,)``: every event of a range but its first."""
-    targets = inside(starts + 1, ends, bundle.n_interactions)
-    return np.bincount(np.asarray(bundle.items)[targets], minlength=bundle.n_items)
+    targets, counts = inside(starts + 1, ends, bundle.n_interactions), np.zeros(bundle.n_items, dtype=np.int64)
+    for block in blocks(bundle.n_interactions, max(BLOCK, bundle.n_items)):
+        counts += np.bincount(bundle.items[block][targets[block]], minlength=bundle.n_items)
+    return counts
 
 
 def _total_seconds(curve: LearningCurve) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from deshi.arrays import Ints, offsets_of
-from deshi.tables import ids
+from deshi.tables import code_texts, ids
 from deshi.tables.id_lists import NO_LIST, id_lists
 
 Problem = tuple[int, str]
@@ -55,7 +55,10 @@ class Lists:
 
 
 def is_list_text(column: pl.Series) -> bool:
-    """Whether most texts of a column look like lists, as in ``[926, 38]``."""
+    """Whether most texts of a column (of texts, or their codes) look like lists, as in ``[926, 38]``."""
+    if isinstance(column.dtype, pl.Categorical):
+        is_list = code_texts(column).str.contains(_LIST.pattern)
+        return bool(is_list.any()) and bool(is_list.gather(column.to_physical().drop_nulls()).mean() > 0.5)  # type: ignore[operator]
     texts = column.drop_nulls()
     return column.dtype == pl.String and len(texts) > 0 and bool(texts.str.contains(_LIST.pattern).mean() > 0.5)  # type: ignore[operator]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from deshi.arrays import Ints, range_rows
 from deshi.data.raw import FILTER, BadRowLog
 from deshi.data.sources._histories import Lists, is_list_text, merge_histories
 from deshi.data.sources._rows import SourceRows
-from deshi.tables import Table, TableFormat, ids, numbers, read_table, require_columns, to_timestamps
-from deshi.tables.times import check_unit
+from deshi.tables import Table, TableFormat, coded_ids, ids, numbers, read_table, require_columns, to_timestamps
+from deshi.tables.times import check_unit, detect_unit
 from deshi.types import ITEM, RATING, TIMESTAMP, USER, DeshiError
 
 REASON = "__reason__"
+SLICE = 1 << 21
+"""Rows that are converted at a time, where each can be read without the others."""
+
 ADVICE = "Set the column names in data.source."
 
 
@@ -81,6 +84,14 @@ class Columns:
         texts = (self.user, self.item, self.history, *self.further)
         return [name for name in (self.time, self.rating) if name is not None and name not in texts]
 
+    @property
+    def coded(self) -> list[str]:
+        """The names of the columns of ids and of filters that may be read as codes: none where a row is a history."""
+        if self.history is not None:
+            return []
+        texts = (self.user, self.item, *self.further)
+        return [name for name in dict.fromkeys(texts) if name is not None and name not in (self.time, self.rating)]
+
     def check(self, names: Sequence[str], label: str, advice: str = ADVICE) -> None:
         """Refuse a table without one of the columns; ``names`` are those that it has."""
         require_columns(names, self.used, label, advice)
@@ -91,10 +102,11 @@ def read_interactions(path: Path, label: str, form: TableFormat, columns: Column
     return interactions_of([read_table(path, columns.used, form, label, columns.numeric, advice=ADVICE)], columns, log)
 
 
-def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+def convert(frame: pl.DataFrame, columns: Columns) -> Iterator[pl.DataFrame]:
     """``frame`` in RawData's columns plus ``__reason__``, null for a good row; rows and their order stay.
 
-    Columns of ``frame`` may be text or typed; a row is one event.
+    Columns of ``frame`` may be text, codes of texts, or typed; a row is one event. Long frames come in slices, since
+    numbers of millions of rows on their way to times and ratings take several times the memory of the frame.
 
     Raises:
         DeshiError: for columns that hold lists.
@@ -102,9 +114,34 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     assert columns.item is not None
     for name in (columns.user, columns.item):
         _check_single(frame[name])
-    user, item = ids(frame[columns.user]), ids(frame[columns.item])
-    time = to_timestamps(frame[columns.time] if columns.time else user, columns.unit, columns.time_format)
-    converted = pl.DataFrame({USER: user, ITEM: item, TIMESTAMP: time})
+    names = {USER: columns.user, ITEM: columns.item} | {FILTER + name: name for name in columns.further}
+    texts = pl.DataFrame([coded_ids(frame[name]).alias(column) for column, name in names.items()])
+    unit, size = columns.unit, max(frame.height, 1)
+    time = None if columns.time is None else frame[columns.time]
+    if time is not None and unit == "auto" and time.dtype.is_numeric() and columns.time_format is None:
+        unit = detect_unit(time)
+    if _is_elementwise(frame, columns):
+        size = min(size, SLICE)
+    for begin in range(0, max(frame.height, 1), size):
+        yield _convert(texts.slice(begin, size), frame.slice(begin, size), columns, unit, begin)
+
+
+def _is_elementwise(frame: pl.DataFrame, columns: Columns) -> bool:
+    """Whether a time's and a rating's reading doesn't depend on other rows, as that of texts may."""
+    if columns.rating is not None and not frame[columns.rating].dtype.is_numeric():
+        return False
+    time = None if columns.time is None else frame[columns.time].dtype
+    if time is None or time.is_temporal():
+        return True
+    return time.is_numeric() and columns.unit not in ("iso", "date") and columns.time_format is None
+
+
+def _convert(texts: pl.DataFrame, frame: pl.DataFrame, columns: Columns, unit: str, begin: int) -> pl.DataFrame:
+    """Rows of :func:`convert` from row ``begin`` on: ``texts`` are their ids and filters, ``frame`` has the numbers."""
+    time = to_timestamps(frame[columns.time or columns.user], unit, columns.time_format)
+    if unit == "row":
+        time += begin
+    converted = texts.select(USER, ITEM, time.alias(TIMESTAMP))
     # The first reason that applies is the one that is told.
     reason = (
         pl.when(pl.col(USER).is_null()).then(pl.lit("no user id"))
@@ -114,10 +151,10 @@ def convert(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     if columns.rating is not None:
         ratings = frame[columns.rating]
         converted = converted.with_columns(numbers(ratings).cast(pl.Float32).alias(RATING))
-        is_rated = pl.lit(ratings.is_not_null() & (ratings.cast(pl.String) != ""))
-        wrong = is_rated & ~pl.col(RATING).is_finite().fill_null(False)
+        is_empty = ratings.is_null() if ratings.dtype.is_numeric() else ratings.cast(pl.String).fill_null("") == ""
+        wrong = pl.lit(~is_empty) & ~pl.col(RATING).is_finite().fill_null(False)
         reason = reason.when(wrong).then(pl.lit("rating is not a finite number"))
-    converted = converted.with_columns(ids(frame[name]).alias(FILTER + name) for name in columns.further)
+    converted = converted.with_columns(texts.drop(USER, ITEM).get_columns())
     return converted.with_columns(reason.otherwise(None).alias(REASON))
 
 
@@ -152,13 +189,15 @@ def interactions_of(tables: Sequence[Table], columns: Columns, log: BadRowLog) -
     problems: list[tuple[int, str]] = []
     if columns.history is not None:
         frame, columns, origins, problems = _unfolded(frame, columns)
-    converted = convert(frame, columns)
-    numbers_of_rows = converted[REASON].is_not_null().arg_true().to_list()
-    reasons = {row if origins is None else int(origins[row]): str(converted[REASON][row]) for row in numbers_of_rows}
-    reasons = dict(problems) | reasons
+    parts, begin, reasons = [], 0, dict(problems)
+    for part in convert(frame, columns):
+        for row in part[REASON].is_not_null().arg_true().to_list():
+            reasons[begin + row if origins is None else int(origins[begin + row])] = part[REASON][row]
+        parts.append((part.filter(pl.col(REASON).is_null()) if part[REASON].count() else part).drop(REASON))
+        begin += part.height
+    events = pl.concat(parts)
     contents = ((row, reason, ", ".join(map(str, rows.frame.row(row)))) for row, reason in sorted(reasons.items()))
     rows.log(contents, log)
-    events = converted.filter(pl.col(REASON).is_null()).drop(REASON)
     n_malformed = [len(table.malformed) for table in tables]
     log.count(
         read=rows.frame.height + sum(n_malformed), malformed=len(reasons) + sum(n_malformed), events=events.height,

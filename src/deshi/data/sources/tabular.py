@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from deshi.configuration.targets import suggestion
 from deshi.data.raw import BadRowLog, BadRows, RawData
@@ -13,7 +16,7 @@ from deshi.data.sources._files import SourceFiles, merge_records
 from deshi.data.sources._item_tables import item_table
 from deshi.data.sources._parts import read_parts
 from deshi.data.sources.columns import ADVICE, Columns, interactions_of
-from deshi.tables import Table, TableFormat, manifest_unit, open_table, read_table
+from deshi.tables import Table, TableFormat, manifest_unit, new_codes, open_table, read_table
 from deshi.types import DeshiError
 
 _WHOLE_LINES = "\x1f"
@@ -90,7 +93,8 @@ class Tabular:
         """
         log = BadRowLog(bad_rows or BadRows())
         sources = [SourceFiles(path) for path in self.paths]
-        interactions = interactions_of(read_parts(sources, self.pattern, self._events, log), self.columns, log)
+        read = partial(self._events, {name: new_codes() for name in self.columns.coded})
+        interactions = interactions_of(read_parts(sources, self.pattern, read, log), self.columns, log)
         item_sources = [SourceFiles(path) for path in self.items_paths]
         items = None
         if item_sources:
@@ -99,7 +103,7 @@ class Tabular:
         unit = manifest_unit(self.columns.unit)
         return RawData(interactions, items, unit, merge_records([*sources, *item_sources]), log.report())
 
-    def _events(self, path: Path, label: str, partition: Sequence[str]) -> Table:
+    def _events(self, codes: Mapping[str, pl.Categorical], path: Path, label: str, partition: Sequence[str]) -> Table:
         names = self.form.columns
         if names and names[-1] == self.columns.history and self.form.separator == self.columns.separator:
             return self._lines_of_items(path, label, names)
@@ -107,7 +111,7 @@ class Tabular:
         file = open_table(path, self.form, label)
         if partition:
             used = [name for name in used if name in file.names or name not in partition]
-        return file.read(used, self.columns.numeric, advice=ADVICE)
+        return file.read(used, self.columns.numeric, advice=ADVICE, codes=codes)
 
     def _lines_of_items(self, path: Path, label: str, names: Sequence[str]) -> Table:
         """Lines such as ``user item item item``, whose last column takes what is left of them."""
