@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from deshi.configuration.needs import Component
 from deshi.losses.base import Loss
 from deshi.metrics import BLOCKWISE_ABOVE, ScoreBlocks, product_blocks
 from deshi.models.item_table import ItemEmbedding, ItemTable
-from deshi.types import PAD, Batch, DeshiError, check_shape
+from deshi.types import PAD, Batch, DeshiError, ScoreKind, check_shape
 
 
 class HistoryError(DeshiError, ValueError):
@@ -59,10 +59,14 @@ class Recommender(Component, nn.Module, ABC):
     Attributes:
         n_items: number of items in the vocabulary.
         max_length: number of latest items that it looks at; longer histories lose their beginning.
+        score_kind: meaning of :meth:`next_scores`.
+        answers_positions: whether it has :meth:`position_scores`.
     """
 
     n_items: int
     max_length: int
+    score_kind: ClassVar[ScoreKind] = ScoreKind.SCORE
+    answers_positions: ClassVar[bool] = False
 
     @abstractmethod
     def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
@@ -88,6 +92,19 @@ class Recommender(Component, nn.Module, ABC):
             items: ``(B, L)`` int64 item indices, oldest first, padded on the right with ``-1``, however long.
             lengths: ``(B,)`` int64, the real length of each row, at least 1.
         """
+
+    def position_scores(self, items: Tensor, lengths: Tensor, where: Tensor) -> Tensor:
+        """Scores ``(P, n_items)`` in fp32 after the marked positions of ``where`` ``(B, L)``, in row-major order.
+
+        Args:
+            items: ``(B, L)`` histories of at most ``max_length`` items, as in :meth:`next_scores`.
+            lengths: ``(B,)``.
+            where: ``(B, L)`` bool.
+
+        Raises:
+            DeshiError: if it answers whole histories only.
+        """
+        raise DeshiError(f"{type(self).__name__} answers for whole histories only: use next_scores().")
 
     def next_score_blocks(self, items: Tensor, lengths: Tensor) -> ScoreBlocks | None:
         """:meth:`next_scores` block by block of items, where the whole matrix is too large; None where it isn't."""

@@ -85,12 +85,18 @@ class RecommenderScorer(Scorer):
 
     def __init__(self, network: Recommender, device: torch.device | str = "cpu") -> None:
         self.network = network.to(device).eval()
-        self.n_items = network.n_items
+        self.n_items, self.score_kind = network.n_items, network.score_kind
+        self.max_length = network.max_length if network.answers_positions else 0
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32; the network looks at its latest ``max_length`` items."""
         return self.network.next_scores(batch.items, batch.lengths)
+
+    @torch.no_grad()
+    def position_scores(self, batch: Batch, where: Tensor) -> Tensor:
+        """See :meth:`Scorer.position_scores`."""
+        return self.network.position_scores(batch.items, batch.lengths, where)
 
 
 class SequentialScorer(Scorer):

@@ -21,12 +21,15 @@ from deshi.teachers.pairwise import PairwiseTeacher
 from deshi.teachers.prompts import Prompt
 from deshi.teachers.rerank import Rerank
 from deshi.teachers.rerank_prompts import RerankPrompt
+from deshi.teachers.residual_codes import ItemCodes, ResidualCodes
+from deshi.teachers.semantic_ids import SemanticIds
 from deshi.teachers.text import Text
 from deshi.teachers.whitening import pca, whiten
 
 __all__ = [
     "LLM", "Answers", "BigRec", "Budget", "CausalEncoder", "CrossFitted", "Encoder", "Endpoint", "Ensemble",
-    "FittedTeacher", "ILoRA", "InstanceLora", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora", "PairwiseTeacher",
-    "Pool", "Prices", "Prompt", "RankedLists", "Rerank", "RerankPrompt", "Resources", "ScoreMatrix", "SentenceEncoder",
-    "Template", "Text", "draw_folds", "embed", "encode", "item_names", "item_texts", "pca", "search_weights", "whiten",
+    "FittedTeacher", "ILoRA", "InstanceLora", "ItemCodes", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora",
+    "PairwiseTeacher", "Pool", "Prices", "Prompt", "RankedLists", "Rerank", "RerankPrompt", "ResidualCodes",
+    "Resources", "ScoreMatrix", "SemanticIds", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode",
+    "item_names", "item_texts", "pca", "search_weights", "whiten",
 ]  # fmt: skip
