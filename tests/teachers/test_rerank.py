@@ -17,7 +17,7 @@ from deshi.data.example_batches import ExampleBatch
 from deshi.metrics import metrics_from_ranks, rank_rows
 from deshi.models.sasrec import SASRec
 from deshi.models.scorers import Scorer, SequentialScorer
-from deshi.teachers._rerank_weight import RerankPool, choose_weight
+from deshi.teachers._rerank_weight import RerankPool, _held_out_gains, choose_weight
 from deshi.teachers.base import Resources
 from deshi.teachers.endpoint import Endpoint
 from deshi.teachers.ensemble import normalised
@@ -210,18 +210,11 @@ def test_the_weight_is_large_for_an_oracle_and_0_for_its_opposite() -> None:
     assert lying.metrics["validation/ndcg@10"] == pytest.approx(lying.first)
 
 
-def test_answers_that_know_nothing_gain_nothing() -> None:
-    """The gain is measured by weights that other examples chose: noise must not look like a gain."""
-    gains = []
-    for seed in range(8):
-        batch, scores, items, floor = _validation(200, seed)
-        pool = RerankPool()
-        pool.add(batch, scores, items, floor, questions(batch.histories, items))
-        numbers = pool.drawn(60, 0)
-        noise = np.random.default_rng(seed).normal(size=(len(numbers), 8)).tolist()
-        choice = choose_weight(pool, numbers, noise, blended, None)
-        gains.append(choice.gain)
-    assert np.mean(gains) < 0.005, "0.0006 with a standard error of 0.0016 over 40 seeds"
+def test_noise_does_not_look_like_a_gain() -> None:
+    """Each gain is measured by the weight that other examples chose; that of the best weight is far above 0 by luck."""
+    drawn = [np.random.default_rng(seed).normal(size=(12, 60)) for seed in range(300)]
+    assert abs(np.mean([_held_out_gains(gains).mean() for gains in drawn])) < 0.03
+    assert np.mean([gains.mean(1).max() for gains in drawn]) > 0.15
 
 
 def test_nothing_to_ask_is_weight_0() -> None:

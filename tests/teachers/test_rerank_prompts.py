@@ -142,4 +142,4 @@ def test_wrong_settings_are_refused() -> None:
     """Before anything is paid for."""
     for wrong in ({"history": 0}, {"tokens": 0}, {"orders": 3}, {"orders": 2, "answer": "yes"}):
         with pytest.raises(DeshiError):
-            RerankPrompt(**wrong)  # type: ignore[arg-type]
+            RerankPrompt(**wrong)

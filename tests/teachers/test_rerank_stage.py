@@ -78,7 +78,7 @@ def test_the_budget_stops_a_store_that_goes_on(
 ) -> None:
     """The command line ends with a message and status 2; the same command finishes, and no answer is paid for twice."""
     deshi.teach(
-        *words(finished_root, server, "name=poor", "teacher.weight=2", "teacher.budget.requests=15"),
+        *words(finished_root, server, "name=poor", "teacher.weight=2", "teacher.budget.requests=15", "teacher.endpoint.model=poor"),
         config_dir=config_dir, data="tiny",
     )  # fmt: skip
     command = ["label", "poor", f"paths.root={finished_root}", "k=8", "positions=validation+test", "store=poor"]
