@@ -77,10 +77,8 @@ def test_the_budget_stops_a_store_that_goes_on(
     finished_root: Path, config_dir: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command line ends with a message and status 2; the same command finishes, and no answer is paid for twice."""
-    deshi.teach(
-        *words(finished_root, server, "name=poor", "teacher.weight=2", "teacher.budget.requests=15", "teacher.endpoint.model=poor"),
-        config_dir=config_dir, data="tiny",
-    )  # fmt: skip
+    scarce = ["teacher.weight=2", "teacher.budget.requests=15", "teacher.endpoint.model=poor"]
+    deshi.teach(*words(finished_root, server, "name=poor", *scarce), config_dir=config_dir, data="tiny")
     command = ["label", "poor", f"paths.root={finished_root}", "k=8", "positions=validation+test", "store=poor"]
     codes: list[int] = []
     while len(codes) < 9 and not (codes and codes[-1] == 0):

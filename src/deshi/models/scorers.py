@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+<<<<<<< HEAD
 from typing import Any
+=======
+from copy import copy
+>>>>>>> main
 
 import numpy as np
 import torch
@@ -53,6 +57,10 @@ class Scorer(ABC):
         """
         raise DeshiError(f"{type(self).__name__} answers for whole histories only (max_length=0): use scores().")
 
+    def to(self, device: torch.device | str) -> Scorer:
+        """The scorer with what it computes with on ``device``; by default itself, for one that has nothing there."""
+        return self
+
     def leave_user_out(self) -> Scorer:
         """The scorer for training positions: it knows nothing of the histories' own users where that can be left out.
 
@@ -88,6 +96,10 @@ class RecommenderScorer(Scorer):
         self.n_items, self.score_kind = network.n_items, network.score_kind
         self.max_length = network.max_length if network.answers_positions else 0
 
+    def to(self, device: torch.device | str) -> RecommenderScorer:
+        """The scorer with its network on ``device``."""
+        return RecommenderScorer(self.network, device)
+
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32; the network looks at its latest ``max_length`` items."""
@@ -118,6 +130,12 @@ class SequentialScorer(Scorer):
             table = network.item_table().detach().float().T
             # products with a transposed copy are faster; of a large table it would take too much memory
             self._table = table if self.n_items > BLOCKWISE_ABOVE else table.contiguous()
+
+    def to(self, device: torch.device | str) -> SequentialScorer:
+        """The scorer with its network and its item table on ``device``."""
+        moved = copy(self)
+        moved.network, moved._table = self.network.to(device), self._table.to(device)
+        return moved
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:

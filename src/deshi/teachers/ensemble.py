@@ -74,6 +74,12 @@ class Ensemble(FittedTeacher):
         """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
         return self._sum([scorer.position_scores(batch, where) for scorer in self.scorers])
 
+    def to(self, device: torch.device | str) -> Scorer:
+        """The ensemble with its members on ``device``."""
+        ensemble = copy(self)
+        ensemble.device, ensemble.scorers = torch.device(device), [scorer.to(device) for scorer in self.scorers]
+        return ensemble
+
     def leave_user_out(self) -> Scorer:
         """The sum of the members' scores, each without the histories' own users where it can leave them out."""
         ensemble = copy(self)
