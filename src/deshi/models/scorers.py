@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-<<<<<<< HEAD
-from typing import Any
-=======
 from copy import copy
->>>>>>> main
+from typing import Any
 
 import numpy as np
 import torch

@@ -83,15 +83,15 @@ def write_soft_labels(
     )
     request |= {"batch": labeller.batch, "normalised": labeller.normalise}
     request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
-<<<<<<< HEAD
-    return _write(
-        histories, rows, folder, request, labeller.label, item_embeddings, shard_rows, progress, force,
-        labeller.scorer.cost,
-    )  # fmt: skip
-=======
+    if cluster is not None and labeller.scorer.cost() is not None:
+        raise DeshiError(
+            "This teacher's answers are paid for, and one process asks and counts them: leave cluster out. "
+            "teacher.endpoint.concurrency says how many requests run at the same time."
+        )
     lists = partial(map, labeller.label) if cluster is None else partial(cluster.in_order, _loader(labeller, cluster))
-    return _write(histories, rows, folder, request, lists, item_embeddings, shard_rows, progress, force)
->>>>>>> main
+    return _write(
+        histories, rows, folder, request, lists, item_embeddings, shard_rows, progress, force, labeller.scorer.cost
+    )
 
 
 def write_lists(
@@ -173,17 +173,10 @@ def _write(
         already = sum(len(shard) for shard in shards[: working.done])
         if already:
             log.info("%s goes on: %d of %d rows are written", folder.name, already, len(rows))
-<<<<<<< HEAD
         meter, before = Meter(len(rows), already, progress), cost()
-        for shard in shards[working.done :]:
-            # a shard's lists come in blocks of any order; they count once the whole shard is marked
-            for numbers, items, scores in lists(shard):
-=======
-        meter = Meter(len(rows), already, progress)
         # shards come in their order, a shard's lists in blocks of any order; they count once the whole shard is marked
         for blocks in lists(shards[working.done :]):
             for numbers, items, scores in blocks:
->>>>>>> main
                 working.put(
                     numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
                 )
