@@ -36,7 +36,7 @@ def _project_files() -> list[Path]:
 
 
 def _dependencies() -> set[str]:
-    extras = r"^(?:ann|llm|serve|sql|tune) = \[(.*?)\]$"
+    extras = r"^(?:ann|llm|mlflow|ray|s3|serve|sql|tune|wandb) = \[(.*?)\]$"
     blocks = re.findall(r"^(?:dependencies|dev|serve) = \[\n(.*?)^\]|" + extras, _read("pyproject.toml"), re.M | re.S)
     quoted = re.findall(r'"([A-Za-z0-9_-]+)', "\n".join("".join(block) for block in blocks))
     return {name.lower().replace("_", "-") for name in quoted} - {"deshi"}

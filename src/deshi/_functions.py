@@ -153,7 +153,8 @@ def teach(
     *words: DataSet, data: DataSet | None = None, split: Group | None = None, loss: Group | None = None,
     train: Group | None = None, eval: Group | None = None, name: str | None = None, resume: str | None = None,
     seed: int | None = None, teacher: Group | None = None, cross_fit: int | None = None,
-    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
+    engine: str | None = None, ray: Values | None = None, paths: Values | None = None, config: Folder | None = None,
+    config_dir: Folder | None = None,
 ) -> Run:  # fmt: skip
     """Train a teacher, or choose the weights of an ensemble: ``deshi.teach("ml-100k", teacher="text")``.
 
@@ -166,9 +167,9 @@ def label(
     *words: RunName, run: RunName | None = None, positions: str | None = None, selection: Group | None = None,
     k: int | None = None, filter_seen: bool | None = None, normalise: bool | None = None, dtype: str | None = None,
     batch_size: int | None = None, min_context: int | None = None, augment: Values | None = None,
-    copies: int | None = None, vectors: str | None = None, store: Folder | None = None, force: bool | None = None,
-    seed: int | None = None, paths: Values | None = None, config: Folder | None = None,
-    config_dir: Folder | None = None,
+    copies: int | None = None, vectors: str | None = None, engine: str | None = None, ray: Values | None = None,
+    store: Folder | None = None, force: bool | None = None, seed: int | None = None, paths: Values | None = None,
+    config: Folder | None = None, config_dir: Folder | None = None,
 ) -> LabelResult:  # fmt: skip
     """Write the ranked lists of a run as soft labels: ``deshi.label("latest", store="lists", k=50)``.
 
@@ -219,8 +220,9 @@ def tune(
     *words: DataSet, data: DataSet | None = None, split: Group | None = None, loss: Group | None = None,
     train: Group | None = None, eval: Group | None = None, name: str | None = None, resume: str | None = None,
     stage: str | None = None, space: Values | None = None, trials: int | None = None,
-    max_minutes: float | None = None, seed: int | None = None, student: Group | None = None,
-    teacher: Group | None = None, cross_fit: int | None = None, soft_labels: Sequence[Folder] | None = None,
+    max_minutes: float | None = None, storage: str | None = None, seed: int | None = None,
+    student: Group | None = None, teacher: Group | None = None, cross_fit: int | None = None,
+    soft_labels: Sequence[Folder] | None = None,
     distill: Group | None = None, experiment: str | None = None, paths: Values | None = None,
     config: Folder | None = None, config_dir: Folder | None = None,
 ) -> TuneResult:  # fmt: skip
@@ -235,8 +237,8 @@ def evaluate(
     *words: RunName, run: RunName | None = None, served: bool | Folder | None = None, search: str | None = None,
     baseline: str | None = None, with_baselines: bool | None = None, part: str | None = None,
     data: DataSet | None = None, split: Group | None = None, eval: Group | None = None,
-    candidates: Group | None = None, answers: int | None = None, paths: Values | None = None,
-    config: Folder | None = None, config_dir: Folder | None = None,
+    candidates: Group | None = None, answers: int | None = None, sample: int | None = None,
+    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
 ) -> EvaluateResult:  # fmt: skip
     """Measure a run, or a baseline, by exact ranks: ``deshi.evaluate("latest", with_baselines=True)``.
 
@@ -320,7 +322,8 @@ def recommend(
     k: int | None = None, filter_seen: bool | None = None, exclude: Folder | None = None,
     allowed: Folder | None = None, precision: str | None = None, search: str | None = None,
     threads: int | None = None, batch_size: int | None = None, progress: bool | None = None,
-    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
+    engine: str | None = None, ray: Values | None = None, paths: Values | None = None,
+    config: Folder | None = None, config_dir: Folder | None = None,
 ) -> RecommendResult:  # fmt: skip
     """Answer a file of histories: ``deshi.recommend("latest", input="events.csv", k=100)``.
 

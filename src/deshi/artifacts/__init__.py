@@ -11,6 +11,7 @@ from deshi.artifacts._files import (
     write_parquet,
     write_tensors,
 )
+from deshi.artifacts._objects import Objects, ObjectState, local_file, object_address, written_object
 from deshi.artifacts._provenance import environment, file_sha256, fingerprint
 
 __all__ = [
@@ -19,7 +20,11 @@ __all__ = [
     "environment",
     "file_sha256",
     "fingerprint",
+    "local_file",
     "new_run_folder",
+    "object_address",
+    "Objects",
+    "ObjectState",
     "read_array",
     "read_json",
     "read_parquet",
@@ -29,4 +34,5 @@ __all__ = [
     "write_json",
     "write_parquet",
     "write_tensors",
+    "written_object",
 ]

@@ -226,6 +226,34 @@ class StageConfig(Closed):
         return values
 
 
+class RayConfig(Closed):
+    """Where tasks run with ``engine=ray``, and what each takes of a node."""
+
+    address: str | None = Field(
+        None, description="auto, HOST:PORT or ray://HOST:PORT; null: $RAY_ADDRESS, or else a cluster on this machine"
+    )
+    cpus: float = Field(1.0, ge=0, strict=False, description="cores of a task")
+    gpus: float = Field(0.0, ge=0, strict=False, description="GPUs of a task; 0.5: two tasks share one")
+
+    @model_validator(mode="after")
+    def _something(self) -> RayConfig:
+        if self.cpus == self.gpus == 0:
+            raise ValueError("a task needs a share of something: ray.cpus or ray.gpus above 0")
+        return self
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a task."""
+        return max(1, int(self.cpus))
+
+
+class EngineConfig(Closed):
+    """Where the work of a command is done."""
+
+    engine: Literal["local", "ray"] = Field("local", description="ray: in tasks on a Ray cluster")
+    ray: RayConfig = Field(default_factory=RayConfig)
+
+
 class PrepareConfig(StageConfig):
     """Configuration of ``deshi prepare``."""
 
@@ -262,8 +290,8 @@ class FitConfig(TrainingConfig):
     student: StudentNode
 
 
-class TeachConfig(TrainingConfig):
-    """Configuration of ``deshi teach``."""
+class TeachConfig(TrainingConfig, EngineConfig):
+    """Configuration of ``deshi teach``; ``engine`` is where its texts are encoded."""
 
     stage: ClassVar[str] = "teach"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,12 +54,20 @@ class Scorer(ABC):
         """
         raise DeshiError(f"{type(self).__name__} answers for whole histories only (max_length=0): use scores().")
 
+    def to(self, device: torch.device | str) -> Scorer:
+        """The scorer with what it computes with on ``device``; by default itself, for one that has nothing there."""
+        return self
+
     def leave_user_out(self) -> Scorer:
         """The scorer for training positions: it knows nothing of the histories' own users where that can be left out.
 
         Counts can leave it out exactly. A trained network can't: it is returned as it is.
         """
         return self
+
+    def cost(self) -> dict[str, Any] | None:
+        """Sums of numbers so far, by name, of what the answers cost where they are paid for; None elsewhere."""
+        return None
 
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the model's own vectors of the items, None if it has none."""
@@ -82,6 +92,10 @@ class RecommenderScorer(Scorer):
         self.network = network.to(device).eval()
         self.n_items, self.score_kind = network.n_items, network.score_kind
         self.max_length = network.max_length if network.answers_positions else 0
+
+    def to(self, device: torch.device | str) -> RecommenderScorer:
+        """The scorer with its network on ``device``."""
+        return RecommenderScorer(self.network, device)
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
@@ -113,6 +127,12 @@ class SequentialScorer(Scorer):
             table = network.item_table().detach().float().T
             # products with a transposed copy are faster; of a large table it would take too much memory
             self._table = table if self.n_items > BLOCKWISE_ABOVE else table.contiguous()
+
+    def to(self, device: torch.device | str) -> SequentialScorer:
+        """The scorer with its network and its item table on ``device``."""
+        moved = copy(self)
+        moved.network, moved._table = self.network.to(device), self._table.to(device)
+        return moved
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:

@@ -45,10 +45,11 @@ def new_network(cfg: TrainingConfig, bundle: Bundle | None, n_items: int, paths:
 def resources(cfg: TrainingConfig, bundle: Bundle, paths: PathsConfig | None = None) -> Resources:
     """What a teacher may draw on, by a run's configuration."""
     folders = paths or cfg.paths
+    ray = cfg.ray if isinstance(cfg, TeachConfig) and cfg.engine == "ray" else None
     student, scorer = partial(_student, folders, bundle), partial(_scorer, folders, bundle)
     # A run that was trained on a GPU is opened on machines without one too; training itself has checked its device.
     device = training_device("cpu" if cfg.train.accelerator == "cpu" else "auto")
-    return Resources(bundle, cfg.paths.cache, student, device, scorer, partial(_ranges, cfg, bundle))
+    return Resources(bundle, cfg.paths.cache, student, device, scorer, partial(_ranges, cfg, bundle), ray)
 
 
 def _ranges(cfg: TrainingConfig, bundle: Bundle) -> tuple[Ints, Ints]:
@@ -69,10 +70,14 @@ def _scorer(paths: PathsConfig, bundle: Bundle, name: str, device: torch.device 
 
 
 def with_named_runs(node: dict[str, Any], paths: PathsConfig) -> dict[str, Any]:
-    """A node whose runs (``student``, ``members``) are named by their folders: ``latest`` is another one tomorrow."""
+    """A node whose runs (``student``, ``first``, ``members``) are named by their folders.
+
+    ``latest`` is another one tomorrow.
+    """
     named = dict(node)
-    if isinstance(node.get("student"), str):
-        named["student"] = exact_name(paths, node["student"])
+    for key in ("student", "first"):
+        if isinstance(node.get(key), str):
+            named[key] = exact_name(paths, node[key])
     if isinstance(node.get("members"), list):
         named["members"] = [exact_name(paths, member) for member in node["members"]]
     return named

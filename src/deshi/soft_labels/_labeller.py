@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -83,6 +83,10 @@ class Labeller:
     def longest(self) -> int:
         """The longest history inside of which the scorer ranks in one pass, 0 if it can't."""
         return self.scorer.max_length
+
+    def to(self, device: torch.device | str) -> Labeller:
+        """The same with the scorer on ``device``."""
+        return replace(self, scorer=self.scorer.to(device), device=device)
 
     def label(self, rows: Ints) -> Iterator[RankedLists]:
         """The lists of ascending ``rows`` ``(M,)``, in blocks and in any order, each row once."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from deshi.arrays import Ints
 from deshi.artifacts import fingerprint, read_json, write_tensors
+from deshi.cluster import Cluster
+from deshi.hardware import set_threads, training_device
 from deshi.soft_labels._checks import check_lists
 from deshi.soft_labels._histories import Histories
 from deshi.soft_labels._labeller import Labeller, RankedLists
@@ -42,6 +45,7 @@ def write_soft_labels(
     shard_rows: int = 2048,
     progress: Callable[[Progress], None] | None = None,
     force: bool = False,
+    cluster: Cluster | None = None,
 ) -> SoftLabels:
     """Write a teacher's lists after each of ``rows`` as a store.
 
@@ -63,6 +67,8 @@ def write_soft_labels(
         shard_rows: rows between two marks; at most so many (and a history) are computed again after a kill.
         progress: called after every block of rows.
         force: replace a store, or an unfinished one, that another request made.
+        cluster: whose workers rank, a shard a task; this process writes. None: this process does both. The store is
+            the same on processors of one kind with as many threads.
 
     Raises:
         DeshiError: for rows, items, scores or a folder that can't be used.
@@ -77,7 +83,15 @@ def write_soft_labels(
     )
     request |= {"batch": labeller.batch, "normalised": labeller.normalise}
     request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
-    return _write(histories, rows, folder, request, labeller.label, item_embeddings, shard_rows, progress, force)
+    if cluster is not None and labeller.scorer.cost() is not None:
+        raise DeshiError(
+            "This teacher's answers are paid for, and one process asks and counts them: leave cluster out. "
+            "teacher.endpoint.concurrency says how many requests run at the same time."
+        )
+    lists = partial(map, labeller.label) if cluster is None else partial(cluster.in_order, _loader(labeller, cluster))
+    return _write(
+        histories, rows, folder, request, lists, item_embeddings, shard_rows, progress, force, labeller.scorer.cost
+    )
 
 
 def write_lists(
@@ -132,7 +146,7 @@ def write_lists(
         index = np.searchsorted(rows, shard)
         yield shard, items[index].astype(np.int32), scores[index].astype(np.float32)
 
-    return _write(histories, rows, folder, request, lists, item_embeddings, 1 << 16, None, force)
+    return _write(histories, rows, folder, request, partial(map, lists), item_embeddings, 1 << 16, None, force)
 
 
 def _write(
@@ -140,11 +154,12 @@ def _write(
     rows: Ints,
     folder: Path,
     request: dict[str, Any],
-    lists: Callable[[Ints], Iterable[RankedLists]],
+    lists: Callable[[Sequence[Ints]], Iterable[Iterable[RankedLists]]],
     embeddings: Tensor | None,
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
+    cost: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> SoftLabels:
     """Write the lists of all rows, shard after shard, unless the store is there already."""
     request = request | {"shard_rows": shard_rows}
@@ -158,22 +173,34 @@ def _write(
         already = sum(len(shard) for shard in shards[: working.done])
         if already:
             log.info("%s goes on: %d of %d rows are written", folder.name, already, len(rows))
-        meter = Meter(len(rows), already, progress)
-        for shard in shards[working.done :]:
-            # a shard's lists come in blocks of any order; they count once the whole shard is marked
-            for numbers, items, scores in lists(shard):
+        meter, before = Meter(len(rows), already, progress), cost()
+        # shards come in their order, a shard's lists in blocks of any order; they count once the whole shard is marked
+        for blocks in lists(shards[working.done :]):
+            for numbers, items, scores in blocks:
                 working.put(
                     numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
                 )
                 meter.add(len(numbers))
-            working.mark()
+            before = working.mark(before, cost())
 
         def manifest(path: Path) -> dict[str, Any]:
             files = _write_other_files(path, histories, embeddings)
-            return new_manifest(path, histories, rows, request, len(shards), files)
+            return new_manifest(path, histories, rows, request, len(shards), files, working.cost)
 
         working.finish(manifest, len(rows))
     return SoftLabels.load(folder)
+
+
+def _loader(labeller: Labeller, cluster: Cluster) -> Callable[[], Callable[[Ints], list[RankedLists]]]:
+    """What makes a worker of a cluster rank the rows of a shard."""
+    return partial(_ranking, labeller, cluster.settings.threads)
+
+
+def _ranking(labeller: Labeller, threads: int) -> Callable[[Ints], list[RankedLists]]:
+    """In a worker: the labeller on its device, with its share of the cores."""
+    set_threads(threads)
+    here = labeller.to(training_device("auto"))
+    return lambda shard: list(here.label(shard))
 
 
 def _reuse(folder: Path, request: dict[str, Any]) -> SoftLabels:

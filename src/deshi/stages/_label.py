@@ -11,6 +11,7 @@ import torch
 
 from deshi.arrays import Ints
 from deshi.artifacts import file_sha256
+from deshi.cluster import engine
 from deshi.configuration.run_folders import FOLDS_FILE, TEACHER_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
 from deshi.data.bundle import Bundle
@@ -40,15 +41,12 @@ def run(cfg: LabelConfig) -> LabelResult:
     Raises:
         DeshiError: if the run or its data are missing or don't belong together.
     """
-    source, device = Run.open(cfg.run, cfg.paths), str(training_device("auto"))
+    source = Run.open(cfg.run, cfg.paths)
+    # on a cluster the workers have the devices
+    device = "cpu" if cfg.engine == "ray" else str(training_device("auto"))
     trained, bundle, record = source.config, source.bundle, source.record
-    split = source.trained_split(bundle)
     scorer = source.scorer(device)
-    augmentation = Augmentation(**cfg.augment.model_dump())
-    augmented = None
-    if augmentation != Augmentation():
-        augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
-    rows, positions = _rows(cfg, trained, bundle, split, augmented)
+    rows, positions, augmented = chosen_rows(cfg, source)
     teacher = {
         "name": record["model"], "run": source.name, "weights": _identity(source.folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
@@ -65,18 +63,31 @@ def run(cfg: LabelConfig) -> LabelResult:
         scorer.leave_user_out(), augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), filter_seen,
         cfg.normalise, cfg.batch_size, device, cfg.min_context,
     )  # fmt: skip
-    soft_labels = write_soft_labels(
-        labeller,
-        rows,
-        store_path(cfg.paths.soft_labels, cfg.store or source.name),
-        teacher=teacher,
-        positions=positions,
-        score_kind=scorer.score_kind,
-        dtype=cfg.dtype,
-        item_embeddings=None if vectors is None else torch.from_numpy(vectors),
-        force=cfg.force,
-    )
+    with engine(cfg.engine, cfg.ray) as cluster:
+        soft_labels = write_soft_labels(
+            labeller,
+            rows,
+            store_path(cfg.paths.soft_labels, cfg.store or source.name),
+            teacher=teacher,
+            positions=positions,
+            score_kind=scorer.score_kind,
+            dtype=cfg.dtype,
+            item_embeddings=None if vectors is None else torch.from_numpy(vectors),
+            force=cfg.force,
+            cluster=cluster,
+        )
     return LabelResult(soft_labels)
+
+
+def chosen_rows(cfg: LabelConfig, source: Run) -> tuple[Ints, str, Histories | None]:
+    """The rows that a run is to label, what the manifest says of them, and the augmented histories, if asked for."""
+    bundle, augmented = source.bundle, None
+    split = source.trained_split(bundle)
+    augmentation = Augmentation(**cfg.augment.model_dump())
+    if augmentation != Augmentation():
+        augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
+    rows, positions = _rows(cfg, source.config, bundle, split, augmented)
+    return rows, positions, augmented
 
 
 def _rows(

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
-from deshi.arrays import Bools
-from deshi.artifacts import atomic_file
+from deshi.arrays import Bools, Ints
+from deshi.artifacts import atomic_file, local_file, object_address, written_object
+from deshi.cluster import Cluster
+from deshi.cluster import engine as engine_of
 from deshi.data.histories import Histories, HistoryColumns, first_ids
 from deshi.data.raw import BadRows
 from deshi.serving.bundle import ServingBundle, find_bundle
-from deshi.serving.engine import Engine
+from deshi.serving.engine import Engine, load
 from deshi.serving.histories import read_histories, read_item_ids
 from deshi.serving.http.result import ItemCounts, RecommendResult
 from deshi.stages.recommend import RecommendConfig
@@ -73,25 +78,31 @@ def run(cfg: RecommendConfig) -> RecommendResult:
         DeshiError: if the bundle or the input can't be read, or the output is no place or form to write to.
     """
     begin = time.perf_counter()
-    source = cfg.input.expanduser()
-    output = (cfg.output or _default_output(source)).expanduser()
+    source = Path(cfg.input).expanduser()
+    output = (Path(cfg.output) if cfg.output else _default_output(source)).expanduser()
+    address = object_address(output)
     output_format = cfg.format or _format(output)
     if output.resolve() == source.resolve():
-        raise DeshiError(f"input and output are both {output}, expected two files.")
+        raise DeshiError(f"input and output are both {address or output}, expected two files.")
     bundle = ServingBundle.load(find_bundle(cfg.paths.runs, cfg.bundle))
     engine = Engine(bundle, 1, cfg.precision, cfg.batch_size, cfg.search)
     columns = HistoryColumns(cfg.user, cfg.item, cfg.history, cfg.timestamp, cfg.time_format, cfg.history_separator)
     form = TableFormat(cfg.separator, cfg.encoding, cfg.quote, cfg.columns)
-    histories = read_histories(source, bundle.items[ITEM], columns, form, BadRows(cfg.on_bad_rows, cfg.max_bad_rows))
+    with local_file(source) as path:
+        histories = read_histories(path, bundle.items[ITEM], columns, form, BadRows(cfg.on_bad_rows, cfg.max_bad_rows))
     allowed, excluded = _read_items(cfg, engine, "allowed"), _read_items(cfg, engine, "exclude")
     counts = _Counts()
     answer = _Answering(engine, histories, cfg.k, _open_items(allowed, excluded), cfg.filter_seen, counts)
-    frames = answer.frames(cfg.threads or _cores(), cfg.progress)
-    # An open file, not its name: polars opens a name in a thread of its own, which may come after the clearing away.
-    with atomic_file(output) as temporary, temporary.open("wb") as file:
-        SINKS[output_format](_lazy(frames), file)
+    with (
+        engine_of(cfg.engine, cfg.ray) as cluster,
+        atomic_file(output) if address is None else written_object(address) as temporary,
+    ):
+        chunks = answer.by_threads(cfg.threads or _cores()) if cluster is None else answer.by_workers(cluster, cfg)
+        # An open file, not its name: polars opens a name in a thread of its own, which may come after the clearing away
+        with temporary.open("wb") as file:
+            SINKS[output_format](_lazy(answer.counted(chunks, cfg.progress)), file)
     return RecommendResult(
-        output=output,
+        output=output if address is None else address,
         users=counts.users,
         rows=counts.rows,
         input_rows=histories.rows,
@@ -120,21 +131,40 @@ class _Answering:
     filter_seen: bool | None
     counts: _Counts
 
-    def frames(self, threads: int, progress: bool) -> Iterator[pl.DataFrame]:
+    def by_threads(self, threads: int) -> Iterator[pl.DataFrame]:
         """The answers in the order of the users, a frame a chunk; at most two chunks a thread are under way."""
         waiting: deque[Future[pl.DataFrame]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for first in range(0, len(self.histories), CHUNK):
                 waiting.append(pool.submit(self._chunk, first))
                 if len(waiting) >= 2 * threads:
-                    yield self._counted(waiting.popleft().result(), progress)
+                    yield waiting.popleft().result()
             while waiting:
-                yield self._counted(waiting.popleft().result(), progress)
+                yield waiting.popleft().result()
+
+    def by_workers(self, cluster: Cluster, cfg: RecommendConfig) -> Iterator[pl.DataFrame]:
+        """The same by the workers of a Ray cluster, to which the bundle's files travel."""
+        folder = self.engine.bundle.path
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        options = {"precision": cfg.precision, "batch_size": cfg.batch_size, "search": cfg.search}
+        work = partial(_answering, files, options, self.k, self.allowed, self.filter_seen)
+        firsts = range(0, len(self.histories), CHUNK)
+        for first, lists in zip(firsts, cluster.in_order(work, map(self._histories, firsts)), strict=True):
+            yield self._frame(first, *lists)
+
+    def counted(self, chunks: Iterator[pl.DataFrame], progress: bool) -> Iterator[pl.DataFrame]:
+        """The same frames; what is in them is counted."""
+        for chunk in chunks:
+            yield self._counted(chunk, progress)
+
+    def _histories(self, first: int) -> list[Ints]:
+        numbers = range(first, min(first + CHUNK, len(self.histories)))
+        return [self.histories.history(number) for number in numbers]
 
     def _chunk(self, first: int) -> pl.DataFrame:
-        numbers = range(first, min(first + CHUNK, len(self.histories)))
-        histories = [self.histories.history(number) for number in numbers]
-        items, scores = self.engine.top(histories, self.k, self.allowed, self.filter_seen)
+        return self._frame(first, *self.engine.top(self._histories(first), self.k, self.allowed, self.filter_seen))
+
+    def _frame(self, first: int, items: NDArray[np.int32], scores: NDArray[np.float32]) -> pl.DataFrame:
         row, column = (items != PAD).nonzero()
         return pl.DataFrame(
             {
@@ -161,6 +191,22 @@ class _Answering:
         if progress:
             counts.say(len(self.histories))
         return frame
+
+
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+def _answering(
+    files: Mapping[str, bytes], options: Mapping[str, Any], k: int, allowed: Bools | None, filter_seen: bool | None
+) -> Callable[[list[Ints]], Lists]:
+    """In a worker of a cluster: an engine of the bundle's files, which needs them no longer once it is there."""
+    with tempfile.TemporaryDirectory(prefix="deshi-") as folder:
+        for name, content in files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        engine = load(folder, threads=1, check=False, **options)
+    return lambda histories: engine.top(histories, k, allowed, filter_seen)
 
 
 def _lazy(frames: Iterator[pl.DataFrame]) -> pl.LazyFrame:
@@ -197,7 +243,8 @@ def _read_items(cfg: RecommendConfig, engine: Engine, key: str) -> _Items | None
     path = cfg.allowed if key == "allowed" else cfg.exclude
     if path is None:
         return None
-    ids = read_item_ids(path.expanduser(), cfg.item, cfg.encoding)
+    with local_file(path.expanduser()) as copy:
+        ids = read_item_ids(copy, cfg.item, cfg.encoding)
     unknown = engine.encode(ids)[1]
     if ids and unknown == len(ids):
         raise DeshiError(

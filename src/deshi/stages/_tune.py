@@ -14,10 +14,13 @@ from deshi.artifacts import write_json
 from deshi.configuration.needs import OPTUNA
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
+from deshi.configuration.targets import build
 from deshi.configuration.validation import overlaid, resolved, validate
+from deshi.data.sources.sql import hide_password
 from deshi.evaluation import seen_targets
-from deshi.runs import Run, new_run
+from deshi.runs import Run, load_bundle, new_run
 from deshi.stages import STAGES
+from deshi.stages._tune_shared import EPOCHS, ERROR, RUN, SECONDS, WORKER, give_back, open_study, taken
 from deshi.stages.tune import TuneConfig
 from deshi.stages.tune_result import BEST_FILE, Trial, TuneResult
 from deshi.training.module import MONITOR
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 MODELS: dict[str, type[TrainingConfig]] = {"fit": FitConfig, "teach": TeachConfig, "distill": DistillConfig}
 STUDY_FILE = "study.journal"
+OF_A_WORKER = ("paths", "name", "resume", "storage", "trials", "max_minutes")
+"""Keys that may differ between the workers of one search."""
 
 
 def run(cfg: TuneConfig) -> TuneResult:
@@ -42,7 +47,8 @@ def run(cfg: TuneConfig) -> TuneResult:
         folder = find_run(cfg.paths.runs, "tune", cfg.resume)
     else:
         folder = new_run(cfg, "tune", cfg.name or f"{cfg.data.name}_{cfg.stage}")
-    save_config(folder, cfg.model_copy(update={"resume": None}))
+    saved = {"resume": None, "storage": None if cfg.storage is None else hide_password(cfg.storage)}
+    save_config(folder, cfg.model_copy(update=saved))
     return _Search(optuna, cfg, folder).run()
 
 
@@ -86,6 +92,8 @@ class _Search:
     def run(self) -> TuneResult:
         begin = time.perf_counter()
         with self._quiet():
+            if self.cfg.storage is not None:
+                return self._run_shared(self.cfg.storage, begin)
             study = self._study()
             for trial in study.trials:
                 if not trial.state.is_finished():
@@ -93,6 +101,48 @@ class _Search:
             while self._open(study, begin):
                 self._next(study)
         return self._result(study)
+
+    def _run_shared(self, storage: str, begin: float) -> TuneResult:
+        """Search together with other workers: each draws a trial, trains it, and looks again whether some are left."""
+        request = resolved(self.cfg.model_copy(update={"resume": None}))
+        request = {key: value for key, value in request.items() if key not in OF_A_WORKER}
+        study = open_study(self.optuna, storage, self._study_name, request, self._start())
+        give_back(study, self.folder.name)
+        while self._minutes_left(begin) and len(taken(study)) < self.cfg.trials:
+            study.optimize(self._objective, n_trials=1, catch=(DeshiError,))
+        others = sum(trial.state.name == "RUNNING" for trial in taken(study))
+        if others:
+            log.info("%d trials are at work elsewhere; the worker that ends last has the whole table", others)
+        return self._result(study)
+
+    def _objective(self, trial: Any) -> float:
+        """Draw a trial by the seed and its number, which no other worker has, and train it."""
+        study = trial.study
+        before = [other for other in taken(study) if other.number < trial.number]
+        if len(before) >= self.cfg.trials:  # another worker was faster
+            raise self.optuna.TrialPruned
+        trial.set_user_attr(WORKER, self.folder.name)
+        study.sampler = self.optuna.samplers.TPESampler(seed=1000 * self.cfg.seed + trial.number)
+        for key, domain in self.domains.items():
+            domain.draw(trial, key)
+        log.info("trial %d of %d: %s", trial.number + 1, self.cfg.trials, trial.params)
+        try:
+            trained = STAGES[self.cfg.stage].run(trial_config(self.cfg, trial.params, self._name(trial.number)))
+        except DeshiError as error:
+            log.warning("trial %d failed: %s", trial.number + 1, error)
+            trial.set_user_attr(ERROR, str(error))
+            raise
+        except KeyboardInterrupt as error:
+            study.enqueue_trial(trial.params)
+            raise KeyboardInterrupt(self.again) from error
+        for name, value in ((RUN, trained.name), (EPOCHS, trained.epochs), (SECONDS, trained.seconds)):
+            trial.set_user_attr(name, value)
+        log.info("trial %d of %d: %s %.4f", trial.number + 1, self.cfg.trials, MONITOR, trained.metrics[MONITOR])
+        return float(trained.metrics[MONITOR])
+
+    @property
+    def _study_name(self) -> str:
+        return self.cfg.name or f"{self.cfg.data.name}_{self.cfg.stage}"
 
     def _study(self) -> Any:
         backend = self.optuna.storages.journal.JournalFileBackend(str(self.folder / STUDY_FILE))
@@ -121,8 +171,10 @@ class _Search:
 
     def _open(self, study: Any, begin: float) -> bool:
         finished = sum(trial.state.is_finished() for trial in study.trials)
-        minutes = (time.perf_counter() - begin) / 60
-        return finished < self.cfg.trials and (self.cfg.max_minutes is None or minutes < self.cfg.max_minutes)
+        return finished < self.cfg.trials and self._minutes_left(begin)
+
+    def _minutes_left(self, begin: float) -> bool:
+        return self.cfg.max_minutes is None or (time.perf_counter() - begin) / 60 < self.cfg.max_minutes
 
     def _next(self, study: Any) -> None:
         """Draw a trial and train it. The sampler depends on the seed and on what is known, not on interruptions."""
@@ -158,26 +210,37 @@ class _Search:
             study.tell(trial.number, metrics[MONITOR])
 
     def _name(self, number: int) -> str:
-        return f"trial{number + 1:03d}_of_{self.folder.name}"
+        search = self.folder.name if self.cfg.storage is None else self._study_name
+        return f"trial{number + 1:03d}_of_{search}"
 
     def _run_of(self, number: int) -> Path | None:
         runs = sorted((self.cfg.paths.runs / self.cfg.stage).glob(f"*_{self._name(number)}"))
         return runs[-1] if runs else None
 
     def _result(self, study: Any) -> TuneResult:
-        trials = [self._trial(trial) for trial in study.trials if trial.state.is_finished()]
+        if self.cfg.storage is None:
+            trials = [self._trial(trial) for trial in study.trials if trial.state.is_finished()]
+        else:
+            trials = [self._shared_trial(trial) for trial in taken(study) if trial.state.is_finished()]
         good = [trial for trial in trials if trial.value is not None]
         if not good:
             raise DeshiError(f"No trial of {len(trials)} has succeeded; the warnings above say why.")
         seconds = {"search_seconds": round(sum(trial.seconds for trial in trials), 3), "trials": len(trials)}
         best = max(good, key=lambda trial: trial.value or 0.0)
-        config, trained = trial_config(self.cfg, best.values), Run.open(str(best.run), self.cfg.paths)
-        seen = [part.sentence for part in seen_targets(trained.bundle, trained.split, config.eval.filter_seen)]
+        config = trial_config(self.cfg, best.values)
+        bundle = load_bundle(self.cfg.data.name, self.cfg.paths.data)
+        seen = [part.sentence for part in seen_targets(bundle, build(self.cfg.split)(bundle), config.eval.filter_seen)]
         result = TuneResult(self.folder, self.cfg.stage, trials, config, seconds, seen)
         write_config(self.folder / BEST_FILE, result.best)
         write_json(self.folder / TIME_FILE, seconds)
         write_json(self.folder / METRICS_FILE, result.as_dict())
         return result
+
+    @staticmethod
+    def _shared_trial(trial: Any) -> Trial:
+        attributes = trial.user_attrs
+        epochs, seconds = int(attributes.get(EPOCHS, 0)), float(attributes.get(SECONDS, 0))
+        return Trial(trial.number + 1, dict(trial.params), trial.value, epochs, seconds, attributes.get(RUN))
 
     def _trial(self, trial: Any) -> Trial:
         run = self._run_of(trial.number)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from deshi.configuration.schemas import ListsConfig, StageConfig
+from deshi.configuration.needs import RAY
+from deshi.configuration.schemas import EngineConfig, ListsConfig, StageConfig
 from deshi.configuration.stage import Stage
 
 
-class LabelConfig(StageConfig, ListsConfig):
+class LabelConfig(StageConfig, ListsConfig, EngineConfig):
     """Configuration of ``deshi label``."""
 
     run: str = Field(description="a run of deshi teach, fit or distill: folder, name, or latest")
@@ -29,5 +30,7 @@ STAGE = Stage(
         ("deshi label latest k=100", "the newest run's 100 best items after every event"),
         ("deshi label latest positions=last:20+held_out", "fewer rows"),
         ("deshi label latest augment.item_drop=0.3 copies=2", "after augmented histories instead"),
+        ("deshi label latest engine=ray ray.address=auto ray.gpus=1", "on all GPUs of a Ray cluster"),
     ),
+    needs_if={("engine", "ray"): (RAY,)},
 )

@@ -7,17 +7,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from deshi.configuration.needs import RUNTIME
-from deshi.configuration.schemas import StageConfig
+from deshi.configuration.needs import RAY, RUNTIME
+from deshi.configuration.schemas import EngineConfig, StageConfig
 from deshi.configuration.stage import Stage
 
 
-class RecommendConfig(StageConfig):
+class RecommendConfig(StageConfig, EngineConfig):
     """Configuration of ``deshi recommend``."""
 
     bundle: str = Field(description="a folder of deshi export, or a run that was exported: folder, name, or latest")
-    input: Path = Field(strict=False, description="histories: csv, tsv, txt, json, jsonl (with .gz, too) or parquet")
-    output: Path | None = Field(None, strict=False, description="null: the input's name with .recommendations.parquet")
+    input: str = Field(description="histories: csv, tsv, txt, json, jsonl (with .gz, too) or parquet; also s3://")
+    output: str | None = Field(None, description="null: the input's name with .recommendations.parquet; also s3://")
     format: Literal["parquet", "csv", "jsonl"] | None = Field(None, description="null: by the output's ending")
     user: str = Field("user_id", description="column of user ids")
     item: str = Field("item_id", description="column of item ids, where a row is an event")
@@ -56,6 +56,8 @@ STAGE = Stage(
     examples=(
         ("deshi recommend latest input=events.csv", "the 10 best items for each user of the file"),
         ("deshi recommend bundle input=events.parquet output=lists.jsonl k=100", "in another format"),
+        ("deshi recommend latest input=s3://shop/events.parquet engine=ray", "from an object store, on a Ray cluster"),
     ),
     needs=(RUNTIME,),
+    needs_if={("engine", "ray"): (RAY,)},
 )

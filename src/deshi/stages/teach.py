@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deshi.configuration.needs import RAY
 from deshi.configuration.schemas import TeachConfig
 from deshi.configuration.stage import Stage
 
@@ -18,4 +19,5 @@ STAGE = Stage(
         ("deshi teach teacher=ensemble teacher.members=[RUN,RUN]", "the weighted scores of finished runs"),
         ("deshi teach cross_fit=4", "each user answered by a teacher that has not seen that user"),
     ),
+    needs_if={("engine", "ray"): (RAY,)},
 )

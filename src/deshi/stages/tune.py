@@ -15,7 +15,7 @@ from deshi.stages._tune_space import Choice, Numbers, parse_space
 class TuneConfig(LearningConfig):
     """Configuration of ``deshi tune``."""
 
-    resumed_with: ClassVar[tuple[str, ...]] = ("trials", "max_minutes")
+    resumed_with: ClassVar[tuple[str, ...]] = ("trials", "max_minutes", "storage")
 
     stage: Literal["fit", "teach", "distill"] = Field("fit", description="what is tuned")
     space: dict[str, Any] = Field(
@@ -24,6 +24,10 @@ class TuneConfig(LearningConfig):
     )
     trials: int = Field(20, ge=1, description="trainings, those of an interrupted search included")
     max_minutes: float | None = Field(None, gt=0, description="begin no further training after this time")
+    storage: str | None = Field(
+        None,
+        description="for one search on several machines: a journal's path, sqlite:///FILE or postgresql://USER@HOST/DB",
+    )
     seed: int = Field(0, ge=0, description="of the search and of every training")
     student: StudentNode
     teacher: TeacherNode | None = Field(None, description="teach: what is tuned")
@@ -65,6 +69,10 @@ STAGE = Stage(
         (
             'deshi tune stage=distill soft_labels=[STORE] space.distill.terms.kl.weight="log(0.1,10)"',
             "a distilled student; give the plain one as many trials",
+        ),
+        (
+            'deshi tune storage=/shared/search.journal name=plain space.student.dim="choice(64,128)"',
+            "started on each of several machines: they share the trials",
         ),
     ),
     needs=(OPTUNA,),

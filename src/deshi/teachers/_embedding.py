@@ -5,15 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.artifacts import fingerprint, read_tensors, write_tensors
+from deshi.cluster import Cluster
+from deshi.configuration.schemas import RayConfig
+from deshi.data.freshness import differences
+from deshi.hardware import set_threads, training_device
 from deshi.teachers._models import locked
 from deshi.teachers.encoders import Encoder, LoadedEncoder
 from deshi.types import DeshiError
@@ -26,11 +33,25 @@ SHARD = 2048
 _KEY = "embeddings"
 
 
-def embed(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.device | str = "cpu") -> Tensor:
+def embed(
+    texts: Sequence[str],
+    encoder: Encoder,
+    cache: Path,
+    device: torch.device | str = "cpu",
+    ray: RayConfig | None = None,
+) -> Tensor:
     """The vectors of ``texts``, from the cache or computed now.
 
     The cache's key is the texts and the encoder's identity (name, weights' sha256, pooling, ...). A killed call goes on
     where it was: finished shards lie beside the result until that is complete.
+
+    Args:
+        texts: to be encoded.
+        encoder: of texts.
+        cache: deshi's folder of downloads and of computed embeddings.
+        device: where the encoder computes.
+        ray: a Ray cluster whose workers encode, a shard a task, each with the model from its own disk or the hub;
+            None: this process encodes.
 
     Returns:
         ``(N, D)`` float32 on the CPU; equal texts have equal vectors.
@@ -48,7 +69,7 @@ def embed(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.dev
             log.info("embeddings of %d texts: cached in %s", len(texts), path)
             return cached
         distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
-        by_length = torch.cat(list(_shards(distinct, encoder, cache, device, path.with_suffix(".shards"))))
+        by_length = torch.cat(list(_shards(distinct, encoder, cache, device, path.with_suffix(".shards"), ray)))
         index = {text: row for row, text in enumerate(distinct)}
         vectors = by_length[torch.tensor([index[text] for text in texts])]
         _write(path, vectors)
@@ -71,24 +92,71 @@ def _path(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.dev
 
 
 def _shards(
-    texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.device, folder: Path
+    texts: Sequence[str],
+    encoder: Encoder,
+    cache: Path,
+    device: torch.device,
+    folder: Path,
+    ray: RayConfig | None,
 ) -> Iterator[Tensor]:
     """The vectors of ``texts`` shard by shard; the longest texts come first, so that memory can only get smaller."""
-    loaded: LoadedEncoder | None = None
-    progress: _Progress | None = None
-    for first in range(0, len(texts), SHARD):
-        shard = texts[first : first + SHARD]
-        path = folder / f"{first // SHARD:06d}.safetensors"
-        vectors = _read(path)
-        if vectors is None:
-            loaded = loaded or encoder.load(cache, device)
-            progress = progress or _Progress(texts, first)
-            vectors, tokens = encode(shard, loaded, encoder)
+    shards = {first: texts[first : first + SHARD] for first in range(0, len(texts), SHARD)}
+    paths = {first: folder / f"{first // SHARD:06d}.safetensors" for first in shards}
+    missing = [first for first in shards if _read(paths[first]) is None]
+    encoded = _encoded([shards[first] for first in missing], encoder, cache, device, ray)
+    progress = _Progress(texts, missing[0]) if missing else None
+    for first, shard in shards.items():
+        path = paths[first]
+        if first not in missing or progress is None:
+            vectors = cast(Tensor, _read(path))
+        else:
+            vectors, tokens = next(encoded)
             if not vectors.isfinite().all():
                 raise DeshiError("The encoder gave numbers that are not finite (fp16 overflows): use bf16 or fp32.")
             _write(path, vectors)
             progress.tell(first + len(shard), tokens)
         yield vectors
+
+
+def _encoded(
+    shards: Sequence[Sequence[str]], encoder: Encoder, cache: Path, device: torch.device, ray: RayConfig | None
+) -> Iterator[tuple[Tensor, int]]:
+    """The vectors of each shard, and how many tokens it has."""
+    if not shards:
+        return
+    if ray is None:
+        loaded = encoder.load(cache, device)
+        yield from (encode(shard, loaded, encoder) for shard in shards)
+        return
+    with Cluster(ray) as cluster:
+        load = partial(_encoding, encoder, encoder.identity(cache, device), cache, ray.threads)
+        for vectors, tokens in cluster.in_order(load, shards):
+            yield torch.tensor(vectors), tokens
+
+
+def _encoding(
+    encoder: Encoder, identity: dict[str, Any], cache: Path, threads: int
+) -> Callable[[Sequence[str]], tuple[NDArray[np.float32], int]]:
+    """In a worker of a cluster: the encoder from this node's disk or the hub, with its share of the cores.
+
+    Raises:
+        DeshiError: if it is not the encoder that the command means, such as another revision.
+    """
+    set_threads(threads)
+    device = training_device("auto")
+    here = encoder.identity(cache, device)
+    if here != identity:
+        raise DeshiError(
+            f"A node of the cluster has another encoder than the command: {', '.join(differences(identity, here))}. "
+            "Give all nodes the same files, and a number format instead of dtype=auto."
+        )
+    loaded = encoder.load(cache, device)
+
+    def vectors(shard: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        encoded, tokens = encode(shard, loaded, encoder)
+        return encoded.numpy(), tokens
+
+    return vectors
 
 
 class _Progress:

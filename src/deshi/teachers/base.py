@@ -12,6 +12,7 @@ import torch
 
 from deshi.arrays import Ints
 from deshi.configuration.needs import Component
+from deshi.configuration.schemas import RayConfig
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.models.base import SequentialRecommender
@@ -51,6 +52,7 @@ class Resources:
         device: where frozen models are to be computed.
         load_scorer: from the name of a finished run of ``deshi fit`` or ``deshi teach`` and a device to its scorer and
             its record; refuses runs on other data.
+        ray: a Ray cluster whose workers encode texts; None: this process does.
         ranges: ``(n_users,)`` flat positions: the first, and one past the last event that the teacher may learn from.
     """
 
@@ -60,6 +62,7 @@ class Resources:
     device: torch.device
     load_scorer: LoadScorer = no_runs
     ranges: Callable[[], tuple[Ints, Ints]] = no_ranges
+    ray: RayConfig | None = None
 
 
 class FittedTeacher(Component, Scorer):
@@ -72,6 +75,13 @@ class FittedTeacher(Component, Scorer):
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state that :meth:`fit` returned."""
+
+    def validation_metrics(self) -> dict[str, float] | None:
+        """Metrics at 10 on validation, as ``validation/NAME``, that :meth:`fit` came to where answers are costly.
+
+        None elsewhere: all examples are ranked.
+        """
+        return None
 
     def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
         """Take up the choices of another run of this teacher, whose refit this one is.

@@ -44,6 +44,10 @@ class CrossFitted(Scorer):
         self._scorers = scorers
         self._folds = torch.from_numpy(folds)
 
+    def to(self, device: torch.device | str) -> CrossFitted:
+        """The same with every fold's teacher on ``device``."""
+        return CrossFitted([scorer.to(device) for scorer in self._scorers], self._folds.numpy())
+
     def scores(self, batch: Batch) -> Tensor:
         """``(B, n_items)`` float32, each row by the teacher of its user's fold."""
         scores = torch.empty(len(batch.users), self.n_items, device=batch.items.device)

@@ -74,6 +74,12 @@ class Ensemble(FittedTeacher):
         """See :meth:`~deshi.models.scorers.Scorer.position_scores`."""
         return self._sum([scorer.position_scores(batch, where) for scorer in self.scorers])
 
+    def to(self, device: torch.device | str) -> Scorer:
+        """The ensemble with its members on ``device``."""
+        ensemble = copy(self)
+        ensemble.device, ensemble.scorers = torch.device(device), [scorer.to(device) for scorer in self.scorers]
+        return ensemble
+
     def leave_user_out(self) -> Scorer:
         """The sum of the members' scores, each without the histories' own users where it can leave them out."""
         ensemble = copy(self)
@@ -90,6 +96,11 @@ class Ensemble(FittedTeacher):
         """``(n_items, D)`` a language model's vectors of the items: those of the first member that is made of some."""
         members = (scorer.text_vectors() for scorer in self.scorers)
         return next((vectors for vectors in members if vectors is not None), None)
+
+    def cost(self) -> dict[str, Any] | None:
+        """Those of the members together, see :meth:`~deshi.models.scorers.Scorer.cost`."""
+        costs = [cost for scorer in self.scorers if (cost := scorer.cost()) is not None]
+        return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else None
 
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
         if self.weights is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deshi.configuration.needs import Component, Need
+from deshi.configuration.schemas import RayConfig
 from deshi.data.bundle import Bundle
 from deshi.teachers._embedding import cached_vectors, embed
 from deshi.teachers._item_text import item_texts
@@ -56,8 +57,16 @@ class ItemEmbeddings(Component):
         name = encoder.llm.name if isinstance(encoder, CausalEncoder) else encoder.name
         return encoder.identity(cache, torch.device(device)) | {"origin": find_model(name, cache).origin}
 
-    def __call__(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor:
+    def __call__(
+        self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu", ray: RayConfig | None = None
+    ) -> Tensor:
         """Compute the vectors, or take them from the cache.
+
+        Args:
+            bundle: whose items they are of.
+            cache: deshi's folder of downloads and of computed embeddings.
+            device: where the encoder computes.
+            ray: a Ray cluster whose workers encode instead.
 
         Returns:
             ``(n_items, D)`` float32 on the CPU, in index order; ``D`` is ``dim`` or the encoder's width.
@@ -65,7 +74,7 @@ class ItemEmbeddings(Component):
         Raises:
             DeshiError: for an unknown field, a ``dim`` that can't be, or an encoder that can't be had.
         """
-        return self._transformed(embed(self._texts(bundle), self.encoder, cache, device))
+        return self._transformed(embed(self._texts(bundle), self.encoder, cache, device, ray))
 
     def cached(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor | None:
         """The vectors if the cache holds them, else None: nothing is fetched or encoded; errors as a call's."""

@@ -61,7 +61,7 @@ class Text(SASRec):
     ) -> None:
         super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
         embeddings = embeddings or ItemEmbeddings()
-        vectors = embeddings(resources.bundle, resources.cache, resources.device)
+        vectors = embeddings(resources.bundle, resources.cache, resources.device, resources.ray)
         self.described = embeddings.describe(resources.cache, resources.device)
         if len(vectors) != n_items:
             raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")

@@ -1,4 +1,4 @@
-"""Files of a source by name, whether they lie in a folder, in a zip archive or alone."""
+"""Files of a source by name, whether they lie in a folder, in a zip archive, alone, or in an object store."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deshi.artifacts import file_sha256
+from deshi.artifacts import Objects, file_sha256, object_address
 from deshi.data.raw import FileRecord
 from deshi.types import DeshiError
 
@@ -21,20 +21,27 @@ OTHER_ARCHIVES = (".7z", ".rar", ".tar", ".tgz", ".zst", ".bz2", ".xz")
 class SourceFiles:
     """The files of a folder or archive by base name, wherever they lie inside; or a single file.
 
-    A zip's members are unpacked one at a time into a temporary file, which vanishes after its use.
+    A zip's members are unpacked one at a time into a temporary file, which vanishes after its use; objects of a store
+    (``s3://``, ``gs://``) are copied likewise.
     """
 
     def __init__(self, path: Path, record: FileRecord | None = None) -> None:
         """Look at ``path``; ``record`` describes it if it was fetched.
 
         Raises:
-            DeshiError: if the path does not exist or is a damaged archive.
+            DeshiError: if the path does not exist or is a damaged archive, and as :class:`deshi.artifacts.Objects`.
         """
+        self._record = record
+        self._used: dict[str, FileRecord] = {}
+        address = object_address(path)
+        self._objects = None if address is None else Objects(address)
+        if self._objects is not None:
+            self.path, self.is_archive, self._names = Path(self._objects.address), False, _by_depth(self._objects.names)
+            _refuse_packed_objects(self._objects)
+            return
         if not path.exists():
             raise DeshiError(f"{path} does not exist. Check data.source.path: a folder, a zip archive or a file.")
         self.path = path
-        self._record = record
-        self._used: dict[str, FileRecord] = {}
         self.is_archive = path.is_file() and zipfile.is_zipfile(path)
         _refuse_other_archives(path, self.is_archive)
         self._names = self._list()
@@ -47,7 +54,7 @@ class SourceFiles:
             names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
         else:
             return [self.path.name]
-        return sorted((name for name in names if "__MACOSX" not in name), key=lambda name: (name.count("/"), name))
+        return _by_depth(names)
 
     def find(self, *names: str) -> str | None:
         """The first of ``names`` that is here, as its path inside; the shallowest if there are several."""
@@ -58,8 +65,15 @@ class SourceFiles:
         return None
 
     @property
+    def where(self) -> str:
+        """What messages call the folder, archive, file or address."""
+        return str(self.path) if self._objects is None else self._objects.address
+
+    @property
     def is_file(self) -> bool:
         """Whether this is a single file, no folder or archive."""
+        if self._objects is not None:
+            return self._objects.is_file
         return self.path.is_file() and not self.is_archive
 
     def ending(self, suffix: str) -> list[str]:
@@ -76,13 +90,15 @@ class SourceFiles:
         if inside is None:
             here = ", ".join(self._names[:8]) + (", ..." if len(self._names) > 8 else "")
             raise DeshiError(
-                f"{self.path} holds no {' or '.join(names)} (it holds {here or 'nothing'}). "
+                f"{self.where} holds no {' or '.join(names)} (it holds {here or 'nothing'}). "
                 f"Point data.source.path at the data set's folder, archive or file."
             )
         return inside
 
     def label(self, name: str) -> str:
         """What a message calls the file ``name`` (as :meth:`find` returned it)."""
+        if self._objects is not None:
+            return self._objects.address_of(name)
         if self.is_archive:
             return f"{self.path}!{name}"
         return str(self.path / name) if self.path.is_dir() else str(self.path)
@@ -90,6 +106,12 @@ class SourceFiles:
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
         """The file ``name`` as a path on disk, refused if it is empty, and noted as used."""
+        if self._objects is not None:
+            with self._objects.copied(name) as path:
+                origin = self.label(name)
+                self._used[name] = FileRecord(Path(name).name if self.is_file else name, file_sha256(path), origin)
+                yield _not_empty(path, origin)
+            return
         self._note(name)
         if self.is_archive:
             with tempfile.TemporaryDirectory(prefix="deshi-") as folder:
@@ -127,6 +149,16 @@ class SourceFiles:
             used if used.sha256 else FileRecord(used.name, file_sha256(Path(used.origin)), used.origin)
             for used in self._used.values()
         ]
+
+
+def _by_depth(names: Iterable[str]) -> list[str]:
+    """The shallowest first, without what macOS adds to archives."""
+    return sorted((name for name in names if "__MACOSX" not in name), key=lambda name: (name.count("/"), name))
+
+
+def _refuse_packed_objects(objects: Objects) -> None:
+    if objects.is_file and objects.names[0].lower().endswith((".zip", *OTHER_ARCHIVES)):
+        raise DeshiError(f"{objects.address} is an archive, expected its files. Unpack it in the object store.")
 
 
 def _refuse_other_archives(path: Path, is_zip: bool) -> None:

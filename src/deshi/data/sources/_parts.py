@@ -51,7 +51,7 @@ def _names(files: SourceFiles, pattern: str | None, log: BadRowLog) -> list[str]
     hidden = [name for name in names if any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)]
     if any("_delta_log" in PurePosixPath(name).parts for name in hidden):
         raise DeshiError(
-            f"{files.path} is a Delta table, whose folder also holds deleted rows. Export its present rows to parquet "
+            f"{files.where} is a Delta table, whose folder also holds deleted rows. Export its present rows to parquet "
             f"files in a folder of their own."
         )
     names = [name for name in names if name not in hidden]
@@ -63,19 +63,19 @@ def _names(files: SourceFiles, pattern: str | None, log: BadRowLog) -> list[str]
         matching = names
     if not matching:
         raise DeshiError(
-            f"{files.path} holds no file {pattern or ''} (it holds {', '.join(names[:8]) or 'nothing'}). "
+            f"{files.where} holds no file {pattern or ''} (it holds {', '.join(names[:8]) or 'nothing'}). "
             f"Check data.source.path and data.source.pattern."
         )
     endings = sorted({table_kind(Path(name)) for name in matching})
     if len(endings) > 1:
         raise DeshiError(
-            f"{files.path} holds files of several formats ({', '.join(matching[:8])}), expected the parts of one "
+            f"{files.where} holds files of several formats ({', '.join(matching[:8])}), expected the parts of one "
             f"table. Give the path of one file, or choose with data.source.pattern, such as '*{endings[0]}'."
         )
     left_out = len(hidden) + len(names) - len(matching)
     if left_out or len(matching) > 1:
         example = f", such as {hidden[0]}" if hidden else ""
-        log.note(f"{len(matching)} files of {files.path} were read, {left_out} left out{example}.")
+        log.note(f"{len(matching)} files of {files.where} were read, {left_out} left out{example}.")
     return matching
 
 

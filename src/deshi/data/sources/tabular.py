@@ -52,7 +52,7 @@ class Tabular:
 
         Args:
             path: a .csv, .tsv, .parquet or .jsonl file, plain or (but for parquet) with .gz; a folder or zip archive
-                of such files; or a list of paths.
+                of such files; an object, folder or pattern of a store (``s3://bucket/folder/*.parquet``); or a list.
             user: column of user ids; likewise ``item``.
             item: see ``user``. With ``history``, the item that came next, or null.
             timestamp: column of timestamps, or of positions with ``time_unit=position``; null with ``time_unit=row``.

@@ -23,7 +23,7 @@ class RecommendResult(Result):
     """Answered histories.
 
     Attributes:
-        output: the file that was written.
+        output: the file that was written, or the address of the object.
         users: histories answered.
         rows: lines of it.
         input_rows: rows of the input, malformed ones included.
@@ -40,7 +40,7 @@ class RecommendResult(Result):
         seconds: that all of it took.
     """
 
-    output: Path
+    output: Path | str
     users: int
     rows: int
     input_rows: int
