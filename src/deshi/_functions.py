@@ -237,8 +237,8 @@ def evaluate(
     *words: RunName, run: RunName | None = None, served: bool | Folder | None = None, search: str | None = None,
     baseline: str | None = None, with_baselines: bool | None = None, part: str | None = None,
     data: DataSet | None = None, split: Group | None = None, eval: Group | None = None,
-    candidates: Group | None = None, answers: int | None = None, paths: Values | None = None,
-    config: Folder | None = None, config_dir: Folder | None = None,
+    candidates: Group | None = None, answers: int | None = None, sample: int | None = None,
+    paths: Values | None = None, config: Folder | None = None, config_dir: Folder | None = None,
 ) -> EvaluateResult:  # fmt: skip
     """Measure a run, or a baseline, by exact ranks: ``deshi.evaluate("latest", with_baselines=True)``.
 

@@ -87,6 +87,8 @@ class Packages(Need):
 LLM = Packages("Language models and encoders of texts need", "deshi[llm]", ("transformers", "huggingface_hub"))
 GGUF = Packages("A GGUF file needs", "deshi[llm]", ("gguf",))
 PEFT = Packages("LoRA needs", "deshi[llm]", ("peft",))
+TOKENIZERS = Packages("endpoint.tokenizer needs", "deshi[llm]", ("tokenizers",))
+OPENAI = Packages("A chat model behind an endpoint needs", "deshi[api]", ("openai",))
 FOUR_BIT = Packages("llm.four_bit needs", "bitsandbytes", ("bitsandbytes",))
 POSTGRES = Packages("PostgreSQL needs", "deshi[sql]", ("psycopg",))
 S3 = Packages("Objects on s3:// need", "deshi[s3]", ("s3fs",))

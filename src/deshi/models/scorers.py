@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from copy import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,10 @@ class Scorer(ABC):
         Counts can leave it out exactly. A trained network can't: it is returned as it is.
         """
         return self
+
+    def cost(self) -> dict[str, Any] | None:
+        """Sums of numbers so far, by name, of what the answers cost where they are paid for; None elsewhere."""
+        return None
 
     def item_vectors(self) -> NDArray[np.float32] | None:
         """``(n_items, D)`` the model's own vectors of the items, None if it has none."""

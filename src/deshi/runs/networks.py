@@ -70,10 +70,14 @@ def _scorer(paths: PathsConfig, bundle: Bundle, name: str, device: torch.device 
 
 
 def with_named_runs(node: dict[str, Any], paths: PathsConfig) -> dict[str, Any]:
-    """A node whose runs (``student``, ``members``) are named by their folders: ``latest`` is another one tomorrow."""
+    """A node whose runs (``student``, ``first``, ``members``) are named by their folders.
+
+    ``latest`` is another one tomorrow.
+    """
     named = dict(node)
-    if isinstance(node.get("student"), str):
-        named["student"] = exact_name(paths, node["student"])
+    for key in ("student", "first"):
+        if isinstance(node.get(key), str):
+            named[key] = exact_name(paths, node[key])
     if isinstance(node.get("members"), list):
         named["members"] = [exact_name(paths, member) for member in node["members"]]
     return named

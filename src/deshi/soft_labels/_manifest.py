@@ -106,8 +106,9 @@ def new_request(
 
 
 def new_manifest(
-    folder: Path, histories: Histories, rows: Ints, request: dict[str, Any], n_shards: int, files: list[str]
-) -> dict[str, Any]:
+    folder: Path, histories: Histories, rows: Ints, request: dict[str, Any], n_shards: int, files: list[str],
+    cost: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The manifest of a finished store.
 
     Args:
@@ -117,6 +118,7 @@ def new_manifest(
         request: of :func:`new_request`.
         n_shards: number of shards that were written.
         files: names of the files, each of which is hashed.
+        cost: of answers that were paid for, see :meth:`~deshi.models.scorers.Scorer.cost`.
     """
     return {
         "schema": SCHEMA,
@@ -139,6 +141,7 @@ def new_manifest(
         "shards": n_shards,
         "files": {name: file_sha256(folder / name) for name in files},
         "request": request,
+        **({} if cost is None else {"cost": dict(cost)}),
     }
 
 

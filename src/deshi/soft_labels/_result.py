@@ -26,10 +26,23 @@ class LabelResult(Result):
         return self.soft_labels.path
 
     def blocks(self) -> Sequence[Block]:
-        """One line."""
+        """What the answers cost, where they were paid for, and one line about the store."""
         manifest = self.soft_labels.manifest
         covered, rows = int(self.soft_labels.covered.sum()), self.soft_labels.n_rows
         return paragraphs(
+            *self._cost(),
             f"{self.folder}: {self.soft_labels.teacher} on {manifest['data']}, {self.soft_labels.k} items after "
-            f"{covered:,} of {rows:,} events. Look into it: deshi label inspect {self.folder.name}"
+            f"{covered:,} of {rows:,} events. Look into it: deshi label inspect {self.folder.name}",
         )
+
+    def _cost(self) -> list[str]:
+        cost = self.soft_labels.manifest.get("cost")
+        if cost is None:
+            return []
+        money = f", {cost['money']:.4f} of money" if cost["money"] else ""
+        share = 100 * cost["refused"] / max(1, cost["questions"])
+        return [
+            f"Asked about {cost['questions']:,} lists: {cost['requests']:,} answers, {cost['cached']:,} of them from "
+            f"the cache, {cost['prompt_tokens']:,} + {cost['answer_tokens']:,} tokens{money}; {cost['refused']:,} "
+            f"lists ({share:.1f} %) keep the first stage's order, since their answers were refused."
+        ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,6 +52,10 @@ class WorkingFolder:
         k: columns of the arrays.
         dtype: of the scores.
         force: throw the unfinished export of another request away.
+
+    Attributes:
+        done: shards on disk.
+        cost: of their answers, where answers are paid for, summed over all attempts.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class WorkingFolder:
         self._lock = FileLock(self.path / LOCK, blocking=False)
         self._arrays: dict[str, np.memmap[Any, Any]] = {}
         self.done = 0
+        self.cost: dict[str, Any] | None = None
         self._seconds = 0.0
         self._begin = time.perf_counter()
 
@@ -95,7 +100,7 @@ class WorkingFolder:
             self._create()
             state = read_json(self.path / STATE)
         compare_requests(self._target, state["request"], self._request, unfinished=True)
-        self.done, self._seconds = state["shards_done"], state["seconds"]
+        self.done, self._seconds, self.cost = state["shards_done"], state["seconds"], state["cost"]
         self._arrays = {name: self._map(name) for name in self._shapes}
 
     def _create(self) -> None:
@@ -130,18 +135,22 @@ class WorkingFolder:
         self._arrays[TOPK][rows] = items
         self._arrays[SCORES][rows] = scores
 
-    def mark(self) -> None:
-        """The next shard is on disk."""
+    def mark(self, before: Mapping[str, Any] | None = None, now: Mapping[str, Any] | None = None) -> Any:
+        """The next shard is on disk, and its answers cost what lies between two accounts; returns the later one."""
         for array in self._arrays.values():
             array.flush()
         self.done += 1
+        if now is not None:
+            old = self.cost or {}
+            self.cost = {name: old.get(name, 0) + now[name] - (before or {}).get(name, 0) for name in now}
         self._write_state()
+        return now
 
     def _write_state(self) -> None:
         now = time.perf_counter()
         self._seconds += now - self._begin
         self._begin = now
-        state = {"request": self._request, "shards_done": self.done, "seconds": self._seconds}
+        state = {"request": self._request, "shards_done": self.done, "seconds": self._seconds, "cost": self.cost}
         write_json(self.path / STATE, state)
 
     def finish(self, write_manifest: Callable[[Path], dict[str, Any]], rows: int) -> None:

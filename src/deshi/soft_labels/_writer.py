@@ -83,8 +83,15 @@ def write_soft_labels(
     )
     request |= {"batch": labeller.batch, "normalised": labeller.normalise}
     request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
+    if cluster is not None and labeller.scorer.cost() is not None:
+        raise DeshiError(
+            "This teacher's answers are paid for, and one process asks and counts them: leave cluster out. "
+            "teacher.endpoint.concurrency says how many requests run at the same time."
+        )
     lists = partial(map, labeller.label) if cluster is None else partial(cluster.in_order, _loader(labeller, cluster))
-    return _write(histories, rows, folder, request, lists, item_embeddings, shard_rows, progress, force)
+    return _write(
+        histories, rows, folder, request, lists, item_embeddings, shard_rows, progress, force, labeller.scorer.cost
+    )
 
 
 def write_lists(
@@ -152,6 +159,7 @@ def _write(
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
+    cost: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> SoftLabels:
     """Write the lists of all rows, shard after shard, unless the store is there already."""
     request = request | {"shard_rows": shard_rows}
@@ -165,7 +173,7 @@ def _write(
         already = sum(len(shard) for shard in shards[: working.done])
         if already:
             log.info("%s goes on: %d of %d rows are written", folder.name, already, len(rows))
-        meter = Meter(len(rows), already, progress)
+        meter, before = Meter(len(rows), already, progress), cost()
         # shards come in their order, a shard's lists in blocks of any order; they count once the whole shard is marked
         for blocks in lists(shards[working.done :]):
             for numbers, items, scores in blocks:
@@ -173,11 +181,11 @@ def _write(
                     numbers, items, stored(items, scores, request["score_dtype"], ScoreKind(request["score_kind"]))
                 )
                 meter.add(len(numbers))
-            working.mark()
+            before = working.mark(before, cost())
 
         def manifest(path: Path) -> dict[str, Any]:
             files = _write_other_files(path, histories, embeddings)
-            return new_manifest(path, histories, rows, request, len(shards), files)
+            return new_manifest(path, histories, rows, request, len(shards), files, working.cost)
 
         working.finish(manifest, len(rows))
     return SoftLabels.load(folder)

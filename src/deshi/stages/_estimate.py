@@ -39,6 +39,7 @@ SMALL_FILES = 3 << 20
 COPIES = 5
 """Of a network's weights in a run folder: final, selected, and the checkpoint with AdamW's two moments."""
 TIMED_STEPS = 3
+ASKED = "as long as the endpoint takes"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Estimate:
         memory: bytes at its peak.
         note: why something isn't known, or what it is made of.
         place: the key under ``paths`` of the folder that takes the bytes.
+        answers: what answers that are paid for cost, in words.
     """
 
     step: str
@@ -69,6 +71,7 @@ class Estimate:
     memory: int | None
     note: str = ""
     place: Literal["data", "runs", "soft_labels", "cache"] = "runs"
+    answers: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,8 @@ def _random_batch(shape: Shape, max_length: int, train: TrainConfig) -> Any:
 
 def estimates(stage: str, config: Any, timed: bool = True) -> list[Estimate]:
     """Estimates of the steps of a command; none where it takes seconds, or where the data's size isn't known."""
+    if stage in ("label", "evaluate") and timed:
+        return list(_estimates_of_answers(stage, config))
     if stage not in ("prepare", "fit", "teach", "distill", "run"):
         return []
     shape = shape_of(config.data, config.paths)
@@ -205,7 +210,8 @@ def _estimates(stage: str, config: Any, shape: Shape, timed: bool) -> Iterator[E
     if stage in ("fit", "distill"):
         yield training(stage, config.student, config, config.train, shape, timed)
     elif stage == "teach":
-        yield training(stage, config.teacher, config, config.train, shape, timed)
+        answers = _answers(stage, config) if timed else None
+        yield answers or training(stage, config.teacher, config, config.train, shape, timed)
     elif stage == "run":
         yield from _estimates_of_run(config, shape, timed)
 
@@ -244,6 +250,34 @@ def _estimates_of_run(config: Any, shape: Shape, timed: bool) -> Iterator[Estima
     if config.students:
         seconds, disk = EXPORT_SECONDS * len(config.students), SMALL_FILES * len(config.students)
         yield Estimate("exports, with the times of requests", seconds, disk, PLAIN_MEMORY)
+
+
+def _answers(stage: str, config: Any) -> Estimate | None:
+    """The choice of a reranker's weight, by answers that are paid for; None for another teacher."""
+    from deshi.runs import load_bundle
+    from deshi.teachers.rerank_estimate import expected_cost, is_reranker, sentence
+
+    if not is_reranker(config.teacher) or not (config.paths.data / config.data.name / MANIFEST).is_file():
+        return None
+    bundle = load_bundle(config.data.name, config.paths.data)
+    cost = expected_cost(config.teacher, bundle, int(config.teacher.get("validation_examples", 0)))
+    return Estimate(stage, None, SMALL_FILES, PLAIN_MEMORY, ASKED, answers=sentence(cost, config.teacher.get("budget")))
+
+
+def _estimates_of_answers(stage: str, config: Any) -> Iterator[Estimate]:
+    """The lists or ranks of a reranker's run, by answers that are paid for; nothing for other runs."""
+    from deshi.runs import Run
+    from deshi.stages._evaluate import ranked_examples
+    from deshi.stages._label import chosen_rows
+    from deshi.teachers.rerank_estimate import expected_cost, is_reranker, sentence
+
+    run = Run.open(config.run, config.paths) if config.run else None
+    if run is None or not is_reranker(run.saved.get("teacher")):
+        return
+    questions = len(chosen_rows(config, run)[0]) if stage == "label" else ranked_examples(config)
+    node, state = run.saved["teacher"], run.record["state"]
+    cost = expected_cost(node, run.bundle, questions if state["weight"] else 0)
+    yield Estimate(stage, None, None, PLAIN_MEMORY, ASKED, answers=sentence(cost, node.get("budget")))
 
 
 def _repeated(estimate: Estimate, times: int) -> Estimate:

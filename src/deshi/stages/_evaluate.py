@@ -50,6 +50,9 @@ from deshi.stages._baselines import chosen_baselines
 from deshi.stages.evaluate import EvaluateConfig
 from deshi.types import PAD, DeshiError
 
+SAMPLE_SEED = 0
+"""Draws the examples of ``sample``: one for all evaluations, so that they can be compared."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
@@ -140,6 +143,14 @@ def _subject(cfg: EvaluateConfig, device: str) -> _Subject:
     return _Subject(bundle, split, *run.trained_ranges(bundle), run, scorer, served)
 
 
+def ranked_examples(cfg: EvaluateConfig) -> int:
+    """The number of examples that an evaluation of a run would rank, in all parts together."""
+    run = Run.open(cfg.run or "", cfg.paths)
+    split = build(cfg.split)(run.bundle) if cfg.split else run.split
+    subject = _Subject(run.bundle, split, *run.trained_ranges(), run)
+    return sum(len(_examples(subject, part, cfg.sample)) for part in _parts(cfg, subject))
+
+
 def _served(cfg: EvaluateConfig, run: Run) -> ServingBundle | None:
     """The serving bundle that is evaluated in the place of the run.
 
@@ -221,18 +232,15 @@ def _unbeaten(measurements: Mapping[str, Measurement]) -> list[str]:
 def _plan(cfg: EvaluateConfig, subject: _Subject) -> _Plan:
     """Examples and candidates of the parts that ``cfg`` names."""
     bundle = subject.bundle
-    examples = {part: _examples(subject, part) for part in _parts(cfg, subject)}
+    examples = {part: _examples(subject, part, cfg.sample) for part in _parts(cfg, subject)}
     counts = training_events(bundle, subject.starts, subject.ends).counts()
     filter_seen = _filter_seen(cfg, subject)
     populations = {
         name: population(bundle, subject.split, name, part, counts, filter_seen) for name, part in examples.items()
     }
     warnings = leak_warnings(examples, subject.ends)
-    notes = [
-        *_refitted(subject),
-        *_recall(cfg, subject),
-        *(note for name, part in populations.items() if (note := part.note(name))),
-    ]
+    notes = [*_sampled(cfg, examples), *_refitted(subject), *_recall(cfg, subject)]
+    notes += [note for name, part in populations.items() if (note := part.note(name))]
     if cfg.candidates is None:
         doubts, facts = about_seen(populations, filter_seen, bundle.n_items)
         warnings, notes = [*warnings, *doubts], [*notes, *facts, *_served_otherwise(subject, filter_seen)]
@@ -276,6 +284,13 @@ def _parts(cfg: EvaluateConfig, subject: _Subject) -> list[str]:
     return ["test"]
 
 
+def _sampled(cfg: EvaluateConfig, examples: Mapping[str, Examples]) -> list[str]:
+    if cfg.sample is None:
+        return []
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in examples.items())
+    return [f"A sample of the examples: {sizes}. Compare with models on the same sample (sample={cfg.sample})."]
+
+
 def _refitted(subject: _Subject) -> list[str]:
     if subject.run is None or not subject.run.is_refitted:
         return []
@@ -298,14 +313,14 @@ def _served_otherwise(subject: _Subject, filter_seen: bool) -> list[str]:
     return [f"Ranked {ranked} seen items (eval.filter_seen), but lists of this run are served {served} them."]
 
 
-def _examples(subject: _Subject, part: str) -> Examples:
+def _examples(subject: _Subject, part: str, size: int | None) -> Examples:
     examples = subject.split.examples(subject.bundle, part)
     if not len(examples):
         raise DeshiError(
             f"The split {subject.split.name} of {subject.bundle.name} has no {part} example: no user has a {part} "
             "event and a history before it. Lower the filters of the data or move the split's boundaries."
         )
-    return examples
+    return examples if size is None else examples.only(examples.drawn(size, SAMPLE_SEED))
 
 
 def _meaningful_ks(ks: list[int], n_candidates: int) -> tuple[list[int], list[str]]:
@@ -408,7 +423,9 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
         "candidates": plan.candidates,
         "filter_seen": plan.evaluation_set.filter_seen if plan.candidates == "full" else None,
         "ties": "mean rank",
+        **({} if cfg.sample is None else {"sample": cfg.sample, "sample_seed": SAMPLE_SEED}),
     }
+    cost = None if subject.scorer is None else subject.scorer.cost()
     return {
         "stage": "evaluate",
         "model": result.model,
@@ -425,4 +442,5 @@ def _record(cfg: EvaluateConfig, subject: _Subject, plan: _Plan, result: Evaluat
         "population": plan.population,
         "warnings": list(result.warnings),
         "notes": list(result.notes),
+        **({} if cost is None else {"cost": cost}),
     }

@@ -45,13 +45,8 @@ def run(cfg: LabelConfig) -> LabelResult:
     # on a cluster the workers have the devices
     device = "cpu" if cfg.engine == "ray" else str(training_device("auto"))
     trained, bundle, record = source.config, source.bundle, source.record
-    split = source.trained_split(bundle)
     scorer = source.scorer(device)
-    augmentation = Augmentation(**cfg.augment.model_dump())
-    augmented = None
-    if augmentation != Augmentation():
-        augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
-    rows, positions = _rows(cfg, trained, bundle, split, augmented)
+    rows, positions, augmented = chosen_rows(cfg, source)
     teacher = {
         "name": record["model"], "run": source.name, "weights": _identity(source.folder), "split": trained.split,
         "cross_fit": record.get("cross_fit", 0), "train_targets": trained.train.train_targets,
@@ -82,6 +77,17 @@ def run(cfg: LabelConfig) -> LabelResult:
             cluster=cluster,
         )
     return LabelResult(soft_labels)
+
+
+def chosen_rows(cfg: LabelConfig, source: Run) -> tuple[Ints, str, Histories | None]:
+    """The rows that a run is to label, what the manifest says of them, and the augmented histories, if asked for."""
+    bundle, augmented = source.bundle, None
+    split = source.trained_split(bundle)
+    augmentation = Augmentation(**cfg.augment.model_dump())
+    if augmentation != Augmentation():
+        augmented = augment_histories(bundle, split, augmentation, cfg.copies, cfg.seed)
+    rows, positions = _rows(cfg, source.config, bundle, split, augmented)
+    return rows, positions, augmented
 
 
 def _rows(

@@ -140,7 +140,7 @@ class DryRun(Result):
     free: Sequence[str]
 
     def blocks(self) -> list[Block]:
-        """Needs, the table of estimates, and what is free."""
+        """Needs, the table of estimates, what answers cost, and what is free."""
         needs = [f"Needs {state}" for state in self.states] or ["Needs nothing beyond a plain installation."]
         rows: list[Row] = [
             [each.step, _minutes(each.seconds), _bytes(each.disk), _bytes(each.memory), each.note]
@@ -149,7 +149,8 @@ class DryRun(Result):
         title = "Estimates, by steps timed on this machine as it is now; early stopping ends most trainings sooner"
         table = [Table(title, ("step", "minutes", "disk", "peak memory", ""), rows)] if rows else []
         unknown = [] if rows else ["No estimate: the command takes seconds, or the data's size isn't known yet."]
-        return [*paragraphs(*needs), *table, *paragraphs(*unknown, *self.free)]
+        answers = [f"Answers for {each.step}: {each.answers}." for each in self.estimates if each.answers]
+        return [*paragraphs(*needs), *table, *paragraphs(*answers, *unknown, *self.free)]
 
 
 def dry_run(stage: Stage, config: StageConfig) -> DryRun:

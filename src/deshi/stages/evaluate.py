@@ -40,6 +40,11 @@ class EvaluateConfig(StageConfig):
     )
     with_baselines: bool = Field(False, description="evaluate all baselines beside the run")
     part: Literal["validation", "test", "both"] = Field("test", description="which targets are asked for")
+    sample: int | None = Field(
+        None,
+        ge=1,
+        description="examples of each part, the same for every model, where answers are paid for or slow; null: all",
+    )
     data: DataConfig | None = Field(None, description="null: the run's")
     split: SplitNode | None = Field(None, description="null: the run's, or leave-one-out without a run")
     eval: MeasureConfig = Field(default_factory=MeasureConfig)

@@ -255,9 +255,9 @@ def of_width(node: Mapping[str, Any], train: TrainConfig, width: int) -> tuple[d
 
 
 def drawn_on(node: Mapping[str, Any]) -> list[str]:
-    """The runs that a node names: an ensemble's members, an LLM's or a strategy's student."""
-    student, members = node.get("student"), node.get("members")
-    return [*([student] if isinstance(student, str) else []), *(members if isinstance(members, list) else [])]
+    """The runs that a node names: an ensemble's members, an LLM's or a strategy's student, a reranker's first stage."""
+    single = [node[key] for key in ("student", "first") if isinstance(node.get(key), str)]
+    return [*single, *(node["members"] if isinstance(node.get("members"), list) else [])]
 
 
 def _given(values: Any) -> Iterator[tuple[str, Any]]:

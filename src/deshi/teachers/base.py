@@ -76,6 +76,13 @@ class FittedTeacher(Component, Scorer):
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state that :meth:`fit` returned."""
 
+    def validation_metrics(self) -> dict[str, float] | None:
+        """Metrics at 10 on validation, as ``validation/NAME``, that :meth:`fit` came to where answers are costly.
+
+        None elsewhere: all examples are ranked.
+        """
+        return None
+
     def take_over(self, state: dict[str, Any]) -> dict[str, Any]:
         """Take up the choices of another run of this teacher, whose refit this one is.
 

@@ -97,6 +97,11 @@ class Ensemble(FittedTeacher):
         members = (scorer.text_vectors() for scorer in self.scorers)
         return next((vectors for vectors in members if vectors is not None), None)
 
+    def cost(self) -> dict[str, Any] | None:
+        """Those of the members together, see :meth:`~deshi.models.scorers.Scorer.cost`."""
+        costs = [cost for scorer in self.scorers if (cost := scorer.cost()) is not None]
+        return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else None
+
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
         if self.weights is None:
             raise DeshiError("This ensemble has no weights yet: fit it, or give teacher.weights.")

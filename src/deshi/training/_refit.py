@@ -16,6 +16,7 @@ MAY_DIFFER = (
     "train.precision", "train.accelerator", "train.patience",
     "train.validate_every", "train.max_minutes", "train.devices", "train.nodes", "loss.chunk",
     "soft_labels", "distill.selection.student", "teacher.members", "teacher.student",
+    "teacher.first",
 )  # fmt: skip
 """Keys without effect on a training of so many epochs, and those that name other runs and stores, refitted by now."""
 

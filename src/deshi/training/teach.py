@@ -164,7 +164,8 @@ def _fit_teacher(cfg: TeachConfig, bundle: Bundle, split: Split, folder: Path) -
             ExampleBatches(bundle, examples, bundle.n_interactions, cfg.eval.batch_size, cfg.eval.filter_seen)
         )
         teacher.restore(state)
-        metrics = validation_metrics(teacher, cfg, bundle, examples)
+        known = teacher.validation_metrics()
+        metrics = validation_metrics(teacher, cfg, bundle, examples) if known is None else known
     else:
         state, metrics = teacher.take_over(read_json(selected.folder / TEACHER_FILE)), dict[str, float]()
     write_json(folder / TEACHER_FILE, state)
