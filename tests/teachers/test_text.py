@@ -26,7 +26,7 @@ class Vectors:
     def __init__(self, rows: int = N_ITEMS) -> None:
         self.rows = rows
 
-    def __call__(self, bundle: Any, cache: Path, device: torch.device) -> Tensor:
+    def __call__(self, bundle: Any, cache: Path, device: torch.device, ray: Any = None) -> Tensor:
         found = torch.randn(self.rows, 6, generator=torch.Generator().manual_seed(0))
         found[1] = found[0]
         return found
