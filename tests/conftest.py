@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("DESHI_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture
+def python_texts() -> Iterator[None]:
+    """Frames as researchers pickled them: where pyarrow is installed, pandas 3 would keep texts in it."""
+    import pandas
+
+    with pandas.option_context("mode.string_storage", "python"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,11 @@ MISSING = {
     "selection/uncertainty": ["selection.student=latest"],
     "teacher/ensemble": ["teacher.members=[latest,latest]"],
     "teacher/ilora": ["teacher.student=latest"],
-    "teacher/rerank": ["teacher.first=latest", "teacher.endpoint.url=http://localhost:1/v1", "teacher.endpoint.model=m"],
+    "teacher/rerank": [
+        "teacher.first=latest",
+        "teacher.endpoint.url=http://localhost:1/v1",
+        "teacher.endpoint.model=m",
+    ],
     "teacher/files": ["teacher.path=lists.csv"],
     "teacher/files-vectors": ["teacher.path=vectors.npy"],
     "teacher/files-matrix": ["teacher.path=scores.npy", "teacher.users=users.txt", "teacher.items=items.txt"],

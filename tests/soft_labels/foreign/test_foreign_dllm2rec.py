@@ -21,6 +21,8 @@ from deshi.soft_labels.foreign._tensors import read_vectors
 from deshi.types import PAD, DeshiError
 from foreign_files import write_dllm2rec
 
+pytestmark = pytest.mark.usefixtures("python_texts")
+
 VECTORS = torch.arange(ITEMS * 3.0).reshape(ITEMS, 3)
 
 

@@ -14,6 +14,8 @@ from pickled_frames import PANDAS_0_25, PANDAS_1_5, PANDAS_3_ARROW, pickled
 from deshi.soft_labels.foreign._pickled_frames import read_pickled_frame
 from deshi.types import DeshiError
 
+pytestmark = pytest.mark.usefixtures("python_texts")
+
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
 
