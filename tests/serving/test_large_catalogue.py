@@ -156,9 +156,9 @@ def test_an_index_of_clusters_finds_the_best_items(monkeypatch: pytest.MonkeyPat
     assert 0.5 < measure_recall(index, table, [states]).recall10
 
 
-def test_evaluation_by_the_index_is_that_of_its_lists(_finished_root: Path, counted: Path, serving: Path) -> None:
+def test_evaluation_by_the_index_is_that_of_its_lists(finished_root: Path, counted: Path, serving: Path) -> None:
     """An index that finds everything gives the exact ranks; the evaluation says what the index misses."""
-    words, run = f"paths.root={_finished_root}", "tiny_seed0"
+    words, run = f"paths.root={finished_root}", "tiny_seed0"
     exact = deshi.evaluate(words, run=run, served=str(counted))
     approximate = deshi.evaluate(words, run=run, served=str(counted), search="approximate")
     assert approximate.ranks.equals(exact.ranks)

@@ -228,7 +228,8 @@ class _Planning:
         baselines = cfg.with_baselines and trained == self.trained[PLAIN][0]
         return self._add(evaluation_of(trained), "evaluate", (trained,), lambda done: EvaluateConfig(
             paths=cfg.paths, run=done[trained].name, part="test" if self.is_refit else "both", data=cfg.data,
-            split=cfg.split, eval=MeasureConfig(**cfg.eval.model_dump()), with_baselines=baselines,
+            split=cfg.split, eval=MeasureConfig(**cfg.eval.model_dump(include=set(MeasureConfig.model_fields))),
+            with_baselines=baselines,
         ))  # fmt: skip
 
     def _gap(self, trained: str) -> str:
