@@ -27,8 +27,8 @@ from deshi.metrics import best_items, metrics_from_ranks
 from deshi.models import scorer_of
 from deshi.runs import Run
 from deshi.teachers import SemanticIds
-from quality import common_parser, data_words, deshi, merged, preset, trained, with_overrides
-from teachers import tested, train_words
+from quality import common_parser, data_words, deshi, merged, trained, with_overrides
+from teachers import own_widths, tested
 
 BEAMS = (10, 20, 50, 100, 200)
 LISTS = 2000
@@ -57,9 +57,8 @@ def arguments() -> argparse.Namespace:
 
 def code_words(data: str) -> list[str]:
     """The training of the preset for the teacher of its own widths."""
-    length = preset(data)["student"].get("max_length", 200)
     fewer = ["teacher.feed_forward=2.0", "train.learning_rate=3.0e-3", "train.validate_every=5"]
-    return ["teacher=semantic-ids", f"teacher.max_length={length}", *train_words(data), *fewer]
+    return ["teacher=semantic-ids", *own_widths(data), *fewer]
 
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def beams(run: Run) -> list[dict[str, Any]]:
     bundle, network = run.bundle, run.network()
     assert isinstance(network, SemanticIds)
     examples = run.trained_split(bundle).examples(bundle, "validation")
-    drawn = examples.only(examples.drawn(min(LISTS, len(examples)), 0))
+    drawn = examples.sample(LISTS, 0)
     exact, rows = lists(run, network, drawn), []
     for width in (None, *BEAMS):
         network.beams = width

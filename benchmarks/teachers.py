@@ -83,8 +83,13 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
 
 def text_words(data: str) -> list[str]:
     """The preset's training with :data:`TEXT`, as words for the text teacher of its own widths."""
+    return [*own_widths(data), *TEXT.get(data, ())]
+
+
+def own_widths(data: str) -> list[str]:
+    """The preset's training, as words for a teacher of its own widths."""
     length = preset(data)["student"].get("max_length", 200)
-    return [f"teacher.max_length={length}", *train_words(data), *TEXT.get(data, ())]
+    return [f"teacher.max_length={length}", *train_words(data)]
 
 
 def id_words(data: str) -> list[str]:

@@ -54,6 +54,14 @@ def random_sequences(n_users: int, n_items: int, shortest: int, longest: int, se
     return [generator.choice(n_items, length, replace=False).tolist() for length in lengths]
 
 
+def ring_bundle(folder: Path, n_users: int, n_items: int = 30) -> Bundle:
+    """A bundle at ``folder / data / tiny`` of users who walk around a ring: an item is followed by its neighbour."""
+    draw = np.random.default_rng(0)
+    starts = draw.integers(0, n_items, n_users)
+    walks = [[int((start + k) % n_items) for k in range(draw.integers(4, 20))] for start in starts]
+    return tiny_bundle(folder / "data", walks, n_items=n_items)
+
+
 def batch_of(*rows: list[int], users: list[int] | None = None) -> Batch:
     """Histories of item indices as a batch, of users 0, 1, ... or of those that are given."""
     width = max(len(row) for row in rows)

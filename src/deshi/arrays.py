@@ -15,6 +15,9 @@ Bools = NDArray[np.bool_]
 Array = NDArray[Any]
 """An array of any dtype, such as item indices that a bundle stores as int32."""
 
+BLOCKWISE_ABOVE = 200_000
+"""Catalogues above this size are scored block by block, in training, evaluation and serving; smaller ones at once."""
+
 BLOCK = 1 << 21
 """Elements that are worked on at a time where temporary arrays as long as all events would take gigabytes."""
 
@@ -62,16 +65,18 @@ def row_blocks(offsets: Ints, length: int = BLOCK) -> Iterator[slice]:
         begin = end
 
 
-def count_codes(codes: Array, size: int) -> Ints:
+def count_codes(codes: Array, size: int, chosen: Bools | None = None) -> Ints:
     """``(size,)`` how often each of the codes ``0 .. size - 1`` occurs: ``np.bincount``, which makes an int64 copy.
 
     Args:
         codes: ``(N,)`` of any integer type.
         size: number of codes.
+        chosen: ``(N,)`` which of them count; None: all.
     """
     counts = np.zeros(size, dtype=np.int64)
     for block in blocks(len(codes), max(BLOCK, size)):  # so that adding the counts takes no longer than counting
-        counts += np.bincount(codes[block], minlength=size)
+        part = codes[block] if chosen is None else codes[block][chosen[block]]
+        counts += np.bincount(part, minlength=size)
     return counts
 
 

@@ -123,6 +123,11 @@ class Batch:
         return Batch(*(change(getattr(self, field.name)) for field in fields(self)))
 
     @property
+    def n_targets(self) -> int:
+        """The number of positions that have a target."""
+        return int((self.targets != PAD).sum())
+
+    @property
     def whole(self) -> Batch:
         """The batch of all ranks together: itself where one process trains alone."""
         return self

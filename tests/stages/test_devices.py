@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -21,7 +20,7 @@ from deshi.runs import Run
 from deshi.training import fit, teach
 from deshi.training.module import TrainingModule
 from deshi.types import DeshiError
-from tiny_bundles import tiny_bundle
+from tiny_bundles import ring_bundle
 
 SASREC = {"_target_": "deshi.models.sasrec.SASRec", "dim": 16, "max_length": 12, "heads": 2, "dropout": 0.0}
 DATA = {"name": "tiny", "source": {"_target_": "deshi.data.sources.tabular.Tabular", "path": "none.csv"}}
@@ -31,9 +30,7 @@ DATA = {"name": "tiny", "source": {"_target_": "deshi.data.sources.tabular.Tabul
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle of 61 users who walk around a ring of 30 items."""
     folder = tmp_path_factory.mktemp("devices")
-    draw = np.random.default_rng(0)
-    walks = [[int((start + k) % 30) for k in range(draw.integers(4, 20))] for start in draw.integers(0, 30, 61)]
-    tiny_bundle(folder / "data", walks, n_items=30)
+    ring_bundle(folder, 61)
     return folder
 
 

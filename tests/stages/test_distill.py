@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 import deshi
+from cut_trainings import cut_in_second_epoch
 from deshi.artifacts import read_json, write_json
 from deshi.data.bundle import Bundle
 from deshi.data.splits import LeaveOneOut
 from deshi.models.item_table import ItemEmbedding
 from deshi.runs import Run
 from deshi.soft_labels import Histories, choose_rows, write_lists
-from deshi.training.module import TrainingModule
 from deshi.types import DeshiError, ScoreKind
 from tiny_movielens import SMALL
 
@@ -101,17 +101,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, root: Path, config_dir: Path, *words: str) -> Path:
     """A run that was cut inside its second epoch."""
-    step = TrainingModule.training_step
-
-    def cut(self: TrainingModule, batch: Any, batch_index: int) -> Tensor:
-        if self.current_epoch == 1:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", cut)
-        with pytest.raises(KeyboardInterrupt, match="deshi distill resume="):
-            distil(root, config_dir, *words, name="cut")
+    with cut_in_second_epoch(monkeypatch, "deshi distill resume="):
+        distil(root, config_dir, *words, name="cut")
     return next((root / "runs" / "distill").glob("*_cut"))
 
 

@@ -24,7 +24,7 @@ from deshi.training.checkpoint import load_tree, save_tree
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import target_counts
 from deshi.types import DeshiError
-from tiny_bundles import tiny_bundle
+from tiny_bundles import ring_bundle, tiny_bundle
 
 SASREC = {"_target_": "deshi.models.sasrec.SASRec", "dim": 16, "max_length": 12, "heads": 2}
 SOFTMAX = {"_target_": "deshi.losses.softmax.Softmax"}
@@ -34,9 +34,7 @@ SOFTMAX = {"_target_": "deshi.losses.softmax.Softmax"}
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle of 60 users who walk around a ring of 30 items."""
     folder = tmp_path_factory.mktemp("fit")
-    draw = np.random.default_rng(0)
-    walks = [[int((start + k) % 30) for k in range(draw.integers(4, 20))] for start in draw.integers(0, 30, 60)]
-    tiny_bundle(folder / "data", walks, n_items=30)
+    ring_bundle(folder, 60)
     return folder
 
 

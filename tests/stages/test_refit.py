@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,12 +10,12 @@ import pytest
 import torch
 
 import deshi
+from cut_trainings import cut_in_second_epoch
 from deshi.artifacts import read_json
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.runs import Run
 from deshi.soft_labels import SoftLabels
-from deshi.training.module import TrainingModule
 from deshi.types import DeshiError
 from tiny_movielens import SMALL
 
@@ -67,17 +66,8 @@ def test_an_interrupted_refit_of_a_run_goes_on(
     assert fit(finished_root, config_dir, *SCHEDULE, "name=selected").epochs > 2
     words = [*SCHEDULE, "train.refit=selected"]
     whole = fit(finished_root, config_dir, *words, "name=whole")
-    step = TrainingModule.training_step
-
-    def cut(self: TrainingModule, batch: Any, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 1:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", cut)
-        with pytest.raises(KeyboardInterrupt):
-            fit(finished_root, config_dir, *words, "name=cut")
+    with cut_in_second_epoch(monkeypatch):
+        fit(finished_root, config_dir, *words, "name=cut")
     again = deshi.fit(f"paths.root={finished_root}", resume="cut")
     assert same(weights(again), weights(whole)) and again.metrics == {}
 

@@ -13,6 +13,7 @@ from tiny_models import write_tiny_bert
 from torch import Tensor
 
 import deshi
+from cut_trainings import cut_in_second_epoch
 from deshi.configuration.targets import ConfigError
 from deshi.losses.bce import BCE
 from deshi.losses.softmax import Softmax
@@ -24,7 +25,6 @@ from deshi.teachers.base import Resources
 from deshi.teachers.residual_codes import ResidualCodes
 from deshi.teachers.semantic_ids import SemanticIds
 from deshi.testing import TeacherContract
-from deshi.training.module import TrainingModule
 from deshi.types import PAD, Batch, DeshiError, ScoreKind
 from tiny_movielens import SMALL
 
@@ -240,17 +240,8 @@ def test_an_interrupted_training_resumes_to_the_same_weights(
     """Interrupted in its second epoch and resumed, it answers as the uninterrupted run does."""
     given = words(finished_root, bert)
     whole = deshi.teach(*given, "name=whole", config_dir=config_dir, data="tiny")
-    step = TrainingModule.training_step
-
-    def interrupted(self: TrainingModule, batch: Batch, batch_index: int) -> Tensor:
-        if self.current_epoch == 1:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt, match="deshi teach resume="):
-            deshi.teach(*given, "name=cut", config_dir=config_dir, data="tiny")
+    with cut_in_second_epoch(monkeypatch, "deshi teach resume="):
+        deshi.teach(*given, "name=cut", config_dir=config_dir, data="tiny")
     cut = next((finished_root / "runs" / "teach").glob("*_cut"))
     deshi.teach(f"paths.root={finished_root}", resume=str(cut))
     state, expected = (Run(folder).network().state_dict() for folder in (cut, whole.folder))

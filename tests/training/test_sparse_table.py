@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from deshi.training import _sparse_table, fit
 from deshi.training._sparse_table import AdamWithSparseRows, LazyAverage, clip_gradients, use_sparse_gradients
 from deshi.training.module import TrainingModule
 from deshi.types import Batch, DeshiError
-from tiny_bundles import batch_of, tiny_bundle
+from tiny_bundles import batch_of, ring_bundle
 
 N_ITEMS, DIM = 40, 8
 LOSSES = {"sampled": SampledSoftmax, "bce": BCE, "gbce": GBCE}
@@ -177,11 +176,7 @@ def test_auto_is_for_large_catalogues(monkeypatch: pytest.MonkeyPatch) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle of 60 users who walk around a ring of 40 items."""
     folder = tmp_path_factory.mktemp("sparse")
-    draw = np.random.default_rng(0)
-    walks = [
-        [int((start + k) % N_ITEMS) for k in range(draw.integers(4, 20))] for start in draw.integers(0, N_ITEMS, 60)
-    ]
-    tiny_bundle(folder / "data", walks, n_items=N_ITEMS)
+    ring_bundle(folder, 60, N_ITEMS)
     return folder
 
 

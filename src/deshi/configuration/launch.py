@@ -34,7 +34,7 @@ def as_launched(train: TrainConfig, resumed: bool) -> TrainConfig:
     devices, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     if resumed or processes(train) == 1:
         return train.model_copy(update={"devices": devices, "nodes": world // devices})
-    if (train.devices, train.devices * train.nodes) != (devices, world):
+    if (train.devices, processes(train)) != (devices, world):
         raise DeshiError(
             f"torchrun has started {world} processes, {devices} on this node, but train.devices={train.devices} and "
             f"train.nodes={train.nodes}. Leave both out, or give torchrun's --nproc-per-node and --nnodes."

@@ -79,8 +79,12 @@ class Examples:
         chosen[np.random.Generator(np.random.SFC64(seed)).permutation(len(self))[:size]] = True
         return chosen
 
+    def sample(self, size: int | None, *seed: int) -> Examples:
+        """The examples of :meth:`drawn`."""
+        return self if size is None else self.only(self.drawn(size, *seed))
+
     def only(self, chosen: np.ndarray) -> Examples:
-        """The examples for which ``kept`` ``(C,)`` bool is true."""
+        """The examples for which ``chosen`` ``(C,)`` bool is true."""
         counts = np.diff(self.target_offsets)
         offsets = offsets_of(counts[chosen])
         rows = self.target_rows[np.repeat(chosen, counts)]

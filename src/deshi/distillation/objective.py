@@ -78,11 +78,6 @@ def of_rank(seed: list[int], rank: int) -> list[int]:
 _RANK = 83  # so that no other part of deshi draws the same numbers from the same seed
 
 
-def count_targets(batch: Batch) -> int:
-    """The number of a batch's positions that have a target."""
-    return int((batch.targets != PAD).sum())
-
-
 class Distillation(Objective):
     """The hard loss with distillation terms, a named and weighted list.
 
@@ -136,7 +131,7 @@ class Distillation(Objective):
         so that the means over the ranks are those of the whole batch.
         """
         assert isinstance(network, SequentialRecommender)
-        shares = batch.share(count_targets), batch.share(self._count_soft_labels)
+        shares = batch.share(network.loss_positions), batch.share(self._count_soft_labels)
         hidden, table = network(batch.items, batch.lengths), network.item_table()
         has_soft_label = self._has_soft_label(batch.rows)
         has_target_only = (batch.targets != PAD) & ~has_soft_label
@@ -159,7 +154,7 @@ class Distillation(Objective):
 
     def _of_whole(self, logs: dict[str, float], batch: Batch) -> dict[str, float]:
         """A rank's means, with 0 for those of which only other ranks have positions."""
-        names = ["loss"] if self.hard_loss_weight and count_targets(batch) else []
+        names = ["loss"] if self.hard_loss_weight and batch.n_targets else []
         names += list(self.terms) if self._count_soft_labels(batch) else []
         return {name: logs.get(name, 0.0) for name in names}
 

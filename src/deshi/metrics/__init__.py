@@ -17,7 +17,6 @@ from deshi.metrics._ranking import (
 )
 from deshi.metrics._ranks import ScoreError, candidate_scores, exact_ranks, rank_rows
 from deshi.metrics._score_blocks import (
-    BLOCKWISE_ABOVE,
     ScoreBlocks,
     best_items_of_blocks,
     product_blocks,
@@ -39,7 +38,6 @@ from deshi.metrics._significance import (
 )
 
 __all__ = [
-    "BLOCKWISE_ABOVE",
     "METRICS",
     "ExampleRanks",
     "Interval",

@@ -20,9 +20,6 @@ from deshi.types import PAD, check_shape
 BLOCK_ITEMS = 16_384
 """Items of a block: with a hundred rows the scores of a block stay in a CPU's cache."""
 
-BLOCKWISE_ABOVE = 200_000
-"""Catalogues above this size are scored block by block; smaller ones at once."""
-
 
 @dataclass(frozen=True, eq=False)
 class ScoreBlocks:

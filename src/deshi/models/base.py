@@ -9,9 +9,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from deshi.arrays import BLOCKWISE_ABOVE
 from deshi.configuration.needs import Component
 from deshi.losses.base import Loss
-from deshi.metrics import BLOCKWISE_ABOVE, ScoreBlocks, product_blocks
+from deshi.metrics import ScoreBlocks, product_blocks
 from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.types import PAD, Batch, DeshiError, ScoreKind, check_shape
 
@@ -82,7 +83,7 @@ class Recommender(Component, nn.Module, ABC):
 
         Ranks of one training weight their parts of a batch by it.
         """
-        return int((batch.targets != PAD).sum())
+        return batch.n_targets
 
     @abstractmethod
     def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ class SequentialRecommender(Recommender):
             return hidden @ self.item_table().float().T
 
     def next_score_blocks(self, items: Tensor, lengths: Tensor) -> ScoreBlocks | None:
-        """See :meth:`Recommender.next_score_blocks`: above :data:`deshi.metrics.BLOCKWISE_ABOVE` items."""
+        """See :meth:`Recommender.next_score_blocks`: above :data:`deshi.arrays.BLOCKWISE_ABOVE` items."""
         if self.n_items <= BLOCKWISE_ABOVE or type(self).next_scores is not SequentialRecommender.next_scores:
             return None
         return product_blocks(self.last_hidden(items, lengths).detach(), self.item_table().detach())

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.metrics import BLOCKWISE_ABOVE, ScoreBlocks, product_blocks
+from deshi.arrays import BLOCKWISE_ABOVE
+from deshi.metrics import ScoreBlocks, product_blocks
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.types import Batch, DeshiError, ScoreKind
 
@@ -141,7 +142,7 @@ class SequentialScorer(Scorer):
 
     @torch.no_grad()
     def score_blocks(self, batch: Batch) -> ScoreBlocks | None:
-        """See :meth:`Scorer.score_blocks`: above :data:`deshi.metrics.BLOCKWISE_ABOVE` items."""
+        """See :meth:`Scorer.score_blocks`: above :data:`deshi.arrays.BLOCKWISE_ABOVE` items."""
         if self.n_items <= BLOCKWISE_ABOVE:
             return None
         return product_blocks(self.network.last_hidden(batch.items, batch.lengths), self._table.T)

@@ -15,9 +15,6 @@ ScoredItems = tuple[NDArray[np.int64], NDArray[np.float32]]
 BLOCK_ITEMS = 32_768
 """Items scored at a time."""
 
-BLOCKWISE_ABOVE = 200_000
-"""Catalogues above this size are scored in blocks; smaller ones at once."""
-
 
 def row_norms(table: NDArray[np.floating]) -> NDArray[np.float32]:
     """``(n_items,)`` the lengths of the rows, 1 for rows of zeros."""

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from deshi.arrays import Bools, Ints
-from deshi.serving._block_scoring import BLOCKWISE_ABOVE, best_by_blocks, row_norms, scores_of_all
+from deshi.arrays import BLOCKWISE_ABOVE, Bools, Ints
+from deshi.serving._block_scoring import best_by_blocks, row_norms, scores_of_all
 from deshi.serving._item_ids import AS_OBJECTS, ItemIds
 from deshi.serving._title_search import TitleIndex
 from deshi.serving.approximate_search import ItemIndex

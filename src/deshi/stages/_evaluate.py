@@ -320,7 +320,7 @@ def _examples(subject: _Subject, part: str, size: int | None) -> Examples:
             f"The split {subject.split.name} of {subject.bundle.name} has no {part} example: no user has a {part} "
             "event and a history before it. Lower the filters of the data or move the split's boundaries."
         )
-    return examples if size is None else examples.only(examples.drawn(size, SAMPLE_SEED))
+    return examples.sample(size, SAMPLE_SEED)
 
 
 def _meaningful_ks(ks: list[int], n_candidates: int) -> tuple[list[int], list[str]]:

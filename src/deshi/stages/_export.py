@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from deshi.arrays import BLOCKWISE_ABOVE
 from deshi.artifacts import atomic_folder, write_json, write_parquet, write_tensors
 from deshi.baselines import training_events
 from deshi.configuration.run_folders import name_of
@@ -20,7 +21,6 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
 from deshi.evaluation import leaked_targets, seen_targets
-from deshi.metrics import BLOCKWISE_ABOVE
 from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer, SequentialScorer
 from deshi.runs import Run

@@ -17,6 +17,7 @@ from deshi.data.bundle import Bundle
 from deshi.teachers._embedding import cached_vectors, embed
 from deshi.teachers._item_text import item_texts
 from deshi.teachers._models import find_model
+from deshi.teachers.base import Resources
 from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
 from deshi.teachers.whitening import pca, whiten
 from deshi.types import DeshiError
@@ -94,3 +95,15 @@ class ItemEmbeddings(Component):
         if empty:
             log.warning("%d of %d columns are zero: the texts span fewer directions", empty, result.shape[1])
         return result
+
+
+def vectors_of_items(embeddings: ItemEmbeddings, resources: Resources, n_items: int) -> tuple[Tensor, dict[str, Any]]:
+    """The vectors ``(n_items, D)`` that a teacher is built on, encoded where its resources say, and what made them.
+
+    Raises:
+        DeshiError: if there are more or fewer than ``n_items``, and as :class:`ItemEmbeddings`.
+    """
+    vectors = embeddings(resources.bundle, resources.cache, resources.device, resources.ray)
+    if len(vectors) != n_items:
+        raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
+    return vectors, embeddings.describe(resources.cache, resources.device)

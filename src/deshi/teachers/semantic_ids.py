@@ -17,7 +17,7 @@ from deshi.models.layers import Dropout
 from deshi.models.sasrec import SASRec
 from deshi.teachers._code_trie import GroupedCrossEntropy, Siblings, TrieLevel, log_softmax_of_groups, trie_levels
 from deshi.teachers.base import Resources
-from deshi.teachers.item_embeddings import ItemEmbeddings
+from deshi.teachers.item_embeddings import ItemEmbeddings, vectors_of_items
 from deshi.teachers.residual_codes import ResidualCodes
 from deshi.types import PAD, Batch, DeshiError, ScoreKind
 
@@ -72,15 +72,10 @@ class SemanticIds(Recommender):
         if beams is not None and beams < 1:
             raise DeshiError(f"teacher.beams is {beams}, expected 1 or more, or null for the whole catalogue.")
         embeddings, codes = embeddings or ItemEmbeddings(), codes or ResidualCodes()
-        vectors = embeddings(resources.bundle, resources.cache, resources.device)
-        if len(vectors) != n_items:
-            raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
+        vectors, encoder = vectors_of_items(embeddings, resources, n_items)
         item_codes = codes(vectors, resources.cache)
         self.n_items, self.max_length, self.beams = n_items, max_length, beams
-        self.described = {
-            "encoder": embeddings.describe(resources.cache, resources.device),
-            "codes": item_codes.record,
-        }
+        self.described = {"encoder": encoder, "codes": item_codes.record}
         self.dropout = Dropout(dropout)
         self.history = SASRec(n_items, dim, max_length, blocks, heads, feed_forward, dropout)
         self._set_codes(item_codes.codes, branch_dim)

@@ -13,8 +13,7 @@ from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.models.layers import Dropout
 from deshi.models.sasrec import SASRec
 from deshi.teachers.base import Resources
-from deshi.teachers.item_embeddings import ItemEmbeddings
-from deshi.types import DeshiError
+from deshi.teachers.item_embeddings import ItemEmbeddings, vectors_of_items
 
 START = 0.05
 """Standard deviation of the adapted vectors before training: that of an ID table a few steps old."""
@@ -61,10 +60,7 @@ class Text(SASRec):
     ) -> None:
         super().__init__(n_items, dim, max_length, blocks, heads, feed_forward, dropout, positions=positions)
         embeddings = embeddings or ItemEmbeddings()
-        vectors = embeddings(resources.bundle, resources.cache, resources.device, resources.ray)
-        self.described = embeddings.describe(resources.cache, resources.device)
-        if len(vectors) != n_items:
-            raise DeshiError(f"There are {len(vectors)} text embeddings, expected one for each of {n_items} items.")
+        vectors, self.described = vectors_of_items(embeddings, resources, n_items)
         self.items = TextTable(vectors, dim, adapter, adapter_dropout, offsets)
 
     @classmethod

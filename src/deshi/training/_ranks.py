@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,12 @@ def connected(stage: str, train: TrainConfig) -> Iterator[Ranks]:
         )
     environment = dict(os.environ)
     try:
-        with _quiet(), _command_of_ranks(stage, train):
+        # Lightning gives no account of the connection, and further ranks log errors alone
+        with log_level(logging.WARNING, "lightning.fabric", "lightning.pytorch"), _command_of_ranks(stage, train):
             fabric = _launched(train)
         ranks = ConnectedRanks(fabric)
-        with _started(fabric, stage, ranks), _silent(not ranks.is_first):
+        silent = nullcontext() if ranks.is_first else log_level(logging.ERROR, "deshi")
+        with _started(fabric, stage, ranks), silent:
             yield ranks
             fabric.barrier()
     finally:
@@ -227,27 +229,14 @@ class _Watch(threading.Thread):
 
 
 @contextmanager
-def _silent(further: bool) -> Iterator[None]:
-    """On further ranks, log errors alone."""
-    logger = logging.getLogger("deshi")
-    level = logger.level
-    if further:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning without its account of the connection."""
-    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+def log_level(level: int, *names: str) -> Iterator[None]:
+    """Loggers at another level for a while."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deshi.configuration.schemas import TrainConfig
 from deshi.data.example_batches import ExampleBatch
-from deshi.distillation.objective import Objective, count_targets, of_rank
+from deshi.distillation.objective import Objective, of_rank
 from deshi.evaluation import RankCollector
 from deshi.metrics import ScoreBlocks
 from deshi.models.base import Recommender, SequentialRecommender
@@ -66,7 +66,7 @@ class TrainingModule(L.LightningModule):
         """The loss over the batch's targets; its mean over the ranks is that of the whole batch."""
         loss, logs = self.objective(self.network, batch)
         self._losses.append(loss.detach())
-        self._weights.append(count_targets(batch.whole))
+        self._weights.append(batch.whole.n_targets)
         self._logs.append(logs)
         self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         return cast(Tensor, loss)

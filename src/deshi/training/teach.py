@@ -87,7 +87,7 @@ def asked(cfg: TeachConfig, examples: Examples) -> Examples:
     if size is None or size >= len(examples):
         return examples
     log.info("validation on %d of %d examples, drawn once: each is slow to answer", size, len(examples))
-    return examples.only(examples.drawn(size, cfg.seed))
+    return examples.sample(size, cfg.seed)
 
 
 def _is_network(cfg: TeachConfig) -> bool:

@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deshi.arrays import BLOCK, Ints, blocks
+from deshi.arrays import Ints, count_codes
 from deshi.artifacts import read_json, write_json
 from deshi.configuration.run_folders import CHECKPOINTS, CURVE_FILE, METRICS_FILE, TIME_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
@@ -40,7 +40,7 @@ from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training._loggers import logger_of
-from deshi.training._ranks import Ranks
+from deshi.training._ranks import Ranks, log_level
 from deshi.training._refit import refitted_run
 from deshi.training._sparse_table import use_sparse_gradients
 from deshi.training._warm_start import start_from
@@ -156,7 +156,7 @@ class Training:
         if self.users is not None:
             examples = examples.of_users(self.users)
         if self.cfg.eval.max_validation_users is not None:  # the same users for every seed
-            examples = examples.only(examples.drawn(self.cfg.eval.max_validation_users, 0))
+            examples = examples.sample(self.cfg.eval.max_validation_users, 0)
             self.sample = {"validation_examples": len(examples)}
         if not len(examples):
             raise DeshiError(
@@ -334,20 +334,13 @@ def _strategy(module: TrainingModule) -> DDPStrategy:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Lightning without lists of hardware, advertisements, and warnings about what deshi does on purpose."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in (
-                ".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*", ".*sync_dist=True.*",
-                ".*broadcast_buffers.*",
-                ".*MLFlow only allows.*",
-            ):  # fmt: skip
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        logger.setLevel(level)
+    with log_level(logging.WARNING, "lightning.pytorch"), warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*", ".*sync_dist=True.*",
+            ".*broadcast_buffers.*", ".*MLFlow only allows.*",
+        ):  # fmt: skip
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 def data_module(
@@ -365,10 +358,7 @@ def data_module(
 
 def target_counts(bundle: Bundle, starts: Ints, ends: Ints) -> Ints:
     """Counts of each item as a training target ``(n_items,)``: every event of a range but its first."""
-    targets, counts = inside(starts + 1, ends, bundle.n_interactions), np.zeros(bundle.n_items, dtype=np.int64)
-    for block in blocks(bundle.n_interactions, max(BLOCK, bundle.n_items)):
-        counts += np.bincount(bundle.items[block][targets[block]], minlength=bundle.n_items)
-    return counts
+    return count_codes(bundle.items, bundle.n_items, inside(starts + 1, ends, bundle.n_interactions))
 
 
 def _total_seconds(curve: LearningCurve) -> float:
