@@ -24,6 +24,7 @@ from deshi.runs import Run
 from deshi.serving import ServingBundle, find_bundle
 from deshi.stages._preflight import dry_run
 from deshi.stages._run_sizes import serve_command
+from deshi.stages._run_steps import plan_of
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import Training
 from deshi.types import DeshiError
@@ -335,3 +336,13 @@ def test_teachers_count_positions_as_the_student_does(
     """A preset that is better for the student is so for the teacher's networks, and a student may lack the key."""
     cfg = stages.compose("run", ["data=tiny", f"recipe={teacher}", *words], {}, config_dir)
     assert cfg.teachers[teacher].teacher["positions"] == positions
+
+
+def test_a_second_model_is_the_plain_student_with_another_seed(config_dir: Path) -> None:
+    """The same settings and weights from another beginning: with the same seed it would be the same model."""
+    words = ["data=tiny", "experiment=null", "recipe=counts-ids", "student=gru4rec", "student.dim=24", "seeds=[3]"]
+    cfg = stages.compose("run", words, {}, config_dir)
+    configs: dict[str, Any] = {step.name: step.configure({}) for step in plan_of(cfg).steps if not step.needs}
+    plain, second = configs["plain, seed 3"], configs["second, seed 3"]
+    assert second.teacher == plain.student and second.train == plain.train
+    assert (plain.seed, second.seed) == (3, 103)

@@ -183,7 +183,7 @@ class _Planning:
         used = self._drawn_on(part.teacher, seed)
         return self._train(name, seed, "teach", tuple(used.values()), lambda done, **common: TeachConfig(
             teacher=_named(part.teacher, used, done), loss=part.loss, train=part.train, cross_fit=part.cross_fit,
-            **common,
+            **common | {"seed": seed + part.seed_offset},
         ))  # fmt: skip
 
     def _drawn_on(self, node: Mapping[str, Any] | None, seed: int) -> dict[str, str]:

@@ -40,6 +40,7 @@ class TeacherPart(Closed):
     loss: LossNode = Field(description="by default the students'")
     train: TrainConfig = Field(description="what differs from the students' train")
     cross_fit: Folds = Field(0, ge=0, description="folds of users, see deshi teach")
+    seed_offset: int = Field(0, ge=0, description="added to the run's seed: a second model of one kind is another one")
 
 
 class TaughtLists(ListsConfig):
