@@ -193,6 +193,28 @@ def test_items_by_node(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFi
         build(node | {"dim": 3})(bundle, tmp_path)
 
 
+def test_templates_apart(folder: Path, tmp_path: Path) -> None:
+    """Fields of their own: the vectors side by side, nothing in the place of a missing field, then the transform."""
+    columns = {"title": ["heat", "star wars", "toy", "heat"], "kind": ["crime", None, "robot", "crime"]}
+    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(4)], **columns})
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3]], items=items)
+    encoder = {"_target_": "deshi.teachers.encoders.SentenceEncoder", "name": str(folder / "bert")}
+    node = {"_target_": "deshi.teachers.item_embeddings.ItemEmbeddings", "encoder": encoder}
+    both = build(node | {"template": ["{title}", "film of {kind}"]})
+    assert both.cached(bundle, tmp_path) is None
+    vectors = both(bundle, tmp_path)
+    assert torch.equal(vectors[:, :12], build(node)(bundle, tmp_path)) and torch.equal(
+        both.cached(bundle, tmp_path), vectors
+    )
+    kinds = build(node | {"template": "film of {kind}"})(bundle, tmp_path)
+    assert torch.equal(vectors[[0, 2, 3], 12:], kinds[[0, 2, 3]]) and not vectors[1, 12:].any() and kinds[1].any()
+    assert build(node | {"template": ["{title}", "{kind}"], "transform": "whiten", "dim": 2})(
+        bundle, tmp_path
+    ).shape == (4, 2)
+    with pytest.raises(DeshiError, match="empty list"):
+        build(node | {"template": []})(bundle, tmp_path)
+
+
 SHELVES = [
     ["OPI Nail Lacquer, Red", "Essie Nail Polish, Mint Blue", "Nail Art Brush Set for Manicure"],
     ["Moisturizing Shampoo for Dry Hair", "Argan Oil Hair Conditioner", "Hair Mask for Damaged Hair"],
