@@ -6,8 +6,9 @@
 For items drawn from a bundle that have a category: the mean overlap (Jaccard) of an item's categories with those of its
 ten nearest neighbours by cosine, for the vectors as they are and whitened, and for random vectors.
 
-With --validation: NDCG@10 of the baseline STAR (nothing is trained) on so many validation examples, for vectors of
-other encoders, layers and templates. Only the examples' targets and latest items are encoded and ranked, so that the
+With --validation: NDCG@10 on so many validation examples for vectors of other encoders, layers and templates, without
+any training: by the cosine with the latest items; by a bilinear form that is fitted to the training transitions in
+closed form; and by the baseline STAR. Only the examples' targets and latest items are encoded and ranked, so that the
 figures compare vectors and nothing else; those of the whole catalogue are lower. --validation 0 takes all examples.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +31,8 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import LeaveOneOut
 from deshi.metrics import rank_rows
-from deshi.teachers import LLM, CausalEncoder, Encoder, SentenceEncoder, encode, item_texts, whiten
-from deshi.teachers.encoders import LoadedEncoder
-from deshi.types import PAD
+from deshi.teachers import LLM, CausalEncoder, Encoder, SentenceEncoder, embed, encode, item_texts, whiten
+from deshi.types import PAD, Batch
 
 ENCODERS: dict[str, Encoder] = {
     "all-MiniLM-L6-v2, mean": SentenceEncoder(),
@@ -67,6 +67,15 @@ VARIANTS: dict[str, tuple[Encoder, Sequence[str]]] = {
 
 LATEST = 3
 """Items of a history that are read."""
+
+DECAY = 0.7
+"""Weight of an item of the history for each item after it, as in STAR."""
+
+RIDGES = (0.1, 1.0, 10.0)
+"""Added to the vectors' covariance, in parts of its mean diagonal."""
+
+TIMED = 300
+"""Items whose encoding is timed."""
 
 TEXT_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -138,20 +147,19 @@ def measure_next(bundle: Bundle, options: argparse.Namespace) -> None:
     draw = drawn(bundle, options.validation or None)
     examples = sum(len(batch.targets) for batch in draw.batches)
     print(f"{examples} validation examples of {options.bundle}, {draw.table.height} items, {options.threads} threads\n")
-    print("| vectors | text alone | difference to the first | STAR (text weight) | difference | s per 10,000 items |")
-    print("| --- " * 6 + "|", flush=True)
-    control: tuple[Tensor, Tensor] | None = None
+    columns = ["cosine", "bilinear (ridge)", "STAR (text weight)"]
+    print("| vectors | " + " | ".join(f"{name} | difference" for name in columns) + " | s per 10,000 items |")
+    print("| --- " * 8 + "|", flush=True)
+    controls: list[Tensor] = []
     for name in options.only:
         vectors, seconds = item_vectors(draw.table, *VARIANTS[name], options.cache)
-        star = Star(vectors, latest=LATEST)
-        star.fit_events(draw.events)
-        text, (weight, both) = values(draw, star, 1.0), best(draw, star)
-        control = control or (text, both)
-        print(
-            f"| {name} | {text.mean():.4f} | {difference(text, control[0])} | {both.mean():.4f} ({weight:g}) | "
-            f"{difference(both, control[1])} | {seconds * 10_000 / draw.table.height:.0f} |",
-            flush=True,
-        )
+        figures = [(None, by_cosine(draw, vectors)), by_bilinear(draw, vectors), by_star(draw, vectors)]
+        controls = controls or [values for _, values in figures]
+        cells = [
+            f"{values.mean():.4f}{'' if setting is None else f' ({setting:g})'} | {difference(values, control)}"
+            for (setting, values), control in zip(figures, controls, strict=True)
+        ]
+        print(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
 
 
 def drawn(bundle: Bundle, size: int | None) -> Draw:
@@ -175,31 +183,70 @@ def drawn(bundle: Bundle, size: int | None) -> Draw:
 
 
 def item_vectors(table: pl.DataFrame, encoder: Encoder, templates: Sequence[str], cache: Path) -> tuple[Tensor, float]:
-    """The vectors as :class:`deshi.teachers.ItemEmbeddings` makes them, and the processor seconds that they took."""
+    """The vectors as :class:`deshi.teachers.ItemEmbeddings` makes them, and processor seconds per 10,000 items."""
+    texts = [item_texts(table, template).texts for template in templates]
+    vectors = torch.cat([embed(column, encoder, cache) for column in texts], dim=1)
     loaded = encoder.load(cache, torch.device("cpu"))
     encode(["warm"], loaded, encoder)
+    share = min(1.0, TIMED / table.height)
     start = time.process_time()
-    vectors = torch.cat([field_vectors(table, encoder, loaded, template) for template in templates], dim=1)
-    return vectors, time.process_time() - start
+    for column in texts:  # each distinct text is encoded once
+        distinct = list(dict.fromkeys(column))
+        encode(distinct[:: max(1, round(1 / share))], loaded, encoder)
+    return vectors, (time.process_time() - start) * 10_000 / (share * table.height)
 
 
-def field_vectors(table: pl.DataFrame, encoder: Encoder, loaded: LoadedEncoder, template: str) -> Tensor:
-    texts = item_texts(table, template).texts
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    vectors, _ = encode(list(numbers), loaded, encoder)
-    return vectors[[numbers[text] for text in texts]]
-
-
-def values(draw: Draw, star: Star, text_weight: float) -> Tensor:
+def values(draw: Draw, scorer: Callable[[Batch], Tensor]) -> Tensor:
     """The NDCG@10 of each example."""
-    star.text_weight = text_weight
-    ranks = torch.cat([rank_rows(star.scores(batch.histories), batch.targets, batch.seen)[0] for batch in draw.batches])
+    ranks = torch.cat([rank_rows(scorer(batch.histories), batch.targets, batch.seen)[0] for batch in draw.batches])
     return torch.where(ranks <= 10, 1 / torch.log2(ranks + 1), 0.0).squeeze(1)
 
 
-def best(draw: Draw, star: Star) -> tuple[float, Tensor]:
-    """The best weight of the text beside the common users, and the values."""
-    tried = {weight: values(draw, star, weight) for weight in TEXT_WEIGHTS}
+def by_cosine(draw: Draw, vectors: Tensor) -> Tensor:
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    return values(draw, lambda batch: summary(batch, unit) @ unit.T)
+
+
+def by_bilinear(draw: Draw, vectors: Tensor) -> tuple[float, Tensor]:
+    """By x A y of the history's vector x and an item's y, A = S^-1 C S^-1: what canonical correlation analysis pairs.
+
+    S is the items' covariance with a ridge, C that of the two items of a transition in training.
+    """
+    centred = torch.nn.functional.normalize(vectors, dim=1).double()
+    items, users = torch.from_numpy(draw.events.items), draw.events.users
+    centred = centred - centred[items].mean(dim=0)
+    follows = torch.from_numpy(users[1:] == users[:-1])
+    before, after = centred[items[:-1][follows]], centred[items[1:][follows]]
+    covariance, pairs = centred[items].T @ centred[items] / len(items), before.T @ after / len(before)
+
+    def of_ridge(ridge: float) -> Tensor:
+        inverse = torch.linalg.inv(covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)))
+        answers = (centred @ (inverse @ pairs @ inverse).T).float()
+        return values(draw, lambda batch: summary(batch, centred.float()) @ answers.T)
+
+    return best({ridge: of_ridge(ridge) for ridge in RIDGES})
+
+
+def by_star(draw: Draw, vectors: Tensor) -> tuple[float, Tensor]:
+    star = Star(vectors, latest=LATEST, history_decay=DECAY)
+    star.fit_events(draw.events)
+
+    def of_weight(weight: float) -> Tensor:
+        star.text_weight = weight
+        return values(draw, star.scores)
+
+    return best({weight: of_weight(weight) for weight in TEXT_WEIGHTS})
+
+
+def summary(batch: Batch, vectors: Tensor) -> Tensor:
+    """The weighted sum of the vectors of each history's items, ``(B, D)``."""
+    places = batch.lengths[:, None] - 1 - torch.arange(batch.items.shape[1])
+    weights = torch.where(places >= 0, DECAY ** places.clamp(min=0), 0.0)
+    return (weights[:, :, None] * vectors[batch.items.clamp(min=0)]).sum(dim=1)
+
+
+def best(tried: dict[float, Tensor]) -> tuple[float, Tensor]:
+    """The setting of the highest mean."""
     return max(tried.items(), key=lambda trial: float(trial[1].mean()))
 
 

@@ -267,6 +267,7 @@ def test_parts_of_an_archive_in_several_wheels(
 ) -> None:
     """Models too large for a wheel are cut: the parts are joined, each and the whole checked, nothing else is left."""
     with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.mkdir("tiny")
         for file in llama.iterdir():
             archive.write(file, f"tiny/{file.name}")
     content, cache = (tmp_path / "whole.zip").read_bytes(), tmp_path / "cache"
@@ -281,7 +282,7 @@ def test_parts_of_an_archive_in_several_wheels(
     entry = Mirror(tuple(packages), "tiny/", "model.safetensors", weights_sha256(llama), 1000)
     monkeypatch.setitem(models.MIRRORS, "owner/parts", entry)
     files = find_model("owner/parts", cache)
-    assert files.origin == "package part-1==1 + package part-2==1" and files.sha256 == weights_sha256(llama)
+    assert files.origin == "packages part-1==1 to part-2==1" and files.sha256 == weights_sha256(llama)
     assert {path.name for path in files.path.iterdir()} == {"deshi.json", *(path.name for path in llama.iterdir())}
     assert sorted(path.name for path in cache.iterdir()) == ["models", *(package.file for package in packages)]
 

