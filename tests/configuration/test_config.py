@@ -110,6 +110,7 @@ def test_paths_need_no_quoting_beyond_the_shells(fit: Any, folder: str) -> None:
         ("train.max_epochs=true", "train.max_epochs: got True (bool), expected integer."),
         ("train.max_epochs=null", "train.max_epochs: got null, expected integer."),
         ("train.max_epochs=0", "train.max_epochs: got 0 (int), expected greater than or equal to 1."),
+        ("train.sparse_table=7", "train.sparse_table: got 7 (int), expected boolean or 'auto'."),
         ("train.augment.item_drop=1", "train.augment.item_drop: got 1 (int), expected less than 1."),
         ("train.precision=fp16", "expected 'auto', 'fp32' or 'bf16'. Nearest valid values: bf16"),
         ("train.max_epoch=3", "train.max_epoch: unknown key. Nearest valid keys: train.max_epochs"),

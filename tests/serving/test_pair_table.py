@@ -24,7 +24,7 @@ def fitted(tmp_path: Path, sequences: list[list[int]], n_items: int, **settings:
 
 
 def table_of(pairwise: Pairwise, weight: float, best: int = 200) -> PairTable:
-    return ServedCounts(pairwise, pairwise.pruned(best), weight, ()).table()
+    return ServedCounts(pairwise, pairwise.pruned(best), weight, ()).table
 
 
 def test_what_is_added_by_hand(tmp_path: Path) -> None:

@@ -261,6 +261,12 @@ def test_all_of_it_is_refitted_after_the_selection(tmp_path: Path, config_dir: P
         assert refitted.record["refit"] == selected.name and refitted.metrics == {}
     members = runs["both refitted, seed 0"].saved["teacher"]["members"]
     assert members == [runs[f"{model} refitted, seed 0"].name for model in ("plain", "wide")]
+    times = result.seconds
+    assert times.keys() - {"wall_seconds"} == TIMES | {f"{name}_refitted" for name in TIMES}
+    assert (
+        times["student_baseline_train_time"]
+        == read_json(runs["plain, seed 0"].folder / "time.json")["student_baseline_train_time"]
+    )
     protocol = result.metrics["refitted"]
     assert set(protocol["models"]) == {*models} and set(protocol["distilled_against_plain"]) == {"ndcg@10", "recall@10"}
     assert all(set(model["figures"]) == {"test/ndcg@10", "test/recall@10"} for model in protocol["models"].values())

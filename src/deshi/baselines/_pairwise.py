@@ -17,7 +17,7 @@ from deshi.arrays import Array, Float32s, Floats, Ints, offsets_of, range_rows
 from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
 from deshi.baselines._pair_counts import count_pairs, subtract_pairs, without
-from deshi.baselines._search import Grid, SparseBaseline, full
+from deshi.baselines._search import Grid, SearchedBaseline, full
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError, ScoreKind
 
@@ -38,7 +38,7 @@ _GRIDS: tuple[Grid, ...] = (
 )
 
 
-class Pairwise(SparseBaseline):
+class Pairwise(SearchedBaseline):
     """Smoothed transition counts of all pairs of events, pooled log-linearly over the latest items of a history.
 
     ``C[i, j]`` is the sum over users and pairs ``s_x = i, s_y = j, 1 <= y - x <= max_distance`` of
@@ -161,7 +161,7 @@ class Pairwise(SparseBaseline):
         return self.history_decay ** np.arange(depth)
 
     def sparse_scores(self, batch: Batch) -> csr_array | Tensor:
-        """See :meth:`deshi.baselines.SparseBaseline.sparse_scores`."""
+        """See :meth:`deshi.baselines.SearchedBaseline.sparse_scores`."""
         return self._pooled(*self._weighted(batch, torch.arange(len(batch.items)), batch.lengths - 1))
 
     @torch.no_grad()

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 Grid = Mapping[str, Sequence[Any]]
 
 
-class SparseBaseline(Baseline):
-    """A baseline whose scores are mostly 0 and never below, so that its settings can be tried in seconds.
+class SearchedBaseline(Baseline):
+    """A baseline whose settings are chosen by trying them on validation.
 
     Attributes:
         grids: what :meth:`search` tries, one after the other.
@@ -54,7 +54,7 @@ class SparseBaseline(Baseline):
 
     @abstractmethod
     def sparse_scores(self, batch: Batch) -> csr_array | Tensor:
-        """``(B, n_items)`` float32, from 0; the batch holds whole histories. A full table where few scores are 0."""
+        """``(B, n_items)`` float32; the batch holds whole histories. Sparse if most scores are 0 and none is below."""
 
     def _scores(self, batch: Batch) -> Tensor:
         return full(self.sparse_scores(batch))

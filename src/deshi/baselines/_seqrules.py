@@ -12,7 +12,7 @@ from deshi.arrays import Floats
 from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
 from deshi.baselines._pair_counts import count_pairs
-from deshi.baselines._search import Grid, SparseBaseline
+from deshi.baselines._search import Grid, SearchedBaseline
 from deshi.types import Batch, DeshiError
 
 _GRIDS: tuple[Grid, ...] = (
@@ -23,7 +23,7 @@ _GRIDS: tuple[Grid, ...] = (
 )
 
 
-class SeqRules(SparseBaseline):
+class SeqRules(SearchedBaseline):
     """Sequential rules with a weight that falls with the distance, row pruning and IDF.
 
     The rule ``i -> j`` weighs ``idf_i * sum of d ** -decay`` over all pairs of events of a user's training range in

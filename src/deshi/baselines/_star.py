@@ -10,14 +10,12 @@ import torch
 from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor
 
-from deshi.baselines._base import Baseline
 from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
-from deshi.baselines._search import Grid, best_settings
+from deshi.baselines._search import Grid, SearchedBaseline
 from deshi.baselines._seqrules import pruned
 from deshi.data.example_batches import ExampleBatch
-from deshi.metrics import metrics_from_ranks, rank_rows
-from deshi.types import PAD, Batch, DeshiError
+from deshi.types import Batch, DeshiError
 
 _BLOCK = 1000
 """Items whose common users are counted at a time."""
@@ -33,7 +31,7 @@ _GRIDS: tuple[Grid, ...] = (
 )
 
 
-class Star(Baseline):
+class Star(SearchedBaseline):
     """The retrieval of STAR (Lee et al. 2024, arXiv 2410.16458): text similarity plus common users.
 
     After a history whose ``k``-th latest item is ``h_k``, item ``j`` scores the sum over ``k <= latest`` of
@@ -49,6 +47,8 @@ class Star(Baseline):
         latest: items of a history that are read.
         neighbours: items that count as near by common users, for each item.
     """
+
+    grids = _GRIDS
 
     def __init__(
         self,
@@ -79,26 +79,10 @@ class Star(Baseline):
         self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
     ) -> list[dict[str, Any]]:
         """See :meth:`deshi.baselines.Baseline.search`; on an even draw of the examples where there are many."""
-        few = validation[:: -(-len(validation) // _BATCHES)]
+        return super().search(events, validation[:: -(-len(validation) // _BATCHES)], fixed)
 
-        def quality(settings: dict[str, Any]) -> float:
-            vars(self).update(settings)
-            return self._ndcg(few)
-
-        self.fit_events(events)
-        best, tried = best_settings(self.settings, _GRIDS, quality, fixed)
-        vars(self).update(best)
-        return tried
-
-    def _ndcg(self, validation: Sequence[ExampleBatch]) -> float:
-        ranks, examples = [], []
-        for number, batch in enumerate(validation):
-            has_target = batch.targets != PAD
-            ranks.append(rank_rows(self._scores(batch.histories), batch.targets, batch.seen)[0][has_target])
-            # numbered anew: the examples are a draw
-            numbers = torch.arange(len(batch.targets))[:, None] + number * len(validation[0].targets)
-            examples.append(numbers.expand_as(batch.targets)[has_target])
-        return metrics_from_ranks(torch.cat(ranks), (10,), torch.cat(examples))["ndcg@10"]
+    def _set(self, settings: dict[str, Any]) -> None:
+        vars(self).update(settings)
 
     def _fit(self, events: Events) -> None:
         if len(self._text_of_item) != events.n_items:
@@ -108,7 +92,8 @@ class Star(Baseline):
             )
         self._near = common_users(events, self.neighbours)
 
-    def _scores(self, batch: Batch) -> Tensor:
+    def sparse_scores(self, batch: Batch) -> Tensor:
+        """See :meth:`deshi.baselines.SearchedBaseline.sparse_scores`."""
         weights = self.history_decay ** np.arange(self.latest, dtype=np.float64)
         offsets, items, shares = latest_items(batch, torch.arange(len(batch.items)), batch.lengths - 1, weights)
         history = csr_array((shares, items, offsets), shape=(len(batch.items), self.n_items))

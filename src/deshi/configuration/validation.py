@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,9 +35,38 @@ def validate(
         config = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         names = [*valid_keys(model, values), *known]
-        raise ConfigError([p for detail in error.errors() for p in _problems(model, names, detail)]) from None
+        details = _one_each(model, values, error.errors())
+        raise ConfigError([problem for detail in details for problem in _problems(model, names, detail)]) from None
     config._overrides = list(overrides)
     return config
+
+
+def _one_each(model: type[BaseModel], values: Mapping[str, Any], details: Iterable[Any]) -> list[Any]:
+    """Pydantic's errors, with one for a key of several types: Pydantic has one for each type, named after it."""
+    merged: dict[str, Any] = {}
+    for detail in details:
+        path = ".".join(map(str, detail["loc"]))
+        key = path.rpartition(".")[0]
+        if not _has_several_types(hint_of(model, values, key)):
+            merged[path] = detail
+        elif key in merged:
+            merged[key] = {**merged[key], "msg": f"{merged[key]['msg']} or {_expected(detail['msg'])}"}
+        else:
+            merged[key] = {**detail, "loc": detail["loc"][:-1]}
+    return list(merged.values())
+
+
+def _has_several_types(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return get_origin(hint) in (Union, UnionType)
+
+
+def _expected(message: str) -> str:
+    """What Pydantic's message wants, without its phrases."""
+    for prefix in ("Input should be ", "String should ", "Input should ", "a valid "):
+        message = message.removeprefix(prefix)
+    return message
 
 
 def _problems(model: type[BaseModel], names: Iterable[str], detail: Any) -> list[Problem]:
@@ -52,9 +82,7 @@ def _problems(model: type[BaseModel], names: Iterable[str], detail: Any) -> list
         return [Problem(leaf, f"unknown key. {suggestion(leaf, names, 'keys')}") for leaf in leaves]
     if detail["type"] == "missing":
         return [Problem(key, _missing(model, key))]
-    expected = detail["msg"]
-    for prefix in ("Input should be ", "String should ", "Input should ", "a valid "):
-        expected = expected.removeprefix(prefix)
+    expected = _expected(detail["msg"])
     if detail["type"] == "too_short":
         expected = "at least one"
     hint = ""

@@ -391,6 +391,8 @@ class Run(Result):
     def recommend(self, histories: Any, k: int = 10, filter_seen: bool | None = None) -> pl.DataFrame:
         """The items most likely to come next, answered in memory by the exported engine's rules.
 
+        Counts that an export may add to the scores are not part of the run, nor of these lists.
+
         Args:
             histories: a frame of pandas, Polars or pyarrow with ``user_id`` and ``item_id`` (a row for each event,
                 in the order of ``timestamp`` if there is such a column) or ``items`` (a list for each user); or a dict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class ServedCounts:
     weight: float
     tried: tuple[tuple[float, float], ...]
 
+    @cached_property
     def table(self) -> PairTable:
         """The pruned table as the bundle's file holds it."""
         table = self.pruned.table

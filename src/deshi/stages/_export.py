@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class _Exported:
     examples: Examples
     filter_seen: bool
 
-    @property
+    @cached_property
     def table(self) -> np.ndarray:
         """``(n_items, dim)`` the scoring vectors as they are stored."""
         table = self.student.item_table().detach().float().numpy()
@@ -197,7 +198,7 @@ def _fill(folder: Path, cfg: ExportConfig, exported: _Exported) -> dict[str, Par
     write_tensors({"item_table": table}, folder / TABLE)
     write_parquet(_items(exported.run), folder / ITEMS)
     if exported.counts is not None:
-        write_tensors(exported.counts.table().tensors(), folder / PAIRS)
+        write_tensors(exported.counts.table.tensors(), folder / PAIRS)
     write_graph(student, folder / GRAPHS["fp32"], exported.table_in_graph)
     parities = {"fp32": _parity(folder, "fp32", table, cfg, exported)}
     parities["fp32"].refuse("The exported graph")
@@ -230,7 +231,7 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
     states = (graph.hidden(batch.histories) for batch in batches)
     added = None
     if exported.counts is not None:
-        pairs = exported.counts.table()
+        pairs = exported.counts.table
         added = (pairs.sums(history) for batch in batches for history in whole_histories(batch.histories))
     recall = measure_recall(ItemIndex(folder / INDEX, table), table, states, added)
     write_json(folder / RECALL, recall.plain())
@@ -239,7 +240,7 @@ def _index(folder: Path, cfg: ExportConfig, exported: _Exported) -> Recall | Non
 
 def _parity(folder: Path, precision: str, table: np.ndarray, cfg: ExportConfig, exported: _Exported) -> Parity:
     network = OnnxNetwork(folder / GRAPHS[precision], table=table)
-    pairs = None if exported.counts is None else exported.counts.table()
+    pairs = None if exported.counts is None else exported.counts.table
     graph = OnnxScorer(network, table, exported.student.max_length, pairs)
     bundle, examples = exported.run.bundle, _sample(exported.examples, exported.run.bundle, cfg.parity.users)
     return compare_scorers(exported.scorer, graph, bundle, examples, exported.filter_seen, cfg.parity.tolerance)

@@ -37,12 +37,14 @@ class Step:
         stage: that does it.
         needs: the steps before it whose folders its configuration names.
         configure: from those folders to the stage's configuration.
+        is_refit: whether it is about refitted models.
     """
 
     name: str
     stage: str
     needs: tuple[str, ...]
     configure: Callable[[Folders], StageConfig]
+    is_refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class _Planning:
         return f"{self._called(model)}, seed {seed}"
 
     def _add(self, name: str, stage: str, needs: tuple[str, ...], configure: Callable[[Folders], StageConfig]) -> str:
-        self.steps.setdefault(name, Step(name, stage, needs, configure))
+        self.steps.setdefault(name, Step(name, stage, needs, configure, self.is_refit))
         return name
 
     def _train(self, model: str, seed: int, stage: str, needs: tuple[str, ...], make: Callable[..., Any]) -> str:

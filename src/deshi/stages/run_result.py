@@ -217,13 +217,13 @@ def _arrived(
 
 def _times(plan: Plan, done: Mapping[str, Path]) -> dict[str, float]:
     """Seconds of training and export, of all seeds, as the stages measured them: reused ones too."""
-    names = [*TIME_NAMES.values(), EXPORT_TIME]
-    seconds_of = dict.fromkeys(names, 0.0)
+    seconds_of = dict.fromkeys([*TIME_NAMES.values(), EXPORT_TIME], 0.0)
     for step in plan.steps:
         name = EXPORT_TIME if step.stage == "label" else TIME_NAMES.get(step.stage)
         if name is not None:
-            seconds = read_json(done[step.name] / TIME_FILE)
-            seconds_of[name] += seconds["export_seconds" if step.stage == "label" else name]
+            seconds = read_json(done[step.name] / TIME_FILE)["export_seconds" if step.stage == "label" else name]
+            name = f"{name}_refitted" if step.is_refit else name
+            seconds_of[name] = seconds_of.get(name, 0.0) + seconds
     return {name: round(value, 3) for name, value in seconds_of.items()}
 
 
