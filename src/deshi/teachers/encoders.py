@@ -23,6 +23,8 @@ from deshi.types import DeshiError
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedEncoder:
@@ -65,10 +67,11 @@ class Encoder(Component, ABC):
 
 @dataclass(frozen=True)
 class SentenceEncoder(Encoder):
-    """A bidirectional encoder in the hub's layout (BERT and its like), in fp32.
+    """A bidirectional encoder in the hub's layout (BERT and its like).
 
     Attributes:
         name: a name on the Hugging Face hub or a local folder.
+        dtype: number format; ``bf16`` rounds, and is several times faster on processors that compute in it.
         pooling: ``mean`` over the real tokens, or ``cls``, the first one.
         normalize: scale every vector to length one.
         max_tokens: longer texts are cut.
@@ -76,6 +79,7 @@ class SentenceEncoder(Encoder):
     """
 
     name: str = "sentence-transformers/all-MiniLM-L6-v2"
+    dtype: Literal["fp32", "bf16"] = "fp32"
     pooling: Literal["mean", "cls"] = "mean"
     normalize: bool = True
     max_tokens: int = 256
@@ -91,6 +95,7 @@ class SentenceEncoder(Encoder):
         return {
             "name": self.name,
             "sha256": find_model(self.name, cache).sha256,
+            **({} if self.dtype == "fp32" else {"dtype": self.dtype}),  # absent: older cached vectors keep their key
             "pooling": self.pooling,
             "normalize": self.normalize,
             "max_tokens": self.max_tokens,
@@ -113,7 +118,7 @@ class SentenceEncoder(Encoder):
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model, report = transformers.AutoModel.from_pretrained(
-                folder, output_loading_info=True, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder, output_loading_info=True, local_files_only=True, use_safetensors=True, dtype=_DTYPES[self.dtype]
             )
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))  # pooler: not used
         if missing:
@@ -121,7 +126,7 @@ class SentenceEncoder(Encoder):
         model.to(device).eval().requires_grad_(False)
 
         def forward(tokens: Tensor, mask: Tensor) -> Tensor:
-            states = model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            states = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
             pooled = states[:, 0] if self.pooling == "cls" else mean_of_real(states, mask)
             return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
 

@@ -15,7 +15,7 @@ from deshi.configuration.needs import Component, Need
 from deshi.configuration.schemas import RayConfig
 from deshi.data.bundle import Bundle
 from deshi.teachers._embedding import cached_vectors, embed
-from deshi.teachers._item_text import item_texts
+from deshi.teachers._item_text import FALLBACK, item_texts
 from deshi.teachers._models import find_model
 from deshi.teachers.base import Resources
 from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
@@ -35,14 +35,15 @@ class ItemEmbeddings(Component):
 
     Attributes:
         encoder: a :class:`SentenceEncoder` or a :class:`CausalEncoder`.
-        template: the text of an item, over the item table's columns (:class:`deshi.teachers._item_text.Template`).
+        template: the text of an item, over the item table's columns (:class:`deshi.teachers._item_text.Template`). Of
+            several, each is encoded apart and the vectors stand side by side, zeros where an item lacks the fields.
         transform: ``none``, ``pca`` (mean zero, uncorrelated) or ``whiten`` (covariance identity as well).
         dim: numbers kept per item, largest variance first; null keeps all. Needs a transform.
         permute: deal the texts out to other items by this seed, an ablation; null doesn't.
     """
 
     encoder: SentenceEncoder | CausalEncoder = field(default_factory=SentenceEncoder)
-    template: str = "{title}"
+    template: str | list[str] = "{title}"
     transform: Literal["none", "pca", "whiten"] = "none"
     dim: int | None = None
     permute: int | None = None
@@ -70,24 +71,36 @@ class ItemEmbeddings(Component):
             ray: a Ray cluster whose workers encode instead.
 
         Returns:
-            ``(n_items, D)`` float32 on the CPU, in index order; ``D`` is ``dim`` or the encoder's width.
+            ``(n_items, D)`` float32 on the CPU, in index order; ``D`` is ``dim``, or the encoder's width for each
+            template.
 
         Raises:
             DeshiError: for an unknown field, a ``dim`` that can't be, or an encoder that can't be had.
         """
-        return self._transformed(embed(self._texts(bundle), self.encoder, cache, device, ray))
+        texts = self._texts(bundle)
+        return self._transformed([embed(part, self.encoder, cache, device, ray) for part in texts], texts)
 
     def cached(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor | None:
         """The vectors if the cache holds them, else None: nothing is fetched or encoded; errors as a call's."""
-        vectors = cached_vectors(self._texts(bundle), self.encoder, cache, device)
-        return None if vectors is None else self._transformed(vectors)
+        texts = self._texts(bundle)
+        parts = [cached_vectors(part, self.encoder, cache, device) for part in texts]
+        vectors = [part for part in parts if part is not None]
+        return None if len(vectors) < len(parts) else self._transformed(vectors, texts)
 
-    def _texts(self, bundle: Bundle) -> list[str]:
+    def _texts(self, bundle: Bundle) -> list[list[str]]:
+        """The items' texts by each template."""
         if self.transform == "none" and self.dim is not None:
             raise DeshiError(f"dim is {self.dim}, but transform is none: set transform=pca or whiten, or dim=null.")
-        return item_texts(bundle.item_table(), self.template, self.permute).texts
+        templates = [self.template] if isinstance(self.template, str) else self.template
+        if not templates:
+            raise DeshiError("template is an empty list, expected at least one, such as '{title}'.")
+        return [item_texts(bundle.item_table(), template, self.permute).texts for template in templates]
 
-    def _transformed(self, vectors: Tensor) -> Tensor:
+    def _transformed(self, parts: list[Tensor], texts: list[list[str]]) -> Tensor:
+        """The vectors of the templates side by side, then the transform."""
+        vectors = parts[0]
+        if len(parts) > 1:
+            vectors = torch.cat([part * _has_text(rows) for part, rows in zip(parts, texts, strict=True)], dim=1)
         if self.transform == "none":
             return vectors
         result = _TRANSFORMS[self.transform](vectors, self.dim)
@@ -95,6 +108,11 @@ class ItemEmbeddings(Component):
         if empty:
             log.warning("%d of %d columns are zero: the texts span fewer directions", empty, result.shape[1])
         return result
+
+
+def _has_text(texts: list[str]) -> Tensor:
+    """``(N, 1)``: 1 for an item with a text, 0 for one that got the fallback."""
+    return torch.tensor([[float(text != FALLBACK)] for text in texts])
 
 
 def vectors_of_items(embeddings: ItemEmbeddings, resources: Resources, n_items: int) -> tuple[Tensor, dict[str, Any]]:
