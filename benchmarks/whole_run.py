@@ -3,12 +3,12 @@
     python benchmarks/whole_run.py amazon-toys amazon-beauty ml-1m --shared ../shared/data
     python benchmarks/whole_run.py ml-100k --seeds 0 1 2 3 4 sizes=[32]
 
-One ``deshi run`` with ``refit=true`` and what ``experiment=auto`` chooses for the data; further ``key=value`` words go
-to it. Then the bundle of each plain and distilled student, selected and refitted, is exported with counts and
-evaluated as it is served, and one comparison for each protocol tests all against the plain student, paired over
-users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on validation; a refitted
-model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json``. What is finished under
-``--root`` is not done again, and an interrupted run goes on.
+One ``deshi run`` with ``refit=true`` and what ``experiment=auto`` chooses for the data; further ``key=value`` words
+go to it, ``refit=false`` among them. Then the bundle of each plain and distilled student, selected and refitted, is
+exported with counts and evaluated as it is served, and one comparison for each protocol tests all against the plain
+student, paired over users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on
+validation; a refitted model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json``.
+What is finished under ``--root`` is not done again, and an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measured(data: str, options: argparse.Namespace) -> dict[str, Any]:
     folder = newest(options.root / "runs" / "run", f"*_{data}")
     assert folder is not None
     run = json.loads((folder / "metrics.json").read_text())
-    refitted = protocol(run["refitted"], "refitted", options.root)
+    refitted = protocol(run["refitted"], "refitted", options.root) if run["refitted"] else None
     return {
         "cores": os.cpu_count(), "seeds": options.seeds, "overrides": options.overrides,
         "seconds": json.loads((folder / "time.json").read_text()), "sizes": run["sizes"],
@@ -111,6 +111,8 @@ def show(data: str, results: Mapping[str, Any]) -> None:
     best = max(selected, key=lambda name: selected[name]["validation/ndcg@10"])
     for name, parts in PARTS.items():
         protocol = results[name]
+        if protocol is None:
+            continue
         p_values = {}
         for test in protocol["tests"]:
             if test["metric"] == SHOWN[0]:
