@@ -36,7 +36,8 @@ def main() -> None:
     for positions, dim, n_items in SIZES:
         for dtype in (torch.float32, torch.bfloat16):
             times = [f"{chunk}: {milliseconds(positions, dim, n_items, chunk, dtype):.0f} ms" for chunk in CHUNKS]
-            print(f"{positions} x {dim} x {n_items:,} {dtype}, default {chunk_for(n_items)}: {', '.join(times)}")
+            default = chunk_for(n_items, torch.device("cpu"))
+            print(f"{positions} x {dim} x {n_items:,} {dtype}, default {default}: {', '.join(times)}")
 
 
 if __name__ == "__main__":

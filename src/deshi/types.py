@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that `deshi --help` and the configuration answer without loading PyTorch
@@ -122,10 +123,24 @@ class Batch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(*(change(getattr(self, field.name)) for field in fields(self)))
 
+    @cached_property
+    def target_positions(self) -> Tensor:
+        """``(P,)`` int64, the positions that have a target, as ``row * L + column``, row by row.
+
+        A batch that goes to a device takes them along: found there, they would have to be waited for.
+        """
+        return (self.targets != PAD).flatten().nonzero().squeeze(1)
+
     @property
     def n_targets(self) -> int:
         """The number of positions that have a target."""
-        return int((self.targets != PAD).sum())
+        return len(self.target_positions)
+
+    @property
+    def on_cpu(self) -> Batch:
+        """The batch before it went to a device, where its numbers can be looked at without waiting; else itself."""
+        batch: Batch = vars(self).get("_on_cpu", self)
+        return batch
 
     @property
     def whole(self) -> Batch:
@@ -161,5 +176,18 @@ class Batch:
         return Batch(*(torch.cat([widened(left), widened(right)]) for left, right in pairs))
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on ``device``."""
-        return self._map(lambda tensor: tensor.to(device))
+        """The same batch with every tensor on ``device``, to which it is copied without waiting."""
+        if str(device).startswith("cpu"):
+            return self._moved(lambda tensor: tensor.to(device))
+        moved = self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+        vars(moved)["_on_cpu"] = self.on_cpu
+        return moved
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory from which it is copied to a GPU without waiting."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        moved = self._map(change)
+        vars(moved)["target_positions"] = change(self.target_positions)
+        return moved

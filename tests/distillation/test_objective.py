@@ -83,6 +83,10 @@ def gradients(network: nn.Module, value: Tensor) -> list[Tensor]:
     return [torch.zeros(1) if one is None else one for one in found]
 
 
+def floats(logs: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}
+
+
 def assert_same(network: nn.Module, left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
     for one, other in zip(gradients(network, left), gradients(network, right), strict=True):
@@ -165,7 +169,7 @@ def test_weights_move_over_the_training_and_the_values_are_logged_without_them()
     for progress, weight in ((0.0, 0.0), (0.5, 1.0), (1.0, 2.0)):
         found.start_epoch([0], progress)
         total, logs = found(network, asked)
-        value = float(total.detach())
+        value, logs = float(total.detach()), floats(logs)
         assert value == pytest.approx(0.5 * logs["loss"] + weight * logs["kl"], rel=1e-5)
         totals.append(logs["kl"])
     assert totals[0] > 0 and totals == pytest.approx([totals[0]] * 3), "the value itself doesn't move"
@@ -262,7 +266,7 @@ def test_the_mean_over_ranks_is_the_whole_batch(ranks: int, covered: float, loss
         objective = Objective(Softmax()) if loss is None else Distillation(loss, terms, lists(taught), 0.8)
         objective.start_epoch([0, 0, 3], 0.0, rank=0 if part is asked else 1)
         value, logs = objective(network, part)
-        return value.detach(), logs, gradients(network, value)
+        return value.detach(), floats(logs), gradients(network, value)
 
     value, logs, grads = outcome(asked)
     parts = [outcome(RankBatch.of(asked, rank, ranks)) for rank in range(ranks)]

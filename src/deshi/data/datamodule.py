@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import numpy as np
+from torch.utils.data import DataLoader
 
 from deshi.arrays import Ints
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.extra_histories import JoinedBatches, MoreHistories
+from deshi.data.prepared_batches import PreparedBatches, made_ahead
 from deshi.data.rank_batches import RankBatches
 from deshi.data.sequences import Augmentation, TrainingBatches, WindowMode
 from deshi.data.splits import Examples
+from deshi.types import Batch
 
 
 class DataModule(L.LightningDataModule):
@@ -56,6 +60,17 @@ class DataModule(L.LightningDataModule):
         self._training = (np.asarray(bundle.items), starts, ends, max_length, batch_positions, max_batch_size)
         self._settings = (windows, augmentation, seed)
         self._more = more
+        self._prepare: Callable[[Batch], Any] = _alone
+        self._ahead = False
+
+    def prepare_batches(self, prepare: Callable[[Batch], Any], ahead: bool) -> None:
+        """Let all training batches be prepared before their step.
+
+        Args:
+            prepare: makes what the step is given of a batch on the CPU; by default it is ``(batch, None)``.
+            ahead: whether a further process makes and prepares them, for a device that would wait.
+        """
+        self._prepare, self._ahead = prepare, ahead
 
     def epoch(self, number: int) -> TrainingBatches | JoinedBatches:
         """The batches of epoch ``number`` (from 0)."""
@@ -70,13 +85,14 @@ class DataModule(L.LightningDataModule):
         )
         return JoinedBatches(batches, further, self._more.with_targets)
 
-    def train_dataloader(self) -> TrainingBatches | JoinedBatches | RankBatches:
-        """The current epoch's batches, or this rank's part of each; the trainer asks anew at every epoch."""
-        if self.trainer is None:
-            return self.epoch(0)
-        batches = self.epoch(self.trainer.current_epoch)
-        ranks = self.trainer.world_size
-        return batches if ranks == 1 else RankBatches(batches, self.trainer.global_rank, ranks)
+    def train_dataloader(self) -> PreparedBatches | DataLoader[Any]:
+        """The current epoch's batches, or this rank's part of each, prepared; the trainer asks anew at every epoch."""
+        number, rank, ranks = 0, 0, 1
+        if self.trainer is not None:
+            number, rank, ranks = self.trainer.current_epoch, self.trainer.global_rank, self.trainer.world_size
+        batches = self.epoch(number)
+        prepared = PreparedBatches(batches if ranks == 1 else RankBatches(batches, rank, ranks), self._prepare)
+        return made_ahead(prepared) if self._ahead else prepared
 
     def val_dataloader(self) -> ExampleBatches | list[Any]:
         """The validation examples, or this rank's part of them, or nothing."""
@@ -85,3 +101,7 @@ class DataModule(L.LightningDataModule):
         size, filter_seen = self._evaluation
         part = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return ExampleBatches(self._bundle, self._validation, self._max_length, size, filter_seen, part=part)
+
+
+def _alone(batch: Batch) -> tuple[Batch, None]:
+    return batch, None

@@ -62,7 +62,7 @@ class DE(HiddenTerm):
     def forward(self, hidden: Tensor, table: Tensor, soft_labels: SoftLabelBatch) -> Tensor:
         """See :class:`~deshi.distillation.term.HiddenTerm`."""
         labels = soft_labels.top(self.top_k)
-        items, inverse = distinct_items(labels.items)
+        items, inverse = distinct_items(labels.items, len(table))
         targets = self.vectors[items]
         shares = self._selection(targets)
         # every expert's first layer, weighted by the item's share of that expert, through all second layers at once

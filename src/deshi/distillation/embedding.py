@@ -61,7 +61,7 @@ class EmbeddingMatch(HiddenTerm):
             weights = listed / listed.sum(1, keepdim=True).clamp(min=1)
             targets = F.embedding_bag(items.clamp(min=0), self.vectors, per_sample_weights=weights, mode="sum")
             return self._losses(self.projection(hidden), targets)
-        items, inverse = distinct_items(items)
+        items, inverse = distinct_items(items, len(table))
         return listed_mean(self._losses(self.projection(table[items]), self.vectors[items])[inverse], listed)
 
     def _losses(self, projected: Tensor, targets: Tensor) -> Tensor:
@@ -86,10 +86,16 @@ def standardised(vectors: Tensor) -> Tensor:
     return centred / centred.square().mean().sqrt().clamp(min=1e-12)
 
 
-def distinct_items(items: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct items ``(U,)`` of lists ``(P, K)``, and the index of each list entry among them ``(P, K)``.
+def distinct_items(items: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """The distinct items ``(U,)`` of lists of any shape, and the index of each list entry among them.
 
-    ``PAD`` becomes item 0: its values mean nothing.
+    On other devices than a CPU, which would have to be waited for, it is the catalogue or all list entries, whichever
+    is shorter. ``PAD`` becomes item 0: its values mean nothing.
     """
-    distinct, inverse = items.clamp(min=0).unique(return_inverse=True)
-    return distinct, inverse
+    items = items.clamp(min=0)
+    if items.device.type == "cpu":
+        distinct, inverse = items.unique(return_inverse=True)
+        return distinct, inverse
+    if n_items <= items.numel():
+        return torch.arange(n_items, device=items.device), items
+    return items.flatten(), torch.arange(items.numel(), device=items.device).view(items.shape)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deshi.distillation.embedding import distinct_items
 from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.models.layers import Dropout
 from deshi.teachers.whitening import pca, whiten
@@ -106,7 +107,7 @@ class ItemTableAdapter(ItemTable):
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors for item indices of any shape, zeros for ``-1``: ``(...)`` -> ``(..., dim)``."""
-        distinct, inverse = items.clamp(min=0).unique(return_inverse=True)  # each item is adapted once
+        distinct, inverse = distinct_items(items, len(self.vectors))  # each item is adapted once
         adapted = F.embedding(inverse, self.adapter(self.vectors[distinct]))
         return adapted.masked_fill((items == PAD)[..., None], 0.0) + self.offset(items)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -53,10 +55,23 @@ def draw_outside(chunk: ScoreChunk, excluded: Tensor, count: int) -> Tensor:
     is_excluded = torch.zeros(len(chunk), chunk.n_items + 1, dtype=torch.bool, device=device)
     is_excluded.scatter_(1, excluded.where(excluded != PAD, chunk.n_items), True)  # the last column stands for PAD
     drawn = torch.full(shape, PAD, device=device)
-    for _ in range(_ROUNDS):  # rejection sampling: draw again where an excluded item came
+    rounds = _ROUNDS if device.type == "cpu" else _enough_rounds(excluded.shape[1] / chunk.n_items, drawn.numel())
+    for _ in range(rounds):  # rejection sampling: draw again where an excluded item came
         candidates = torch.randint(chunk.n_items, shape, generator=chunk.generator, device=device)
         accepted = (drawn == PAD) & ~is_excluded.gather(1, candidates)
         drawn = candidates.where(accepted, drawn)
-        if not bool((drawn == PAD).any()):
+        if device.type == "cpu" and not bool((drawn == PAD).any()):
             break
     return drawn
+
+
+def _enough_rounds(excluded: float, draws: int) -> int:
+    """Rounds after which a draw is left with a probability below 1e-6, without asking the device whether one is.
+
+    Args:
+        excluded: the share of the catalogue that is excluded, at most.
+        draws: number of draws.
+    """
+    if not 0 < excluded < 1:
+        return 1 if excluded <= 0 else _ROUNDS
+    return min(_ROUNDS, max(1, math.ceil(math.log(1e-6 / max(1, draws)) / math.log(excluded))))

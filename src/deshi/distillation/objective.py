@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from deshi.distillation.labelled_positions import LabelledPositions
 from deshi.distillation.score_chunk import FewScores
 from deshi.distillation.score_terms import SoftmaxWithTerms
-from deshi.distillation.soft_label_batches import SoftLabelBatch, SoftLabelLists
+from deshi.distillation.soft_label_batches import SoftLabelLists
 from deshi.distillation.term import HiddenTerm, ScoreTerm, Term
 from deshi.losses.base import Loss
 from deshi.losses.fused_pass import chunk_for, fused_pass, product_dtype
@@ -61,10 +62,22 @@ class Objective(nn.Module):
         """
         self.loss.reseed(seed if self.loss.draws_for_batch else of_rank(seed, rank))
 
-    def forward(self, network: Recommender, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def look_up(self, batch: Batch) -> LabelledPositions | None:
+        """What a step on a batch needs beside it, from the batch on the CPU; None for nothing."""
+        return None
+
+    def forward(
+        self, network: Recommender, batch: Batch, labelled: LabelledPositions | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, a scalar, and its parts by name (none but the loss itself here).
 
         Of a rank's part of a batch they are weighted so that the means over the ranks are those of the whole batch.
+        Nothing here waits for a device.
+
+        Args:
+            network: to be trained.
+            batch: on the network's device.
+            labelled: what :meth:`look_up` gave for it, on the same device; None looks it up now.
         """
         loss = network.training_loss(batch, self.loss)
         return loss if batch.whole is batch else loss * batch.share(network.loss_positions), {}
@@ -105,7 +118,7 @@ class Distillation(Objective):
         self.soft_labels = soft_labels
         self.random = RandomStream()
         self._progress = 0.0
-        self._covered = self._covered_on_cpu = torch.from_numpy(soft_labels.covered)
+        self._covered = torch.from_numpy(soft_labels.covered)
         self._score_terms = {name: term for name, term in terms.items() if isinstance(term, ScoreTerm)}
         self._hidden_terms = {name: term for name, term in terms.items() if isinstance(term, HiddenTerm)}
 
@@ -124,61 +137,65 @@ class Distillation(Objective):
         for number, term in enumerate(self.terms.values()):
             cast(Term, term).reseed(of_rank([*seed, 2, number], rank))
 
-    def forward(self, network: Recommender, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def look_up(self, batch: Batch) -> LabelledPositions:
+        """See :meth:`Objective.look_up`: the positions to learn at, and their lists."""
+        return LabelledPositions.of(batch, self._has_soft_label(batch.rows), self.soft_labels.at)
+
+    def forward(
+        self, network: Recommender, batch: Batch, labelled: LabelledPositions | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum over a batch, a scalar, and the means of the loss and of each term before their weights.
 
         A part that the batch has no positions for isn't among the means. Of a rank's part of a batch all are weighted
-        so that the means over the ranks are those of the whole batch.
+        so that the means over the ranks are those of the whole batch. Arguments as for :meth:`Objective.forward`.
         """
         assert isinstance(network, SequentialRecommender)
+        if labelled is None:
+            labelled = self.look_up(batch.on_cpu).to(batch.items.device)
         shares = batch.share(network.loss_positions), batch.share(self._count_soft_labels)
-        hidden, table = network(batch.items, batch.lengths), network.item_table()
-        has_soft_label = self._has_soft_label(batch.rows)
-        has_target_only = (batch.targets != PAD) & ~has_soft_label
-        states = torch.cat([hidden[has_soft_label], hidden[has_target_only]])  # distilled positions first
-        targets = torch.cat([batch.targets[has_soft_label], batch.targets[has_target_only]])
-        labels = self.soft_labels.at(batch.rows[has_soft_label])
-        total, logs = states[:0].float().sum(), dict[str, float]()  # 0 with gradients, should a batch have no position
+        hidden, table = network.hidden_states(batch), network.item_table()
+        states, labels = hidden.flatten(0, 1).index_select(0, labelled.positions), labelled.soft_labels
+        total, logs = states[:0].float().sum(), dict[str, Tensor]()  # 0 with gradients, should a batch have no position
         if self.loss.sparse:
-            taught = slice(len(labels))
-            total = total + self._few_scores(states[taught], table, targets[taught], labels, shares[1], logs)
+            total = total + self._few_scores(states, table, labelled, shares[1], logs)
         elif len(states) and (self.loss.is_full_softmax or self._score_terms):
-            total = total + self._fused(states, table, targets, labels, shares, logs)
+            total = total + self._fused(states, table, labelled, shares, logs)
         if not self.loss.is_full_softmax:
-            total = total + self._separate_loss(states, table, targets, shares[0], logs)
+            total = total + self._separate_loss(states, table, labelled, shares[0], logs)
         for name, term in self._hidden_terms.items() if len(labels) else ():
             mean = term(states[: len(labels)], table, labels).mean()
-            logs[name] = float(mean.detach()) * shares[1]
+            logs[name] = mean.detach().double() * shares[1]
             total = total + term.weight_at(self._progress) * shares[1] * mean
-        return total, logs if batch.whole is batch else self._of_whole(logs, batch.whole)
+        return total, logs if batch.whole is batch else self._of_whole(logs, batch.whole, total)
 
-    def _of_whole(self, logs: dict[str, float], batch: Batch) -> dict[str, float]:
+    def _of_whole(self, logs: dict[str, Tensor], batch: Batch, total: Tensor) -> dict[str, Tensor]:
         """A rank's means, with 0 for those of which only other ranks have positions."""
         names = ["loss"] if self.hard_loss_weight and batch.n_targets else []
         names += list(self.terms) if self._count_soft_labels(batch) else []
-        return {name: logs.get(name, 0.0) for name in names}
+        zero = torch.zeros((), dtype=torch.float64, device=total.device)
+        return {name: logs.get(name, zero) for name in names}
 
     def _count_soft_labels(self, batch: Batch) -> int:
-        """The number of a batch's positions that have a list to learn."""
-        rows = batch.rows.cpu()
-        return int((self._covered_on_cpu[rows.clamp(min=0)] & (rows != PAD)).sum())
+        """The number of positions of a batch on the CPU that have a list to learn."""
+        return int(self._has_soft_label(batch.rows).sum())
 
     def _has_soft_label(self, rows: Tensor) -> Tensor:
-        """``(B, L)`` whether the position has a list to learn."""
-        if self._covered.device != rows.device:
-            self._covered = self._covered.to(rows.device)
+        """``(B, L)`` whether the position has a list to learn, for rows on the CPU."""
         return self._covered[rows.clamp(min=0)] & (rows != PAD)
 
     def _fused(
-        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, shares: tuple[float, float],
-        logs: dict[str, float],
+        self, states: Tensor, table: Tensor, labelled: LabelledPositions, shares: tuple[float, float],
+        logs: dict[str, Tensor],
     ) -> Tensor:  # fmt: skip
         """The full softmax, if that is the loss, and the terms over scores, times the rank's shares of both."""
         hard = self.hard_loss_weight if self.loss.is_full_softmax else 0.0
         weights = [hard * shares[0]]
         weights += [term.weight_at(self._progress) * shares[1] for term in self._score_terms.values()]
-        chunk, generator = self.loss.chunk or chunk_for(len(table)), self.random.generator(states.device)
-        loss = SoftmaxWithTerms(targets, labels, list(self._score_terms.values()), weights, chunk, generator)
+        chunk, labels = self.loss.chunk or chunk_for(len(table), states.device), labelled.soft_labels
+        loss = SoftmaxWithTerms(
+            labelled.targets, labels, list(self._score_terms.values()), weights, chunk,
+            self.random.generator(states.device), labelled.has_target,
+        )  # fmt: skip
         total, sums = fused_pass(states, table, loss, product_dtype(states.device))
         factors = [shares[0], *[shares[1]] * len(self._score_terms)]
         values = (mean * factor for mean, factor in zip(loss.means(sums), factors, strict=True))
@@ -188,10 +205,11 @@ class Distillation(Objective):
         return total
 
     def _few_scores(
-        self, states: Tensor, table: Tensor, targets: Tensor, labels: SoftLabelBatch, share: float,
-        logs: dict[str, float],
-    ) -> Tensor:  # fmt: skip
+        self, states: Tensor, table: Tensor, labelled: LabelledPositions, share: float, logs: dict[str, Tensor]
+    ) -> Tensor:
         """The terms at the distilled positions from the scores of their lists and of shared negatives alone."""
+        labels = labelled.soft_labels
+        states, targets = states[: len(labels)], labelled.targets[: len(labels)]
         total = states.new_zeros((), dtype=torch.float32)
         if not len(labels) or not self._score_terms:
             return total
@@ -201,17 +219,17 @@ class Distillation(Objective):
         chunk = FewScores(states, table, targets, labels, generator, draws, log_expected)
         for name, term in self._score_terms.items():
             mean = term(chunk).mean()
-            logs[name] = float(mean.detach()) * share
+            logs[name] = mean.detach().double() * share
             total = total + term.weight_at(self._progress) * share * mean
         return total
 
     def _separate_loss(
-        self, states: Tensor, table: Tensor, targets: Tensor, share: float, logs: dict[str, float]
+        self, states: Tensor, table: Tensor, labelled: LabelledPositions, share: float, logs: dict[str, Tensor]
     ) -> Tensor:
         """A loss that isn't the full softmax, over the positions that have a target, times the rank's share."""
-        has_target = targets != PAD
-        if not self.hard_loss_weight or not bool(has_target.any()):
+        with_target = labelled.with_target
+        if not self.hard_loss_weight or not len(with_target):
             return states.new_zeros((), dtype=torch.float32)
-        value: Tensor = self.loss(states[has_target], table, targets[has_target])
-        logs["loss"] = float(value.detach()) * share
+        value: Tensor = self.loss(states.index_select(0, with_target), table, labelled.targets[with_target])
+        logs["loss"] = value.detach().double() * share
         return value * (self.hard_loss_weight * share)

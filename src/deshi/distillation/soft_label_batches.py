@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,17 @@ class SoftLabelBatch:
     def top(self, k: int | None) -> SoftLabelBatch:
         """The first ``k`` of every list, or whole lists for None."""
         return SoftLabelBatch(self.items[:, :k], self.scores[:, :k], self.score_kind)
+
+    def to(self, device: torch.device | str) -> SoftLabelBatch:
+        """The same lists on ``device``, to which they are copied without waiting."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
+
+    def pin_memory(self) -> SoftLabelBatch:
+        """The same lists in memory from which they are copied to a GPU without waiting."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> SoftLabelBatch:
+        return SoftLabelBatch(change(self.items), change(self.scores), self.score_kind)
 
     @property
     def listed(self) -> Tensor:

@@ -14,13 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_SCORES = 2_000_000
-"""Scores of a chunk at most: 8 MB in fp32, so that they stay in a CPU's cache while they are worked on."""
+CHUNK_SCORES, CHUNK_POSITIONS = 2_000_000, 512
+"""Scores and positions of a chunk at most: 8 MB in fp32 stay in a CPU's cache while they are worked on."""
+GPU_CHUNK_SCORES, GPU_CHUNK_POSITIONS = 64_000_000, 16_384
+"""The same for other devices: few large steps, 256 MB for each of the matrices that a chunk needs."""
 
 
-def chunk_for(n_items: int) -> int:
-    """The number of positions scored at a time against ``n_items`` items: a power of 2 from 32 to 512."""
-    return max(32, min(512, 1 << max(1, CHUNK_SCORES // n_items).bit_length() - 1))
+def chunk_for(n_items: int, device: torch.device) -> int:
+    """The number of positions scored at a time against ``n_items`` items: a power of 2 from 32 up, by the device."""
+    on_cpu = device.type == "cpu"
+    scores, positions = (CHUNK_SCORES, CHUNK_POSITIONS) if on_cpu else (GPU_CHUNK_SCORES, GPU_CHUNK_POSITIONS)
+    return max(32, min(positions, 1 << max(1, scores // n_items).bit_length() - 1))
+
+
+def factors_on(values: Sequence[float], device: torch.device) -> Tensor:
+    """Numbers ``(M,)`` as fp64 on a device, without waiting for it."""
+    return torch.tensor(values, dtype=torch.float64).to(device, non_blocking=True)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
@@ -106,8 +115,7 @@ class _FusedPass(torch.autograd.Function):
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.dtypes, ctx.divisor = (hidden.dtype, table.dtype), loss.divisor
         ctx.mark_non_differentiable(sums)
-        weights = torch.tensor(loss.weights, dtype=torch.float64, device=hidden.device)
-        return ((sums * weights).sum() / loss.divisor).float(), sums
+        return ((sums * factors_on(loss.weights, hidden.device)).sum() / loss.divisor).float(), sums
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:

@@ -145,8 +145,8 @@ def grouped_scores(hidden: Tensor, table: Tensor, negatives: Tensor, share: int,
     return scores.flatten(0, 1)[: len(hidden)]
 
 
-_FLOATS = 1 << 20
-"""Number of gathered table entries held at a time: 4 MiB, about a core's cache."""
+_FLOATS, _GPU_FLOATS = 1 << 20, 1 << 26
+"""Number of gathered table entries held at a time: 4 MiB, about a core's cache, and 256 MiB on other devices."""
 
 
 class _GroupedScores(torch.autograd.Function):
@@ -190,5 +190,6 @@ def sparse_rows(rows: Tensor, values: Tensor, n_rows: int) -> Tensor:
 
 
 def _slices(negatives: Tensor, table: Tensor) -> list[slice]:
-    step = max(1, _FLOATS // (negatives.shape[1] * table.shape[1]))
+    floats = _FLOATS if table.device.type == "cpu" else _GPU_FLOATS
+    step = max(1, floats // (negatives.shape[1] * table.shape[1]))
     return [slice(start, start + step) for start in range(0, len(negatives), step)]

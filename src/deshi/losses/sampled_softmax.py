@@ -12,8 +12,8 @@ from deshi.losses.base import Loss, check_loss_inputs
 from deshi.losses.negatives import SharedNegatives
 from deshi.types import DeshiError, check_shape
 
-_CHUNK = 512
-"""Positions at a time: small buffers stay in the cache, which halves the time on a CPU."""
+_CHUNK, _GPU_CHUNK = 512, 16_384
+"""Positions at a time on a CPU, where small buffers stay in the cache, which halves the time, and elsewhere."""
 
 
 def sampled_softmax(
@@ -47,7 +47,8 @@ def sampled_softmax(
     target_logit = (hidden * rows[: len(targets)]).float().sum(1)
     negative_rows = rows[len(targets) :].T
     total = target_logit.new_zeros(())
-    chunks = zip(hidden.split(_CHUNK), targets.split(_CHUNK), target_logit.split(_CHUNK), strict=True)
+    chunk = _CHUNK if hidden.device.type == "cpu" else _GPU_CHUNK
+    chunks = zip(hidden.split(chunk), targets.split(chunk), target_logit.split(chunk), strict=True)
     for states, chunk_targets, positives in chunks:
         # logQ correction: a negative that is drawn often counts less
         scores = (states.to(table.dtype) @ negative_rows).float() - log_expected

@@ -29,7 +29,7 @@ def fused_softmax(
         ShapeError, DeshiError: see :func:`~deshi.losses.base.check_loss_inputs`.
     """
     check_loss_inputs(hidden, table, targets)
-    return fused_pass(hidden, table, CrossEntropy(targets, chunk or chunk_for(len(table))), dtype)[0]
+    return fused_pass(hidden, table, CrossEntropy(targets, chunk or chunk_for(len(table), hidden.device)), dtype)[0]
 
 
 class CrossEntropy(ChunkLoss):
@@ -64,7 +64,7 @@ class Softmax(Loss):
     """Full softmax loss; see :func:`fused_softmax`.
 
     Args:
-        chunk: positions at a time; null takes as many as keep their scores in the cache of a small CPU.
+        chunk: positions at a time; null takes as many as keep their scores in the cache of a small CPU, on a GPU more.
     """
 
     is_full_softmax = True

@@ -14,7 +14,7 @@ from deshi.configuration.needs import Component
 from deshi.losses.base import Loss
 from deshi.metrics import ScoreBlocks, product_blocks
 from deshi.models.item_table import ItemEmbedding, ItemTable
-from deshi.types import PAD, Batch, DeshiError, ScoreKind, check_shape
+from deshi.types import Batch, DeshiError, ScoreKind, check_shape
 
 
 class HistoryError(DeshiError, ValueError):
@@ -172,6 +172,12 @@ class SequentialRecommender(Recommender):
         items, lengths = keep_latest(items, lengths, self.max_length)
         return self.encode(items, lengths)
 
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """:meth:`forward` of a training batch, which is checked on the CPU alone: a device would be waited for."""
+        if batch.items.device.type == "cpu":
+            check_histories(batch.items, batch.lengths, self.n_items)
+        return self.encode(*keep_latest(batch.items, batch.lengths, self.max_length))
+
     def last_hidden(self, items: Tensor, lengths: Tensor) -> Tensor:
         """The hidden state ``(B, dim)`` after each history's last item: what ranks the next one."""
         check_histories(items, lengths, self.n_items)
@@ -180,9 +186,9 @@ class SequentialRecommender(Recommender):
 
     def training_loss(self, batch: Batch, loss: Loss) -> Tensor:
         """The mean loss over all positions that have a target."""
-        hidden = self(batch.items, batch.lengths)
-        has_target = batch.targets != PAD
-        return cast(Tensor, loss(hidden[has_target], self.item_table(), batch.targets[has_target]))
+        positions = batch.target_positions
+        hidden = self.hidden_states(batch).flatten(0, 1).index_select(0, positions)
+        return cast(Tensor, loss(hidden, self.item_table(), batch.targets.flatten()[positions]))
 
     def next_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Scores ``(B, n_items)``: the last hidden state times the item table, in fp32."""

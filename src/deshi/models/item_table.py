@@ -52,7 +52,10 @@ class ItemEmbedding(ItemTable):
 
     def forward(self, items: Tensor) -> Tensor:
         """See :class:`ItemTable`."""
-        return F.embedding(items + 1, self.weight, padding_idx=0, sparse=self.sparse)
+        # A sparse gradient leaves the padding's row out by a search for which a device would have to be waited for.
+        # There it stays in: nothing learns from padding, so that it is zero.
+        padding = None if self.sparse and items.device.type != "cpu" else 0
+        return F.embedding(items + 1, self.weight, padding_idx=padding, sparse=self.sparse)
 
     def table(self) -> Tensor:
         """The items' rows without the padding's: ``(n_items, dim)``."""

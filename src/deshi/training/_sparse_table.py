@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deshi.distillation.objective import Objective
 from deshi.models.base import Recommender, SequentialRecommender
@@ -96,7 +97,7 @@ class AdamWithSparseRows(torch.optim.AdamW):
         super().step()
         for group, parameter, grad in sparse:
             parameter.grad = grad
-            _move_rows(parameter, grad.coalesce(), self.state[parameter], group)
+            _move_rows(parameter, coalesced(grad), self.state[parameter], group)
         return result
 
 
@@ -116,6 +117,28 @@ def _move_rows(table: Tensor, grad: Tensor, state: dict[str, Any], group: dict[s
     table.index_add_(0, rows, first.div_(width), alpha=-float(group["lr"]) / (1 - beta1**step))
 
 
+def coalesced(grad: Tensor) -> Tensor:
+    """A sparse gradient ``(N, D)`` with distinct rows.
+
+    How many there are isn't known before a device has counted them. Instead of waiting, the gradient there keeps its
+    number of rows, and those that are left over become zeros of row 0, the padding's, whose gradient is zero anyway.
+    """
+    if grad.is_coalesced() or grad.device.type == "cpu":
+        return grad.coalesce()
+    rows, values = distinct_rows(grad._indices()[0], grad._values())
+    return torch.sparse_coo_tensor(rows[None], values, grad.shape, check_invariants=False, is_coalesced=True)
+
+
+def distinct_rows(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of ``values`` ``(M, D)`` over equal ``rows`` ``(M,)``, filled up with zeros of row 0: both as long."""
+    order = rows.argsort()
+    ordered = rows[order]
+    # number of the distinct row that each value belongs to, from 0
+    number = F.pad((ordered[1:] != ordered[:-1]).long(), (1, 0)).cumsum(0)
+    sums = torch.zeros_like(values).index_add_(0, number, values[order])
+    return torch.zeros_like(rows).scatter_(0, number, ordered), sums
+
+
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:
     """Scale the gradients so that their common norm is ``largest`` at most; sparse ones count by their rows."""
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
@@ -126,7 +149,7 @@ def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:
     for parameter in parameters:
         assert parameter.grad is not None
         if parameter.grad.is_sparse:  # the rows of a coalesced gradient are distinct: their norm is the gradient's
-            parameter.grad = parameter.grad.coalesce()
+            parameter.grad = coalesced(parameter.grad)
         values.append(parameter.grad.values() if parameter.grad.is_sparse else parameter.grad)
     norm = torch.nn.utils.get_total_norm(values)
     torch._foreach_mul_(values, (largest / (norm + 1e-6)).clamp(max=1.0))

@@ -19,8 +19,9 @@ from deshi.evaluation import RankCollector
 from deshi.metrics import ScoreBlocks
 from deshi.models.base import Recommender, SequentialRecommender
 from deshi.models.layers import reseed_dropout
-from deshi.training._sparse_table import AdamWithSparseRows, LazyAverage, clip_gradients, sparse_table
-from deshi.types import Batch, DeshiError
+from deshi.training._preparation import Prepared
+from deshi.training._sparse_table import AdamWithSparseRows, LazyAverage, clip_gradients, coalesced, sparse_table
+from deshi.types import DeshiError
 
 MONITOR = "validation/ndcg@10"
 
@@ -50,7 +51,7 @@ class TrainingModule(L.LightningModule):
         self._ranks = RankCollector()
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
-        self._logs: list[dict[str, float]] = []
+        self._logs: list[dict[str, Tensor]] = []
         self._summary: dict[str, float] = {}
         self._next_scores: Callable[[Tensor, Tensor], Tensor] = self.result.next_scores
         self._next_score_blocks: Callable[[Tensor, Tensor], ScoreBlocks | None] = self.result.next_score_blocks
@@ -62,13 +63,18 @@ class TrainingModule(L.LightningModule):
         progress = self.current_epoch / max(1, self.trainer.max_epochs or 1)
         self.objective.start_epoch([self.seed, self.current_epoch, 3], progress, self.global_rank)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The loss over the batch's targets; its mean over the ranks is that of the whole batch."""
-        loss, logs = self.objective(self.network, batch)
+    def training_step(self, prepared: Prepared, batch_index: int) -> Tensor:
+        """The loss over the batch's targets; its mean over the ranks is that of the whole batch.
+
+        Nothing here waits for a device: sums are read at the epoch's end.
+        """
+        batch, labelled = prepared
+        loss, logs = self.objective(self.network, batch, labelled)
         self._losses.append(loss.detach())
         self._weights.append(batch.whole.n_targets)
         self._logs.append(logs)
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        shown = loss.device.type == "cpu"  # the progress bar reads the value at every step
+        self.log("train/loss", loss.detach(), prog_bar=shown, on_step=True, on_epoch=False)
         return cast(Tensor, loss)
 
     def epoch_summary(self) -> dict[str, float]:
@@ -84,7 +90,8 @@ class TrainingModule(L.LightningModule):
         weights = torch.tensor(self._weights, dtype=torch.float64)
         mean = float((torch.stack(self._losses).double().cpu() * weights).sum() / weights.sum())
         names = dict.fromkeys(name for logs in self._logs for name in logs)
-        terms = [statistics.fmean(logs[name] for logs in self._logs if name in logs) for name in names]
+        values = [torch.stack([logs[name] for logs in self._logs if name in logs]).tolist() for name in names]
+        terms = [statistics.fmean(of_term) for of_term in values]
         mean, *terms = self._mean_over_ranks([mean, *terms])
         if not math.isfinite(mean):
             raise DeshiError(
@@ -112,10 +119,10 @@ class TrainingModule(L.LightningModule):
         table = sparse_table(self.network)
         if self.table_average is None or table is None or table.grad is None:
             return
-        table.grad = table.grad.coalesce()
+        table.grad = coalesced(table.grad)
         self.table_average.catch_up(self._mean_table(), table, table.grad.indices()[0])
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the EMA of the weights towards the trained ones."""
         if self.ema is None:
             return

@@ -40,6 +40,7 @@ from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
 from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
 from deshi.training._loggers import logger_of
+from deshi.training._preparation import Preparation
 from deshi.training._ranks import Ranks, log_level
 from deshi.training._refit import refitted_run
 from deshi.training._sparse_table import use_sparse_gradients
@@ -228,6 +229,8 @@ class Training:
         if use_sparse_gradients(network, objective, train.sparse_table, self.ranks.size):
             log.info("sparse gradients of the item table: a step changes the rows that it reads")
         data = data_module(cfg, self.bundle, starts, ends, examples, network.max_length, self.more_histories())
+        waited_for = training_device(train.accelerator).type != "cpu"
+        data.prepare_batches(Preparation(objective, network.n_items if waited_for else None), ahead=waited_for)
         total_steps = len(data.epoch(0)) * train.max_epochs
         module = TrainingModule(network, objective, train, total_steps, cfg.seed)
         return module, data
@@ -337,7 +340,7 @@ def quiet_lightning() -> Iterator[None]:
     with log_level(logging.WARNING, "lightning.pytorch"), warnings.catch_warnings():
         for message in (
             ".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*", ".*sync_dist=True.*",
-            ".*broadcast_buffers.*", ".*MLFlow only allows.*",
+            ".*broadcast_buffers.*", ".*MLFlow only allows.*", ".*Your `IterableDataset` has.*",
         ):  # fmt: skip
             warnings.filterwarnings("ignore", message=message)
         yield
