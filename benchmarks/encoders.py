@@ -60,7 +60,6 @@ VARIANTS: dict[str, tuple[Encoder, Sequence[str]]] = {
     "smollm2-12": (CausalEncoder(replace(SMOLLM2, layers=12)), TEXT),
     "smollm2-20": (CausalEncoder(replace(SMOLLM2, layers=20)), TEXT),
     "smollm2": (CausalEncoder(SMOLLM2), TEXT),
-    "smollm2-apart": (CausalEncoder(SMOLLM2), APART),
     "smollm2-word": (CausalEncoder(SMOLLM2, pooling="last"), WORDS),
 }
 """By name: the encoder and the templates, several of which stand side by side. The first is the control."""
@@ -71,10 +70,10 @@ LATEST = 3
 DECAY = 0.7
 """Weight of an item of the history for each item after it, as in STAR."""
 
-RIDGES = (0.1, 1.0, 10.0)
+RIDGES = (0.001, 0.01, 0.1, 1.0)
 """Added to the vectors' covariance, in parts of its mean diagonal."""
 
-TIMED = 300
+TIMED = 200
 """Items whose encoding is timed."""
 
 TEXT_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
