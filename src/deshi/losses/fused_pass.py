@@ -58,7 +58,7 @@ class ChunkLoss(ABC):
         """The losses' sums over a chunk and the gradient of their weighted total.
 
         Args:
-            scores: ``(C, N)`` fp32, without autograd; may be overwritten.
+            scores: ``(C, N)`` fp32, without autograd; may be overwritten, and its memory is the next chunk's.
             chunk: which positions these are.
 
         Returns:
@@ -86,6 +86,30 @@ def fused_pass(
     return total, sums
 
 
+class _Buffers:
+    """Memory for the scores of a chunk, which all chunks of a pass use: new memory would be new pages each time.
+
+    Args:
+        n_items: size of the catalogue.
+        device: of the scores.
+    """
+
+    def __init__(self, n_items: int, device: torch.device) -> None:
+        self._n_items, self._device = n_items, device
+        self._by_dtype: dict[torch.dtype, Tensor] = {}
+
+    def scores(self, states: Tensor, items: Tensor) -> Tensor:
+        """``states (C, D) @ items (N, D).T`` as ``(C, N)`` in fp32."""
+        product = torch.mm(states, items.T, out=self._rows(len(states), states.dtype))
+        return product if product.dtype == torch.float32 else self._rows(len(states), torch.float32).copy_(product)
+
+    def _rows(self, count: int, dtype: torch.dtype) -> Tensor:
+        memory = self._by_dtype.get(dtype)
+        if memory is None or len(memory) < count:
+            memory = self._by_dtype[dtype] = torch.empty(count, self._n_items, dtype=dtype, device=self._device)
+        return memory[:count]
+
+
 class _FusedPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, loss: ChunkLoss, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -97,10 +121,15 @@ class _FusedPass(torch.autograd.Function):
         states, items = hidden.detach().to(dtype), table.detach().to(dtype)
         needs_grad = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(states) if needs_grad else None
-        grad_table = torch.zeros_like(table, dtype=torch.float32) if needs_grad else None
+        # In fp32 the table's gradient is (D, N): a product whose rows are as long as the catalogue is up to three times
+        # as fast as one with rows of D, and adds up the same numbers in the same order.
+        in_columns = dtype == torch.float32
+        shape = table.shape[::-1] if in_columns else table.shape
+        grad_table = table.new_zeros(shape, dtype=torch.float32) if needs_grad else None
         sums = torch.zeros(len(loss.weights), dtype=torch.float64, device=hidden.device)
+        columns, buffers = states.T.contiguous(), _Buffers(len(table), hidden.device)
         for chunk in loss.chunks:
-            scores = (states[chunk] @ items.T).float()
+            scores = buffers.scores(states[chunk], items)
             chunk_sums, grad = loss.sums_and_gradient(scores, chunk)
             sums[: len(chunk_sums)] += chunk_sums.double()
             if grad_hidden is None or grad_table is None:
@@ -108,10 +137,12 @@ class _FusedPass(torch.autograd.Function):
             # chain rule of scores = states @ items.T: d states = grad @ items, d items = grad.T @ states
             grad = grad.to(dtype)
             torch.mm(grad, items, out=grad_hidden[chunk])
-            if dtype == torch.float32:
-                grad_table.addmm_(grad.T, states[chunk])
+            if in_columns:
+                grad_table.addmm_(columns[:, chunk], grad)
             else:
                 grad_table += grad.T @ states[chunk]
+        if grad_table is not None and in_columns:
+            grad_table = grad_table.T.contiguous()
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.dtypes, ctx.divisor = (hidden.dtype, table.dtype), loss.divisor
         ctx.mark_non_differentiable(sums)
