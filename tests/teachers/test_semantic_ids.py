@@ -26,6 +26,7 @@ from deshi.teachers.residual_codes import ResidualCodes
 from deshi.teachers.semantic_ids import SemanticIds
 from deshi.testing import TeacherContract
 from deshi.types import PAD, Batch, DeshiError, ScoreKind
+from fake_gpu import DEVICE, never_waits
 from tiny_movielens import SMALL
 
 N_ITEMS = 40
@@ -263,3 +264,10 @@ def test_wrong_words_say_what_is_expected(
     """Configuration errors name the key."""
     with pytest.raises((DeshiError, ConfigError), match=message):
         deshi.teach(*words(finished_root, bert), word, config_dir=config_dir, data="tiny")
+
+
+def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The siblings of a batch's targets are looked up on the CPU."""
+    teacher = network(tmp_path).train().to(DEVICE)
+    with never_waits(monkeypatch):
+        teacher.training_loss(batch().to(DEVICE), Softmax()).backward()

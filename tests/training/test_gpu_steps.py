@@ -7,8 +7,7 @@ looks at the same steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from deshi.configuration.schemas import TrainConfig
 from deshi.data.datamodule import DataModule
@@ -42,23 +38,17 @@ from deshi.distillation import (
     Term,
     UnKD,
 )  # fmt: skip
-from deshi.losses import BCE, GBCE, Loss, RandomStream, SampledSoftmax, Softmax
+from deshi.losses import BCE, GBCE, Loss, SampledSoftmax, Softmax
 from deshi.models import HSTU, BSARec, Caser, GRU4Rec, LiGR, SASRec, SequentialRecommender
 from deshi.soft_labels import SoftLabels
 from deshi.training._preparation import Preparation, Prepared
 from deshi.training._sparse_table import distinct_rows
 from deshi.training.module import TrainingModule
 from deshi.types import PAD, Batch, DeshiError, ScoreKind
+from fake_gpu import DEVICE, never_waits
 from tiny_bundles import ring_bundle
 
 N, ROWS, K, DIM = 300, 200, 8, 16
-DEVICE = torch.device("meta")
-WAITING = {
-    "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount",
-    "_coalesce", "equal", "is_nonzero",
-}  # fmt: skip
-"""Operations whose result's size, or the program's way, depends on numbers."""
-
 LOSSES: dict[str, Callable[[], Loss]] = {
     "softmax": Softmax, "bce": BCE, "gbce": lambda: GBCE(negatives=16),
     "uniform": lambda: SampledSoftmax(32), "popularity": lambda: SampledSoftmax(32, "popularity"),
@@ -72,55 +62,6 @@ TERMS: dict[str, Callable[[], Term]] = {
     "infonce": lambda: EmbeddingMatch(loss="infonce"),
 }  # fmt: skip
 STUDENTS = {"sasrec": SASRec, "gru": GRU4Rec, "caser": Caser, "hstu": HSTU, "ligr": LiGR, "bsarec": BSARec}
-
-
-class MetaGenerator(torch.Generator):
-    """Stands for a generator of the fake device, which draws nothing."""
-
-    device = DEVICE
-
-
-class NeverWaits(TorchDispatchMode):
-    """Refuses operations for which a program waits for its device."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if "generator" in kwargs:
-            kwargs["generator"] = None
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if any(tensor.device == DEVICE for tensor in tensors) or kwargs.get("device") == DEVICE:
-            self._check(func, args, kwargs, tensors)
-        return func(*args, **kwargs)
-
-    def _check(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> None:
-        name = func._overloadpacket.__name__
-        from_cpu = any(tensor.device.type == "cpu" and tensor.dim() for tensor in tensors)
-        if name in ("_to_copy", "copy_"):
-            assert not from_cpu or kwargs.get("non_blocking") or True in args[2:], "a copy that waits"
-            return
-        assert not from_cpu, f"{name} copies a tensor by itself"
-        assert name not in WAITING and func.name() != "aten::repeat_interleave.Tensor", f"{name} waits"
-        by_mask = name in ("index", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
-        assert not by_mask, f"{name} by a mask waits"
-
-
-class NoTensorsFromLists(TorchFunctionMode):
-    """Refuses ``torch.tensor([...], device=...)``, which copies and waits without being dispatched."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        built = func in (torch.tensor, torch.as_tensor)
-        assert not (built and torch.device((kwargs or {}).get("device") or "cpu") == DEVICE), "a list is copied"
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def never_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The fake device: refusals, and what it lacks."""
-    monkeypatch.setattr(RandomStream, "generator", lambda self, device: MetaGenerator())
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
-    with NoTensorsFromLists(), NeverWaits():
-        yield
 
 
 def store() -> SoftLabels:

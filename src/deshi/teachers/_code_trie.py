@@ -7,6 +7,7 @@ level needs a row only for codes that have siblings: its *branches*, those of on
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ class TrieLevel(nn.Module):
         branches: ``(n_items,)`` each item's branch; M for an item whose code has no sibling.
         heads: ``(B,)`` an item of each beginning of this length.
         beginnings: ``(n_items,)`` each item's beginning, an index into ``heads``.
+        on_cpu: the same, where a training batch's siblings are looked up without waiting for a device.
     """
 
     paths: Tensor
@@ -53,6 +55,7 @@ class TrieLevel(nn.Module):
         }  # fmt: skip
         for name, value in values.items():
             self.register_buffer(name, value, persistent=False)
+        self.on_cpu = SimpleNamespace(**{name: value.cpu() for name, value in values.items()})
 
 
 def trie_levels(codes: Tensor) -> nn.ModuleList:
@@ -83,7 +86,8 @@ class Siblings:
 
     Args:
         level: of the trie.
-        targets: ``(P,)`` items.
+        targets: ``(P,)`` items, on the CPU.
+        device: to which the results go.
 
     Attributes:
         positions: ``(S,)`` the targets whose code has siblings, those of one group together.
@@ -92,19 +96,22 @@ class Siblings:
         shapes: of each group, the numbers of its targets and of its branches.
     """
 
-    def __init__(self, level: TrieLevel, targets: Tensor) -> None:
-        branches = level.branches[targets]
-        inside = (branches < len(level.paths)).nonzero()[:, 0]
-        groups = level.groups[branches[inside]]
+    def __init__(self, level: TrieLevel, targets: Tensor, device: torch.device | str = "cpu") -> None:
+        trie = level.on_cpu
+        branches = trie.branches[targets]
+        inside = (branches < len(trie.paths)).nonzero()[:, 0]
+        groups = trie.groups[branches[inside]]
         order = groups.argsort(stable=True)
-        self.positions = inside[order]
+        positions = inside[order]
         occurring, counts = groups[order].unique_consecutive(return_counts=True)
-        sizes, first = level.sizes[occurring], level.first[occurring]
+        sizes, first = trie.sizes[occurring], trie.first[occurring]
         begin = sizes.cumsum(0) - sizes
-        steps = torch.arange(int(sizes.sum()), device=targets.device)
-        self.branches = steps + (first - begin).repeat_interleave(sizes)
-        self.columns = branches[self.positions] - first.repeat_interleave(counts)
+        steps = torch.arange(int(sizes.sum())) + (first - begin).repeat_interleave(sizes)
+        columns = branches[positions] - first.repeat_interleave(counts)
         self.shapes = list(zip(counts.tolist(), sizes.tolist(), strict=True))
+        self.positions, self.branches, self.columns = (
+            tensor.to(device, non_blocking=True) for tensor in (positions, steps, columns)
+        )
 
 
 class GroupedCrossEntropy(torch.autograd.Function):

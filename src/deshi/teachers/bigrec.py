@@ -181,6 +181,7 @@ class BigRec(Recommender):
             batch: training histories with their targets.
             loss: ignored: the answers are tokens, not items, so no loss over the catalogue applies.
         """
+        batch = batch.on_cpu  # the language model gets tokens: a device would be waited for
         if self.training:
             self._count(batch.whole)
         rows, columns = self._drawn(batch)
@@ -289,22 +290,22 @@ class BigRec(Recommender):
         """Add the batch's events to the popularity: all inputs and each history's last target."""
         last = batch.targets.gather(1, batch.lengths[:, None] - 1)
         events = torch.cat([batch.items, last], 1)
-        events = events[events != PAD].to(self.popularity.device)
+        counts = torch.bincount(events[events != PAD], minlength=self.n_items)
         with torch.no_grad():
-            self.popularity.add_(torch.bincount(events, minlength=self.n_items))
+            self.popularity.add_(counts.to(self.popularity.device, non_blocking=True))
 
     def _drawn(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Rows and columns of the positions that become prompts, up to ``targets_per_history`` a row."""
         # the batch's content is the seed; positions without a target get the smallest noise and are never kept
-        seed = zlib.crc32(batch.items.cpu().numpy().tobytes())
+        seed = zlib.crc32(batch.items.numpy().tobytes())
         noise = torch.rand(batch.targets.shape, generator=torch.Generator().manual_seed(seed))
-        real = batch.targets.cpu() != PAD
+        real = batch.targets != PAD
         order = noise.masked_fill(~real, -1.0).topk(min(self.targets_per_history, real.shape[1])).indices
         rows = torch.arange(len(real))[:, None].expand_as(order)
         kept = real[rows, order]
         if not kept.any():
             raise DeshiError("A training batch has no target, so there is nothing to learn from. Check the windows.")
-        return rows[kept].to(batch.items.device), order[kept].to(batch.items.device)
+        return rows[kept], order[kept]
 
     def _prompts(self, items: Tensor, rows: Tensor, ends: Tensor) -> list[list[int]]:
         """The tokens of a prompt for each history ``items[row, :end]``."""
@@ -324,7 +325,8 @@ class BigRec(Recommender):
     def _padded(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
         tokens, mask, positions = left_padded(sequences, self.tokenizer.pad_token_id)
         device = self.popularity.device
-        return tokens.to(device), mask.to(device), positions.to(device)
+        waits = device.type == "cpu"
+        return tuple(tensor.to(device, non_blocking=not waits) for tensor in (tokens, mask, positions))  # type: ignore[return-value]
 
 
 def _check_range(name: str, value: int, lowest: int) -> None:

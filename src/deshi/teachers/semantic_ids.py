@@ -19,7 +19,7 @@ from deshi.teachers._code_trie import GroupedCrossEntropy, Siblings, TrieLevel, 
 from deshi.teachers.base import Resources
 from deshi.teachers.item_embeddings import ItemEmbeddings, vectors_of_items
 from deshi.teachers.residual_codes import ResidualCodes
-from deshi.types import PAD, Batch, DeshiError, ScoreKind
+from deshi.types import Batch, DeshiError, ScoreKind
 
 
 class SemanticIds(Recommender):
@@ -109,12 +109,12 @@ class SemanticIds(Recommender):
                 f"loss is {type(loss).__name__}, but a semantic-ID teacher is trained on the likelihood of the items' "
                 "codes among all that occur. Leave loss out (loss=softmax)."
             )
-        has_target = batch.targets != PAD
-        hidden, targets = self.history(batch.items, batch.lengths)[has_target].float(), batch.targets[has_target]
+        hidden = self.history.hidden_states(batch).flatten(0, 1).index_select(0, batch.target_positions).float()
+        targets = batch.on_cpu.targets.flatten()[batch.on_cpu.target_positions]
         with torch.autocast(hidden.device.type, enabled=False):
             total = hidden.new_zeros(())
             for level, query, states in self._parts():
-                siblings = Siblings(level, targets)
+                siblings = Siblings(level, targets, hidden.device)
                 queries = query(hidden[siblings.positions])
                 branches = self.dropout(states(level.paths[siblings.branches]))
                 total = total + cast(Tensor, GroupedCrossEntropy.apply(queries, branches, siblings))
