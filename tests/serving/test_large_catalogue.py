@@ -151,9 +151,9 @@ def test_an_index_of_clusters_finds_the_best_items(monkeypatch: pytest.MonkeyPat
     build_index(table.astype(np.float16), tmp_path / "items.faiss")
     index = ItemIndex(tmp_path / "items.faiss", table)
     states = table[:40] + 0.3 * draw.standard_normal((40, 16), dtype=np.float32)
-    assert measure_recall(index, table, [states]).recall10 > 0.99
-    monkeypatch.setattr(approximate_search, "PROBES", 16)
-    assert 0.5 < measure_recall(index, table, [states]).recall10
+    few = measure_recall(index, table, [states]).recall10
+    monkeypatch.setattr(approximate_search, "PROBES", 1)  # all clusters
+    assert 0.5 < few < measure_recall(index, table, [states]).recall10 > 0.99
 
 
 def test_evaluation_by_the_index_is_that_of_its_lists(finished_root: Path, counted: Path, serving: Path) -> None:

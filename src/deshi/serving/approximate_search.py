@@ -44,8 +44,9 @@ EDGES, WIDTH = 32, 64
 CLUSTERS_ABOVE = 2_000_000
 """Above so many items the index is one of clusters: a graph of ten million items takes hours to build on a core."""
 
-PROBES, SAMPLE, ROUNDS = 64, 64, 10
-"""Clusters searched for a state, items of each cluster from which the centres are learnt, and rounds of that."""
+PROBES, SAMPLE, ROUNDS = 8, 64, 10
+"""Share of the clusters that is searched for a state (an eighth), items of each cluster from which the centres are
+learnt, and rounds of that."""
 
 CHUNK = 16_384
 EVERY = 5.0
@@ -124,7 +125,7 @@ class ItemIndex:
         width: Any = (
             self._faiss.SearchParametersHNSW(efSearch=count)
             if self._is_graph
-            else self._faiss.SearchParametersIVF(nprobe=PROBES)
+            else self._faiss.SearchParametersIVF(nprobe=max(1, self._index.nlist // PROBES))
         )
         items = np.sort(self._index.search(hidden[None], count, params=width)[1][0])
         items = items[np.searchsorted(items, 0) :]  # faiss fills a short list with -1, which sorts first
