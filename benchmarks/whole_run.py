@@ -46,27 +46,31 @@ def measured(data: str, options: argparse.Namespace) -> dict[str, Any]:
     folder = newest(options.root / "runs" / "run", f"*_{data}")
     assert folder is not None
     run = json.loads((folder / "metrics.json").read_text())
-    refitted = protocol(run["refitted"], "refitted", options.root) if run["refitted"] else None
+    refitted = protocol(folder, run["refitted"], "refitted", options) if run["refitted"] else None
     return {
         "cores": os.cpu_count(), "seeds": options.seeds, "overrides": options.overrides,
         "seconds": json.loads((folder / "time.json").read_text()), "sizes": run["sizes"],
-        "selected": protocol(run, "selected", options.root), "refitted": refitted,
+        "selected": protocol(folder, run, "selected", options), "refitted": refitted,
     }  # fmt: skip
 
 
-def protocol(run: Mapping[str, Any], name: str, root: Path) -> dict[str, Any]:
+def protocol(folder: Path, run: Mapping[str, Any], name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Figures by seed of every model and of the served ones, baselines, and the tests against the plain student."""
+    steps = {step["name"]: folder / step["folder"] for step in json.loads((folder / "plan.json").read_text())["steps"]}
+    suffix = "" if name == "selected" else " refitted"
     parts, models, evaluations = PARTS[name], {}, []
     for model, values in run["models"].items():
         models[model] = {key: values["figures"][key] for key in keys(parts)} | {"parameters": values["parameters"]}
         if model in COUNTED:
-            folders = [one(run_name, root, name) for run_name in values["runs"]]
-            served = [counted(run_name, root, name) for run_name in values["runs"]]
+            folders = [steps[f"evaluation of {model}{suffix}, seed {seed}"] for seed in options.seeds]
+            served = [
+                counted(trained, "both" if len(parts) > 1 else "test", options.root) for trained in values["runs"]
+            ]
             evaluations += [*folders, *(evaluation for evaluation, _ in served)]
-            figures = [json.loads((folder / "metrics.json").read_text()) for folder, _ in served]
+            figures = [json.loads((evaluation / "metrics.json").read_text()) for evaluation, _ in served]
             models[f"{model}+counts"] = {key: [each[key] for each in figures] for key in keys(parts)} | served[0][1]
     baselines = {name: {key: values[key] for key in keys(parts)} for name, values in run["baselines"].items()}
-    return {"models": models, "baselines": baselines, "tests": tests(evaluations, root)}
+    return {"models": models, "baselines": baselines, "tests": tests(evaluations, options.root)}
 
 
 def keys(parts: Sequence[str]) -> list[str]:
@@ -74,17 +78,11 @@ def keys(parts: Sequence[str]) -> list[str]:
     return [f"{part}/{metric}" for metric in SHOWN for part in parts]
 
 
-def one(run: str, root: Path, name: str) -> Path:
-    """The evaluation of a run."""
-    return evaluated([f"run={run}", f"part={'both' if name == 'selected' else 'test'}", f"paths.root={root}"])
-
-
-def counted(run: str, root: Path, name: str) -> tuple[Path, dict[str, Any]]:
+def counted(run: str, part: str, root: Path) -> tuple[Path, dict[str, Any]]:
     """The evaluation of a run's bundle with counts; its weight and bytes, the time of a request with and without."""
     bundle = root / "served" / run
     if not (bundle / "manifest.json").is_file():
         deshi("export", [f"run={run}", "counts=true", f"output={bundle}", f"paths.root={root}"])
-    part = "both" if name == "selected" else "test"
     folder = evaluated([f"run={run}", f"served={bundle}", f"part={part}", f"paths.root={root}"])
     manifest = json.loads((bundle / "manifest.json").read_text())
     config = json.loads((bundle / "config.json").read_text())
@@ -96,7 +94,7 @@ def counted(run: str, root: Path, name: str) -> tuple[Path, dict[str, Any]]:
 def tests(evaluations: Sequence[Path], root: Path) -> list[dict[str, Any]]:
     """Paired tests of every model against the plain student, which stands first."""
     names = [f"{model}{suffix}" for model in COUNTED for suffix in ("", "+counts")]
-    folders = ",".join(str(folder) for folder in evaluations)
+    folders = ",".join(str(folder.resolve()) for folder in evaluations)
     deshi("compare", [f"runs=[{folders}]", f"names=[{','.join(names)}]", "against=plain", f"paths.root={root}"])
     folder = newest(root / "runs" / "compare", "*")
     assert folder is not None
