@@ -93,6 +93,11 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> N
         )
 
 
+def copied_to(device: torch.device | str, tensor: Tensor) -> Tensor:
+    """The tensor on ``device``, without waiting for the copy unless that is a CPU, where it may be read at once."""
+    return tensor.to(device, non_blocking=not str(device).startswith("cpu"))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Histories of a batch, padded on the right with :data:`PAD`.
@@ -177,10 +182,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``, to which it is copied without waiting."""
-        if str(device).startswith("cpu"):
-            return self._moved(lambda tensor: tensor.to(device))
-        moved = self._moved(lambda tensor: tensor.to(device, non_blocking=True))
-        vars(moved)["_on_cpu"] = self.on_cpu
+        moved = self._moved(lambda tensor: copied_to(device, tensor))
+        if not str(device).startswith("cpu"):
+            vars(moved)["_on_cpu"] = self.on_cpu
         return moved
 
     def pin_memory(self) -> Batch:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.distillation.soft_label_batches import SoftLabelBatch
-from deshi.types import PAD, Batch
+from deshi.types import PAD, Batch, copied_to
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class LabelledPositions:
 
     def to(self, device: torch.device | str) -> LabelledPositions:
         """The same positions on ``device``, to which they are copied without waiting."""
-        waits = str(device).startswith("cpu")
-        return self._map(lambda tensor: tensor.to(device, non_blocking=not waits), self.soft_labels.to(device))
+        return self._map(lambda tensor: copied_to(device, tensor), self.soft_labels.to(device))
 
     def pin_memory(self) -> LabelledPositions:
         """The same positions in memory from which they are copied to a GPU without waiting."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deshi.soft_labels import SoftLabels
-from deshi.types import PAD, DeshiError, ScoreKind, check_shape
+from deshi.types import PAD, DeshiError, ScoreKind, check_shape, copied_to
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SoftLabelBatch:
 
     def to(self, device: torch.device | str) -> SoftLabelBatch:
         """The same lists on ``device``, to which they are copied without waiting."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
+        return self._map(lambda tensor: copied_to(device, tensor))
 
     def pin_memory(self) -> SoftLabelBatch:
         """The same lists in memory from which they are copied to a GPU without waiting."""

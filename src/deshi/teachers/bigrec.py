@@ -35,7 +35,7 @@ from deshi.teachers._item_text import require_texts
 from deshi.teachers._models import quiet
 from deshi.teachers.base import Resources
 from deshi.teachers.llm import LLM
-from deshi.types import PAD, Batch, DeshiError
+from deshi.types import PAD, Batch, DeshiError, copied_to
 
 PROMPT = (
     "### Instruction:\nGiven the {things} that a user has chosen so far, from the oldest to the latest, "
@@ -325,8 +325,7 @@ class BigRec(Recommender):
     def _padded(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
         tokens, mask, positions = left_padded(sequences, self.tokenizer.pad_token_id)
         device = self.popularity.device
-        waits = device.type == "cpu"
-        return tuple(tensor.to(device, non_blocking=not waits) for tensor in (tokens, mask, positions))  # type: ignore[return-value]
+        return copied_to(device, tokens), copied_to(device, mask), copied_to(device, positions)
 
 
 def _check_range(name: str, value: int, lowest: int) -> None:
