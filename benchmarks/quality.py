@@ -54,10 +54,10 @@ def common_parser(description: str | None, data: str) -> argparse.ArgumentParser
 
 
 def with_overrides(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options read, ``key=value`` words apart from the data sets among which they may stand."""
-    options = parser.parse_intermixed_args()
-    options.overrides = [word for word in options.data if "=" in word]
-    options.data = [word for word in options.data if "=" not in word]
+    """The options read, ``key=value`` words apart, which may stand anywhere."""
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    options = parser.parse_intermixed_args([word for word in sys.argv[1:] if word not in overrides])
+    options.overrides = overrides
     return options
 
 

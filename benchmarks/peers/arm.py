@@ -31,6 +31,7 @@ def arguments(description: str, batch: int) -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=200)
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--feed-forward", type=float, default=1.0, help="for deshi alone")
     parser.add_argument("--precision", default="", help="for deshi alone; empty: its default")
     return parser.parse_args()
 

@@ -40,7 +40,7 @@ def configurations(args: argparse.Namespace) -> tuple[PrepareConfig, FitConfig]:
         "heads": args.heads,
         "max_length": args.max_length,
         "dropout": args.dropout,
-        "feed_forward": 1.0,
+        "feed_forward": args.feed_forward,
     }
     train: dict[str, Any] = {"max_epochs": 10_000, "threads": args.threads, "progress": False}
     train |= {"batch_positions": args.batch} if args.batch else {}
@@ -62,7 +62,9 @@ def main() -> None:
     starts, ends = split.train_ranges(bundle, "train")
     _, trainer = training._train("select", starts, ends, None, cfg.train.max_epochs, None)
     args.batch = cfg.train.batch_positions
-    settings = settings_of(args, precision=str(trainer.precision), batch_unit="positions")
+    settings = settings_of(
+        args, precision=str(trainer.precision), batch_unit="positions", feed_forward=args.feed_forward
+    )
     report(
         "deshi", clock, settings, trainer.lightning_module.network, ["deshi", "torch", "lightning", "polars", "numpy"]
     )

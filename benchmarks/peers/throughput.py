@@ -25,7 +25,8 @@ from build import HERE, PEERS, build, cache
 
 DATA = HERE.parents[2] / "shared" / "data" / "ml-1m" / "interactions.tsv"
 ARMS = ("deshi", "deshi@fp32", "rectools:128", "recbole:2048", "recbole:256")
-REQUIRED = {"rectools": 5.0, "recbole": 300.0}
+ENVIRONMENTS = {peer: peer for peer in PEERS} | {"rectools_fast": "rectools"}
+REQUIRED = {"rectools": 6.0, "rectools_fast": 6.0, "recbole": 300.0}
 
 
 def options() -> argparse.Namespace:
@@ -37,6 +38,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="timed training steps of an arm in a round")
     parser.add_argument("--threads", type=int, default=2, help="cores, the same for every arm")
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument(
+        "--feed-forward", type=float, default=1.0, help="of deshi's layers, in widths (fast RecTools: 4)"
+    )
     parser.add_argument("--output", type=Path, help="json (default: throughput.json in the cache folder)")
     return parser.parse_args()
 
@@ -44,13 +48,14 @@ def options() -> argparse.Namespace:
 def run_arm(arm: str, args: argparse.Namespace) -> dict[str, Any]:
     """Run one arm in its environment, in a folder of its own, and return what it reports."""
     tool, batch, precision = parts(arm)
-    python = build(tool) if tool in PEERS else Path(sys.executable)
+    python = build(ENVIRONMENTS[tool]) if tool in ENVIRONMENTS else Path(sys.executable)
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         command = [str(python), str(HERE / f"{tool}_sasrec.py"), "--data", str(args.data.resolve()), "--work", folder]
         for name in ("seconds", "threads", "dropout"):
             command += [f"--{name}={getattr(args, name)}"]
         command += ["--batch", batch] if batch else []
         command += ["--precision", precision] if precision else []
+        command += [f"--feed-forward={args.feed_forward}"] if tool == "deshi" else []
         done = subprocess.run(command, cwd=folder, env=environment(args.threads), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"The arm {arm} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -167,10 +172,10 @@ def main() -> None:
         sys.exit(f"{args.data} doesn't exist. Name an interactions file with --data (columns user, item, position).")
     cache().mkdir(parents=True, exist_ok=True)
     for tool in dict.fromkeys(parts(arm)[0] for arm in args.arms):
-        if tool in PEERS:
-            build(tool)
+        if tool in ENVIRONMENTS:
+            build(ENVIRONMENTS[tool])
         elif not (HERE / f"{tool}_sasrec.py").exists():
-            sys.exit(f"Unknown arm {tool!r}, expected deshi, {' or '.join(PEERS)}, as TOOL[:BATCH][@PRECISION].")
+            sys.exit(f"Unknown arm {tool!r}, expected deshi, {' or '.join(ENVIRONMENTS)}, as TOOL[:BATCH][@PRECISION].")
     output = args.output or cache() / "throughput.json"
     report: dict[str, Any] = {"machine": machine(restrict_cores(args.threads)), "data": str(args.data), "runs": []}
     for number in range(args.rounds):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, Gate, ItemForm, Mode, TinyLLM, tiny_teacher
+from tiny_llm import DIM, MAX_LENGTH, N_ITEMS, Gate, ItemForm, Mode, TinyLLM, tiny_sasrec, tiny_teacher
 from torch.nn import functional as F
 
 from deshi.configuration.targets import build
@@ -23,6 +23,7 @@ from deshi.teachers.ilora import TOKENS, ILoRA, _chunks
 from deshi.teachers.instance_lora import InstanceLora, is_adapter
 from deshi.teachers.llm import LLM
 from deshi.teachers.prompts import Prompt
+from deshi.teachers.text import TextTable
 from deshi.types import PAD, Batch, DeshiError
 
 MODES = [("embedding", "causal"), ("hybrid", "causal"), ("title", "per_prefix"), ("hybrid", "per_prefix")]
@@ -326,14 +327,48 @@ def test_ablations_train(prompt: Prompt, lora: InstanceLora, llm: TinyLLM, tmp_p
     assert train(teacher, batch, steps=10) < first
 
 
+def test_imitating_the_student_adds_the_distance_to_its_states(tmp_path: Path) -> None:
+    """The term is the mean square over positions with a target, and training on it brings the states nearer."""
+    batch = training_batch([5, 6, 3])
+    where = batch.targets != PAD
+    without, teacher = tiny_teacher(tmp_path), tiny_teacher(tmp_path, imitate=2.0)
+
+    def distance() -> torch.Tensor:
+        known = teacher.network.student.encode(batch.items, batch.lengths)
+        return F.mse_loss(teacher.encode_at(batch.items, batch.lengths, where), known[where])
+
+    before = distance().detach()
+    ranked, both = (one.training_loss(batch, Softmax()).detach() for one in (without, teacher))
+    torch.testing.assert_close(both, ranked + 2 * before)
+    train(teacher, batch, steps=20)
+    assert distance() < before / 2
+    assert all(parameter.grad is None for parameter in teacher.network.student.parameters())
+
+
+def test_items_may_be_made_of_texts(tmp_path: Path) -> None:
+    """A text teacher in the student's place: its adapted vectors stand in the prompts and begin the scoring table."""
+    student = tiny_sasrec()
+    student.items = TextTable(torch.randn(N_ITEMS, 6, generator=torch.Generator().manual_seed(0)), DIM, 16, 0.3)
+    teacher = tiny_teacher(tmp_path, student=student.eval())
+    torch.testing.assert_close(teacher.item_table(), student.item_table())
+    some = torch.tensor([[3, 0], [5, 3]])
+    torch.testing.assert_close(
+        teacher.network.project(some), teacher.network.projector(student.item_table()[some].detach())
+    )
+    batch = training_batch([5, 6, 3])
+    first = float(teacher.training_loss(batch, Softmax()).detach())
+    assert train(teacher, batch, steps=10) < first
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"imitate": -1.0}, "imitate is -1.0, expected a weight of at least 0"),
         ({"max_length": 7}, "reads 6 items"),
         ({"prompt": Prompt(item="title", instruction="x" * 600)}, "the language model reads 512"),
     ],
 )
-def test_lengths_that_cannot_be_read_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     """The gate needs the student's state after every item, and no model reads more than it was made for."""
     with pytest.raises(DeshiError, match=message):
         tiny_teacher(tmp_path, **options)
@@ -343,7 +378,7 @@ def test_the_configuration_holds_the_defaults(config_dir: Path) -> None:
     """A saved run pins what the YAML file says; a default that differs in the code would be another teacher."""
     node = compose("teach", ["data=tiny", "teacher=ilora", "teacher.student=somewhere"], {}, config_dir).teacher
     wanted = inspect.signature(ILoRA).parameters
-    for name in ("max_length", "head", "objective", "dropout"):
+    for name in ("max_length", "head", "objective", "dropout", "imitate"):
         assert node[name] == wanted[name].default
     for name, default in (("prompt", Prompt()), ("lora", InstanceLora()), ("llm", LLM())):
         assert build(node[name]) == default

@@ -99,12 +99,13 @@ def tiny_teacher(
     cache: Path | None = None,
     seed: int = 0,
     stirred: bool = True,
+    student: SequentialRecommender | None = None,
     **options: Any,
 ) -> ILoRA:
     """A teacher on a tiny data set; ``stirred``: its adapters already do something (LoRA begins with updates of 0)."""
     path = tmp_path / "tiny"
     bundle = Bundle.load(path) if path.exists() else tiny_bundle(tmp_path, [[0, 1, 2]], n_items=N_ITEMS, items=ITEMS)
-    sources = Resources(bundle, cache or tmp_path, lambda name: (tiny_sasrec(), {}), torch.device("cpu"))
+    sources = Resources(bundle, cache or tmp_path, lambda name: (student or tiny_sasrec(), {}), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options = {"max_length": MAX_LENGTH, "dropout": 0.0} | options

@@ -159,7 +159,7 @@ class InstanceLLM(nn.Module):
     def project(self, items: Tensor) -> Tensor:
         """The embeddings ``(..., H)`` of items ``(...)`` in the language model's space."""
         with torch.no_grad():
-            embeddings = self.student.item_table()[items]
+            embeddings = self.student.items(items)
         return cast(Tensor, self.projector(embeddings.to(self.projector.scale.dtype)))
 
     def _embed(self, layout: Layout) -> Tensor:

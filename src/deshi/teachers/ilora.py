@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deshi.configuration.needs import PEFT, Need
 from deshi.losses.base import Loss
@@ -58,7 +59,8 @@ class ILoRA(SequentialRecommender):
         n_items: number of items.
         resources: data, cache and runs.
         llm: the language model.
-        student: name of the finished run of ``deshi fit`` on the same data whose student stands for the histories.
+        student: name of the finished run on the same data whose network stands for the histories: a student of
+            ``deshi fit``, or a text teacher, whose items are made of their texts' vectors.
         prompt: how histories are written.
         lora: the experts and their gate.
         max_length: number of latest items read; at most the student's.
@@ -67,6 +69,9 @@ class ILoRA(SequentialRecommender):
         objective: ``dense``: the loss over the catalogue; ``generate``: the title among candidates, token by token;
             ``both``: their sum. After ``generate`` alone the dense ranking is that of untrained weights.
         dropout: rate on projected embeddings and before the head.
+        imitate: weight of the mean squared distance between the state after an item and the student's, which teaches
+            the language model what the student knows of users (LLM-SRec, Kim et al., KDD 2025, arXiv 2502.13909; its
+            projections and its term of uniformity are left out: states have a norm, and the loss ranks all items).
     """
 
     def __init__(
@@ -81,8 +86,11 @@ class ILoRA(SequentialRecommender):
         head: Literal["table", "projected"] = "table",
         objective: Literal["dense", "generate", "both"] = "dense",
         dropout: float = 0.1,
+        imitate: float = 0.0,
     ) -> None:
         prompt, lora = prompt or Prompt(), lora or InstanceLora()
+        if imitate < 0:
+            raise DeshiError(f"teacher.imitate is {imitate}, expected a weight of at least 0; 0 leaves the term out.")
         trained, _ = resources.load_student(student)
         _check(n_items, trained, student, prompt, lora, max_length)
         super().__init__(n_items, trained.dim, max_length)
@@ -91,7 +99,7 @@ class ILoRA(SequentialRecommender):
             require_texts(items)
         loaded = llm.load(resources.cache, resources.device)
         tokens = ItemTokens(prompt, loaded.tokenizer, item_names(items))
-        self.prompt, self.objective, self.described = prompt, objective, loaded.described
+        self.prompt, self.objective, self.described, self.imitate = prompt, objective, loaded.described, imitate
         self.network = InstanceLLM(loaded, trained, tokens, lora, dropout)
         if self._longest_prompt(loaded.model.config) <= EAGER and loaded.device.type == "cpu":
             # PyTorch's fused attention needs 40 ms for a layer's gradients (16 prompts of 111 tokens, bf16) and the
@@ -211,7 +219,12 @@ class ILoRA(SequentialRecommender):
             where = self.draws.some(where, PREFIXES)
         check_histories(batch.items, batch.lengths, self.n_items)
         hidden = self.encode_at(batch.items, batch.lengths, where)
-        return cast(Tensor, loss(hidden, self.item_table(), batch.targets[where]))
+        ranked = cast(Tensor, loss(hidden, self.item_table(), batch.targets[where]))
+        if not self.imitate:
+            return ranked
+        with torch.no_grad():
+            known = self.network.student.encode(batch.items, batch.lengths)[where]
+        return ranked + self.imitate * F.mse_loss(hidden, known)
 
     def _title_loss(self, batch: Batch) -> Tensor:
         """One position of each history: the next item's title among candidates."""

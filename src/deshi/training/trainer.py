@@ -341,6 +341,7 @@ def quiet_lightning() -> Iterator[None]:
         for message in (
             ".*does not have many workers.*", ".*Checkpoint directory.*", ".*`isinstance.*", ".*sync_dist=True.*",
             ".*broadcast_buffers.*", ".*MLFlow only allows.*", ".*Your `IterableDataset` has.*",
+            ".*in eval mode at the start.*",
         ):  # fmt: skip
             warnings.filterwarnings("ignore", message=message)
         yield
