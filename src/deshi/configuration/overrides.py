@@ -77,7 +77,13 @@ def _parse_one(stage: str, argument: str, config_dir: Path | None) -> Override |
     if parsed.is_sweep_override():
         return Problem(argument, f"is a sweep, expected one value. A list is written in brackets: {key}=[1,2].")
     value = parsed.value()
-    is_group = parsed.key_or_group in stage_groups(stage) and not isinstance(value, dict)
+    groups = stage_groups(stage)
+    if parsed.key_or_group not in groups and choices(parsed.key_or_group, config_dir):
+        expected = (
+            f"expected one of {', '.join(groups)} or a key. A command on a run takes this from the run: leave it out"
+        )
+        return Problem(argument, f"deshi {stage} has no choice of {parsed.key_or_group}; {expected}.")
+    is_group = parsed.key_or_group in groups and not isinstance(value, dict)
     if not is_group or value is None:
         return Override(text, parsed.key_or_group, value, is_group)
     valid = choices(parsed.key_or_group, config_dir)
