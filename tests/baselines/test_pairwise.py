@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
 
-from deshi.baselines import Pairwise, training_events
+from deshi.baselines import Pairwise, similar_items, training_events
 from deshi.baselines._pair_counts import count_pairs
 from deshi.baselines._search import best_settings, sparse_ranks
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import LeaveOneOut
 from deshi.metrics import rank_rows
+from deshi.models.base import SequentialRecommender
 from deshi.models.scorers import Scorer
 from deshi.soft_labels import Histories, Labeller
+from deshi.teachers.base import Resources
+from deshi.teachers.item_embeddings import ItemEmbeddings
+from deshi.teachers.pairwise import PairwiseTeacher
 from deshi.testing.teachers import TeacherContract, history_batch
-from deshi.types import PAD, DeshiError
+from deshi.types import PAD, Batch, DeshiError, ScoreKind
 from tiny_bundles import batch_of, random_sequences, tiny_bundle
 
 
@@ -113,6 +118,90 @@ def test_leave_user_out_is_counting_anew_without_the_user(
         expected = anew.position_scores(batch, where)
         assert torch.equal(everybody.position_scores(batch, where), expected)
         assert torch.equal(everybody.scores(batch), expected[-1:])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_leave_user_out_of_spread_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """The user's own pairs also leave the counts of similar items."""
+    monkeypatch.setattr("deshi.baselines._pairwise._FULL_SHARE", share)
+    generator = np.random.default_rng(0)
+    sequences = [generator.integers(10, size=generator.integers(3, 13)).tolist() for _ in range(15)]
+    similar = similar_items(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), 3)
+    spread = Pairwise(similar=similar, spread=0.7)
+    spread.fit(bundle := tiny_bundle(tmp_path, sequences, n_items=10), bundle.offsets[:-1], bundle.offsets[1:])
+    for user in range(15):
+        others = tiny_bundle(tmp_path / str(user), sequences[:user] + sequences[user + 1 :], n_items=10)
+        anew = Pairwise(similar=similar, spread=0.7)
+        anew.fit(others, others.offsets[:-1], others.offsets[1:])
+        batch = batch_of(sequences[user], users=[user])
+        expected = anew.position_scores(batch, batch.items != PAD)
+        found = spread.leave_user_out().position_scores(batch, batch.items != PAD)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_spread_counts_by_hand(tmp_path: Path) -> None:
+    """Item 3, which nobody has, gets a share of the counts of the item that it resembles."""
+    vectors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.3, 0.1], [0.0, 0.0, 0.0]])
+    similar = similar_items(vectors, 1)
+    assert similar.toarray().tolist() == [[0.0] * 5, [0, 0, 0, 1, 0], [0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0.0] * 5]
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2], [0, 2]], n_items=5)
+    pairwise = Pairwise(max_distance=2, distance_decay=0.5, smoothing=2.0, similar=similar, spread=0.5)
+    pairwise.fit(bundle, bundle.offsets[:-1], bundle.offsets[1:])
+    # C[0] = (0, 1, 1.5, 0, 0): items 1 and 2 resemble item 3 most, which has no counts; item 3 resembles item 1
+    expected = [0.0, math.log(1.5), math.log(1.75), math.log(1.25), 0.0]
+    assert pairwise.scores(batch_of([0]))[0].tolist() == pytest.approx(expected)
+    assert pairwise.settings["spread"] == 0.5
+    assert "spread" not in Pairwise().settings
+
+
+def test_the_teacher_spreads_as_far_as_validation_likes(tmp_path: Path) -> None:
+    """Users of two shelves go from an item to any of its shelf, and the vectors know the shelves: one's counts help."""
+    generator = np.random.default_rng(2)
+    sequences = [(generator.permutation(20)[:5] + 20 * (user % 2)).tolist() for user in range(60)]
+    bundle = tiny_bundle(tmp_path, sequences, n_items=40)
+    split = LeaveOneOut()(bundle)
+    shelf = torch.arange(40) // 20
+    vectors = torch.nn.functional.one_hot(shelf, 2) + 0.1 * torch.randn(
+        40, 2, generator=torch.Generator().manual_seed(0)
+    )
+
+    class Shelves:
+        def __call__(self, *_: object) -> torch.Tensor:
+            return vectors
+
+        def describe(self, *_: object) -> dict[str, str]:
+            return {}
+
+    class Even(Scorer):
+        n_items, max_length, score_kind = 40, 5, ScoreKind.LOGIT
+
+        def scores(self, batch: Batch) -> torch.Tensor:
+            return torch.zeros(len(batch.items), 40)
+
+    def no_student(name: str) -> tuple[SequentialRecommender, dict[str, Any]]:
+        raise AssertionError("counts need no student")
+
+    resources = Resources(
+        bundle, tmp_path, no_student, torch.device("cpu"), lambda *_: (Even(), {}), lambda: split.train_ranges(bundle)
+    )
+    teacher = PairwiseTeacher(40, resources, members=["even"], embeddings=cast(ItemEmbeddings, Shelves()))
+    batches = ExampleBatches(bundle, split.examples(bundle, "validation"), bundle.n_interactions, 16, True)
+    state = teacher.fit(batches)
+    tried = {trial["spread"]: trial["ndcg@10"] for trial in state["tried_beside"]}
+    assert state["settings"]["spread"] > 0 and max(tried.values()) > tried[0.0]
+    teacher.restore(state)
+    assert teacher.counts.spread == state["settings"]["spread"]
+    with pytest.raises(DeshiError, match="a spread only where teacher.embeddings"):
+        PairwiseTeacher(40, resources, spread=1.0)
+
+
+def test_similar_items_weigh_by_their_cosines() -> None:
+    """The seventh power of the cosines, made to sum to 1; opposite items are not similar."""
+    angles = torch.tensor([0.0, 0.3, 0.6, 3.1])
+    table = similar_items(torch.stack([angles.cos(), angles.sin()], 1), 2).toarray()
+    near, far = math.cos(0.3) ** 7, math.cos(0.6) ** 7
+    assert table[0] == pytest.approx([0.0, near / (near + far), far / (near + far), 0.0], abs=1e-6)
+    assert table.sum(1) == pytest.approx([1.0, 1.0, 1.0, 0.0])
 
 
 def test_leave_user_out_of_an_augmented_history_and_of_new_items(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from deshi.baselines._ease import EASE
 from deshi.baselines._events import Events, training_events
 from deshi.baselines._itemknn import ItemKNN
 from deshi.baselines._markov import Markov
-from deshi.baselines._pairwise import Pairwise
+from deshi.baselines._pairwise import Pairwise, similar_items
 from deshi.baselines._popularity import Popularity
 from deshi.baselines._search import Grid, best_settings
 from deshi.baselines._seqrules import SeqRules
@@ -27,6 +27,7 @@ __all__ = [
     "SeqRules",
     "Star",
     "best_settings",
+    "similar_items",
     "training_events",
 ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array, diags_array, vstack
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
@@ -28,6 +28,8 @@ _FULL_ENTRIES, _FULL_SHARE = 250_000_000, 0.05
 """Tables of so many entries at most, with so many of them above 0, are held in full: several times as fast."""
 _VECTOR_SIZE = 64
 """Width of the item vectors."""
+_BLOCK, _SHARPNESS = 1000, 7
+"""Items whose neighbours are looked for at a time, and the power of their cosines."""
 
 _GRIDS: tuple[Grid, ...] = (
     {"history_decay": (0.4, 0.6, 0.8, 0.9), "smoothing": (0.1, 0.3, 1.0, 3.0)},
@@ -49,12 +51,18 @@ class Pairwise(SearchedBaseline):
     "PCTM"; there the pseudo-count is ``tau / N``). Only the ``latest`` items of a history are read, and of those the
     ones that weigh at least 1e-4 of the last.
 
+    With ``similar`` an item is also counted where items like it are: ``C + spread * C similar'`` stands for ``C``, so
+    that an item with few events has counts by its text.
+
     Args:
         max_distance: of a pair's events.
         distance_decay: weight of a pair for each event more between its two, above 0 and up to 1.
         history_decay: weight of an item of the history for each item after it, above 0 and up to 1.
         smoothing: the pseudo-count of every pair, above 0.
         latest: items of a history that are read, at most.
+        similar: ``(n_items, n_items)`` weights of the items that are like the item of a row, which sum to 1, or to 0
+            where there are none (:func:`similar_items`); None counts items alone.
+        spread: weight of the counts of similar items, from 0.
     """
 
     grids = _GRIDS
@@ -69,7 +77,11 @@ class Pairwise(SearchedBaseline):
         history_decay: float = 0.6,
         smoothing: float = 1.0,
         latest: int = 50,
+        similar: csr_array | None = None,
+        spread: float = 0.0,
     ) -> None:
+        if not (spread == 0 or (spread > 0 and similar is not None)):
+            raise DeshiError(f"Pairwise got spread={spread}, expected 0, or similar items and a weight above 0.")
         if max_distance < 1 or latest < 1 or smoothing <= 0:
             raise DeshiError(
                 f"Pairwise got max_distance={max_distance}, latest={latest} and smoothing={smoothing}, expected both "
@@ -82,6 +94,7 @@ class Pairwise(SearchedBaseline):
             )
         self.max_distance, self.distance_decay = max_distance, distance_decay
         self.history_decay, self.smoothing, self.latest = history_decay, smoothing, latest
+        self.similar, self.spread = similar, spread
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,7 +104,7 @@ class Pairwise(SearchedBaseline):
             "distance_decay": self.distance_decay,
             "history_decay": self.history_decay,
             "smoothing": self.smoothing,
-        }
+        } | ({} if self.similar is None else {"spread": self.spread})
 
     def _set(self, settings: dict[str, Any]) -> None:
         counted = self.max_distance, self.distance_decay
@@ -110,7 +123,8 @@ class Pairwise(SearchedBaseline):
         return count_pairs(events.users, events.items, events.n_items, self.distance_weights())
 
     def _smooth(self) -> None:
-        self._read(self._smoothed(self.counts))
+        self.joined = self._spread(self.counts)
+        self._read(self._smoothed(self.joined))
 
     def _read(self, table: csr_array) -> None:
         """Let scores be read from this table."""
@@ -122,6 +136,14 @@ class Pairwise(SearchedBaseline):
     def distance_weights(self) -> Floats:
         """``(max_distance,)`` the weight of a pair by its distance, the nearest first."""
         return self.distance_decay ** np.arange(self.max_distance, dtype=np.float64)
+
+    def _spread(self, counts: csr_array) -> csr_array:
+        """Counts ``(K, n_items)`` joined by those of similar items."""
+        if self.similar is None or not self.spread:
+            return counts
+        joined = counts + self.spread * (counts @ self.similar.T)
+        joined.data = without(joined.data, 0.0)
+        return joined
 
     def _smoothed(self, counts: csr_array) -> csr_array:
         """``log(1 + C / smoothing)`` float32; zeros stay zeros."""
@@ -238,7 +260,8 @@ class LeaveUserOut(Scorer):
         own, full_table = self._own_pairs(keys), self._pairwise._full
         if full_table is not None:
             return _weighted_rows(self._without_in_full(full_table, keys, own), offsets, numbers, weights)
-        table = self._pairwise._smoothed(subtract_pairs(self._pairwise.counts[keys % self.n_items], own))
+        others = subtract_pairs(self._pairwise.counts[keys % self.n_items], own)
+        table = self._pairwise._smoothed(self._pairwise._spread(others))
         return full(csr_array((weights, numbers, offsets), shape=(len(offsets) - 1, len(keys))) @ table)
 
     def _own_pairs(self, keys: Ints) -> csr_array:
@@ -255,11 +278,38 @@ class LeaveUserOut(Scorer):
 
     def _without_in_full(self, table: Tensor, keys: Ints, own: csr_array) -> Tensor:
         """``(K, n_items)`` the keys' rows of the full table, with the entries of their users' pairs counted anew."""
-        items, (row, column) = keys % self.n_items, own.nonzero()
-        everybody = np.asarray(self._pairwise.counts[items[row], column]).ravel()
-        rows = table[torch.from_numpy(items)]
-        rows[row, column] = torch.from_numpy(self._pairwise._log(without(everybody, own.data)))
+        items, rows = keys % self.n_items, table[torch.from_numpy(keys % self.n_items)]
+        own = self._pairwise._spread(own)
+        row, column = own.nonzero()
+        everybody = self._pairwise.joined[items[row], column]
+        rows[row, column] = torch.from_numpy(self._pairwise._log(without(np.asarray(everybody).ravel(), own.data)))
         return rows
+
+
+def similar_items(vectors: Tensor, neighbours: int) -> csr_array:
+    """``(n_items, n_items)`` the items nearest to each by the cosine of their vectors, weighted by its seventh power.
+
+    Args:
+        vectors: ``(n_items, D)``; a vector of zeros is like none.
+        neighbours: items a row, at most; none of them is the item itself.
+
+    Returns:
+        float64, rows that sum to 1, or to 0 where no cosine is above 0.
+    """
+    unit, rows = torch.nn.functional.normalize(vectors.float(), dim=1), list[csr_array]()
+    kept = min(neighbours, len(unit) - 1)
+    for first in range(0, len(unit), _BLOCK):
+        cosines = unit[first : first + _BLOCK] @ unit.T
+        own = torch.arange(len(cosines))
+        cosines[own, first + own] = 0.0
+        values, columns = cosines.clamp_(min=0.0).topk(kept, dim=1)
+        weights = values.double() ** _SHARPNESS
+        weights /= weights.sum(1, keepdim=True).clamp(min=1e-12)
+        entries = weights.flatten().numpy(), (own.repeat_interleave(kept).numpy(), columns.flatten().numpy())
+        rows.append(csr_array(entries, shape=(len(cosines), len(unit))))
+    table = csr_array(vstack(rows))
+    table.eliminate_zeros()
+    return table
 
 
 def _weighted_rows(table: Tensor, offsets: Ints, rows: Ints, weights: Float32s) -> Tensor:
