@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
-RECIPE ?= smollm2
+RECIPE ?= counts
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 

@@ -279,10 +279,10 @@ class LeaveUserOut(Scorer):
     def _without_in_full(self, table: Tensor, keys: Ints, own: csr_array) -> Tensor:
         """``(K, n_items)`` the keys' rows of the full table, with the entries of their users' pairs counted anew."""
         items, rows = keys % self.n_items, table[torch.from_numpy(keys % self.n_items)]
-        own = self._pairwise._spread(own)
-        row, column = own.nonzero()
-        everybody = self._pairwise.joined[items[row], column]
-        rows[row, column] = torch.from_numpy(self._pairwise._log(without(np.asarray(everybody).ravel(), own.data)))
+        part = self._pairwise._spread(own)
+        row, column = part.nonzero()
+        everybody = np.asarray(self._pairwise.joined[items[row], column]).ravel()
+        rows[row, column] = torch.from_numpy(self._pairwise._log(without(everybody, part.data)))
         return rows
 
 
@@ -300,12 +300,12 @@ def similar_items(vectors: Tensor, neighbours: int) -> csr_array:
     kept = min(neighbours, len(unit) - 1)
     for first in range(0, len(unit), _BLOCK):
         cosines = unit[first : first + _BLOCK] @ unit.T
-        own = torch.arange(len(cosines))
-        cosines[own, first + own] = 0.0
+        numbers = torch.arange(len(cosines))
+        cosines[numbers, first + numbers] = 0.0
         values, columns = cosines.clamp_(min=0.0).topk(kept, dim=1)
         weights = values.double() ** _SHARPNESS
         weights /= weights.sum(1, keepdim=True).clamp(min=1e-12)
-        entries = weights.flatten().numpy(), (own.repeat_interleave(kept).numpy(), columns.flatten().numpy())
+        entries = weights.flatten().numpy(), (numbers.repeat_interleave(kept).numpy(), columns.flatten().numpy())
         rows.append(csr_array(entries, shape=(len(cosines), len(unit))))
     table = csr_array(vstack(rows))
     table.eliminate_zeros()

@@ -7,7 +7,7 @@ from pathlib import Path
 from deshi.baselines import BASELINES, EASE, STAR, Baseline, Star
 from deshi.data.bundle import Bundle
 from deshi.stages.evaluate import EvaluateConfig
-from deshi.teachers.item_embeddings import WHOLE_TEXT, ItemEmbeddings, embeddings_at_hand
+from deshi.teachers.item_embeddings import embeddings_at_hand, whole_texts
 
 
 def chosen_baselines(cfg: EvaluateConfig, bundle: Bundle) -> tuple[dict[str, Baseline], list[str]]:
@@ -38,7 +38,7 @@ def chosen_baselines(cfg: EvaluateConfig, bundle: Bundle) -> tuple[dict[str, Bas
 
 def star(bundle: Bundle, cache: Path) -> Star:
     """STAR on the items' text vectors, which are computed, and their encoder fetched, if need be."""
-    return Star(ItemEmbeddings(template=WHOLE_TEXT)(bundle, cache))
+    return Star(whole_texts()(bundle, cache))
 
 
 def cached_star(bundle: Bundle, cache: Path) -> tuple[Star | None, str]:

@@ -223,8 +223,8 @@ class ILoRA(SequentialRecommender):
         if not self.imitate:
             return ranked
         with torch.no_grad():
-            known = self.network.student.encode(batch.items, batch.lengths)[where]
-        return ranked + self.imitate * F.mse_loss(hidden, known)
+            states = self.network.student.encode(batch.items, batch.lengths)[where]
+        return ranked + self.imitate * F.mse_loss(hidden, states)
 
     def _title_loss(self, batch: Batch) -> Tensor:
         """One position of each history: the next item's title among candidates."""

@@ -25,9 +25,6 @@ from deshi.types import TEXT, DeshiError
 
 log = logging.getLogger(__name__)
 
-WHOLE_TEXT = "{text}"
-"""The template of the text teacher: all who use it share the cached vectors."""
-
 _TRANSFORMS: dict[str, Callable[[Tensor, int | None], Tensor]] = {"pca": pca, "whiten": whiten}
 
 
@@ -119,8 +116,13 @@ def _has_text(texts: list[str]) -> Tensor:
     return torch.tensor([[float(text != FALLBACK)] for text in texts])
 
 
+def whole_texts() -> ItemEmbeddings:
+    """The embeddings of the items' whole texts, as the text teacher has them: all who use these share the vectors."""
+    return ItemEmbeddings(template="{text}")
+
+
 def embeddings_at_hand(bundle: Bundle, cache: Path) -> tuple[ItemEmbeddings | None, str]:
-    """The embeddings of the items' whole texts, as the text teacher has them, if they were computed before.
+    """:func:`whole_texts`, if their vectors were computed before.
 
     Returns:
         the embeddings, or None, and the reason why; nothing is fetched or encoded.
@@ -128,11 +130,11 @@ def embeddings_at_hand(bundle: Bundle, cache: Path) -> tuple[ItemEmbeddings | No
     texts = bundle.item_table()[TEXT].cast(pl.String).str.strip_chars()
     if not (texts.str.len_bytes() > 0).any():
         return None, "the items have no texts."
-    embeddings = ItemEmbeddings(template=WHOLE_TEXT)
+    embeddings = whole_texts()
     if not LLM.missing() and embeddings.cached(bundle, cache) is not None:
         return embeddings, ""
     return None, (
-        "the items' texts have no cached vectors, and comparing with baselines downloads and encodes nothing. "
+        "the items' texts have no cached vectors, and nothing is downloaded or encoded on the way. "
         f"deshi evaluate baseline=star data={bundle.name} makes them."
     )
 
