@@ -19,7 +19,7 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a tiny BERT that stands in for MiniLM."""
     folder = write_tiny_bert(tmp_path / "bert")
     embeddings = partial(ItemEmbeddings, encoder=SentenceEncoder(name=str(folder)))
-    monkeypatch.setattr("deshi.teachers.item_embeddings.ItemEmbeddings", embeddings)
+    monkeypatch.setattr("deshi.stages._baselines.ItemEmbeddings", embeddings)
     return folder
 
 
@@ -40,16 +40,6 @@ def test_named_it_makes_the_vectors_that_it_takes_beside_others(finished_root: P
     beside = evaluate(finished_root, "with_baselines=true", config_dir=config_dir)
     assert beside.baselines["star"]["test/ndcg@10"] == alone.metrics["test/ndcg@10"]
     assert not any("star" in note for note in beside.notes)
-
-
-@pytest.mark.usefixtures("encoder")
-def test_served_counts_try_similar_items_where_vectors_are_at_hand(finished_root: Path, config_dir: Path) -> None:
-    """Without vectors the counts are of the items alone; with them the choice on validation has a spread."""
-    words = [f"paths.root={finished_root}", f"paths.cache={finished_root}/cache", "run=tiny_seed0", "counts=2"]
-    alone = deshi.export(*words, output=str(finished_root / "alone")).bundle.config["counts"]
-    evaluate(finished_root, "baseline=star", config_dir=config_dir)
-    spread = deshi.export(*words, output=str(finished_root / "spread")).bundle.config["counts"]
-    assert "spread" not in alone["settings"] and spread["settings"]["spread"] >= 0
 
 
 def test_items_without_texts_have_no_star(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from deshi.runs import Run
 from deshi.serving.pair_table import PairTable
 from deshi.serving.parity import LIST, Parity, compare_scorers
 from deshi.teachers import PairwiseTeacher, Pool, Resources, search_weights
-from deshi.teachers.item_embeddings import embeddings_at_hand
 from deshi.types import Batch, DeshiError
 
 log = logging.getLogger(__name__)
@@ -118,17 +117,13 @@ def choose_counts(run: Run, weight: float | None = None) -> ServedCounts | None:
 
 
 def _chosen_counts(run: Run, student: SequentialScorer, validation: ExampleBatches) -> Pairwise:
-    """Counts of the training events, with the settings that :class:`PairwiseTeacher` chooses beside the student.
-
-    Where the items' text vectors are at hand, counts of similar items are among what it tries.
-    """
+    """Counts of the training events, with the settings that :class:`PairwiseTeacher` chooses beside the student."""
     ranges = run.split.train_ranges(run.bundle, run.config.train.train_targets)
     resources = Resources(
         run.bundle, run.paths.cache, lambda name: (student.network, run.record), torch.device("cpu"),
         lambda name, device: (student, run.record), lambda: ranges,
     )  # fmt: skip
-    embeddings, _ = embeddings_at_hand(run.bundle, run.paths.cache)
-    teacher = PairwiseTeacher(run.bundle.n_items, resources, members=[run.name], embeddings=embeddings)
+    teacher = PairwiseTeacher(run.bundle.n_items, resources, members=[run.name])
     teacher.restore(teacher.fit(validation))
     return teacher.counts
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
+
 from deshi.baselines import BASELINES, EASE, STAR, Baseline, Star
+from deshi.configuration.needs import LLM
 from deshi.data.bundle import Bundle
 from deshi.stages.evaluate import EvaluateConfig
-from deshi.teachers.item_embeddings import embeddings_at_hand, whole_texts
+from deshi.teachers import ItemEmbeddings
+from deshi.types import TEXT
+
+TEMPLATE = "{text}"
+"""The items' whole texts, as the text teacher reads them: both use the same cached vectors."""
 
 
 def chosen_baselines(cfg: EvaluateConfig, bundle: Bundle) -> tuple[dict[str, Baseline], list[str]]:
@@ -38,10 +45,18 @@ def chosen_baselines(cfg: EvaluateConfig, bundle: Bundle) -> tuple[dict[str, Bas
 
 def star(bundle: Bundle, cache: Path) -> Star:
     """STAR on the items' text vectors, which are computed, and their encoder fetched, if need be."""
-    return Star(whole_texts()(bundle, cache))
+    return Star(ItemEmbeddings(template=TEMPLATE)(bundle, cache))
 
 
 def cached_star(bundle: Bundle, cache: Path) -> tuple[Star | None, str]:
     """STAR on text vectors that were computed before, or None and the reason; nothing is fetched or encoded."""
-    embeddings, reason = embeddings_at_hand(bundle, cache)
-    return None if embeddings is None else Star(embeddings(bundle, cache)), reason
+    texts = bundle.item_table()[TEXT].cast(pl.String).str.strip_chars()
+    if not (texts.str.len_bytes() > 0).any():
+        return None, "the items have no texts."
+    vectors = None if LLM.missing() else ItemEmbeddings(template=TEMPLATE).cached(bundle, cache)
+    if vectors is not None:
+        return Star(vectors), ""
+    return None, (
+        "the items' texts have no cached vectors, and comparing with baselines downloads and encodes nothing. "
+        f"deshi evaluate baseline=star data={bundle.name} makes them."
+    )

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
 import torch
 from torch import Tensor
 
-from deshi.configuration.needs import LLM, Component, Need
+from deshi.configuration.needs import Component, Need
 from deshi.configuration.schemas import RayConfig
 from deshi.data.bundle import Bundle
 from deshi.teachers._embedding import cached_vectors, embed
@@ -21,7 +20,7 @@ from deshi.teachers._models import find_model
 from deshi.teachers.base import Resources
 from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
 from deshi.teachers.whitening import pca, whiten
-from deshi.types import TEXT, DeshiError
+from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
 
@@ -114,29 +113,6 @@ class ItemEmbeddings(Component):
 def _has_text(texts: list[str]) -> Tensor:
     """``(N, 1)``: 1 for an item with a text, 0 for one that got the fallback."""
     return torch.tensor([[float(text != FALLBACK)] for text in texts])
-
-
-def whole_texts() -> ItemEmbeddings:
-    """The embeddings of the items' whole texts, as the text teacher has them: all who use these share the vectors."""
-    return ItemEmbeddings(template="{text}")
-
-
-def embeddings_at_hand(bundle: Bundle, cache: Path) -> tuple[ItemEmbeddings | None, str]:
-    """:func:`whole_texts`, if their vectors were computed before.
-
-    Returns:
-        the embeddings, or None, and the reason why; nothing is fetched or encoded.
-    """
-    texts = bundle.item_table()[TEXT].cast(pl.String).str.strip_chars()
-    if not (texts.str.len_bytes() > 0).any():
-        return None, "the items have no texts."
-    embeddings = whole_texts()
-    if not LLM.missing() and embeddings.cached(bundle, cache) is not None:
-        return embeddings, ""
-    return None, (
-        "the items' texts have no cached vectors, and nothing is downloaded or encoded on the way. "
-        f"deshi evaluate baseline=star data={bundle.name} makes them."
-    )
 
 
 def vectors_of_items(embeddings: ItemEmbeddings, resources: Resources, n_items: int) -> tuple[Tensor, dict[str, Any]]:
