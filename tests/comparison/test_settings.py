@@ -9,6 +9,8 @@ import yaml
 
 from deshi.artifacts import write_json
 from deshi.comparison._settings import settings_of
+from deshi.configuration.validation import resolved
+from deshi.stages import compose
 
 
 def write_run(runs: Path, stage: str, name: str, record: dict[str, Any] | None = None, **config: Any) -> Path:
@@ -74,3 +76,12 @@ def test_how_a_run_was_computed_makes_no_other_model(tmp_path: Path) -> None:
 
     assert settings("whole", 10, 30, 512) == settings("longer", 10, 60, None)
     assert settings("cut", 6, 30, None) != settings("cut-later", 9, 60, None)
+
+
+def test_a_run_of_before_a_key_came_is_one_with_its_default(tmp_path: Path) -> None:
+    """A new version's runs of further seeds join an older one's, or a table would show one model twice."""
+    newer = {key: value for key, value in resolved(compose("fit", ["data=ml-100k"], {})).items() if key != "name"}
+    older = newer | {"train": {key: value for key, value in newer["train"].items() if key != "sparse_table"}}
+    other = newer | {"train": newer["train"] | {"sparse_table": True}}
+    runs = [write_run(tmp_path, "fit", name, **cfg) for name, cfg in zip("abc", (newer, older, other), strict=True)]
+    assert settings_of(runs[0]) == settings_of(runs[1]) != settings_of(runs[2])

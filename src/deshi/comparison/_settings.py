@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deshi.artifacts import fingerprint, read_json
-from deshi.configuration.run_folders import CONFIG_FILE, RUN_FILE, TRAINING_STAGES, read_saved
+from deshi.configuration.run_folders import CONFIG_FILE, RUN_FILE, TRAINING_STAGES, load_config, read_saved
 from deshi.configuration.targets import TARGET
-from deshi.configuration.validation import belongs_to, flatten
+from deshi.configuration.validation import belongs_to, flatten, resolved
+from deshi.runs.run import SCHEMAS
+from deshi.types import DeshiError
 
 NO_PART_OF_THE_MODEL = ("seed", "name", "paths", "resume", "data", "train.progress", "train.threads", "loss.chunk")
 """Keys of a fit's configuration in which runs of one model may differ; the data are compared by fingerprint."""
@@ -29,7 +32,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     Names of other runs (an ensemble's members) and of stores are replaced by what those are, which is the same for
     runs of another seed that drew on runs of that seed. A refit is one, whichever run has selected its epochs.
     """
-    config = flatten(read_saved(folder))
+    config = flatten(_configuration(folder))
     flat = {key: value for key, value in config.items() if not belongs_to(key, NO_PART_OF_THE_MODEL)}
     runs, record = folder.parent.parent, read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     planned = record.get("selected_epoch") if isinstance(flat.get("train.refit"), str) else flat.get("train.max_epochs")
@@ -44,6 +47,15 @@ def settings_of(folder: Path) -> dict[str, Any]:
         teachers = {labels["store"]: labels["teacher"] for labels in record.get("soft_labels", ())}
         flat["soft_labels"] = [_store(runs, store, teachers.get(store, {})) for store in flat["soft_labels"]]
     return flat
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """A run's configuration, with the defaults of keys that came after it was made: it did what they do."""
+    schema = SCHEMAS.get(folder.parent.name)
+    if schema is not None:
+        with suppress(DeshiError):  # of a version whose keys are gone, or of classes that can't be had: as it was saved
+            return resolved(load_config(folder, schema))
+    return read_saved(folder)
 
 
 def _origin(runs: Path, text: Any) -> Any:
