@@ -58,7 +58,7 @@ def protocol(folder: Path, run: Mapping[str, Any], name: str, options: argparse.
     """Figures by seed of every model and of the served ones, baselines, and the tests against the plain student."""
     steps = {step["name"]: folder / step["folder"] for step in json.loads((folder / "plan.json").read_text())["steps"]}
     suffix = "" if name == "selected" else " refitted"
-    parts, models, evaluations = PARTS[name], {}, []
+    parts, models, evaluations = PARTS[name], {}, dict[str, list[Path]]()
     for model, values in run["models"].items():
         models[model] = {key: values["figures"][key] for key in keys(parts)} | {"parameters": values["parameters"]}
         if model in COUNTED:
@@ -66,9 +66,12 @@ def protocol(folder: Path, run: Mapping[str, Any], name: str, options: argparse.
             served = [
                 counted(trained, "both" if len(parts) > 1 else "test", options.root) for trained in values["runs"]
             ]
-            evaluations += [*folders, *(evaluation for evaluation, _ in served)]
+            # where validation wants no counts, what is served is the student, and there is nothing to test
+            evaluations[model] = folders
+            evaluations[f"{model}+counts"] = [evaluation for evaluation, about in served if about["weight"]]
             figures = [json.loads((evaluation / "metrics.json").read_text()) for evaluation, _ in served]
             models[f"{model}+counts"] = {key: [each[key] for each in figures] for key in keys(parts)} | served[0][1]
+            models[f"{model}+counts"]["weights"] = [about["weight"] for _, about in served]
     baselines = {name: {key: values[key] for key in keys(parts)} for name, values in run["baselines"].items()}
     return {"models": models, "baselines": baselines, "tests": tests(evaluations, options.root)}
 
@@ -91,10 +94,10 @@ def counted(run: str, part: str, root: Path) -> tuple[Path, dict[str, Any]]:
     return folder, {"weight": (config["counts"] or {}).get("weight", 0.0), "bytes": size, "p50_ms": times}
 
 
-def tests(evaluations: Sequence[Path], root: Path) -> list[dict[str, Any]]:
-    """Paired tests of every model against the plain student, which stands first."""
-    names = [f"{model}{suffix}" for model in COUNTED for suffix in ("", "+counts")]
-    folders = ",".join(str(folder.resolve()) for folder in evaluations)
+def tests(evaluations: Mapping[str, Sequence[Path]], root: Path) -> list[dict[str, Any]]:
+    """Paired tests of every model with an evaluation against the plain student, which stands first."""
+    names = [name for name, folders in evaluations.items() if folders]
+    folders = ",".join(str(folder.resolve()) for name in names for folder in evaluations[name])
     deshi("compare", [f"runs=[{folders}]", f"names=[{','.join(names)}]", "against=plain", f"paths.root={root}"])
     folder = newest(root / "runs" / "compare", "*")
     assert folder is not None
@@ -123,8 +126,8 @@ def show(data: str, results: Mapping[str, Any]) -> None:
             p_value = f"{p_values[model]:.2g}" if model in p_values else ""
             print(f"| {model} | " + " | ".join(figures) + f" | {p_value} |")
         for model in (f"{model}+counts" for model in COUNTED):
-            about = {key: protocol["models"][model][key] for key in ("weight", "bytes", "p50_ms")}
-            print(f"{model}, first seed: {about}")
+            about = {key: protocol["models"][model][key] for key in ("weights", "bytes", "p50_ms")}
+            print(f"{model}, weights by seed, the rest of the first: {about}")
 
 
 def cell(values: Sequence[float]) -> str:
