@@ -278,10 +278,10 @@ class LeaveUserOut(Scorer):
 
     def _without_in_full(self, table: Tensor, keys: Ints, own: csr_array) -> Tensor:
         """``(K, n_items)`` the keys' rows of the full table, with the entries of their users' pairs counted anew."""
-        items, rows = keys % self.n_items, table[torch.from_numpy(keys % self.n_items)]
-        part = self._pairwise._spread(own)
+        items, part = keys % self.n_items, self._pairwise._spread(own)
         row, column = part.nonzero()
         everybody = np.asarray(self._pairwise.joined[items[row], column]).ravel()
+        rows = table[torch.from_numpy(items)]
         rows[row, column] = torch.from_numpy(self._pairwise._log(without(everybody, part.data)))
         return rows
 
