@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 import torch
@@ -103,3 +105,22 @@ def test_many_members_are_searched_by_moves() -> None:
     (best, value), *others = search_weights(pool, [False] * 6, 10)
     assert sum(best) == pytest.approx(1) and value > 0.97
     assert len(others) < 1000 and all(ndcg <= value for _, ndcg in others)
+
+
+class _Landscape(Pool):
+    """NDCG@10 by a table: the grid's best vector is a hilltop of its own, the way to the peak starts from another."""
+
+    heights: ClassVar[dict[tuple[float, ...], float]] = {
+        (0.5, 2.0, 0.5): 0.5,
+        (1.0, 7.0, 0.0): 0.4,
+        (1.0, 8.0, 0.0): 0.6,
+    }
+
+    def ndcg(self, vectors: Sequence[Sequence[float]]) -> list[float]:
+        return [self.heights.get(tuple(vector), 0.0) for vector in vectors]
+
+
+def test_the_search_goes_on_from_several_vectors() -> None:
+    """The grid has the hilltop and the second best vector only; the peak is a move away from the second best."""
+    (best, value), *_ = search_weights(_Landscape(), [False, True, False], 10)
+    assert (best, value) == ([1.0, 8.0, 0.0], 0.6)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import comb
 
 import torch
@@ -20,6 +21,8 @@ EVIDENCE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0
 _BEST = 100
 """Best candidates of each member that the ranks of the search are counted among."""
 _ROUNDS = 20
+_KEPT = 5
+"""Best weight vectors that the search goes on from."""
 _ROWS = 1024
 
 
@@ -70,7 +73,10 @@ class Pool:
 
 
 def search_weights(pool: Pool, is_evidence: Sequence[bool], steps: int) -> list[tuple[list[float], float]]:
-    """Weights by NDCG@10 on validation: a grid over all members, then moves of one or two weights while they help.
+    """Weights by NDCG@10 on validation: a grid over all members, then moves of one or two weights.
+
+    A round moves from the best few vectors, not from the best alone: a member that helps at other weights of evidence
+    only would be missed otherwise. The search ends where no move brings a new vector among the best few.
 
     Args:
         pool: of the members' scores.
@@ -82,20 +88,23 @@ def search_weights(pool: Pool, is_evidence: Sequence[bool], steps: int) -> list[
     """
     tried: dict[tuple[float, ...], float] = {}
 
-    def try_all(vectors: Iterator[list[float]]) -> list[float]:
+    def try_all(vectors: Iterable[list[float]]) -> None:
         fresh = [vector for vector in dict.fromkeys(map(tuple, vectors)) if vector not in tried]
         if fresh:
             tried.update(zip(fresh, pool.ndcg(fresh), strict=True))
-        return list(max(tried.items(), key=lambda trial: trial[1])[0])
 
-    best = try_all(_grid(is_evidence, steps))
+    try_all(_grid(is_evidence, steps))
+    moved_from: set[tuple[float, ...]] = set()
     for _ in range(_ROUNDS):
-        better = try_all(_moves(best, is_evidence, steps))
-        if better == best:
+        best = heapq.nlargest(_KEPT, tried, key=tried.__getitem__)
+        starts = [vector for vector in best if vector not in moved_from]
+        if not starts:
             break
-        best = better
-    first = tuple(best)
-    return [(best, tried[first]), *((list(vector), value) for vector, value in tried.items() if vector != first)]
+        moved_from.update(starts)
+        try_all(moved for start in starts for moved in _moves(start, is_evidence, steps))
+    first = max(tried, key=tried.__getitem__)
+    others = ((list(vector), value) for vector, value in tried.items() if vector != first)
+    return [(list(first), tried[first]), *others]
 
 
 def _grid(is_evidence: Sequence[bool], steps: int) -> Iterator[list[float]]:
