@@ -14,7 +14,6 @@ from deshi.configuration.targets import build
 from deshi.configuration.validation import validate
 from deshi.data.prepare import run as prepare
 from deshi.training.trainer import Training
-from deshi.types import PAD
 
 
 class TimedTraining(Training):
@@ -58,7 +57,7 @@ def main() -> None:
     folder = new_run_folder(cfg.paths.runs, "fit", "throughput")
     clock = Stopwatch(args.warmup_seconds, args.seconds)
     training = TimedTraining(cfg, bundle, split, folder, "sasrec")
-    training.timer = step_timer(L.Callback, clock, lambda batch: int((batch.targets != PAD).sum()))
+    training.timer = step_timer(L.Callback, clock, lambda prepared: prepared[0].n_targets)
     starts, ends = split.train_ranges(bundle, "train")
     _, trainer = training._train("select", starts, ends, None, cfg.train.max_epochs, None)
     args.batch = cfg.train.batch_positions
