@@ -59,18 +59,41 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert scores[1].tolist() == [0.0] * 4
 
 
-def test_full_and_sparse_tables_score_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How a table is held is a matter of speed; the way that pairs are counted, too."""
+@pytest.mark.parametrize(("small", "pairs"), [(0, 50), (60, 200), (20, 10)])
+def test_full_and_sparse_tables_score_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int, pairs: int
+) -> None:
+    """How a table is held is a matter of speed; the way that pairs are counted, too: some rows at a time or all."""
     bundle = tiny_bundle(tmp_path, random_sequences(30, 20, 4, 12), n_items=20)
     full = on_all(bundle)
     monkeypatch.setattr("deshi.baselines._pairwise._FULL_SHARE", 1.0)
-    monkeypatch.setattr("deshi.baselines._pair_counts._SMALL", 0)
-    monkeypatch.setattr("deshi.baselines._pair_counts._PAIRS", 50)
+    monkeypatch.setattr("deshi.baselines._pair_counts._SMALL", small)
+    monkeypatch.setattr("deshi.baselines._pair_counts._PAIRS", pairs)
     sparse = on_all(bundle)
     assert full._full is not None and sparse._full is None
     assert (full.counts != sparse.counts).nnz == 0
     batch = history_batch(20)
     torch.testing.assert_close(full.scores(batch), sparse.scores(batch), atol=1e-6, rtol=0)
+
+
+def test_a_large_catalogue_keeps_the_greatest_counts_of_each_row(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Memory has a bound whatever the data: rows lose their least counts, and a line says so."""
+    generator, weights = np.random.default_rng(1), 0.7 ** np.arange(4, dtype=np.float64)
+    users, items = np.sort(generator.integers(20, size=300)), generator.integers(15, size=300)
+    every = count_pairs(users, items, 15, weights).toarray()
+    monkeypatch.setattr("deshi.baselines._pair_counts._SMALL", 30)
+    monkeypatch.setattr("deshi.baselines._pair_counts._PAIRS", 100)
+    monkeypatch.setattr("deshi.baselines._pair_counts._ENTRIES", 15 * 6)
+    monkeypatch.setattr("deshi.baselines._pair_counts._LEAST_KEPT", 3)
+    with caplog.at_level("INFO", logger="deshi"):
+        kept = count_pairs(users, items, 15, weights).toarray()
+    best = np.argsort(-every, axis=1, kind="stable")[:, :6]  # of equal counts the lower item
+    expected = np.zeros_like(every)
+    np.put_along_axis(expected, best, np.take_along_axis(every, best, axis=1), axis=1)
+    assert np.array_equal(kept, expected) and (every > 0).sum() > 15 * 6
+    assert "15 of 15 items keep their 6 greatest counts" in caplog.text
 
 
 def test_equal_evidence_ties_exactly(tmp_path: Path) -> None:

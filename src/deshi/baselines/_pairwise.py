@@ -16,7 +16,7 @@ from torch import Tensor
 from deshi.arrays import Array, Float32s, Floats, Ints, offsets_of, range_rows
 from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
-from deshi.baselines._pair_counts import count_pairs, subtract_pairs, without
+from deshi.baselines._pair_counts import count_pairs, greatest, subtract_pairs, without
 from deshi.baselines._search import Grid, SearchedBaseline, full
 from deshi.models.scorers import Scorer
 from deshi.types import Batch, DeshiError, ScoreKind
@@ -162,14 +162,9 @@ class Pairwise(SearchedBaseline):
 
         Of equal entries those of the lower indices stay. It scores histories; it doesn't leave users out.
         """
-        table = self._table
-        rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-        # each row's entries by falling value, then by index: the place of an entry in its row decides
-        order = np.lexsort((table.indices, -table.data, rows))
-        kept = np.sort(order[np.arange(len(order)) - table.indptr[rows] < best])
-        values = table.data[kept].astype(np.float16).astype(np.float32)
-        offsets = offsets_of(np.bincount(rows[kept], minlength=table.shape[0]))
-        served = csr_array((values, table.indices[kept], offsets), shape=table.shape)
+        kept = greatest(self._table, best)
+        values = kept.data.astype(np.float16).astype(np.float32)
+        served = csr_array((values, kept.indices, kept.indptr), shape=kept.shape)
         served.eliminate_zeros()
         pruned = copy(self)
         pruned._read(served)
