@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 AUTO = "experiment=auto"
 SHORT = 30
 """Mean length of histories below which they are called short."""
+DENSE = 30
+"""Events of an item, on average, from which short histories are trained on with little dropout."""
 LARGE = 500_000
 """Events from which long histories are trained on with less dropout and one window a user."""
 MANY_EVENTS = 50_000_000
@@ -137,6 +139,9 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
         data, f"{shape.events:,}", f"{shape.users:,}", shape.mean_length, f"{shape.items:,}", 100 * shape.texts,
     )  # fmt: skip
     words = [f"experiment={experiment}"]
+    dense = short and shape.events >= DENSE * shape.items
+    if dense:  # enough events to learn an item from: dropout only slows it down
+        words.append("student.dropout=0.2")
     if short and shape.long_histories > 60:
         words.append("student.max_length=100")
     epochs = 30 if short else 40
@@ -148,7 +153,7 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
         if texts and short:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
         if short:
-            words.append("distilled.student.dropout=0.3")
+            words.append(f"distilled.student.dropout={0.1 if dense else 0.3}")
             if texts:  # lists of text + counts teach more than the events, which counts know without memorising them
                 words.append("distill.hard_loss_weight=0.3")
         else:  # rows beyond a window of 200 events are answered in overlapping windows, not one by one
