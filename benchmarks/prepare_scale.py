@@ -1,13 +1,11 @@
-"""Time and peak memory of `deshi prepare`, and of stages on its bundle, for millions of synthetic interactions.
+"""Time and peak memory of `deshi prepare`, and of `deshi fit` on its bundle, for millions of synthetic interactions.
 
-python benchmarks/prepare_scale.py [--rows 10000000] [--users 250000] [--items 60000] [--format parquet|csv]
-    [--fit 2] [--counts]
+python benchmarks/prepare_scale.py [--rows 10000000] [--users 250000] [--items 60000] [--format parquet|csv] [--fit 2]
 
 The data are made in one child process and prepared in another, whose seconds, CPU seconds and peak resident memory
 (all of the process: Python, imports, reading, filters, bundle, statistics and picture) are printed. Filters: ratings of
 2 and more, a user's latest event of an item, 5-core. `--fit MINUTES` then trains SASRec (d 32, sampled softmax) on all
-users for so many minutes of an epoch and validates on 1,000 users. `--counts` counts item pairs instead or as well
-(`deshi teach teacher=pairwise`, up to 20 events apart), the other settings chosen on as many.
+users for so many minutes of an epoch and validates on 1,000 users.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 FILTERS = {"min_rating": 2.0, "duplicates": "last", "min_user_interactions": 5, "min_item_interactions": 5}
-COUNTS = ["teacher=pairwise", "teacher.max_distance=20", "teacher.distance_decay=0.7"]
 PART = 5_000_000
 """Rows of a parquet file."""
 
@@ -95,33 +92,23 @@ def prepare(path: Path) -> None:
 def fit(folder: Path, minutes: float) -> dict[str, float]:
     """Train on the bundle in the folder by the command line, and return what it took."""
     settings = [
-        "student=sasrec", "student.dim=32", "loss=sampled_softmax", f"train.max_minutes={minutes}",
-        "train.max_epochs=1", "train.precision=fp32", "train.progress=false",
+        "data=tabular", "data.name=synthetic", f"data.source.path={folder}", f"paths.root={folder}", "student=sasrec",
+        "student.dim=32", "loss=sampled_softmax", f"train.max_minutes={minutes}", "train.max_epochs=1",
+        "train.precision=fp32", "train.progress=false", "eval.max_validation_users=1000", "name=scale",
     ]  # fmt: skip
-    run, used = stage(folder, "fit", settings)
-    record, seconds = (json.loads((run / f"{name}.json").read_text()) for name in ("run", "time"))
-    # Weights, their best copy, gradients and AdamW's two moments: five numbers of four bytes for each parameter.
-    return used | {
-        "fit_positions": record["positions"],
-        "fit_epoch_seconds": seconds["student_baseline_train_time"],
-        "fit_parameters_gib": record["parameters"] * 4 * 5 / 2**30,
-    }
-
-
-def stage(folder: Path, name: str, words: list[str]) -> tuple[Path, dict[str, float]]:
-    """Run a stage on the bundle in the folder by the command line; its run, its CPU seconds and its peak memory."""
-    shared = [
-        "data=tabular", "data.name=synthetic", f"data.source.path={folder}", f"paths.root={folder}",
-        "eval.max_validation_users=1000", "name=scale",
-    ]  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "deshi", name, *shared, *words])
+    process = subprocess.Popen([sys.executable, "-m", "deshi", "fit", *settings])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"deshi {name} failed with {os.waitstatus_to_exitcode(status)}")
-    (run,) = (folder / "runs" / name).iterdir()
-    return run, {
-        f"{name}_cpu_seconds": usage.ru_utime + usage.ru_stime,
-        f"{name}_peak_gib": usage.ru_maxrss / 2**20,
+        raise SystemExit(f"deshi fit failed with {os.waitstatus_to_exitcode(status)}")
+    run = next((folder / "runs" / "fit").iterdir())
+    record, seconds = (json.loads((run / f"{name}.json").read_text()) for name in ("run", "time"))
+    # Weights, their best copy, gradients and AdamW's two moments: five numbers of four bytes for each parameter.
+    return {
+        "fit_positions": record["positions"],
+        "fit_epoch_seconds": seconds["student_baseline_train_time"],
+        "fit_cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "fit_peak_gib": usage.ru_maxrss / 2**20,
+        "fit_parameters_gib": record["parameters"] * 4 * 5 / 2**30,
     }
 
 
@@ -143,7 +130,6 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=60_000)
     parser.add_argument("--format", choices=["parquet", "csv"], default="parquet")
     parser.add_argument("--fit", type=float, metavar="MINUTES", help="also train for so long")
-    parser.add_argument("--counts", action="store_true", help="also count item pairs")
     parser.add_argument("--folder", type=Path, help="where the temporary data go (default: the system's)")
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
@@ -159,8 +145,6 @@ def main() -> None:
         measured = json.loads(child("--prepare", str(path)))
         if options.fit:
             measured |= fit(Path(folder), options.fit)
-        if options.counts:
-            measured |= stage(Path(folder), "teach", COUNTS)[1]
     figures = {
         **{name: getattr(options, name) for name in ("rows", "users", "items", "format")},
         **{name: round(value, 2) for name, value in measured.items()},
