@@ -234,7 +234,7 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
             values = [result["metrics"][f"{part}/{metric}"] for result in results]
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.4f}{spread}")
-        lines.append(f"| {results[0]['run']['student']} | {part} | " + " | ".join(cells) + " |")
+        lines.append(f"| {results[0]['run']['model']} | {part} | " + " | ".join(cells) + " |")
     for name, metrics in results[0]["metrics"]["baselines"].items():
         figures = [f"{metrics[f'test/{metric}']:.4f}" for metric in SHOWN]
         lines.append(f"| {name} | test | " + " | ".join(figures) + " |")
