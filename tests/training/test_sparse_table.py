@@ -111,23 +111,48 @@ def test_a_step_changes_the_rows_alone_that_it_read() -> None:
     assert torch.equal(state["exp_avg"][~changed], moments[~changed])
 
 
-def test_lazy_adam_by_hand() -> None:
-    """A row that misses two steps: its moments wait, the bias correction counts all steps."""
+def sparse_step(optimizer: torch.optim.Optimizer, table: nn.Parameter, row: int, value: float) -> None:
+    index, values = torch.tensor([[row]]), torch.tensor([[value]])
+    table.grad = torch.sparse_coo_tensor(index, values, (len(table), 1), check_invariants=True)
+    optimizer.step()
+
+
+def test_a_row_that_misses_steps_by_hand() -> None:
+    """Its moments decay, the bias correction counts all steps, and its step is as long as three of Adam's."""
     table, rate, (beta1, beta2), eps = nn.Parameter(torch.zeros(3, 1)), 0.1, (0.9, 0.99), 1e-8
     optimizer = AdamWithSparseRows([{"params": [table], "weight_decay": 0.0}], lr=rate, betas=(beta1, beta2), eps=eps)
-    gradients = [2.0, None, None, -1.0]
-    expected = first = second = 0.0
-    for number, value in enumerate(gradients, start=1):
-        row, grad = (1, value) if value is not None else (2, 1.0)
-        index, values = torch.tensor([[row]]), torch.tensor([[grad]])
-        table.grad = torch.sparse_coo_tensor(index, values, (3, 1), check_invariants=True)
-        optimizer.step()
-        if value is None:
-            continue
-        first, second = beta1 * first + (1 - beta1) * value, beta2 * second + (1 - beta2) * value**2
-        expected -= rate * first / (1 - beta1**number) / ((second / (1 - beta2**number)) ** 0.5 + eps)
+    sparse_step(optimizer, table, 1, 2.0)
+    assert float(table.detach()[1]) == pytest.approx(-rate, rel=1e-5)
+    for _ in range(2):
+        sparse_step(optimizer, table, 2, 1.0)
+    sparse_step(optimizer, table, 1, -1.0)
+    first = (1 - beta1) * (2.0 * beta1**3 - 1.0) / (1 - beta1**4)
+    second = (1 - beta2) * (4.0 * beta2**3 + 1.0) / (1 - beta2**4)
+    share = beta1 / beta2**0.5
+    expected = -rate - rate * first / (second**0.5 + eps) * (1 + share + share**2)
     assert float(table.detach()[1]) == pytest.approx(expected, rel=1e-5)
     assert float(table.detach()[0]) == 0.0
+
+
+@pytest.mark.parametrize("gap", [1, 7, 50])
+def test_rarely_read_rows_move_as_far_as_dense_ones(gap: int) -> None:
+    """Over 2,000 steps with a gradient in every seventh or fiftieth; the first can't know how long the next takes."""
+    ways = []
+    for kind in (torch.optim.AdamW, AdamWithSparseRows):
+        table = nn.Parameter(torch.zeros(2, 1))
+        optimizer = kind([{"params": [table], "weight_decay": 0.0}], lr=0.01, betas=(0.9, 0.98))
+        generator = torch.Generator().manual_seed(0)
+        for number in range(2500):
+            if number == 500:
+                before = float(table.detach()[1])
+            value = float(torch.randn((), generator=generator)) + 0.5 if number % gap == 0 else 0.0
+            if kind is AdamWithSparseRows:
+                sparse_step(optimizer, table, 1 if number % gap == 0 else 0, value)
+            else:
+                table.grad = torch.tensor([[0.0], [value]])
+                optimizer.step()
+        ways.append(float(table.detach()[1]) - before)
+    assert ways[1] == pytest.approx(ways[0], rel=1e-4 if gap == 1 else 0.03)
 
 
 def test_clipping_counts_the_sparse_rows() -> None:

@@ -25,6 +25,9 @@ MANY_ITEMS = 50_000
 CHUNK = 65_536
 """Rows averaged at a time where all are."""
 
+_LONGEST = 0.99
+"""Share of a step in the next one, at most, that a row without a gradient takes: a hundred steps at once."""
+
 
 def use_sparse_gradients(
     network: Recommender, objective: Objective, setting: bool | Literal["auto"], n_devices: int = 1
@@ -75,8 +78,10 @@ def sparse_table(network: Recommender) -> nn.Parameter | None:
 class AdamWithSparseRows(torch.optim.AdamW):
     """AdamW, of whose parameters with sparse gradients a step moves the rows in the gradient alone.
 
-    For these it is the lazy Adam of :class:`torch.optim.SparseAdam`: moments of rows that aren't in the gradient don't
-    decay, and bias correction counts all steps. They must have no weight decay.
+    Adam goes on moving a row by its momentum after the row's gradient. A lazy Adam (:class:`torch.optim.SparseAdam`)
+    leaves that out: a row that is rarely read moves a tenth as far. Here moments decay over the steps that a row
+    missed, and its step is as long as the row would move until it is read again, if that takes as long as the last
+    time. With a gradient in every step it is Adam. Parameters with sparse gradients must have no weight decay.
     """
 
     @torch.no_grad()
@@ -106,12 +111,19 @@ def _move_rows(table: Tensor, grad: Tensor, state: dict[str, Any], group: dict[s
     if not state:
         state["step"] = torch.zeros(())
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+        state["last_step"] = torch.zeros(len(table), device=table.device)
     state["step"] += 1
     step, (beta1, beta2), rows, values = float(state["step"]), group["betas"], grad.indices()[0], grad.values()
-    first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
-    second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
+    waited = (step - state["last_step"].index_select(0, rows))[:, None]
+    first = state["exp_avg"].index_select(0, rows).mul_(beta1**waited).add_(values, alpha=1 - beta1)
+    second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2**waited).addcmul_(values, values, value=1 - beta2)
     state["exp_avg"].index_copy_(0, rows, first)
     state["exp_avg_sq"].index_copy_(0, rows, second)
+    state["last_step"].index_fill_(0, rows, step)
+    # without a further gradient each step is this share of the one before: the moment falls by beta1, the width by
+    # the root of beta2
+    share = min(beta1 / math.sqrt(beta2), _LONGEST)
+    first.mul_((1 - share**waited) / (1 - share))
     # bias correction of both moments: first / (1 - beta1 ^ t) over sqrt(second / (1 - beta2 ^ t)) + eps
     width = second.sqrt_().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
     table.index_add_(0, rows, first.div_(width), alpha=-float(group["lr"]) / (1 - beta1**step))
