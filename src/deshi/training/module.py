@@ -197,7 +197,7 @@ class TrainingModule(L.LightningModule):
             clip_gradients(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a warm-up and a schedule, stepped at every batch; lazy for a table with sparse gradients."""
+        """AdamW with a warm-up and a schedule, stepped at every batch; of a sparse table the rows that were read."""
         trained = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
         matrices = [p for name, p in trained if p.dim() > 1 and not name.startswith("items.")]
         decayed = {id(p) for p in matrices}
