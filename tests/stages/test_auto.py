@@ -48,7 +48,17 @@ def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> Non
     words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), recipe=False, data="x")
     assert words == [
         "experiment=short-histories", "student.dropout=0.2", "student.max_length=100", "train.max_epochs=4",
+        "loss=sampled_softmax", "loss.strategy=mixed",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("items", "events", "sampled"), [(11_924, 167_597, False), (20_000, 3_000_000, False), (60_000, 2_000_000, True)]
+)
+def test_large_catalogues_are_trained_on_a_sample_of_items(items: int, events: int, sampled: bool) -> None:
+    """The full softmax of 60,000 items after 50 million events takes hours; its sample costs 2 % on Toys."""
+    words = rules(Shape(events // 12, items, events, 20, 1.0), recipe=True, data="x")
+    assert ("loss=sampled_softmax" in words and "loss.strategy=mixed" in words) == sampled
 
 
 @pytest.mark.parametrize(("items", "plain", "distilled"), [(6_000, None, 0.3), (5_000, 0.2, 0.1)])
@@ -89,6 +99,17 @@ def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> 
     assert config.overrides[0].startswith("experiment=") and config.overrides[-3:] == words
     named = stages.by_data("run", stages.compose("run", [*words, "recipe=self"], {}, config_dir), config_dir)
     assert not named.teachers
+
+
+def test_a_typed_loss_has_its_own_settings(tmp_path: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule's sampling strategy would be an unknown key of another loss."""
+    monkeypatch.setattr("deshi.stages._auto.MANY_SCORES", 1)
+    deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
+    words = ["data=tiny", f"paths.root={tmp_path}"]
+    chosen = stages.by_data("run", stages.compose("run", words, {}, config_dir), config_dir)
+    assert chosen.loss["strategy"] == "mixed" and chosen.teachers["text"].loss["strategy"] == "mixed"
+    typed = stages.by_data("run", stages.compose("run", [*words, "loss=bce"], {}, config_dir), config_dir)
+    assert typed.loss["_target_"].endswith("BCE") and "strategy" not in typed.loss
 
 
 def test_words_about_parts_of_a_recipe_come_before_the_decision(tmp_path: Path, config_dir: Path) -> None:

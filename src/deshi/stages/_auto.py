@@ -24,6 +24,8 @@ LARGE = 500_000
 """Events from which long histories are trained on with less dropout and one window a user."""
 MANY_EVENTS = 50_000_000
 """Events that all epochs of a training may have together; fewer epochs for more data."""
+MANY_SCORES = 1_000_000_000_000
+"""Scores of the full softmax in all epochs of a training, above which items are sampled: hours on two cores."""
 RECIPES = ("counts", "counts-ids")
 """With texts, and without."""
 WITH_TEXT = 0.8
@@ -109,6 +111,8 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
     words = rules(shape, recipe, str(config.data.name))
     if any(text.startswith("student.max_length=") for text in texts):  # windows may be shorter than the rule thinks
         words = [word for word in words if not word.startswith("soft_labels.lists.min_context=")]
+    if any(text.startswith("loss=") for text in texts):  # another loss hasn't this one's settings
+        words = [word for word in words if not word.startswith("loss")]
     log.info("%s chose %s", AUTO, " ".join(words))
     chosen: StageConfig = compose(stage, [*words, *(text for text in texts if text != AUTO)], {}, config_dir)
     return chosen
@@ -146,7 +150,10 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
         words.append("student.max_length=100")
     epochs = 30 if short else 40
     if shape.events * epochs > MANY_EVENTS:
-        words.append(f"train.max_epochs={max(4, MANY_EVENTS // shape.events)}")
+        epochs = max(4, MANY_EVENTS // shape.events)
+        words.append(f"train.max_epochs={epochs}")
+    if shape.events * epochs * shape.items > MANY_SCORES:
+        words += ["loss=sampled_softmax", "loss.strategy=mixed"]
     if recipe:
         texts = shape.texts >= WITH_TEXT and not large
         words.append(f"recipe={RECIPES[0] if texts else RECIPES[1]}")
