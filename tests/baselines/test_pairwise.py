@@ -96,6 +96,14 @@ def test_a_large_catalogue_keeps_the_greatest_counts_of_each_row(
     assert "15 of 15 items keep their 6 greatest counts" in caplog.text
 
 
+def test_pruning_leaves_the_table_as_it_is(tmp_path: Path) -> None:
+    """Entries that half precision rounds to 0 are dropped from the served table, not from the counts."""
+    pairwise = on_all(tiny_bundle(tmp_path, random_sequences(30, 20, 4, 12), n_items=20), smoothing=1e10)
+    before = pairwise.table.copy()
+    assert pairwise.pruned(50).table.nnz == 0 < before.nnz
+    assert (pairwise.table != before).nnz == 0 and pairwise.table.nnz == before.nnz
+
+
 def test_equal_evidence_ties_exactly(tmp_path: Path) -> None:
     """Sums of the same decays in another order must not break a tie: ranks of ties are means."""
     sequences = [[0, 5, 6, 1], [0, 1, 5, 6], [0, 6, 1, 5], [0, 2, 5, 6], [0, 6, 5, 2], [0, 5, 2, 6]]

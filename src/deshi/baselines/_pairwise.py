@@ -164,7 +164,7 @@ class Pairwise(SearchedBaseline):
         """
         kept = greatest(self._table, best)
         values = kept.data.astype(np.float16).astype(np.float32)
-        served = csr_array((values, kept.indices, kept.indptr), shape=kept.shape)
+        served = csr_array((values, kept.indices, kept.indptr), shape=kept.shape, copy=True)  # changed in place below
         served.eliminate_zeros()
         pruned = copy(self)
         pruned._read(served)
