@@ -21,6 +21,7 @@ import yaml
 
 import deshi
 from deshi.artifacts import write_json
+from deshi.runs import write_record
 
 ITEMS = 3416
 METRICS = ["ndcg@10", "recall@10", "mrr@10", "ndcg@20"]
@@ -40,18 +41,20 @@ def write_evaluation(root: Path, number: int, hardness: np.ndarray, generator: n
     config = {"student": {"_target_": "deshi.models.sasrec.SASRec", "dim": 8 * (number + 1)}, "seed": 0}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "config.yaml").write_text("{}\n")
+    (run / "epochs.csv").write_text("epoch\n1\n")
+    write_record(run, {"stage": "fit"})
     record = {
         "stage": "evaluate",
         "model": "sasrec",
         "run": str(run),
-        "fit": {"student": "sasrec", "seed": 0},
+        "fit": {"student": "sasrec", "seed": 0, "refit": False},
         "data": "ml-1m",
         "data_fingerprint": "0" * 64,
         "protocol": {"candidates": "full", "filter_seen": True},
         "protocol_fingerprint": "0" * 64,
         "warnings": [],
     }
-    write_json(folder / "run.json", record)
+    write_record(folder, record)
     write_json(folder / "metrics.json", {"test/n_examples": len(users)})
     frame = pl.DataFrame(
         {

@@ -51,3 +51,12 @@ def test_the_throughput_arm_counts_every_target(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["targets"] == 30 * 5 * result["steps"], "one batch holds the epoch"
     assert result["positions_per_second"] == pytest.approx(result["targets"] / result["seconds"])
+
+
+def test_the_speed_of_comparisons_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its evaluations are written by hand: they must have the form that `deshi compare` reads."""
+    monkeypatch.setattr(sys, "argv", "compare_speed.py --models 3 --users 40 --permutations 100".split())
+    assert script_at(BENCHMARKS / "compare_speed.py").main() == 0
+    assert "3 models, 12 tests" in capsys.readouterr().out
