@@ -43,18 +43,21 @@ def count_pairs(
     Returns:
         ``(n_items or n_rows, n_items)`` float64, without zeros.
     """
-    if rows is not None:
-        return _count(users, items, n_items, weights, np.arange(len(users)), rows, n_rows)
+    if rows is None and n_items**2 > _SMALL:
+        return _count_by_items(users, items, n_items, weights)
+    rows, n_rows = (items, n_items) if rows is None else (rows, n_rows)
+    return _count(users, items, n_items, weights, np.arange(len(users)), rows, slice(0, n_rows))
+
+
+def _count_by_items(users: Ints, items: Ints, n_items: int, weights: Floats) -> csr_array:
+    """The rows of some items at a time, so that their pairs fit into memory, however many all are."""
     most = max(_LEAST_KEPT, _ENTRIES // n_items)
-    if n_items**2 <= _SMALL:
-        return _count(users, items, n_items, weights, np.arange(len(users)), items, n_items)
-    # the rows of some items at a time, so that their pairs fit into memory, however many all are
     by_item = np.argsort(items, kind="stable")
     offsets = offsets_of(np.bincount(items, minlength=n_items))
     parts, shortened = [], 0
-    for part in row_blocks(offsets, max(1, _PAIRS // max(1, len(weights)))):
+    for part in row_blocks(offsets, max(1, _PAIRS // len(weights))):
         events = by_item[offsets[part.start] : offsets[part.stop]]
-        table = _count(users, items, n_items, weights, events, items - part.start, part.stop - part.start)
+        table = _count(users, items, n_items, weights, events, items, part)
         shortened += int(np.count_nonzero(np.diff(table.indptr) > most))
         parts.append(greatest(table, most))
     if shortened:
@@ -65,17 +68,21 @@ def count_pairs(
     return csr_array(vstack(parts, format="csr"))
 
 
-def _count(users: Ints, items: Ints, n_items: int, weights: Floats, events: Ints, rows: Ints, n_rows: int) -> csr_array:
-    """The counts of the pairs that begin with some events ``(F,)``: ``rows`` ``(E,)`` of these are below ``n_rows``."""
+def _count(users: Ints, items: Ints, n_items: int, weights: Floats, events: Ints, rows: Ints, part: slice) -> csr_array:
+    """The counts of the pairs that begin with some events ``(F,)``, whose ``rows`` ``(E,)`` are all in ``part``."""
+    n_rows = part.stop - part.start
     shape = n_rows, n_items
     if n_rows * n_items <= _SMALL:  # a full table is ten times as fast as a sparse sum
         full = np.zeros(n_rows * n_items)
         for first, second, values in _blocks(users, events, weights):
-            full += np.bincount(rows[first] * n_items + items[second], values, len(full))
+            full += np.bincount((rows[first] - part.start) * n_items + items[second], values, len(full))
         return csr_array(full.round(_DECIMALS).reshape(shape))
     total = csr_array(shape, dtype=np.float64)
     for first, second, values in _blocks(users, events, weights):
-        entries = values, (rows[first].astype(np.int32), items[second].astype(np.int32))  # int64 would stay int64
+        entries = (
+            values,
+            ((rows[first] - part.start).astype(np.int32), items[second].astype(np.int32)),
+        )  # or int64 stays
         total = total + coo_array(entries, shape=shape).tocsr()
     total.data = total.data.round(_DECIMALS)
     total.eliminate_zeros()

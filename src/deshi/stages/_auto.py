@@ -30,6 +30,11 @@ RECIPES = ("counts", "counts-ids")
 """With texts, and without."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
+_MOOT = {
+    "student.max_length=": "soft_labels.lists.min_context=",  # windows may be shorter than the rule thinks
+    "loss=": "loss",  # another loss hasn't the settings of the one that the rule takes
+}
+"""Beginnings of typed words, and of the rules' words that mean nothing beside them."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,9 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
         run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
     shape = Shape.of(Bundle.load(folder))
     words = rules(shape, recipe, str(config.data.name))
-    if any(text.startswith("student.max_length=") for text in texts):  # windows may be shorter than the rule thinks
-        words = [word for word in words if not word.startswith("soft_labels.lists.min_context=")]
-    if any(text.startswith("loss=") for text in texts):  # another loss hasn't this one's settings
-        words = [word for word in words if not word.startswith("loss")]
+    for typed, moot in _MOOT.items():
+        if any(text.startswith(typed) for text in texts):
+            words = [word for word in words if not word.startswith(moot)]
     log.info("%s chose %s", AUTO, " ".join(words))
     chosen: StageConfig = compose(stage, [*words, *(text for text in texts if text != AUTO)], {}, config_dir)
     return chosen
