@@ -79,11 +79,9 @@ def _count(users: Ints, items: Ints, n_items: int, weights: Floats, events: Ints
         return csr_array(full.round(_DECIMALS).reshape(shape))
     total = csr_array(shape, dtype=np.float64)
     for first, second, values in _blocks(users, events, weights):
-        entries = (
-            values,
-            ((rows[first] - part.start).astype(np.int32), items[second].astype(np.int32)),
-        )  # or int64 stays
-        total = total + coo_array(entries, shape=shape).tocsr()
+        # int64 would stay int64 in the sum
+        row, column = (rows[first] - part.start).astype(np.int32), items[second].astype(np.int32)
+        total = total + coo_array((values, (row, column)), shape=shape).tocsr()
     total.data = total.data.round(_DECIMALS)
     total.eliminate_zeros()
     return total
