@@ -281,6 +281,20 @@ def test_settings_are_chosen_on_validation_with_training_counts(tmp_path: Path) 
     assert Pairwise().choose(bundle, split) == pairwise.settings
 
 
+def test_of_many_examples_the_search_ranks_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third batch where there are up to three times as many examples as the search takes; all of fewer."""
+    bundle = tiny_bundle(tmp_path, random_sequences(60, 15, 5, 12), n_items=15)
+    split = LeaveOneOut()(bundle)
+    events = training_events(bundle, *split.train_ranges(bundle))
+    batches = list(ExampleBatches(bundle, split.examples(bundle, "validation"), 50, 10, True))
+    for most, drawn in ((60, batches), (20, batches[::3])):
+        monkeypatch.setattr(Pairwise, "most_examples", most)
+        pairwise = Pairwise()
+        tried = pairwise.search(events, batches)
+        best = max(trial["ndcg@10"] for trial in tried)
+        assert pairwise.validation_ndcg(drawn) == pytest.approx(best, abs=1e-12)
+
+
 def test_search_goes_from_grid_to_grid_and_leaves_fixed_settings() -> None:
     """Each grid starts from the best so far; what the user gave is not touched."""
     best, tried = best_settings(

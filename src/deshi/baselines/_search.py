@@ -30,18 +30,25 @@ class SearchedBaseline(Baseline):
 
     Attributes:
         grids: what :meth:`search` tries, one after the other.
+        most_examples: validation examples that it ranks, about; of more it takes every n-th batch.
     """
 
     grids: ClassVar[Sequence[Grid]]
+    most_examples: ClassVar[int] = 25_000
 
     def search(
         self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
     ) -> list[dict[str, Any]]:
         """See :meth:`deshi.baselines.Baseline.search`."""
+        examples = sum(len(batch.numbers) for batch in validation)
+        drawn = validation[:: max(1, -(-examples // self.most_examples))]
+        if len(drawn) < len(validation):
+            shown = type(self).__name__, len(drawn), len(validation)
+            log.info("settings of %s by %d of %d batches of validation examples", *shown)
 
         def quality(settings: dict[str, Any]) -> float:
             self._set(settings)
-            return self.validation_ndcg(validation)
+            return self.validation_ndcg(drawn)
 
         self.fit_events(events)
         best, tried = best_settings(self.settings, self.grids, quality, fixed)

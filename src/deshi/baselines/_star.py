@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,10 @@ from deshi.baselines._events import Events
 from deshi.baselines._history import latest_items
 from deshi.baselines._search import Grid, SearchedBaseline
 from deshi.baselines._seqrules import pruned
-from deshi.data.example_batches import ExampleBatch
 from deshi.types import Batch, DeshiError
 
 _BLOCK = 1000
 """Items whose common users are counted at a time."""
-
-_BATCHES = 20
-"""Batches of validation examples that the search ranks at most, spread evenly over the histories' lengths."""
 
 _GRIDS: tuple[Grid, ...] = (
     {"text_weight": (0.1, 0.3, 0.5, 0.7, 0.9)},
@@ -49,6 +44,7 @@ class Star(SearchedBaseline):
     """
 
     grids = _GRIDS
+    most_examples = 5_120
 
     def __init__(
         self,
@@ -74,12 +70,6 @@ class Star(SearchedBaseline):
     def settings(self) -> dict[str, Any]:
         """The arguments that :meth:`search` chooses."""
         return {name: getattr(self, name) for name in ("text_weight", "history_decay", "latest")}
-
-    def search(
-        self, events: Events, validation: Sequence[ExampleBatch], fixed: Collection[str] = ()
-    ) -> list[dict[str, Any]]:
-        """See :meth:`deshi.baselines.Baseline.search`; on an even draw of the examples where there are many."""
-        return super().search(events, validation[:: -(-len(validation) // _BATCHES)], fixed)
 
     def _set(self, settings: dict[str, Any]) -> None:
         vars(self).update(settings)
