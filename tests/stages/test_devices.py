@@ -108,6 +108,17 @@ def test_processes_of_torchrun_are_taken_as_they_are(monkeypatch: pytest.MonkeyP
         as_launched(TrainConfig(devices=3, nodes=2), resumed=False)
 
 
+def test_nodes_that_nobody_has_connected_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would wait for the other node for ever."""
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+    lonely = config(root, 1, name="lonely")
+    lonely = lonely.model_copy(update={"train": lonely.train.model_copy(update={"nodes": 2})})
+    with pytest.raises(DeshiError, match=r"train.nodes=2, but neither torchrun nor SLURM.*leave train.nodes out"):
+        fit.run(lonely)
+    assert not list((root / "runs" / "fit").glob("*_lonely")) and not children()
+
+
 def test_only_the_first_process_of_a_training_speaks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under SLURM each of several trainings with a process of its own speaks, too; torchrun is for trainings alone."""
     assert further_rank(config(root, 2)) == 0

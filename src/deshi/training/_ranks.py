@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.fabric.strategies import DDPStrategy
 
 from deshi.configuration.launch import processes
@@ -133,7 +134,9 @@ def _launched(train: TrainConfig) -> Fabric:
     accelerator = training_device(train.accelerator).type
     fabric: Fabric | None = None
     try:
-        fabric = Fabric(accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=DDPStrategy())
+        strategy = DDPStrategy()
+        fabric = Fabric(accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=strategy)
+        _check_nodes(train, strategy.cluster_environment)
         fabric.launch()
     except BaseException as error:  # of whatever kind: it is raised again
         for child in [] if fabric is None else _children(fabric):
@@ -143,6 +146,15 @@ def _launched(train: TrainConfig) -> Fabric:
         # devices that aren't there, variables of SLURM that don't fit them, processes that can't be reached
         raise DeshiError(f"train.devices={train.devices} train.nodes={train.nodes}: {error}") from error
     return fabric
+
+
+def _check_nodes(train: TrainConfig, environment: ClusterEnvironment | None) -> None:
+    """Refuse several nodes where nobody has told this process which one it is: it would wait for ever."""
+    if train.nodes > 1 and isinstance(environment, LightningEnvironment):
+        raise DeshiError(
+            f"train.nodes={train.nodes}, but neither torchrun nor SLURM has started this process, so that it doesn't "
+            "know the other nodes. Start it on each node by torchrun or srun; for one machine leave train.nodes out."
+        )
 
 
 def _children(fabric: Fabric) -> list[subprocess.Popen[bytes]]:
