@@ -17,8 +17,16 @@ def script_at(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"{path.stem}_script", path)
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # dataclasses look their module up
     spec.loader.exec_module(script)
     return script
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_can_be_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of deshi that is moved would break scripts that nobody runs for months."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    assert script_at(path).__doc__
 
 
 def test_the_script_for_gpus_runs_on_a_cpu(tmp_path: Path) -> None:

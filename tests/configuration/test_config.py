@@ -105,7 +105,7 @@ def test_paths_need_no_quoting_beyond_the_shells(fit: Any, folder: str) -> None:
 def test_a_choice_that_the_command_takes_from_its_run() -> None:
     """Labels, exports and answers are about a run's data; the key is known, but not to them."""
     with pytest.raises(
-        ConfigError, match="deshi label has no choice of data; expected one of selection, paths or a key"
+        ConfigError, match="deshi label has no choice of data; expected one of selection, profiles, paths or"
     ):
         compose("label", ["run=x", "data=ml-100k"], {})
 

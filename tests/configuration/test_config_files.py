@@ -41,6 +41,8 @@ MISSING = {
     "source/dllm2rec": ["source.data=folder", "source.tocf=folder"],
     "source/bigrec": ["source.examples=test.json", "source.names=id2name.txt"],
     "source/llara": ["source.frame=Test_data.df", "source.answers=test.csv", "source.names=id2name.txt"],
+    "profiles/texts": ["profiles.path=profiles.csv"],
+    "profiles/vectors": ["profiles.path=profiles.parquet"],
     "selection/coreset": ["selection.student=latest"],
     "selection/disagreement": ["selection.student=latest"],
     "selection/error": ["selection.student=latest"],
@@ -83,6 +85,7 @@ def test_what_a_file_leaves_to_the_user_is_asked_for(name: str) -> None:
         "teacher": ("teach", []),
         "source": ("label_import", ["store=lists", "data=ml-1m"]),
         "selection": ("label", ["run=latest"]),
+        "profiles": ("label", ["run=latest"]),
     }
     stage, given = stages.get(name.partition("/")[0], ("evaluate", ["baseline=popularity", "data=ml-1m"]))
     with pytest.raises(ConfigError, match=f"{key}: is missing: give {key}=VALUE"):

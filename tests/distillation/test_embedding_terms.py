@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,6 +82,26 @@ def test_mean_square_by_hand() -> None:
         torch.testing.assert_close(
             states[row], (of_hidden.projection(HIDDEN[row]) - aims[listed].mean(0)).square().mean()
         )
+
+
+def test_profiles_by_hand() -> None:
+    """States against their users' vectors; users without one teach nothing and don't move the others' mean."""
+    profiles = torch.randn(4, WIDTH, generator=seeded(5))
+    profiles[2] = 0.0
+    term, known = EmbeddingMatch("mse", "users"), context()
+    with torch.random.fork_rng(devices=[]):
+        term.prepare(Context(ITEMS, DIM, known.score_kind, known.k, known.counts, user_embeddings=profiles))
+    users = torch.tensor([3, 2, 0, 0, 1])
+    found = term(HIDDEN, TABLE, replace(lists(LENGTHS, 8), users=users))
+    centred = profiles - profiles[[0, 1, 3]].mean(0)
+    aims = centred / centred[[0, 1, 3]].square().mean().sqrt()
+    expected = (term.projection(HIDDEN) - aims[users]).square().mean(1)
+    expected[1] = 0.0
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert term.projection.weight.grad is not None and bool(term.projection.weight.grad.any())
+    with pytest.raises(DeshiError, match="no soft-label store here holds user_embeddings"):
+        EmbeddingMatch(of="users").prepare(known)
 
 
 def test_contrast_by_hand() -> None:

@@ -74,6 +74,33 @@ def test_a_table_of_the_teachers_vectors_is_merged_away(root: Path, config_dir: 
     assert result.metrics["validation/ndcg@10"] == pytest.approx(run.metrics["validation/ndcg@10"], abs=1e-6)
 
 
+def test_states_learn_the_profiles_of_users(root: Path, config_dir: Path, tmp_path: Path) -> None:
+    """Vectors of users go along with the lists; the student that is saved has nothing of them."""
+    bundle, path = Bundle.load(root / "data" / "tiny"), tmp_path / "profiles.parquet"
+    vectors = np.random.default_rng(0).normal(size=(bundle.n_users - 1, 5)).tolist()
+    pl.DataFrame({"user_id": bundle.users["user_id"][1:], "profile": vectors}).write_parquet(path)
+    words = ["profiles=vectors", f"profiles.path={path}"]
+    result = deshi.label(f"paths.root={root}", *words, run="tiny_seed0", k=10, store="profiled")
+    stored = result.soft_labels.user_embeddings()
+    assert (
+        stored is not None and stored.shape == (bundle.n_users, 5) and not stored[0].any() and stored[1:].any(1).all()
+    )
+    told = ["distill=listwise-profiles", "soft_labels=[profiled]"]
+    run = distil(root, config_dir, *told, "train.max_epochs=12", "train.learning_rate=0.03")
+    curve = pl.read_csv(run.folder / "epochs.csv")["distill/profile"]
+    assert 0 < curve[-1] < curve[0]
+    plain = distil(root, config_dir, name="plain")
+    shapes = [
+        {name: value.shape for name, value in Run(one.folder).student().state_dict().items()} for one in (run, plain)
+    ]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(DeshiError, match="no soft-label store here holds user_embeddings"):
+        distil(root, config_dir, told[0], name="untold")
+    pl.DataFrame({"user_id": bundle.users["user_id"][1:], "profile": vectors[::-1]}).write_parquet(path)
+    with pytest.raises(DeshiError, match="user_embeddings"):
+        deshi.label(f"paths.root={root}", *words, run="tiny_seed0", k=10, store="profiled")
+
+
 def test_augmented_histories_are_joined(root: Path, config_dir: Path) -> None:
     """Beside the data's own lists and alone; without targets they add no training position."""
     export = ["augment.item_drop=0.3", "copies=2", "positions=train", "k=5", "store=augmented"]

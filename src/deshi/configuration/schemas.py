@@ -20,6 +20,7 @@ RUNTIME: dict[str, tuple[str, ...]] = {
     "term": (),
     "item_table": ("n_items", "dim", "embeddings"),
     "selection": (),
+    "profiles": (),
     "teacher": ("n_items", "resources"),
     "loss": (),
     "split": (),
@@ -53,6 +54,7 @@ TeacherNode = Annotated[dict[str, Any], _node("teacher")]
 TermNode = Annotated[dict[str, Any], _node("term")]
 TableNode = Annotated[dict[str, Any], _node("item_table")]
 SelectionNode = Annotated[dict[str, Any], _node("selection")]
+ProfilesNode = Annotated[dict[str, Any], _node("profiles")]
 LossNode = Annotated[dict[str, Any], _node("loss")]
 ForeignNode = Annotated[dict[str, Any], _node("foreign")]
 CandidatesNode = Annotated[dict[str, Any], _node("candidates")]
@@ -385,6 +387,9 @@ class ListsConfig(Closed):
         "scoring",
         description="vectors of the items that go along: those that the teacher scores with, or those that its "
         "language model made of the texts",
+    )
+    profiles: ProfilesNode | None = Field(
+        None, description="texts about the users, whose vectors go along; written from training events alone"
     )
 
 

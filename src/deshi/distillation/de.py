@@ -19,7 +19,7 @@ class DE(HiddenTerm):
     ``E_m`` are two-layer networks (ReLU) as wide as the mean of both widths inside, ``a`` a selection by Gumbel-softmax
     (Jang et al. 2017, https://arxiv.org/abs/1611.01144) over ``softmax(W z_i)``. None of it is kept after training.
 
-    Deviations: of items alone, as a store keeps no vectors of users; those on the teacher's list; the mean over the
+    Deviations: of items alone, as a teacher has no vectors of users; those on the teacher's list; the mean over the
     dimensions instead of the sum, so that weights of terms compare; the temperature stays, where the paper lets it
     fall from 1 to nearly 0, so that the experts stay mixed.
 

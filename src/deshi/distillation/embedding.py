@@ -19,15 +19,18 @@ class EmbeddingMatch(HiddenTerm):
     Hints (FitNets, Romero et al. 2015, https://arxiv.org/abs/1412.6550) for recommenders. With ``of="items"`` the
     student's rows of the item table are projected onto the teacher's vectors of the same items: those on the teacher's
     list, so that items are weighted by how often the teacher recommends them. With ``of="hidden"`` the hidden state is
-    projected onto the mean of the listed items' vectors, what the teacher expects next. The projection goes from the
-    student to the teacher, as FitNets' does, and isn't kept after training.
+    projected onto the mean of the listed items' vectors, what the teacher expects next. With ``of="users"`` it is
+    projected onto the vector of the user's profile, a text that a language model has written about the user (after
+    LLM-KT, Severin et al. 2024, arXiv 2411.00556, which does so with a layer inside); a position of a user without one
+    has the value 0. The projection goes from the student to the teacher, as FitNets' does, and isn't kept after
+    training.
 
     InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748) asks a projected vector to be nearer, by
     cosine, to its own target than to other targets of the batch, which are compared in groups of at most ``contrast``.
 
     Args:
         loss: ``mse`` (mean over the dimensions), ``cosine`` (1 minus the cosine) or ``infonce``.
-        of: whose vectors are projected.
+        of: what is projected: ``items``, or states, onto the expected items (``hidden``) or the profile (``users``).
         top_k: items of each list that are taken; None takes what the store has.
         temperature: of ``infonce``.
         contrast: size of the groups of ``infonce``.
@@ -35,9 +38,10 @@ class EmbeddingMatch(HiddenTerm):
     """
 
     vectors: Tensor
+    has_profile: Tensor
 
     def __init__(
-        self, loss: Literal["mse", "cosine", "infonce"] = "mse", of: Literal["items", "hidden"] = "items",
+        self, loss: Literal["mse", "cosine", "infonce"] = "mse", of: Literal["items", "hidden", "users"] = "items",
         top_k: int | None = 10, temperature: float = 0.1, contrast: int = 512, weight: float = 1.0,
         final_weight: float | None = None,
     ) -> None:  # fmt: skip
@@ -49,12 +53,22 @@ class EmbeddingMatch(HiddenTerm):
     def prepare(self, context: Context) -> None:
         """Take the teacher's vectors and create the projection."""
         super().prepare(context)
-        vectors = standardised(context.needed_embeddings("EmbeddingMatch"))
+        if self.of == "users":
+            vectors = context.needed_profiles("EmbeddingMatch")
+            has_profile = vectors.any(1)
+            vectors = torch.zeros_like(vectors).index_put((has_profile,), standardised(vectors[has_profile]))
+            self.register_buffer("has_profile", has_profile, persistent=False)
+        else:
+            vectors = standardised(context.needed_embeddings("EmbeddingMatch"))
         self.register_buffer("vectors", vectors, persistent=False)
         self.projection = nn.Linear(context.dim, vectors.shape[1])
 
     def forward(self, hidden: Tensor, table: Tensor, soft_labels: SoftLabelBatch) -> Tensor:
         """See :class:`~deshi.distillation.term.HiddenTerm`."""
+        if self.of == "users":
+            users = soft_labels.users
+            assert users is not None
+            return self._losses(self.projection(hidden), self.vectors[users]) * self.has_profile[users]
         labels = soft_labels.top(self.top_k)
         items, listed = labels.items, labels.listed
         if self.of == "hidden":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class LabelledPositions:
         positions = torch.cat([distilled, further])
         targets = batch.targets.flatten()[positions]
         has_target = targets != PAD
-        labels = lists(batch.rows.flatten()[distilled])
+        labels = replace(lists(batch.rows.flatten()[distilled]), users=batch.users[distilled // batch.rows.shape[1]])
         return cls(positions, targets, has_target.nonzero().squeeze(1), labels, has_target.numpy())
 
     def to(self, device: torch.device | str) -> LabelledPositions:

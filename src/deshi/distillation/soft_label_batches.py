@@ -22,11 +22,13 @@ class SoftLabelBatch:
         items: ``(P, K)`` int64, best first, ``PAD`` where a list ends; a row of ``PAD`` is not distilled.
         scores: ``(P, K)`` float32, falling along a row, 0 where the item is ``PAD``.
         score_kind: meaning of the scores.
+        users: ``(P,)`` int64 whose histories the positions are of; None if nobody asks.
     """
 
     items: Tensor
     scores: Tensor
     score_kind: ScoreKind = ScoreKind.LOGIT
+    users: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_shape("SoftLabelBatch.items", self.items, ("P", "K"))
@@ -37,11 +39,11 @@ class SoftLabelBatch:
 
     def part(self, rows: slice | Tensor) -> SoftLabelBatch:
         """The lists of some positions."""
-        return SoftLabelBatch(self.items[rows], self.scores[rows], self.score_kind)
+        return self._map(lambda tensor: tensor[rows])
 
     def top(self, k: int | None) -> SoftLabelBatch:
         """The first ``k`` of every list, or whole lists for None."""
-        return SoftLabelBatch(self.items[:, :k], self.scores[:, :k], self.score_kind)
+        return SoftLabelBatch(self.items[:, :k], self.scores[:, :k], self.score_kind, self.users)
 
     def to(self, device: torch.device | str) -> SoftLabelBatch:
         """The same lists on ``device``, to which they are copied without waiting."""
@@ -52,7 +54,8 @@ class SoftLabelBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> SoftLabelBatch:
-        return SoftLabelBatch(change(self.items), change(self.scores), self.score_kind)
+        users = None if self.users is None else change(self.users)
+        return SoftLabelBatch(change(self.items), change(self.scores), self.score_kind, users)
 
     @property
     def listed(self) -> Tensor:

@@ -24,6 +24,7 @@ class Context:
         k: length of the longest list.
         counts: ``(n_items,)`` int64, how often each item is a training target.
         item_embeddings: ``(n_items, D)`` float32, the teacher's vectors of the items, or None if it left none.
+        user_embeddings: ``(n_users, D)`` float32, vectors of the users' profiles, zeros for users without one, or None.
     """
 
     n_items: int
@@ -32,6 +33,7 @@ class Context:
     k: int
     counts: Tensor
     item_embeddings: Tensor | None = None
+    user_embeddings: Tensor | None = None
 
     def needed_embeddings(self, term: str) -> Tensor:
         """The teacher's item vectors.
@@ -46,6 +48,19 @@ class Context:
                 f"or leave {term} out."
             )
         return self.item_embeddings
+
+    def needed_profiles(self, term: str) -> Tensor:
+        """The vectors of the users' profiles.
+
+        Raises:
+            DeshiError: if the store has none.
+        """
+        if self.user_embeddings is None:
+            raise DeshiError(
+                f"{term} needs vectors of users' profiles, but no soft-label store here holds user_embeddings. Write "
+                f"the store with profiles=FILE (deshi label), or leave {term} out."
+            )
+        return self.user_embeddings
 
 
 class Term(nn.Module, ABC):

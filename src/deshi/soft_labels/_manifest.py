@@ -19,11 +19,12 @@ from deshi.types import PAD, DeshiError, ScoreKind
 SCHEMA = 1
 """Version of a store's layout and of its manifest; a store of another version is written anew."""
 
-MANIFEST, TOPK, SCORES, EMBEDDINGS = (
+MANIFEST, TOPK, SCORES, EMBEDDINGS, USER_EMBEDDINGS = (
     "manifest.json",
     "topk_items.npy",
     "topk_scores.npy",
     "item_embeddings.safetensors",
+    "user_embeddings.safetensors",
 )
 
 REQUIRED = (

@@ -19,7 +19,7 @@ from deshi.hardware import set_threads, training_device
 from deshi.soft_labels._checks import check_lists
 from deshi.soft_labels._histories import Histories
 from deshi.soft_labels._labeller import Labeller, RankedLists
-from deshi.soft_labels._manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, new_manifest, new_request
+from deshi.soft_labels._manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, USER_EMBEDDINGS, new_manifest, new_request
 from deshi.soft_labels._progress import Meter, Progress
 from deshi.soft_labels._store import SoftLabels, check_embeddings
 from deshi.soft_labels._working_folder import STATE, WorkingFolder, compare_requests
@@ -42,6 +42,7 @@ def write_soft_labels(
     score_kind: ScoreKind = ScoreKind.LOGIT,
     dtype: ScoreType = "float32",
     item_embeddings: Tensor | None = None,
+    user_embeddings: Tensor | None = None,
     shard_rows: int = 2048,
     progress: Callable[[Progress], None] | None = None,
     force: bool = False,
@@ -64,6 +65,7 @@ def write_soft_labels(
         dtype: of the stored scores. ``float16`` halves them; logits are then stored less the row's best score (which
             no softmax notices), so that none overflows and the best items keep the finest steps.
         item_embeddings: ``(n_items, D)`` the teacher's vectors of the items, to be stored beside the lists.
+        user_embeddings: ``(n_users, D)`` vectors of users' profiles, zeros for users without one, to be stored too.
         shard_rows: rows between two marks; at most so many (and a history) are computed again after a kill.
         progress: called after every block of rows.
         force: replace a store, or an unfinished one, that another request made.
@@ -83,15 +85,16 @@ def write_soft_labels(
     )
     request |= {"batch": labeller.batch, "normalised": labeller.normalise}
     request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
+    if user_embeddings is not None:
+        request["user_embeddings"] = fingerprint([("users", user_embeddings.numpy())])
     if cluster is not None and labeller.scorer.cost() is not None:
         raise DeshiError(
             "This teacher's answers are paid for, and one process asks and counts them: leave cluster out. "
             "teacher.endpoint.concurrency says how many requests run at the same time."
         )
     lists = partial(map, labeller.label) if cluster is None else partial(cluster.in_order, _loader(labeller, cluster))
-    return _write(
-        histories, rows, folder, request, lists, item_embeddings, shard_rows, progress, force, labeller.scorer.cost
-    )
+    vectors = {EMBEDDINGS: ("items", item_embeddings), USER_EMBEDDINGS: ("users", user_embeddings)}
+    return _write(histories, rows, folder, request, lists, vectors, shard_rows, progress, force, labeller.scorer.cost)
 
 
 def write_lists(
@@ -146,7 +149,8 @@ def write_lists(
         index = np.searchsorted(rows, shard)
         yield shard, items[index].astype(np.int32), scores[index].astype(np.float32)
 
-    return _write(histories, rows, folder, request, partial(map, lists), item_embeddings, 1 << 16, None, force)
+    vectors = {EMBEDDINGS: ("items", item_embeddings)}
+    return _write(histories, rows, folder, request, partial(map, lists), vectors, 1 << 16, None, force)
 
 
 def _write(
@@ -155,17 +159,20 @@ def _write(
     folder: Path,
     request: dict[str, Any],
     lists: Callable[[Sequence[Ints]], Iterable[Iterable[RankedLists]]],
-    embeddings: Tensor | None,
+    vectors: Mapping[str, tuple[str, Tensor | None]],
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
     cost: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> SoftLabels:
-    """Write the lists of all rows, shard after shard, unless the store is there already."""
+    """Write the lists of all rows, shard after shard, unless the store is there already.
+
+    ``vectors``: by file, the tensor's name and the tensor, None if there is none.
+    """
     request = request | {"shard_rows": shard_rows}
     if (folder / MANIFEST).is_file() and not force:
         return _reuse(folder, request)
-    if embeddings is not None:
+    if (embeddings := vectors[EMBEDDINGS][1]) is not None:
         check_embeddings(embeddings, histories.n_items, "item_embeddings")
     shards = cut(rows, histories, shard_rows)
     working = WorkingFolder(folder, request, histories.n_interactions, request["k"], request["score_dtype"], force)
@@ -184,7 +191,7 @@ def _write(
             before = working.mark(before, cost())
 
         def manifest(path: Path) -> dict[str, Any]:
-            files = _write_other_files(path, histories, embeddings)
+            files = _write_other_files(path, histories, vectors)
             return new_manifest(path, histories, rows, request, len(shards), files, working.cost)
 
         working.finish(manifest, len(rows))
@@ -260,12 +267,15 @@ def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: ScoreKin
     return scores.astype(np.float16)
 
 
-def _write_other_files(folder: Path, histories: Histories, embeddings: Tensor | None) -> list[str]:
-    """Write embeddings and augmented histories; the names of all files of the store."""
+def _write_other_files(
+    folder: Path, histories: Histories, vectors: Mapping[str, tuple[str, Tensor | None]]
+) -> list[str]:
+    """Write vectors and augmented histories; the names of all files of the store."""
     files = [TOPK, SCORES]
     if histories.augmented:
         files += histories.save(folder)
-    if embeddings is not None:
-        write_tensors({"items": embeddings.detach().float().cpu().contiguous()}, folder / EMBEDDINGS)
-        files.append(EMBEDDINGS)
+    for file, (name, tensor) in vectors.items():
+        if tensor is not None:
+            write_tensors({name: tensor.detach().float().cpu().contiguous()}, folder / file)
+            files.append(file)
     return files

@@ -14,6 +14,7 @@ from deshi.artifacts import file_sha256
 from deshi.cluster import engine
 from deshi.configuration.run_folders import FOLDS_FILE, TEACHER_FILE, WEIGHTS_FILE
 from deshi.configuration.schemas import TrainingConfig
+from deshi.configuration.targets import build
 from deshi.data.bundle import Bundle
 from deshi.data.sequences import Augmentation
 from deshi.data.splits import Split
@@ -58,6 +59,9 @@ def run(cfg: LabelConfig) -> LabelResult:
             f"vectors=text, but {record['model']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
+    ray = cfg.ray if cfg.engine == "ray" else None
+    split = source.trained_split(bundle)
+    profiles = None if cfg.profiles is None else build(cfg.profiles)(bundle, split, cfg.paths.cache, device, ray)
     filter_seen = trained.eval.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     labeller = Labeller(
         scorer.leave_user_out(), augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), filter_seen,
@@ -73,6 +77,7 @@ def run(cfg: LabelConfig) -> LabelResult:
             score_kind=scorer.score_kind,
             dtype=cfg.dtype,
             item_embeddings=None if vectors is None else torch.from_numpy(vectors),
+            user_embeddings=profiles,
             force=cfg.force,
             cluster=cluster,
         )

@@ -96,7 +96,8 @@ class DistillTraining(Training):
         if not isinstance(student, SequentialRecommender):
             raise DeshiError(f"{self.name} has no hidden states and item table, expected a student of deshi fit.")
         context = Context(
-            self.bundle.n_items, student.dim, self.lists.score_kind, self.lists.k, counts, self.item_embeddings
+            self.bundle.n_items, student.dim, self.lists.score_kind, self.lists.k, counts, self.item_embeddings,
+            next((vectors for store in self.stores if (vectors := store.user_embeddings()) is not None), None),
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cfg.seed + 1)
