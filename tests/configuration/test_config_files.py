@@ -41,6 +41,11 @@ MISSING = {
     "source/dllm2rec": ["source.data=folder", "source.tocf=folder"],
     "source/bigrec": ["source.examples=test.json", "source.names=id2name.txt"],
     "source/llara": ["source.frame=Test_data.df", "source.answers=test.csv", "source.names=id2name.txt"],
+    "profiles/asked": [
+        "profiles.path=profiles.parquet",
+        "profiles.endpoint.url=http://localhost:1/v1",
+        "profiles.endpoint.model=m",
+    ],
     "profiles/texts": ["profiles.path=profiles.csv"],
     "profiles/vectors": ["profiles.path=profiles.parquet"],
     "selection/coreset": ["selection.student=latest"],

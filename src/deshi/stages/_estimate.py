@@ -265,13 +265,19 @@ def _answers(stage: str, config: Any) -> Estimate | None:
 
 
 def _estimates_of_answers(stage: str, config: Any) -> Iterator[Estimate]:
-    """The lists or ranks of a reranker's run, by answers that are paid for; nothing for other runs."""
+    """What is paid for: a reranker's lists or ranks, profiles of users that are asked for."""
     from deshi.runs import Run
     from deshi.stages._evaluate import ranked_examples
     from deshi.stages._label import chosen_rows
+    from deshi.teachers import asked_profiles
     from deshi.teachers.rerank_estimate import expected_cost, is_reranker, sentence
 
     run = Run.open(config.run, config.paths) if config.run else None
+    if run is not None and stage == "label":
+        paid = asked_profiles.expected_cost(config.profiles, run.bundle, run.trained_split(run.bundle))
+        if paid is not None:
+            answers = sentence(paid, config.profiles.get("budget"))
+            yield Estimate("profiles", None, SMALL_FILES, PLAIN_MEMORY, ASKED, answers=answers)
     if run is None or not is_reranker(run.saved.get("teacher")):
         return
     questions = len(chosen_rows(config, run)[0]) if stage == "label" else ranked_examples(config)

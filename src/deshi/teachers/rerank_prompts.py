@@ -154,6 +154,11 @@ def quoted(text: str, length: int) -> str:
     return json.dumps(short if len(short) <= length else short[: length - 1] + "…", ensure_ascii=False)
 
 
+def without_thoughts(text: str) -> str:
+    """An answer without what the model thought aloud before it."""
+    return _THOUGHT.sub("", text)
+
+
 def read_list(text: str, ids: Sequence[str]) -> list[int] | str:
     """The positions of the ids in the order of an answer, or what is wrong with it.
 
@@ -161,7 +166,7 @@ def read_list(text: str, ids: Sequence[str]) -> list[int] | str:
     between them, and perhaps a full stop; what a model thinks aloud before (``<think>...</think>``) is left out.
     """
     position = {name: number for number, name in enumerate(ids)}
-    words = [word for word in _BETWEEN.split(_THOUGHT.sub("", text).strip().removesuffix(".")) if word]
+    words = [word for word in _BETWEEN.split(without_thoughts(text).strip().removesuffix(".")) if word]
     unknown = [word for word in words if word not in position]
     if unknown:
         return f"{json.dumps(unknown[0][:20], ensure_ascii=False)} is not one of the ids {', '.join(ids)}"
