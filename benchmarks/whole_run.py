@@ -1,14 +1,15 @@
-"""The whole of ``deshi run`` on a data set, selected and refitted, with and without counts at serving: one table.
+"""The whole of ``deshi run`` on a data set, selected and refitted, with and without counts at serving: two tables.
 
     python benchmarks/whole_run.py amazon-toys amazon-beauty ml-1m --shared ../shared/data
     python benchmarks/whole_run.py ml-100k --seeds 0 1 2 3 4 sizes=[32]
 
 One ``deshi run`` with ``refit=true`` and what ``experiment=auto`` chooses for the data; further ``key=value`` words
 go to it, ``refit=false`` among them. Then the bundle of each plain and distilled student, selected and refitted, is
-exported with counts and evaluated as it is served, and one comparison for each protocol tests all against the plain
-student, paired over users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on
-validation; a refitted model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json``.
-What is finished under ``--root`` is not done again, and an interrupted run goes on.
+exported with counts and evaluated as it is served. Paired permutation tests compare them with the plain student over
+users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on validation; a refitted
+model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json``, with the test ranks that
+tests need, beside those of other seeds with the same words. What is finished under ``--root`` is not done again, and
+an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -16,69 +17,66 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quality import common_parser, data_words, deshi, evaluated, newest, with_overrides
+from quality import common_parser, data_words, deshi, evaluated, merged, newest, with_overrides
+from teachers import SHOWN, cell, compare, top_ranks
 
-SHOWN = ("ndcg@10", "recall@10")
-PARTS = {"selected": ("validation", "test"), "refitted": ("test",)}
+PARTS = {"": ("validation", "test"), " refitted": ("test",)}
+"""What is measured of selected models, and of those whose names end so."""
 COUNTED = ("plain", "distilled")
 """The models that are also served with counts."""
+WITHOUT_EFFECT = ("refit", "train.threads")
+"""Words that don't change a model's figures."""
 
 
 def main() -> None:
     options = with_overrides(common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words"))
     for data in options.data:
-        results = measured(data, options)
+        found, beside = measured(data, options)
+        words = [word for word in options.overrides if word.partition("=")[0] not in WITHOUT_EFFECT]
         path = Path(__file__).parent / "results" / f"whole-run-{data}.json"
-        path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-        show(data, results)
+        show(data, merged(path, {"overrides": words}, found, beside))
 
 
-def measured(data: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Both protocols' figures and tests, by model."""
+def measured(data: str, options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The models of each seed by name, and what belongs to the command as a whole."""
     root = f"paths.root={options.root}"
     words = [f"name={data}", f"seeds={options.seeds}".replace(" ", ""), "refit=true", "train.progress=false"]
     deshi("run", [*data_words(data, options.shared), *words, *options.overrides, root])
     folder = newest(options.root / "runs" / "run", f"*_{data}")
     assert folder is not None
     run = json.loads((folder / "metrics.json").read_text())
-    refitted = protocol(folder, run["refitted"], "refitted", options) if run["refitted"] else None
-    return {
-        "cores": os.cpu_count(), "seeds": options.seeds, "overrides": options.overrides,
-        "seconds": json.loads((folder / "time.json").read_text()), "sizes": run["sizes"],
-        "selected": protocol(folder, run, "selected", options), "refitted": refitted,
-    }  # fmt: skip
+    found = [
+        {"seed": seed, "models": models(folder, run, "", place, seed, options)}
+        for place, seed in enumerate(options.seeds)
+    ]
+    if run["refitted"]:
+        for place, one in enumerate(found):
+            one["models"] |= models(folder, run["refitted"], " refitted", place, one["seed"], options)
+    beside = {"cores": os.cpu_count(), "seconds": json.loads((folder / "time.json").read_text()), "sizes": run["sizes"]}
+    return found, beside
 
 
-def protocol(folder: Path, run: Mapping[str, Any], name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Figures by seed of every model and of the served ones, baselines, and the tests against the plain student."""
+def models(
+    folder: Path, run: Mapping[str, Any], suffix: str, place: int, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """A seed's models of one protocol, the baselines first, with the names that ``suffix`` ends."""
     steps = {step["name"]: folder / step["folder"] for step in json.loads((folder / "plan.json").read_text())["steps"]}
-    suffix = "" if name == "selected" else " refitted"
-    parts, models, evaluations = PARTS[name], {}, dict[str, list[Path]]()
+    keys = [f"{part}/{metric}" for metric in SHOWN for part in PARTS[suffix]]
+    found: dict[str, Any] = {name: {key: values[key] for key in keys} for name, values in run["baselines"].items()}
     for model, values in run["models"].items():
-        models[model] = {key: values["figures"][key] for key in keys(parts)} | {"parameters": values["parameters"]}
-        if model in COUNTED:
-            folders = [steps[f"evaluation of {model}{suffix}, seed {seed}"] for seed in options.seeds]
-            served = [
-                counted(trained, "both" if len(parts) > 1 else "test", options.root) for trained in values["runs"]
-            ]
-            # where validation wants no counts, what is served is the student, and there is nothing to test
-            evaluations[model] = folders
-            evaluations[f"{model}+counts"] = [evaluation for evaluation, about in served if about["weight"]]
-            figures = [json.loads((evaluation / "metrics.json").read_text()) for evaluation, _ in served]
-            models[f"{model}+counts"] = {key: [each[key] for each in figures] for key in keys(parts)} | served[0][1]
-            models[f"{model}+counts"]["weights"] = [about["weight"] for _, about in served]
-    baselines = {name: {key: values[key] for key in keys(parts)} for name, values in run["baselines"].items()}
-    return {"models": models, "baselines": baselines, "tests": tests(evaluations, options.root)}
-
-
-def keys(parts: Sequence[str]) -> list[str]:
-    """The figures that are kept, such as ``test/ndcg@10``."""
-    return [f"{part}/{metric}" for metric in SHOWN for part in parts]
+        figures = {key: values["figures"][key][place] for key in keys}
+        evaluation = steps[f"evaluation of {model}{suffix}, seed {seed}"]
+        found[model] = figures | {"parameters": values["parameters"], "top10": top_ranks(evaluation)}
+    for model in COUNTED:
+        part = "both" if len(PARTS[suffix]) > 1 else "test"
+        evaluation, about = counted(run["models"][model]["runs"][place], part, options.root)
+        metrics = json.loads((evaluation / "metrics.json").read_text())
+        found[f"{model}+counts"] = {key: metrics[key] for key in keys} | about | {"top10": top_ranks(evaluation)}
+    return {f"{name}{suffix}": values for name, values in found.items()}
 
 
 def counted(run: str, part: str, root: Path) -> tuple[Path, dict[str, Any]]:
@@ -94,46 +92,24 @@ def counted(run: str, part: str, root: Path) -> tuple[Path, dict[str, Any]]:
     return folder, {"weight": (config["counts"] or {}).get("weight", 0.0), "bytes": size, "p50_ms": times}
 
 
-def tests(evaluations: Mapping[str, Sequence[Path]], root: Path) -> list[dict[str, Any]]:
-    """Paired tests of every model with an evaluation against the plain student, which stands first."""
-    names = [name for name, folders in evaluations.items() if folders]
-    folders = ",".join(str(folder.resolve()) for name in names for folder in evaluations[name])
-    deshi("compare", [f"runs=[{folders}]", f"names=[{','.join(names)}]", "against=plain", f"paths.root={root}"])
-    folder = newest(root / "runs" / "compare", "*")
-    assert folder is not None
-    comparison: dict[str, Any] = json.loads((folder / "comparison.json").read_text())
-    kept = ("first", "second", "metric", "difference", "low", "high", "permutation_p", "permutation_holm")
-    return [{key: test[key] for key in kept} for test in comparison["tests"]]
-
-
-def show(data: str, results: Mapping[str, Any]) -> None:
-    """Markdown: a table for each protocol, mean and standard deviation, the best baseline first."""
-    selected = results["selected"]["baselines"]
-    best = max(selected, key=lambda name: selected[name]["validation/ndcg@10"])
-    for name, parts in PARTS.items():
-        protocol = results[name]
-        if protocol is None:
+def show(data: str, found: Sequence[dict[str, Any]]) -> None:
+    """Markdown: a table for each protocol, mean and standard deviation, the baselines first; and the tests."""
+    for suffix, parts in PARTS.items():
+        seeds = [one for one in found if f"plain{suffix}" in one["models"]]
+        if not seeds:
             continue
-        p_values = {}
-        for test in protocol["tests"]:
-            if test["metric"] == SHOWN[0]:
-                p_values[({test["first"], test["second"]} - {"plain"}).pop()] = test["permutation_holm"]
-        print(f"\n{data}, {name}, {len(results['seeds'])} seeds\n| model | " + " | ".join(keys(parts)) + " | p |")
-        print("| --- " * (len(keys(parts)) + 2) + "|")
-        rows = {f"{best} (best baseline)": {key: [value] for key, value in protocol["baselines"][best].items()}}
-        for model, values in (rows | protocol["models"]).items():
-            figures = [cell(values[key]) for key in keys(parts)]
-            p_value = f"{p_values[model]:.2g}" if model in p_values else ""
-            print(f"| {model} | " + " | ".join(figures) + f" | {p_value} |")
-        for model in (f"{model}+counts" for model in COUNTED):
-            about = {key: protocol["models"][model][key] for key in ("weights", "bytes", "p50_ms")}
-            print(f"{model}, weights by seed, the rest of the first: {about}")
-
-
-def cell(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
+        keys = [f"{part}/{metric}" for metric in SHOWN for part in parts]
+        names = [name for name in seeds[0]["models"] if name.endswith(" refitted") == bool(suffix)]
+        print(f"\n{data}{suffix}, {len(seeds)} seeds\n| model | " + " | ".join(keys) + " |")
+        print("| --- " * (len(keys) + 1) + "|")
+        for name in names:
+            print(f"| {name} | {' | '.join(cell([one['models'][name][key] for one in seeds]) for key in keys)} |")
+        tested = [f"{name}{suffix}" for name in ("plain", "distilled", "plain+counts", "distilled+counts", "all")]
+        compare([one for one in seeds if all(name in one["models"] for name in tested)], tested, tested[0])
+        for model in (f"{model}+counts{suffix}" for model in COUNTED):
+            weights = [one["models"][model]["weight"] for one in seeds]
+            times = {key: seeds[0]["models"][model][key] for key in ("bytes", "p50_ms")}
+            print(f"{model}: weights {weights}, of the first {times}")
 
 
 if __name__ == "__main__":
