@@ -12,6 +12,7 @@ import torch
 from tiny_models import write_tiny_bert
 
 import deshi
+from deshi import hardware
 from deshi.configuration.targets import ConfigError
 from deshi.data.bundle import Bundle
 from deshi.models.scorers import SequentialScorer
@@ -19,6 +20,7 @@ from deshi.runs import Run
 from deshi.soft_labels import Histories, Labeller, SoftLabels
 from deshi.teachers.cross_fit import CrossFitted
 from deshi.teachers.ensemble import Ensemble
+from deshi.training import _precision
 from deshi.types import DeshiError
 from tiny_movielens import SMALL
 
@@ -56,6 +58,17 @@ def test_a_text_teacher_trains_and_is_evaluated_as_a_student_is(
     assert deshi.gap(root, run="words", samples=100).validation.mean == pytest.approx(
         run.metrics["validation/ndcg@10"], abs=1e-6
     )
+
+
+def test_auto_times_the_steps_of_a_teacher_built_like_a_student(
+    finished_root: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large products alone would choose bf16 for it where its steps are slower in bf16."""
+    monkeypatch.setattr(hardware, "_seconds", lambda dtype, *_: 0.5 if dtype == torch.bfloat16 else 1.0)
+    monkeypatch.setattr(_precision, "_seconds", lambda module, optimizer, batch, bf16: 1.4 if bf16 else 1.0)
+    words = [f"paths.root={finished_root}", *TRAIN, *SASREC, "train.precision=auto"]
+    run = deshi.teach(*words, config_dir=config_dir, data="tiny")
+    assert run.config.train.precision == "fp32"
 
 
 def test_each_fold_is_answered_by_a_teacher_that_has_not_seen_it(finished_root: Path, config_dir: Path) -> None:

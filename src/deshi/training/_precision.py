@@ -10,12 +10,13 @@ from itertools import cycle, islice
 
 import torch
 
-from deshi.configuration.schemas import FitConfig, TrainingConfig
-from deshi.configuration.targets import build
+from deshi.configuration.schemas import TeachConfig, TrainingConfig
+from deshi.configuration.targets import TARGET, build, import_target
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.distillation.objective import Objective
 from deshi.hardware import Precision, choose_precision, training_device
+from deshi.models.blocks import BlockRecommender
 from deshi.runs import new_network
 from deshi.training._sparse_table import use_sparse_gradients
 from deshi.training.module import TrainingModule
@@ -34,20 +35,29 @@ CLEARLY_FASTER = 0.9
 def measured_precision(cfg: TrainingConfig, bundle: Bundle, split: Split) -> Precision:
     """The number format of a run.
 
-    ``auto`` is bf16 on a CPU only if large products (:func:`deshi.hardware.choose_precision`) and, of a student, its
-    own steps are faster in it: those of a small network are many small products, to which conversions are dear.
+    ``auto`` is bf16 on a CPU only if large products (:func:`deshi.hardware.choose_precision`) and, of a student or a
+    teacher built like one, its own steps are faster in it: those of a small network are many small products, to which
+    conversions are dear.
     """
     device = training_device(cfg.train.accelerator)
     precision = choose_precision(cfg.train.precision, device)
     measures = cfg.train.precision == "auto" and precision == "bf16" and device.type == "cpu"
-    if not measures or not isinstance(cfg, FitConfig):
+    if not measures or not _is_small(cfg):
         return precision
     share = bf16_share(cfg, bundle, split)
     log.info("train.precision=auto: a step in bf16 takes %.2f times the time of one in fp32", share)
     return "bf16" if share < CLEARLY_FASTER else "fp32"
 
 
-def bf16_share(cfg: FitConfig, bundle: Bundle, split: Split) -> float:
+def _is_small(cfg: TrainingConfig) -> bool:
+    """Whether a few steps take no time: a student, or a teacher of a student's blocks, such as the text teacher."""
+    if not isinstance(cfg, TeachConfig):
+        return True
+    target = import_target(str(cfg.teacher[TARGET]))
+    return isinstance(target, type) and issubclass(target, BlockRecommender)
+
+
+def bf16_share(cfg: TrainingConfig, bundle: Bundle, split: Split) -> float:
     """The time of a training step in bf16 as a share of its time in fp32, by the run's first batches.
 
     The network is thrown away, and the global random generator stays as it was.
