@@ -79,8 +79,20 @@ def test_files_without_use_are_refused(
     with pytest.raises(DeshiError, match="there is no such file"):
         vectors(bundle, tmp_path, UserProfiles(str(tmp_path / "none.csv")))
     (tmp_path / "other.csv").write_text("user_id,text\n1,a film\n")
-    with pytest.raises(DeshiError, match="profile"):
+    with pytest.raises(DeshiError, match="has no column profile.*A table of profiles has both"):
         vectors(bundle, tmp_path, UserProfiles(str(tmp_path / "other.csv")))
+    with pytest.raises(DeshiError, match="vectors come in a .parquet"):
+        vectors(bundle, tmp_path, UserProfiles(str(tmp_path / "other.csv"), encoder=None))
+
+
+def test_texts_may_have_several_lines(bundle: Bundle, tmp_path: Path) -> None:
+    """Chat models write paragraphs."""
+    pytest.importorskip("transformers")
+    encoder = SentenceEncoder(str(write_tiny_bert(tmp_path / "bert")))
+    ids = bundle.users[USER]
+    (tmp_path / "profiles.csv").write_text(f'user_id,profile\n{ids[1]},"A war film,\n\nno crime."\n{ids[4]},love\n')
+    found = vectors(bundle, tmp_path, UserProfiles(str(tmp_path / "profiles.csv"), encoder))
+    assert found.any(1).nonzero().flatten().tolist() == [1, 4]
 
 
 @pytest.mark.parametrize("knows_the_answers", [True, False])

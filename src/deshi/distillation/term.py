@@ -58,7 +58,7 @@ class Context:
         if self.user_embeddings is None:
             raise DeshiError(
                 f"{term} needs vectors of users' profiles, but no soft-label store here holds user_embeddings. Write "
-                f"the store with profiles=FILE (deshi label), or leave {term} out."
+                f"the store with profiles=texts profiles.path=FILE (deshi label), or leave {term} out."
             )
         return self.user_embeddings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -31,17 +31,24 @@ def need_file(path: str, key: str) -> Path:
     return file
 
 
-def read_columns(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
+def read_columns(
+    path: Path,
+    columns: Mapping[str, str],
+    advice: str = "Give the column's name.",
+    single_line: Sequence[str] | None = None,
+) -> pl.DataFrame:
     """Chosen columns of a table of any format that :func:`deshi.tables.read_table` knows.
 
     Args:
         path: the file.
         columns: the file's column for each name that the result gets.
+        advice: ends the message about a missing column.
+        single_line: columns of the file in which a line break makes a row malformed; None: all of them.
 
     Raises:
         DeshiError: if the file can't be read, has no rows or malformed ones, or lacks a column.
     """
-    table = read_table(path, list(columns.values()), advice="Give the column's name.")
+    table = read_table(path, list(columns.values()), advice=advice, single_line=single_line)
     if table.malformed:
         line, reason, content = table.malformed[0]
         raise DeshiError(

@@ -19,6 +19,7 @@ from deshi.configuration.schemas import RayConfig
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.data.vocabulary import indices_of
+from deshi.tables import table_kind
 from deshi.teachers._embedding import embed
 from deshi.teachers._file_readers import complete_ids, need_file, read_columns, read_vectors
 from deshi.teachers.encoders import SentenceEncoder
@@ -76,6 +77,8 @@ class UserProfiles(Component):
         """
         file = need_file(self.path, "profiles.path")
         if self.encoder is None:
+            if table_kind(file) not in (".parquet", ".pq"):
+                raise DeshiError(f"profiles.path={file}: vectors come in a .parquet. Texts are profiles=texts.")
             names, table = read_vectors(file, None, USER, COLUMN)
             users, vectors = indices_of(names, bundle.users[USER], "user", file), torch.from_numpy(table)
         else:
@@ -94,7 +97,8 @@ class UserProfiles(Component):
 
 def _texts(file: Path, bundle: Bundle) -> tuple[Ints, list[str]]:
     """The indices of users with a text, ``PAD`` for unknown ones, and their texts."""
-    frame = read_columns(file, {USER: USER, COLUMN: COLUMN})
+    advice = "A table of profiles has both: rename its columns."
+    frame = read_columns(file, {USER: USER, COLUMN: COLUMN}, advice, single_line=[USER])
     frame = frame.with_columns(
         complete_ids(frame[USER], file).alias(USER), pl.col(COLUMN).cast(pl.String).str.strip_chars()
     )
