@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,9 @@ import pytest
 
 import deshi
 from deshi import stages
-from deshi.stages._auto import Shape, is_auto, rules
+from deshi.data.splits import LeaveOneOut
+from deshi.evaluation._seen_targets import MANY
+from deshi.stages._auto import REPEATS, Shape, is_auto, rules
 from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 from tiny_movielens import SMALL
@@ -77,9 +80,21 @@ def test_shape_of_a_bundle(tmp_path: Path) -> None:
         {"item_id": ["i0", "i1", "i2", "i3"], "title": ["A", "", None, None], "text": ["", "b", "", None]}
     )
     bundle = tiny_bundle(tmp_path, [[0, 1, 2], [3, 0, 1, 2, 1]], n_items=4, items=items)
-    shape = Shape.of(bundle)
+    shape = Shape.of(bundle, LeaveOneOut()(bundle))
     assert (shape.users, shape.items, shape.events, shape.texts) == (2, 4, 8, 0.5)
     assert shape.mean_length == 4.0 and shape.long_histories == pytest.approx(4.9)
+
+
+def test_repeated_consumption_stays_in_lists(tmp_path: Path) -> None:
+    """Songs are heard again: where a run would warn of lists without seen items, the rules ask for the others."""
+    again = [[user, user + 1, user + 2, user, user + 1] for user in range(20)]
+    bundle = tiny_bundle(tmp_path, again, n_items=22)
+    shape = Shape.of(bundle, LeaveOneOut()(bundle))
+    assert shape.repeats == 1.0 and "eval.filter_seen=false" in rules(shape, recipe=True, data="x")
+    assert REPEATS == MANY
+    for repeats, kept in ((0.04, False), (0.05, True)):
+        words = rules(replace(AMAZON, repeats=repeats), recipe=True, data="x")
+        assert ("eval.filter_seen=false" in words) == kept
 
 
 def test_when_it_decides() -> None:
@@ -138,4 +153,5 @@ def test_run_prepares_the_data_that_decide(tmp_path: Path, config_dir: Path) -> 
 
 def test_sparse_data_have_a_shape_too(tmp_path: Path) -> None:
     """Items without a table have no texts."""
-    assert Shape.of(tiny_bundle(tmp_path, random_sequences(5, 9, 3, 5), n_items=9)).texts == 0.0
+    bundle = tiny_bundle(tmp_path, random_sequences(5, 9, 3, 5), n_items=9)
+    assert Shape.of(bundle, LeaveOneOut()(bundle)).texts == 0.0

@@ -10,7 +10,9 @@ from pathlib import Path
 from deshi.configuration.groups import stage_groups
 from deshi.configuration.needs import Packages
 from deshi.configuration.schemas import LearningConfig, PrepareConfig, StageConfig
+from deshi.configuration.targets import build
 from deshi.data.bundle import MANIFEST, Bundle
+from deshi.data.splits import Split
 from deshi.types import TEXT, TITLE
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ RECIPES = ("counts", "counts-ids")
 """With texts, and without."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
+REPEATS = 0.05
+"""Share of validation targets that their user had before, from which seen items stay in lists: where a run warns."""
 _MOOT = {
     "student.max_length=": "soft_labels.lists.min_context=",  # windows may be shorter than the rule thinks
     "loss=": "loss",  # another loss hasn't the settings of the one that the rule takes
@@ -47,6 +51,7 @@ class Shape:
         events: number of events.
         long_histories: the length that one history of twenty exceeds.
         texts: share of items with a title or a text.
+        repeats: share of validation targets that their user had before.
     """
 
     users: int
@@ -54,10 +59,11 @@ class Shape:
     events: int
     long_histories: float
     texts: float
+    repeats: float = 0.0
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Shape:
-        """The shape of a bundle."""
+    def of(cls, bundle: Bundle, split: Split) -> Shape:
+        """The shape of a bundle; of its validation events how many are repeats."""
         import numpy as np
         import polars as pl
 
@@ -65,7 +71,10 @@ class Shape:
         table = bundle.item_table()
         columns = [pl.col(name).cast(pl.String).fill_null("") != "" for name in (TITLE, TEXT) if name in table.columns]
         texts = float(table.select(pl.any_horizontal(columns).mean()).item()) if columns and table.height else 0.0
-        return cls(bundle.n_users, bundle.n_items, bundle.n_interactions, float(np.quantile(lengths, 0.95)), texts)
+        validation = split.examples(bundle, "validation")
+        repeats = float(validation.seen_targets(bundle.items).mean()) if len(validation) else 0.0
+        long_histories = float(np.quantile(lengths, 0.95))
+        return cls(bundle.n_users, bundle.n_items, bundle.n_interactions, long_histories, texts, repeats)
 
     @property
     def mean_length(self) -> float:
@@ -112,7 +121,8 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
             return config
         _refuse_missing(config, recipe)
         run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
-    shape = Shape.of(Bundle.load(folder))
+    bundle = Bundle.load(folder)
+    shape = Shape.of(bundle, build(config.split)(bundle))
     words = rules(shape, recipe, str(config.data.name))
     for typed, moot in _MOOT.items():
         if any(text.startswith(typed) for text in texts):
@@ -147,6 +157,9 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
         data, f"{shape.events:,}", f"{shape.users:,}", shape.mean_length, f"{shape.items:,}", 100 * shape.texts,
     )  # fmt: skip
     words = [f"experiment={experiment}"]
+    if shape.repeats >= REPEATS:  # lists without seen items would miss all of these targets
+        log.info("%s: %.0f %% of validation targets were consumed before by the same user", data, 100 * shape.repeats)
+        words.append("eval.filter_seen=false")
     dense = short and shape.events >= DENSE * shape.items
     if dense:  # enough events to learn an item from: half of the features dropped would cost a fifth of NDCG@10
         words.append("student.dropout=0.2")
