@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from deshi.hardware import choose_precision
 from deshi.models.layers import Dropout
 from deshi.runs import Run, load_weights, save_weights
 from deshi.training import _precision, fit
+from deshi.training._callbacks import InterruptBetweenSteps
 from deshi.training.checkpoint import load_tree, save_tree
 from deshi.training.module import TrainingModule
 from deshi.training.trainer import target_counts
@@ -129,6 +131,37 @@ def test_an_interrupted_run_resumes_to_the_same_weights(root: Path, monkeypatch:
     finished = (cut / "metrics.json").stat().st_mtime_ns
     assert fit.run(config(root, resume=str(cut))).folder == cut
     assert (cut / "metrics.json").stat().st_mtime_ns == finished, "a complete run is left as it is"
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_ctrl_c_ends_a_training_between_two_steps(root: Path, monkeypatch: pytest.MonkeyPatch, last: bool) -> None:
+    """Inside a step, a logger or a checkpoint it could keep a lock for ever; at the end it isn't forgotten."""
+    settings = {"refit": True}  # the refit's last step is followed by nothing
+    whole, step, steps = fit.run(config(root, settings)).folder, TrainingModule.training_step, list[int]()
+
+    def pressed(self: TrainingModule, batch: Any, batch_index: int) -> torch.Tensor:
+        is_end = self.trainer.limit_val_batches == 0 and self.trainer.is_last_batch
+        if (is_end and self.current_epoch + 1 == self.trainer.max_epochs) if last else len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        steps.append(batch_index)
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", pressed)
+        with pytest.raises(KeyboardInterrupt, match="deshi fit resume="):
+            fit.run(config(root, settings, name="pressed"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert last or len(steps) == 4, "the step in which it came was finished, and none begun"
+    cut = max((root / "runs" / "fit").glob("*_pressed*"))
+    assert same(weights(whole), weights(fit.run(config(root, resume=str(cut))).folder))
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    """A step of a language model may take long."""
+    interrupt = InterruptBetweenSteps()
+    interrupt.handle()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.handle()
 
 
 def test_an_interrupted_refit_resumes_to_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,40 @@ class ReleaseMemory(L.Callback):
         release_memory()
 
 
+class InterruptBetweenSteps(L.Callback):
+    """Lets Ctrl-C end a training between two steps: anywhere else it may leave a lock held for ever.
+
+    The writer of TensorBoard's files waits for its own thread at the end, which would wait for a lock that an
+    interrupted line of the queue between them has kept. A second Ctrl-C interrupts at once.
+
+    Attributes:
+        asked: whether Ctrl-C was pressed and nothing has ended yet.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def handle(self, *_: Any) -> None:
+        """The handler of SIGINT."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """End here if it was asked for."""
+        self.end()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """End here if it was asked for."""
+        self.end()
+
+    def end(self) -> None:
+        """Raise what was held back."""
+        if self.asked:
+            self.asked = False
+            raise KeyboardInterrupt
+
+
 class LearningCurve(L.Callback):
     """Writes one row an epoch to a CSV file: epoch, seconds, loss, positions, validation metrics.
 

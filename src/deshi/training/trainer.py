@@ -38,7 +38,7 @@ from deshi.distillation.objective import Objective
 from deshi.hardware import choose_precision, set_threads, training_device
 from deshi.models.base import Recommender
 from deshi.runs import Run, load_weights, new_network, save_weights, write_record
-from deshi.training._callbacks import KeepBest, LearningCurve, ReleaseMemory
+from deshi.training._callbacks import InterruptBetweenSteps, KeepBest, LearningCurve, ReleaseMemory
 from deshi.training._loggers import logger_of
 from deshi.training._preparation import Preparation
 from deshi.training._ranks import Ranks, log_level
@@ -196,29 +196,33 @@ class Training:
         module, data = self._module(starts, ends, examples)
         after_selection = phase == "refit" and self.cfg.train.refit is True
         curve = LearningCurve(self.folder / (f"epochs-{phase}.csv" if after_selection else CURVE_FILE), log.info)
-        callbacks = [curve, *self._selection(best)]
+        interrupt = InterruptBetweenSteps()
+        callbacks = [curve, *self._selection(best), interrupt]
         self.checkpoints.mkdir(exist_ok=True)
         last = self.checkpoints / f"{phase}-last.ckpt"
         with quiet_lightning(), logger_of(self.cfg, self.folder, phase, self.ranks) as logger:
             trainer = self._trainer(phase, epochs, callbacks, logger, module, len(data.epoch(0)), examples is not None)
             resumes = self.ranks.from_first(last.exists)
-            with self._interrupts(trainer):
+            with self._interrupts(trainer, interrupt):
                 trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumes else None)
         return curve, trainer
 
     @contextmanager
-    def _interrupts(self, trainer: L.Trainer) -> Iterator[None]:
+    def _interrupts(self, trainer: L.Trainer, interrupt: InterruptBetweenSteps) -> Iterator[None]:
         """Turn the trainer's way of leaving on Ctrl-C (exit, with further Ctrl-C ignored) into an interrupt."""
-        before = signal.getsignal(signal.SIGINT)
+        in_main_thread, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
+        top = self.folder if self.users is None else self.folder.parent
+        if in_main_thread and before is signal.default_int_handler:  # a handler of somebody else's stays
+            signal.signal(signal.SIGINT, interrupt.handle)
         try:
             yield
-        except SystemExit:
-            if trainer.interrupted:
-                top = self.folder if self.users is None else self.folder.parent
+            interrupt.end()  # asked for after the last step
+        except (SystemExit, KeyboardInterrupt) as error:
+            if trainer.interrupted or isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"deshi {self.stage} resume={top}") from None
             raise
         finally:
-            if threading.current_thread() is threading.main_thread():
+            if in_main_thread:
                 signal.signal(signal.SIGINT, before)
 
     def _module(self, starts: Ints, ends: Ints, examples: Examples | None) -> tuple[TrainingModule, DataModule]:
