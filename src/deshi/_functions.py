@@ -167,9 +167,10 @@ def label(
     *words: RunName, run: RunName | None = None, positions: str | None = None, selection: Group | None = None,
     k: int | None = None, filter_seen: bool | None = None, normalise: bool | None = None, dtype: str | None = None,
     batch_size: int | None = None, min_context: int | None = None, augment: Values | None = None,
-    copies: int | None = None, vectors: str | None = None, engine: str | None = None, ray: Values | None = None,
-    store: Folder | None = None, force: bool | None = None, seed: int | None = None, paths: Values | None = None,
-    config: Folder | None = None, config_dir: Folder | None = None,
+    copies: int | None = None, vectors: str | None = None, profiles: Group | None = None,
+    engine: str | None = None, ray: Values | None = None, store: Folder | None = None, force: bool | None = None,
+    seed: int | None = None, paths: Values | None = None, config: Folder | None = None,
+    config_dir: Folder | None = None,
 ) -> LabelResult:  # fmt: skip
     """Write the ranked lists of a run as soft labels: ``deshi.label("latest", store="lists", k=50)``.
 

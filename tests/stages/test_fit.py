@@ -134,8 +134,12 @@ def test_an_interrupted_run_resumes_to_the_same_weights(root: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_ctrl_c_ends_a_training_between_two_steps(root: Path, monkeypatch: pytest.MonkeyPatch, last: bool) -> None:
+def test_ctrl_c_ends_a_training_between_two_steps(
+    root: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, last: bool
+) -> None:
     """Inside a step, a logger or a checkpoint it could keep a lock for ever; at the end it isn't forgotten."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells in the background have it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     settings = {"refit": True}  # the refit's last step is followed by nothing
     whole, step, steps = fit.run(config(root, settings)).folder, TrainingModule.training_step, list[int]()
 
