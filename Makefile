@@ -57,7 +57,7 @@ typecheck: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/prepare_10m.py
+	$(BIN)/python benchmarks/prepare_scale.py
 	$(BIN)/python benchmarks/loss_cost.py
 	$(BIN)/python benchmarks/evaluate_speed.py
 

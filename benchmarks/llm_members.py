@@ -2,21 +2,23 @@
 
     python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only imitate random second
     python benchmarks/llm_members.py amazon-toys amazon-beauty --shared ../shared/data --layers 30 --only imitate
+    python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only mpnet smollm2 --together
 
 Text teacher, counts and their ensemble are those of the whole run (``benchmarks/whole_run.py``) under the same
 ``--root``. iLoRA's prompts hold a token for each item, made of the text teacher's vector of it; its scoring table
 begins as that teacher's, so that it knows items by text and ID. All variants use the first ``--layers`` layers of
 SmolLM2-135M and train for the same epochs. ``second``, the text teacher of another seed of the whole run, is what a
-third member of the kind of the first one adds. Each is ranked alone and joined with text and counts, on validation and
-test; nothing is selected on test. Figures land in ``benchmarks/results/llm-members-NAME.json``; what is finished is not
-done again.
+third member of the kind of the first one adds; ``mpnet`` and ``smollm2`` are that text teacher over other encoders'
+vectors of the texts. Each is ranked alone and joined with text and counts (``--together``: all of them at once, too),
+on validation and test; nothing is selected on test. Figures land in ``benchmarks/results/llm-members-NAME.json``; what
+is finished is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """What each variant changes: ``plain`` learns from the items that came next alone, the others also imitate the text
 teacher's states; random weights, no LoRA, one expert, eight; titles beside the vectors, and those of other items."""
+ENCODERS = {
+    "mpnet": "{_target_: deshi.teachers.encoders.SentenceEncoder, "
+    "name: sentence-transformers/all-mpnet-base-v2, dtype: bf16}",
+    "smollm2": "{_target_: deshi.teachers.encoders.CausalEncoder, "
+    "llm: {_target_: deshi.teachers.llm.LLM, layers: 12, dtype: bf16}}",
+}
+"""Text teachers over vectors of other encoders: a sentence encoder of five times MiniLM's size, and the mean hidden
+state of the first 12 of 30 layers of a language model."""
 BASE = "text+counts"
 SEEDS = (0, 1, 2)
 """Of the whole run."""
@@ -58,7 +68,10 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and words for iLoRA")
-    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, "second"], default=["imitate", "random", "second"])
+    parser.add_argument(
+        "--only", nargs="+", choices=[*VARIANTS, *ENCODERS, "second"], default=["imitate", "random", "second"]
+    )
+    parser.add_argument("--together", action="store_true", help="also join all of --only with text and counts")
     parser.add_argument("--epochs", type=int, default=10, help="of a training of iLoRA")
     parser.add_argument("--layers", type=int, default=6, help="of the language model: the first so many of 30")
     parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
@@ -69,12 +82,19 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     """Train or find the members of a seed, join each with text and counts, and test all of them."""
     text, counts, both = (step(data, f"{name}, seed {seed}", options.root) for name in ("text", "counts", "all"))
     models = {"text": tested(text, words), BASE: tested(both, words)}
-    for name, run in members(data, seed, text, words, options):
-        models[name] = tested(run, words)
-        joined = f"[{text},{counts},{run}]"
-        given = ["teacher=ensemble", "teacher.scale=log_softmax", f"teacher.members={joined}", f"seed={seed}", *words]
+
+    def join(name: str, runs: Iterable[Path]) -> None:
+        given = ["teacher=ensemble", "teacher.scale=log_softmax", f"seed={seed}", *words]
         label = f"{data}_text-counts-{name}{options.label}_seed{seed}"
-        models[f"{BASE}+{name}"] = tested(trained("teach", label, given), words)
+        joined = f"teacher.members=[{','.join(str(run) for run in (text, counts, *runs))}]"
+        models[f"{BASE}+{name}"] = tested(trained("teach", label, [*given[:2], joined, *given[2:]]), words)
+
+    runs = {}
+    for name, run in members(data, seed, text, words, options):
+        runs[name], models[name] = run, tested(run, words)
+        join(name, [run])
+    if options.together:
+        join("+".join(runs), runs.values())
     return {"seed": seed, "models": models}
 
 
@@ -95,6 +115,10 @@ def members(
         label = f"{data}_llm-{name}{options.label}_seed{seed}"
         if name == "second":
             yield name, step(data, f"text, seed {(seed + 1) % len(SEEDS)}", options.root)
+            continue
+        if name in ENCODERS:
+            given = [f"config={text}", f"teacher.embeddings.encoder={ENCODERS[name]}", f"seed={seed}", words[-1]]
+            yield name, trained("teach", label, given)
             continue
         given = ["teacher=ilora", f"teacher.student={text}", f"teacher.llm.layers={options.layers}", *TRAIN]
         limits = [f"train.max_epochs={options.epochs}", f"seed={seed}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,12 @@ def test_every_script_can_be_imported(path: Path, monkeypatch: pytest.MonkeyPatc
     """A name of deshi that is moved would break scripts that nobody runs for months."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     assert script_at(path).__doc__
+
+
+def test_make_bench_runs_scripts_that_exist() -> None:
+    named = re.findall(r"benchmarks/\S+\.py", (BENCHMARKS.parent / "Makefile").read_text(encoding="utf-8"))
+    assert len(named) == 3
+    assert all((BENCHMARKS.parent / script).is_file() for script in named), named
 
 
 def test_the_script_for_gpus_runs_on_a_cpu(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deshi.configuration.targets import TARGET, import_target
+from deshi.configuration.targets import target_class
 from deshi.types import DeshiError
 
 
@@ -138,8 +138,7 @@ class Component:
 def needs_of(value: Any) -> Iterator[Need]:
     """The needs of all nodes in a configuration's plain value."""
     if isinstance(value, Mapping):
-        target = import_target(str(value[TARGET])) if TARGET in value else None
-        if isinstance(target, type) and issubclass(target, Component):
+        if (target := target_class(value, Component)) is not None:
             yield from target.needs(value)
     if isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:

@@ -171,6 +171,12 @@ def import_target(path: str) -> Any:
     return target
 
 
+def target_class(node: Mapping[str, Any] | None, kind: type[Any]) -> Any:
+    """The class that a node names if it is ``kind`` or derived from it; None otherwise, and of a node without one."""
+    target = import_target(str(node[TARGET])) if node and TARGET in node else None
+    return target if isinstance(target, type) and issubclass(target, kind) else None
+
+
 def _parameters(called: Any) -> dict[str, inspect.Parameter]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name: p for name, p in inspect.signature(called).parameters.items() if p.kind in named}

@@ -27,6 +27,9 @@ MANIFEST, TOPK, SCORES, EMBEDDINGS, USER_EMBEDDINGS = (
     "user_embeddings.safetensors",
 )
 
+TENSORS = {EMBEDDINGS: "items", USER_EMBEDDINGS: "users"}
+"""The name of the one tensor of each file of vectors."""
+
 REQUIRED = (
     "teacher", "data", "data_fingerprint", "n_items", "n_rows", "k", "filter_seen", "positions", "coverage",
     "score_direction", "score_kind", "score_dtype", "sequences", "files",

@@ -18,7 +18,7 @@ from deshi.artifacts import read_array, read_tensors
 from deshi.data.bundle import Bundle
 from deshi.soft_labels._checks import CheckResult, check_files, check_lists
 from deshi.soft_labels._histories import REMEDY, Histories
-from deshi.soft_labels._manifest import EMBEDDINGS, SCORES, TOPK, USER_EMBEDDINGS, read_manifest
+from deshi.soft_labels._manifest import EMBEDDINGS, SCORES, TENSORS, TOPK, USER_EMBEDDINGS, read_manifest
 from deshi.types import ITEM, PAD, USER, DeshiError, ScoreKind
 
 
@@ -151,18 +151,18 @@ class SoftLabels:
         Raises:
             DeshiError: if they don't fit the catalogue or hold NaN or infinity.
         """
-        vectors = self._vectors(EMBEDDINGS, "items")
+        vectors = self._vectors(EMBEDDINGS)
         if vectors is None:
             return None
         return check_embeddings(vectors, self.manifest["n_items"], str(self.path / EMBEDDINGS))
 
     def user_embeddings(self) -> Tensor | None:
         """The vectors of the users' profiles ``(n_users, D)`` float32, zeros without one; None if there are none."""
-        return self._vectors(USER_EMBEDDINGS, "users")
+        return self._vectors(USER_EMBEDDINGS)
 
-    def _vectors(self, name: str, tensor: str) -> Tensor | None:
+    def _vectors(self, name: str) -> Tensor | None:
         """The one tensor of a file of the store."""
-        file = self.path / name
+        file, tensor = self.path / name, TENSORS[name]
         if not file.is_file():
             return None
         tensors = read_tensors(file, remedy=REMEDY)

@@ -19,7 +19,16 @@ from deshi.hardware import set_threads, training_device
 from deshi.soft_labels._checks import check_lists
 from deshi.soft_labels._histories import Histories
 from deshi.soft_labels._labeller import Labeller, RankedLists
-from deshi.soft_labels._manifest import EMBEDDINGS, MANIFEST, SCORES, TOPK, USER_EMBEDDINGS, new_manifest, new_request
+from deshi.soft_labels._manifest import (
+    EMBEDDINGS,
+    MANIFEST,
+    SCORES,
+    TENSORS,
+    TOPK,
+    USER_EMBEDDINGS,
+    new_manifest,
+    new_request,
+)
 from deshi.soft_labels._progress import Meter, Progress
 from deshi.soft_labels._store import SoftLabels, check_embeddings
 from deshi.soft_labels._working_folder import STATE, WorkingFolder, compare_requests
@@ -86,14 +95,14 @@ def write_soft_labels(
     request |= {"batch": labeller.batch, "normalised": labeller.normalise}
     request |= {} if labeller.min_context is None else {"min_context": labeller.min_context}
     if user_embeddings is not None:
-        request["user_embeddings"] = fingerprint([("users", user_embeddings.numpy())])
+        request["user_embeddings"] = fingerprint([(TENSORS[USER_EMBEDDINGS], user_embeddings.numpy())])
     if cluster is not None and labeller.scorer.cost() is not None:
         raise DeshiError(
             "This teacher's answers are paid for, and one process asks and counts them: leave cluster out. "
             "teacher.endpoint.concurrency says how many requests run at the same time."
         )
     lists = partial(map, labeller.label) if cluster is None else partial(cluster.in_order, _loader(labeller, cluster))
-    vectors = {EMBEDDINGS: ("items", item_embeddings), USER_EMBEDDINGS: ("users", user_embeddings)}
+    vectors = {EMBEDDINGS: item_embeddings, USER_EMBEDDINGS: user_embeddings}
     return _write(histories, rows, folder, request, lists, vectors, shard_rows, progress, force, labeller.scorer.cost)
 
 
@@ -149,7 +158,7 @@ def write_lists(
         index = np.searchsorted(rows, shard)
         yield shard, items[index].astype(np.int32), scores[index].astype(np.float32)
 
-    vectors = {EMBEDDINGS: ("items", item_embeddings)}
+    vectors = {EMBEDDINGS: item_embeddings}
     return _write(histories, rows, folder, request, partial(map, lists), vectors, 1 << 16, None, force)
 
 
@@ -159,7 +168,7 @@ def _write(
     folder: Path,
     request: dict[str, Any],
     lists: Callable[[Sequence[Ints]], Iterable[Iterable[RankedLists]]],
-    vectors: Mapping[str, tuple[str, Tensor | None]],
+    vectors: Mapping[str, Tensor | None],
     shard_rows: int,
     progress: Callable[[Progress], None] | None,
     force: bool,
@@ -167,12 +176,12 @@ def _write(
 ) -> SoftLabels:
     """Write the lists of all rows, shard after shard, unless the store is there already.
 
-    ``vectors``: by file, the tensor's name and the tensor, None if there is none.
+    ``vectors``: by file, None if there are none.
     """
     request = request | {"shard_rows": shard_rows}
     if (folder / MANIFEST).is_file() and not force:
         return _reuse(folder, request)
-    if (embeddings := vectors[EMBEDDINGS][1]) is not None:
+    if (embeddings := vectors[EMBEDDINGS]) is not None:
         check_embeddings(embeddings, histories.n_items, "item_embeddings")
     shards = cut(rows, histories, shard_rows)
     working = WorkingFolder(folder, request, histories.n_interactions, request["k"], request["score_dtype"], force)
@@ -267,15 +276,13 @@ def stored(items: NDArray[Any], scores: NDArray[Any], dtype: str, kind: ScoreKin
     return scores.astype(np.float16)
 
 
-def _write_other_files(
-    folder: Path, histories: Histories, vectors: Mapping[str, tuple[str, Tensor | None]]
-) -> list[str]:
+def _write_other_files(folder: Path, histories: Histories, vectors: Mapping[str, Tensor | None]) -> list[str]:
     """Write vectors and augmented histories; the names of all files of the store."""
     files = [TOPK, SCORES]
     if histories.augmented:
         files += histories.save(folder)
-    for file, (name, tensor) in vectors.items():
+    for file, tensor in vectors.items():
         if tensor is not None:
-            write_tensors({name: tensor.detach().float().cpu().contiguous()}, folder / file)
+            write_tensors({TENSORS[file]: tensor.detach().float().cpu().contiguous()}, folder / file)
             files.append(file)
     return files

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from deshi.artifacts import read_json
 from deshi.configuration.needs import Component
 from deshi.configuration.schemas import DataConfig, PathsConfig, TrainConfig
-from deshi.configuration.targets import TARGET, arguments, build, import_target
+from deshi.configuration.targets import TARGET, arguments, build, import_target, target_class
 from deshi.data.bundle import MANIFEST
 
 PREPARED_ROWS = 400_000
@@ -90,8 +90,8 @@ def shape_of(data: DataConfig, paths: PathsConfig) -> Shape | None:
     if manifest.is_file():
         counts = read_json(manifest)["counts"]
         return Shape(counts["users"], counts["items"], counts["interactions"])
-    source = import_target(str(data.source[TARGET]))
-    published = source.published(data.source) if isinstance(source, type) and issubclass(source, Component) else None
+    source = target_class(data.source, Component)
+    published = None if source is None else source.published(data.source)
     return None if published is None else Shape(*published)
 
 

@@ -17,7 +17,7 @@ from deshi.artifacts import atomic_folder, write_json, write_parquet, write_tens
 from deshi.baselines import training_events
 from deshi.configuration.run_folders import name_of
 from deshi.configuration.schemas import FitConfig
-from deshi.configuration.targets import import_target
+from deshi.configuration.targets import target_class
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples
@@ -172,8 +172,7 @@ def _check_exportable(run: Run) -> None:
     """Refuse what is no student before it is loaded: an LLM takes its time."""
     record, cfg = run.record, run.config
     node: dict[str, Any] = cfg.student if isinstance(cfg, FitConfig) else getattr(cfg, "teacher", {})
-    kind = import_target(node["_target_"])
-    if not (isinstance(kind, type) and issubclass(kind, SequentialRecommender)):
+    if target_class(node, SequentialRecommender) is None:
         raise _not_a_student(run, record["model"])
     if getattr(cfg, "cross_fit", 0):
         raise _not_a_student(run, f"{cfg.cross_fit} cross-fitted {record['model']} networks")  # type: ignore[attr-defined]

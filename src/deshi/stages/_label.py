@@ -59,9 +59,7 @@ def run(cfg: LabelConfig) -> LabelResult:
             f"vectors=text, but {record['model']} isn't made of a language model's vectors of the items. Export a "
             "text teacher or an ensemble with one, or leave vectors out."
         )
-    ray = cfg.ray if cfg.engine == "ray" else None
-    split = source.trained_split(bundle)
-    profiles = None if cfg.profiles is None else build(cfg.profiles)(bundle, split, cfg.paths.cache, device, ray)
+    profiles = _profiles(cfg, source, device)
     filter_seen = trained.eval.filter_seen if cfg.filter_seen is None else cfg.filter_seen
     labeller = Labeller(
         scorer.leave_user_out(), augmented or Histories.of(bundle), min(cfg.k, bundle.n_items), filter_seen,
@@ -82,6 +80,15 @@ def run(cfg: LabelConfig) -> LabelResult:
             cluster=cluster,
         )
     return LabelResult(soft_labels)
+
+
+def _profiles(cfg: LabelConfig, source: Run, device: str) -> torch.Tensor | None:
+    """The vectors of the users' profiles, if they are asked for."""
+    if cfg.profiles is None:
+        return None
+    bundle, ray = source.bundle, cfg.ray if cfg.engine == "ray" else None
+    vectors: torch.Tensor = build(cfg.profiles)(bundle, source.trained_split(bundle), cfg.paths.cache, device, ray)
+    return vectors
 
 
 def chosen_rows(cfg: LabelConfig, source: Run) -> tuple[Ints, str, Histories | None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from deshi.artifacts import write_parquet
 from deshi.configuration.needs import Need
 from deshi.configuration.schemas import RayConfig
-from deshi.configuration.targets import TARGET, build, import_target
+from deshi.configuration.targets import build, target_class
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.teachers._asker import Asker
@@ -109,11 +109,7 @@ class AskedProfiles(UserProfiles):
         asker = Asker(self.endpoint, Budget(None), Path())
         requests = [request for _, request in self._requests(bundle, split)]
         drawn = requests[:: max(1, len(requests) // _DRAWN)]
-        total, scale = sum((asker.expected(request) for request in drawn), Cost()), len(requests) / len(drawn)
-        return Cost(
-            requests=len(requests), prompt_tokens=round(total.prompt_tokens * scale),
-            answer_tokens=round(total.answer_tokens * scale), money=total.money * scale,
-        )  # fmt: skip
+        return sum((asker.expected(request) for request in drawn), Cost()).scaled(len(requests) / len(drawn))
 
     def _requests(self, bundle: Bundle, split: Split) -> Iterator[tuple[int, Request]]:
         """Each user with training events, and what is asked about that user: nothing from after these events."""
@@ -136,8 +132,7 @@ class AskedProfiles(UserProfiles):
 
 def expected_cost(node: Mapping[str, Any] | None, bundle: Bundle, split: Split) -> Cost | None:
     """What the profiles of a configuration's node cost at most; None if nobody is asked for them."""
-    target = import_target(str(node[TARGET])) if node and TARGET in node else None
-    if not (isinstance(target, type) and issubclass(target, AskedProfiles)):
+    if target_class(node, AskedProfiles) is None:
         return None
     profiles: AskedProfiles = build(node or {})
     return profiles.expected_cost(bundle, split)

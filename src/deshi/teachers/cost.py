@@ -84,6 +84,12 @@ class Cost:
     def __sub__(self, other: Cost) -> Cost:
         return Cost(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
 
+    def scaled(self, factor: float) -> Cost:
+        """That of ``factor`` times as many answers; all but money and seconds rounded."""
+        scaled = {name: value * factor for name, value in asdict(self).items()}
+        whole = {name: value if name in ("money", "seconds") else round(value) for name, value in scaled.items()}
+        return Cost(**whole)
+
     def plain(self) -> dict[str, Any]:
         """JSON-able, rounded to a millionth."""
         return {name: round(value, 6) for name, value in asdict(self).items()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deshi.configuration.targets import TARGET, build, import_target
+from deshi.configuration.targets import TARGET, build, target_class
 from deshi.data.bundle import Bundle
 from deshi.teachers._asker import Asker
 from deshi.teachers._item_text import item_texts
@@ -23,8 +24,7 @@ _DRAWN = 50
 
 def is_reranker(node: Mapping[str, Any] | None) -> bool:
     """Whether a node names :class:`~deshi.teachers.rerank.Rerank` or a class of its kind."""
-    target = import_target(str(node[TARGET])) if node and TARGET in node else None
-    return isinstance(target, type) and issubclass(target, Rerank)
+    return target_class(node, Rerank) is not None
 
 
 def expected_cost(node: Mapping[str, Any], bundle: Bundle, questions: int) -> Cost:
@@ -48,11 +48,7 @@ def expected_cost(node: Mapping[str, Any], bundle: Bundle, questions: int) -> Co
         listed = generator.choice(bundle.n_items, candidates, replace=False).tolist()
         costs += [asker.expected(request) for request in questioner.requests(Question(tuple(history), tuple(listed)))]
         count += 1
-    total, scale = sum(costs, Cost()), questions / max(1, count)
-    return Cost(
-        questions=questions, requests=round(total.requests * scale), prompt_tokens=round(total.prompt_tokens * scale),
-        answer_tokens=round(total.answer_tokens * scale), money=total.money * scale,
-    )  # fmt: skip
+    return replace(sum(costs, Cost()).scaled(questions / max(1, count)), questions=questions)
 
 
 def sentence(cost: Cost, budget: Mapping[str, Any] | None) -> str:

@@ -11,7 +11,7 @@ from itertools import cycle, islice
 import torch
 
 from deshi.configuration.schemas import TeachConfig, TrainingConfig
-from deshi.configuration.targets import TARGET, build, import_target
+from deshi.configuration.targets import build, target_class
 from deshi.data.bundle import Bundle
 from deshi.data.splits import Split
 from deshi.distillation.objective import Objective
@@ -51,10 +51,7 @@ def measured_precision(cfg: TrainingConfig, bundle: Bundle, split: Split) -> Pre
 
 def _is_small(cfg: TrainingConfig) -> bool:
     """Whether a few steps take no time: a student, or a teacher of a student's blocks, such as the text teacher."""
-    if not isinstance(cfg, TeachConfig):
-        return True
-    target = import_target(str(cfg.teacher[TARGET]))
-    return isinstance(target, type) and issubclass(target, BlockRecommender)
+    return not isinstance(cfg, TeachConfig) or target_class(cfg.teacher, BlockRecommender) is not None
 
 
 def bf16_share(cfg: TrainingConfig, bundle: Bundle, split: Split) -> float:

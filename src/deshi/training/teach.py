@@ -15,7 +15,7 @@ from deshi.arrays import Ints
 from deshi.artifacts import read_array, read_json, write_array, write_json
 from deshi.configuration.run_folders import FOLDS_FILE, METRICS_FILE, TEACHER_FILE, TIME_FILE
 from deshi.configuration.schemas import TeachConfig
-from deshi.configuration.targets import import_target
+from deshi.configuration.targets import target_class
 from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatches
 from deshi.data.splits import Examples, Split
@@ -91,8 +91,7 @@ def asked(cfg: TeachConfig, examples: Examples) -> Examples:
 
 
 def _is_network(cfg: TeachConfig) -> bool:
-    target = import_target(cfg.teacher["_target_"])
-    if isinstance(target, type) and issubclass(target, Recommender):
+    if target_class(cfg.teacher, Recommender) is not None:
         return True
     name = network_name(cfg.teacher)
     if cfg.cross_fit:
