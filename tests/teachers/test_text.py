@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deshi.losses.softmax import Softmax
 from deshi.models.base import SequentialRecommender
+from deshi.models.item_table import ItemEmbedding
 from deshi.teachers.base import Resources
 from deshi.teachers.text import Text, TextTable
 from deshi.types import PAD, Batch, DeshiError
@@ -108,6 +109,21 @@ def test_padding_and_the_future_change_nothing(make: Callable[..., Text]) -> Non
     whole = teacher(items, torch.tensor([4]))
     cut = teacher(torch.tensor([[3, 7, PAD, PAD, PAD]]), torch.tensor([2]))
     torch.testing.assert_close(whole[:, :2], cut[:, :2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("offsets", [False, True])
+def test_ranks_faster_with_its_table_computed_once(make: Callable[..., Text], offsets: bool) -> None:
+    """Validation would run every item's text through the adapter for every batch, and the scores are the same."""
+    text, histories = make(offsets=offsets), batch()
+    before = {name: value.clone() for name, value in text.state_dict().items()}
+    fixed = text.eval().for_ranking()
+    assert fixed is not text and isinstance(fixed.items, ItemEmbedding) and fixed.blocks is not text.blocks
+    with torch.no_grad():
+        asked = histories.items, histories.lengths
+        torch.testing.assert_close(fixed.next_scores(*asked), text.next_scores(*asked))
+    after = text.state_dict()
+    assert isinstance(text.items, TextTable) and all(torch.equal(before[name], after[name]) for name in before)
+    assert text.merged() is text, "it is kept with its texts"
 
 
 def test_a_wrong_number_of_vectors_is_refused(make: Callable[..., Text]) -> None:

@@ -120,14 +120,8 @@ class ItemTableAdapter(ItemTable):
         return self.vectors
 
     def merged(self) -> ItemEmbedding:
-        """An ordinary item table with the numbers that :meth:`table` has in evaluation."""
-        training = self.training
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            table = self.eval().table()
-            self.train(training)
-            items = ItemEmbedding(*table.shape).to(table.device)
-            items.weight[1:] = table
-        return items
+        """An ordinary item table: the teacher's vectors are needed in training alone."""
+        return self.numbers()
 
 
 def _checked(embeddings: Tensor, n_items: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import torch
@@ -119,6 +120,10 @@ class Recommender(Component, nn.Module, ABC):
         """The network as it is kept and served, without parts that only training needs; itself by default."""
         return self
 
+    def for_ranking(self) -> Recommender:
+        """One of the same scores that ranks many histories faster, to be kept nowhere; :meth:`merged` at least."""
+        return self.merged()
+
 
 class SequentialRecommender(Recommender):
     """A network with hidden states and an item table; every student of deshi is one.
@@ -212,12 +217,16 @@ class SequentialRecommender(Recommender):
 
     def merged(self) -> SequentialRecommender:
         """The network with its item table as plain numbers; itself if the table is nothing else."""
-        items = self.items.merged()
-        if items is self.items:
-            return self
-        plain = copy.deepcopy(self)
-        plain.items = items
-        return plain
+        return self._with_items(lambda items: items.merged())
+
+    def for_ranking(self) -> SequentialRecommender:
+        """See :meth:`Recommender.for_ranking`: the item table is computed once, not for every batch."""
+        return self._with_items(lambda items: items.numbers())
+
+    def _with_items(self, change: Callable[[ItemTable], ItemTable]) -> SequentialRecommender:
+        """A copy with the item table changed; itself if it is the same table."""
+        items = change(self.items)
+        return self if items is self.items else copy.deepcopy(self, {id(self.items): items})
 
 
 def at_last(x: Tensor, lengths: Tensor) -> Tensor:

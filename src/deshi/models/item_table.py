@@ -22,8 +22,18 @@ class ItemTable(nn.Module, ABC):
         """All items' vectors ``(n_items, dim)``."""
 
     def merged(self) -> ItemTable:
-        """The same vectors as plain numbers, without what made them; a table of plain numbers is itself."""
+        """The table as it is kept: itself, or plain numbers where only training needs what they are made of."""
         return self
+
+    def numbers(self) -> ItemEmbedding:
+        """The vectors that :meth:`table` has in evaluation, as plain numbers; a table of plain numbers is itself."""
+        training = self.training
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            table = self.eval().table()
+            self.train(training)
+            items = ItemEmbedding(*table.shape).to(table.device)
+            items.weight[1:] = table
+        return items
 
     def text_vectors(self) -> Tensor | None:
         """``(n_items, D)`` the language model's vectors that the table is made of, None if it isn't."""
@@ -56,6 +66,10 @@ class ItemEmbedding(ItemTable):
         # There it stays in: nothing learns from padding, so that it is zero.
         padding = None if self.sparse and items.device.type != "cpu" else 0
         return F.embedding(items + 1, self.weight, padding_idx=padding, sparse=self.sparse)
+
+    def numbers(self) -> ItemEmbedding:
+        """Itself."""
+        return self
 
     def table(self) -> Tensor:
         """The items' rows without the padding's: ``(n_items, dim)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from deshi.configuration.needs import PEFT, Need
 from deshi.losses.base import Loss
 from deshi.models.base import SequentialRecommender, check_histories, keep_latest
-from deshi.models.item_table import ItemEmbedding
+from deshi.models.item_table import ItemEmbedding, ItemTable
 from deshi.models.layers import Dropout
 from deshi.teachers._ilora_answers import (
     Answers,
@@ -160,7 +160,7 @@ class ILoRA(SequentialRecommender):
         every = torch.arange(self.n_items, device=self.align.weight.device)
         return cast(Tensor, self.align(self.network.project(every)))
 
-    def merged(self) -> ILoRA:
+    def _with_items(self, change: Callable[[ItemTable], ItemTable]) -> ILoRA:
         """Itself: its item table is trained numbers, or comes from the language model."""
         return self
 

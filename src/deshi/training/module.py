@@ -151,13 +151,13 @@ class TrainingModule(L.LightningModule):
         return self.network if self.ema is None else self.ema
 
     def on_validation_start(self) -> None:
-        """Merge the item table once, not for every batch."""
+        """Compute the item table once, not for every batch."""
         self._finish_average()
-        merged = self.result.merged()
-        self._next_scores, self._next_score_blocks = merged.next_scores, merged.next_score_blocks
+        fixed = self.result.for_ranking()
+        self._next_scores, self._next_score_blocks = fixed.next_scores, fixed.next_score_blocks
 
     def on_validation_end(self) -> None:
-        """Release the merged copy."""
+        """Release the copy."""
         self._next_scores, self._next_score_blocks = self.result.next_scores, self.result.next_score_blocks
 
     def validation_step(self, batch: ExampleBatch, batch_index: int) -> None:
