@@ -7,9 +7,9 @@ One ``deshi run`` with ``refit=true`` and what ``experiment=auto`` chooses for t
 go to it, ``refit=false`` among them. Then the bundle of each plain and distilled student, selected and refitted, is
 exported with counts and evaluated as it is served. Paired permutation tests compare them with the plain student over
 users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on validation; a refitted
-model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json``, with the test ranks that
-tests need, beside those of other seeds with the same words. What is finished under ``--root`` is not done again, and
-an interrupted run goes on.
+model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json`` (``--label`` ends the name),
+with the test ranks that tests need, beside those of other seeds with the same words. What is finished under ``--root``
+is not done again, and an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ WITHOUT_EFFECT = ("refit", "train.threads")
 
 
 def main() -> None:
-    options = with_overrides(common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words"))
+    parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words")
+    parser.add_argument("--label", default="", help="ends the name of the results file, as of another machine")
+    options = with_overrides(parser)
     for data in options.data:
         found, beside = measured(data, options)
         words = [word for word in options.overrides if word.partition("=")[0] not in WITHOUT_EFFECT]
-        path = Path(__file__).parent / "results" / f"whole-run-{data}.json"
+        path = Path(__file__).parent / "results" / f"whole-run-{data}{options.label}.json"
         show(data, merged(path, {"overrides": words}, found, beside))
 
 

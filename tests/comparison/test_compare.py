@@ -229,7 +229,7 @@ def test_baselines_that_are_not_beaten_are_one_sentence_a_model(tmp_path: Path) 
         baselines = {"pop": {"test/ndcg@10": 0.5}, "markov": {"test/ndcg@10": 0.15}}
         write_json(run.folder / "metrics.json", {**figures, "baselines": baselines})
     comparison = compare_evaluations([Evaluation(run.folder) for run in runs])
-    assert comparison.warnings[-1] == "sasrec (0.2000) does not beat the best baseline, pop (0.5000), on NDCG@10, test."
+    assert comparison.warnings[-1] == "sasrec (0.2000) does not beat pop (0.5000), the best baseline on NDCG@10, test."
     assert comparison.warnings[0] == "sasrec, seed 0: LEAK: all of it." and len(comparison.warnings) == 3
 
 
@@ -243,7 +243,7 @@ def test_the_best_baseline_is_tested_by_user_over_the_mean_of_seeds(tmp_path: Pa
         write_json(run.folder / "metrics.json", {**metrics, "baselines": {"pop": {"test/ndcg@10": 1.0}}})
         runs.append(Evaluation(run.folder))
     assert compare_evaluations(runs).warnings == [
-        "sasrec (0.6500) does not beat the best baseline, pop (1.0000), on NDCG@10, test "
+        "sasrec (0.6500) does not beat pop (1.0000), the best baseline on NDCG@10, test "
         "(paired permutation test over 60 examples: p < 0.001)."
     ]
 

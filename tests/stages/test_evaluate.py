@@ -133,7 +133,7 @@ def test_a_student_that_loses_is_reported(both: EvaluateResult) -> None:
         figures = {name: metrics[f"{part}/ndcg@10"] for name, metrics in both.baselines.items()}
         best = max(figures, key=lambda name: figures[name])
         assert figures[best] > both.metrics[f"{part}/ndcg@10"]
-        about = f"does not beat the best baseline, {best} ({figures[best]:.4f}), on NDCG@10, {part} "
+        about = f"does not beat {best} ({figures[best]:.4f}), the best baseline on NDCG@10, {part} "
         assert sum(about in sentence and "60 examples: p " in sentence for sentence in both.unbeaten) == 1
     assert len(both.unbeaten) == 2 and "WARNING: sasrec (0." in str(both)
 
@@ -155,7 +155,7 @@ def test_a_lead_within_chance_is_no_win() -> None:
         name: unbeaten(name, metrics[name], {"pop": metrics["pop"]}, lambda name, part: [ranks[name]]) for name in "st"
     }
     assert sentences["t"] == []
-    assert sentences["s"][0].startswith("s (0.6500) is not reliably better than the best baseline, pop (0.6300), on ")
+    assert sentences["s"][0].startswith("s (0.6500) is not reliably better than pop (0.6300), the best baseline on ")
     assert unbeaten("s", metrics["s"], {"pop": metrics["pop"]}) == []
 
 

@@ -61,7 +61,7 @@ def not_beating(
         return []
     best = max(baselines, key=lambda name: baselines[name])
     test = None if ranks is None else _test(ranks(model, part), ranks(best, part), metric)
-    rival = f"the best baseline, {best} ({baselines[best]:.4f}), on {metric_title(metric)}, {part}"
+    rival = f"{best} ({baselines[best]:.4f}), the best baseline on {metric_title(metric)}, {part}"
     proof = "" if test is None else f" (paired permutation test over {test[1]:,} examples: {_p_text(test[0])})"
     if not figure > baselines[best]:
         return [f"{model} ({figure:.4f}) does not beat {rival}{proof}."]
