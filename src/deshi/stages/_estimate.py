@@ -28,10 +28,14 @@ ROW_BYTES = 24
 """Of a bundle for each row: times, items, and the table of interactions."""
 PLAIN_MEMORY = 1_200_000_000
 """Of a process that trains: PyTorch, Lightning, Polars and the data's arrays."""
-LABEL_SECONDS = 2e-8
-"""Of a list, for each item."""
-STEP_SECONDS, EVALUATION_SECONDS = 10, 5e-7
-"""Of a model's evaluation and gap, and for each user and item."""
+LABEL_SECONDS = 5e-8
+"""Of an ensemble's list, for each item."""
+STEP_SECONDS, EVALUATION_SECONDS = 10, 1.5e-7
+"""Of a model's evaluation and gap, and for each user and item; of one thread on a busy machine, as those below."""
+BASELINES_SECONDS = 5e-7
+"""Of the baselines with the search of their settings, for each user and item."""
+MEMBER_SECONDS, COUNTS_SECONDS = 5e-8, 3e-7
+"""Of a member's scores on validation, and of the search of the counts' settings, for each user and item."""
 EXPORT_SECONDS = 10
 """Of a student's export."""
 SMALL_FILES = 3 << 20
@@ -108,9 +112,12 @@ def training(
         shape: of the data.
         timed: whether training steps are run; without, only bytes are known.
     """
+    from deshi.teachers.pairwise import PairwiseTeacher
+
     target = import_target(str(node[TARGET]))
     if "members" in node:
-        seconds = max(1, len(node["members"] or ())) * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
+        each = MEMBER_SECONDS * len(node["members"] or ()) + COUNTS_SECONDS * issubclass(target, PairwiseTeacher)
+        seconds = STEP_SECONDS + each * shape.users * shape.items
         return Estimate(step, seconds, SMALL_FILES, PLAIN_MEMORY, "scores of its members on validation")
     standin = _trainable(node)
     if standin is None:
@@ -245,6 +252,7 @@ def _estimates_of_run(config: Any, shape: Shape, timed: bool) -> Iterator[Estima
         yield from (replace(each, step=f"{each.step}, refitted") for each in chain)
     models = seeds * (len(before) + len(after) + config.refit * (len(before) + 1))
     seconds = models * (STEP_SECONDS + EVALUATION_SECONDS * shape.users * shape.items)
+    seconds += config.with_baselines * (STEP_SECONDS + BASELINES_SECONDS * shape.users * shape.items)
     disk = models * (SMALL_FILES + 200 * shape.users)
     yield Estimate("evaluations, gaps, comparison, report", seconds, disk, PLAIN_MEMORY)
     if config.students:
