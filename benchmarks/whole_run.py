@@ -109,9 +109,10 @@ def show(data: str, found: Sequence[dict[str, Any]]) -> None:
         tested = [f"{name}{suffix}" for name in ("plain", "distilled", "plain+counts", "distilled+counts", "all")]
         compare([one for one in seeds if all(name in one["models"] for name in tested)], tested, tested[0])
         for model in (f"{model}+counts{suffix}" for model in COUNTED):
-            weights = [one["models"][model]["weight"] for one in seeds]
-            times = {key: seeds[0]["models"][model][key] for key in ("bytes", "p50_ms")}
-            print(f"{model}: weights {weights}, of the first {times}")
+            served = [one["models"][model] for one in seeds if "weight" in one["models"][model]]  # not in earlier files
+            if served:
+                times = {key: served[0][key] for key in ("bytes", "p50_ms")}
+                print(f"{model}: weights {[one['weight'] for one in served]}, of the first {times}")
 
 
 if __name__ == "__main__":
