@@ -94,7 +94,7 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
         runs[name], models[name] = run, tested(run, words)
         join(name, [run])
     if options.together:
-        join("+".join(runs), runs.values())
+        join("-".join(runs), runs.values())
     return {"seed": seed, "models": models}
 
 
