@@ -84,10 +84,10 @@ def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace
     models = {"text": tested(text, words), BASE: tested(both, words)}
 
     def join(name: str, runs: Iterable[Path]) -> None:
-        given = ["teacher=ensemble", "teacher.scale=log_softmax", f"seed={seed}", *words]
-        label = f"{data}_text-counts-{name}{options.label}_seed{seed}"
         joined = f"teacher.members=[{','.join(str(run) for run in (text, counts, *runs))}]"
-        models[f"{BASE}+{name}"] = tested(trained("teach", label, [*given[:2], joined, *given[2:]]), words)
+        given = ["teacher=ensemble", "teacher.scale=log_softmax", joined, f"seed={seed}", *words]
+        label = f"{data}_text-counts-{name}{options.label}_seed{seed}"
+        models[f"{BASE}+{name}"] = tested(trained("teach", label, given), words)
 
     runs = {}
     for name, run in members(data, seed, text, words, options):
@@ -115,17 +115,13 @@ def members(
         label = f"{data}_llm-{name}{options.label}_seed{seed}"
         if name == "second":
             yield name, step(data, f"text, seed {(seed + 1) % len(SEEDS)}", options.root)
-            continue
-        if name in ENCODERS:
+        elif name in ENCODERS:
             given = [f"config={text}", f"teacher.embeddings.encoder={ENCODERS[name]}", f"seed={seed}", words[-1]]
             yield name, trained("teach", label, given)
-            continue
-        given = ["teacher=ilora", f"teacher.student={text}", f"teacher.llm.layers={options.layers}", *TRAIN]
-        limits = [f"train.max_epochs={options.epochs}", f"seed={seed}"]
-        yield (
-            name,
-            trained("teach", label, [*words[:-1], *given, *VARIANTS[name], *limits, *options.overrides, words[-1]]),
-        )
+        else:
+            given = [*words[:-1], "teacher=ilora", f"teacher.student={text}", f"teacher.llm.layers={options.layers}"]
+            given += [*TRAIN, *VARIANTS[name], f"train.max_epochs={options.epochs}", f"seed={seed}", *options.overrides]
+            yield name, trained("teach", label, [*given, words[-1]])
 
 
 def show(data: str, found: list[dict[str, Any]]) -> None:

@@ -116,7 +116,8 @@ def training(
 
     target = import_target(str(node[TARGET]))
     if "members" in node:
-        each = MEMBER_SECONDS * len(node["members"] or ()) + COUNTS_SECONDS * issubclass(target, PairwiseTeacher)
+        searched = COUNTS_SECONDS if target_class(node, PairwiseTeacher) is not None else 0
+        each = MEMBER_SECONDS * len(node["members"] or ()) + searched
         seconds = STEP_SECONDS + each * shape.users * shape.items
         return Estimate(step, seconds, SMALL_FILES, PLAIN_MEMORY, "scores of its members on validation")
     standin = _trainable(node)
