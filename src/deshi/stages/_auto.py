@@ -29,7 +29,9 @@ MANY_EVENTS = 50_000_000
 MANY_SCORES = 1_000_000_000_000
 """Scores of the full softmax in all epochs of a training, above which items are sampled: hours on two cores."""
 RECIPES = ("counts", "counts-ids")
-"""With texts, and without."""
+"""With texts, and without: what the data choose between."""
+OVER_TEXTS = ("counts", "counts-smollm2")
+"""Those with a text teacher; their settings follow the data, typed or chosen, as those of ``counts-ids`` do."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
 REPEATS = 0.05
@@ -91,10 +93,12 @@ def is_auto(stage: str, texts: Sequence[str]) -> bool:
     return (chosen[-1] if chosen else f"experiment={stage_groups(stage).get('experiment')}") == AUTO
 
 
-def open_recipes(stage: str, texts: Sequence[str]) -> list[str]:
-    """The recipes, as words, among which ``experiment=auto`` will choose; none where the words leave it no choice."""
-    chosen = any(text.startswith("recipe=") for text in texts)
-    return [f"recipe={name}" for name in RECIPES] if stage == "run" and not chosen and is_auto(stage, texts) else []
+def open_recipes(stage: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """The recipes that ``experiment=auto`` may still take: several, the one that is typed, none if it is another's."""
+    if stage != "run" or not is_auto(stage, texts):
+        return ()
+    typed = [text.removeprefix("recipe=") for text in texts if text.startswith("recipe=")]
+    return RECIPES if not typed else tuple(name for name in typed[-1:] if name in {*RECIPES, *OVER_TEXTS})
 
 
 def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: bool = True) -> StageConfig:
@@ -115,15 +119,15 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
     if not isinstance(config, LearningConfig) or not is_auto(stage, texts):
         return config
     folder = config.paths.data / config.data.name
-    recipe = bool(open_recipes(stage, texts))
+    recipes = open_recipes(stage, texts)
     if not (folder / MANIFEST).is_file():
         if not prepare or stage != "run":
             return config
-        _refuse_missing(config, recipe)
+        _refuse_missing(config, undecided=len(recipes) > 1)
         run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
     bundle = Bundle.load(folder)
     shape = Shape.of(bundle, build(config.split)(bundle))
-    words = rules(shape, recipe, str(config.data.name))
+    words = rules(shape, recipes, str(config.data.name))
     for typed, moot in _MOOT.items():
         if any(text.startswith(typed) for text in texts):
             words = [word for word in words if not word.startswith(moot)]
@@ -132,21 +136,21 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
     return chosen
 
 
-def _refuse_missing(config: LearningConfig, recipe: bool) -> None:
+def _refuse_missing(config: LearningConfig, undecided: bool) -> None:
     """Refuse what can't be done before the data are prepared; the packages of a recipe that they choose come later."""
     from deshi.stages import find_stage
     from deshi.stages._preflight import needs_before, refuse
 
     needs = needs_before(find_stage("run"), config)
-    refuse(find_stage("run"), [n for n in needs if not (recipe and isinstance(n, Packages))], config.paths.cache)
+    refuse(find_stage("run"), [n for n in needs if not (undecided and isinstance(n, Packages))], config.paths.cache)
 
 
-def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
+def rules(shape: Shape, recipes: Sequence[str], data: str) -> list[str]:
     """The words that a shape of data asks for.
 
     Args:
         shape: of the data.
-        recipe: whether teachers are chosen, too.
+        recipes: of :func:`open_recipes`: two to choose between, one whose settings follow the data, or none.
         data: name of the data set, for the log.
     """
     short = shape.mean_length < SHORT
@@ -171,9 +175,10 @@ def rules(shape: Shape, recipe: bool, data: str) -> list[str]:
         words.append(f"train.max_epochs={epochs}")
     if shape.events * epochs * shape.items > MANY_SCORES:
         words += ["loss=sampled_softmax", "loss.strategy=mixed"]
-    if recipe:
-        texts = shape.texts >= WITH_TEXT and not large
-        words.append(f"recipe={RECIPES[0] if texts else RECIPES[1]}")
+    if recipes:
+        recipe = recipes[0] if shape.texts >= WITH_TEXT and not large else recipes[-1]
+        texts = recipe in OVER_TEXTS
+        words += [f"recipe={recipe}"] * (len(recipes) > 1)
         if texts and short:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
         if short:
