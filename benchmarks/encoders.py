@@ -31,10 +31,10 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import LeaveOneOut
 from deshi.metrics import rank_rows
-from deshi.teachers import LLM, CausalEncoder, Encoder, SentenceEncoder, embed, encode, item_texts, whiten
+from deshi.teachers import LLM, CausalEncoder, NeuralEncoder, SentenceEncoder, embed, encode, item_texts, whiten
 from deshi.types import PAD, Batch
 
-ENCODERS: dict[str, Encoder] = {
+ENCODERS: dict[str, NeuralEncoder] = {
     "all-MiniLM-L6-v2, mean": SentenceEncoder(),
     "SmolLM2-135M-Instruct, mean": CausalEncoder(),
     "SmolLM2-135M-Instruct, last": CausalEncoder(pooling="last"),
@@ -46,7 +46,7 @@ TEXT = ("{text}",)
 APART = ("{title}", "{category}")
 WORDS = ('{text}\nA customer who buys this next looks for, in one word: "',)
 
-VARIANTS: dict[str, tuple[Encoder, Sequence[str]]] = {
+VARIANTS: dict[str, tuple[NeuralEncoder, Sequence[str]]] = {
     "minilm": (SentenceEncoder(), TEXT),
     "minilm-bf16": (SentenceEncoder(dtype="bf16"), TEXT),
     "minilm-title": (SentenceEncoder(dtype="bf16"), ("{title}",)),
@@ -124,7 +124,7 @@ def agreement(vectors: Tensor, overlap: Tensor) -> float:
     return float(overlap.gather(1, nearest).mean())
 
 
-def timed(encoder: Encoder, titles: list[str], cache: Path) -> tuple[Tensor, float]:
+def timed(encoder: NeuralEncoder, titles: list[str], cache: Path) -> tuple[Tensor, float]:
     """The vectors, and the seconds that encoding the titles takes once the model is loaded."""
     loaded = encoder.load(cache, torch.device("cpu"))
     encode(titles[:50], loaded, encoder)
@@ -181,7 +181,9 @@ def drawn(bundle: Bundle, size: int | None) -> Draw:
     return Draw(bundle.item_table()[kept.tolist()], events, [short(batch) for batch in batches])
 
 
-def item_vectors(table: pl.DataFrame, encoder: Encoder, templates: Sequence[str], cache: Path) -> tuple[Tensor, float]:
+def item_vectors(
+    table: pl.DataFrame, encoder: NeuralEncoder, templates: Sequence[str], cache: Path
+) -> tuple[Tensor, float]:
     """The vectors as :class:`deshi.teachers.ItemEmbeddings` makes them, and processor seconds per 10,000 items."""
     texts = [item_texts(table, template).texts for template in templates]
     vectors = torch.cat([embed(column, encoder, cache) for column in texts], dim=1)

@@ -12,11 +12,19 @@ import pytest
 import torch
 from tiny_models import write_tiny_bert, write_tiny_llama
 
-from deshi.configuration.targets import build
+from deshi.configuration.needs import needs_of
+from deshi.configuration.targets import build, complete
 from deshi.teachers import _embedding as embedding
 from deshi.teachers._embedding import embed, length_batches
 from deshi.teachers._item_text import FALLBACK
-from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder, last_real, mean_of_real
+from deshi.teachers.encoders import (
+    CausalEncoder,
+    NeuralEncoder,
+    SentenceEncoder,
+    WordEncoder,
+    last_real,
+    mean_of_real,
+)
 from deshi.teachers.llm import LLM
 from deshi.types import DeshiError
 from tiny_bundles import tiny_bundle
@@ -34,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def encoders(folder: Path) -> list[Encoder]:
+def encoders(folder: Path) -> list[NeuralEncoder]:
     """Every kind of encoder on the tiny models."""
     bert, llama = str(folder / "bert"), LLM(str(folder / "llama"), dtype="fp32")
     return [
@@ -46,7 +54,7 @@ def encoders(folder: Path) -> list[Encoder]:
 
 
 @pytest.fixture(params=range(4), ids=["mean", "cls", "causal-mean", "causal-last"])
-def encoder(request: pytest.FixtureRequest, folder: Path) -> Encoder:
+def encoder(request: pytest.FixtureRequest, folder: Path) -> NeuralEncoder:
     """Each kind of encoder in turn."""
     return encoders(folder)[request.param]
 
@@ -59,7 +67,7 @@ def test_pooling_by_hand() -> None:
     assert last_real(states, mask).tolist() == [[3.0, 4.0], [5.0, 6.0]]
 
 
-def test_vectors_do_not_depend_on_the_company(encoder: Encoder, tmp_path: Path) -> None:
+def test_vectors_do_not_depend_on_the_company(encoder: NeuralEncoder, tmp_path: Path) -> None:
     """Batching and padding must not reach a vector; order is the texts' own; equal texts are equal."""
     together = embed(TEXTS, encoder, tmp_path)
     assert together.dtype == torch.float32 and together.shape[0] == len(TEXTS)
@@ -80,7 +88,9 @@ def test_mean_pooling_is_that_of_the_model(folder: Path, tmp_path: Path) -> None
     torch.testing.assert_close(got, mean / mean.norm())
 
 
-def test_the_cache_serves_without_loading(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_serves_without_loading(
+    encoder: NeuralEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second call needs neither model nor time, and gives the same bits."""
     first = embed(TEXTS, encoder, tmp_path)
     monkeypatch.setattr(type(encoder), "load", lambda *arguments: pytest.fail("loaded again"))
@@ -213,6 +223,68 @@ def test_templates_apart(folder: Path, tmp_path: Path) -> None:
     ).shape == (4, 2)
     with pytest.raises(DeshiError, match="empty list"):
         build(node | {"template": []})(bundle, tmp_path)
+
+
+def test_words_alone(tmp_path: Path) -> None:
+    """Texts with common terms are near each other, whatever their order; one without any has a vector of zeros."""
+    texts = ["red nail polish", "blue nail polish", "argan oil shampoo", "shampoo with argan oil", "unrelated", "toy"]
+    vectors = embed([*texts, texts[0]], WordEncoder(dim=4), tmp_path)
+    assert vectors.shape == (7, 4) and torch.equal(vectors[0], vectors[6]) and not vectors[4:6].any()
+    cosines = vectors @ vectors.T
+    assert cosines[0, 1] > 0.9 and cosines[2, 3] > 0.9 and cosines[:2, 2:4].abs().max() < 0.1
+    again = embed([*texts, texts[0]], WordEncoder(dim=4), tmp_path / "other")
+    torch.testing.assert_close(again @ again.T, cosines)
+    assert embed(texts, WordEncoder(dim=100), tmp_path).shape == (6, 5)  # as many columns as there can be
+    assert embed(["toy car", "toy bus"], WordEncoder(), tmp_path).tolist() == [[1.0], [1.0]]  # one common term
+
+
+def test_words_of_languages_without_spaces(tmp_path: Path) -> None:
+    """A title without spaces is one word; parts of it are common."""
+    texts = ["宇宙戦争", "宇宙戦艦", "料理教室"]
+    with pytest.raises(DeshiError, match=r"3 different texts.*no word in common(.|\n)*char_wb"):
+        embed(texts, WordEncoder(), tmp_path)
+    vectors = embed(texts, WordEncoder(analyzer="char_wb"), tmp_path)
+    assert vectors[0] @ vectors[1] > 0.9 and not vectors[2].any()
+    with pytest.raises(DeshiError, match="dim=0"):
+        embed(texts, WordEncoder(dim=0), tmp_path)
+
+
+def test_words_as_an_items_node(tmp_path: Path) -> None:
+    """By configuration, with templates, cache and record, and nothing to fetch."""
+    items = pl.DataFrame({"item_id": ["i0", "i1", "i2"], "title": ["toy car", "toy bus", "big car"]})
+    bundle = tiny_bundle(tmp_path, [[0, 1, 2]], items=items)
+    encoder = {"_target_": "deshi.teachers.encoders.WordEncoder", "dim": 2}
+    node = build({"_target_": "deshi.teachers.item_embeddings.ItemEmbeddings", "encoder": encoder})
+    assert node.cached(bundle, tmp_path) is None
+    vectors = node(bundle, tmp_path)
+    assert torch.equal(node.cached(bundle, tmp_path), vectors) and vectors.shape == (3, 1)
+    assert node.describe(tmp_path) == {"name": "words", "dim": 2, "analyzer": "word", "origin": "the texts"}
+
+
+def test_encoders_side_by_side(folder: Path, tmp_path: Path) -> None:
+    """Several encoders weigh the same, whatever their vectors' lengths and means; needs and defaults are all theirs."""
+    titles = ["star wars", "star trek", "trek of wars", "star heat"]
+    bundle = tiny_bundle(
+        tmp_path, [[0, 1, 2, 3]], items=pl.DataFrame({"item_id": [f"i{n}" for n in range(4)], "title": titles})
+    )
+    bert = {"_target_": "deshi.teachers.encoders.SentenceEncoder", "name": str(folder / "bert"), "normalize": False}
+    words = {"_target_": "deshi.teachers.encoders.WordEncoder", "dim": 2}
+    node = {"_target_": "deshi.teachers.item_embeddings.ItemEmbeddings", "encoder": [bert, words]}
+    both = build(node)
+    assert both.cached(bundle, tmp_path) is None
+    vectors = both(bundle, tmp_path)
+    assert torch.equal(both.cached(bundle, tmp_path), vectors) and vectors.shape == (4, 14)
+    assert vectors.mean(dim=0).abs().max() < 1e-6
+    for side in (vectors[:, :12], vectors[:, 12:]):
+        assert side.pow(2).sum(dim=1).mean().item() == pytest.approx(1.0)
+    alone = build(node | {"encoder": bert})(bundle, tmp_path)
+    centred = alone - alone.mean(dim=0)
+    torch.testing.assert_close(vectors[:, :12] / vectors[0, 0], centred / centred[0, 0])
+    assert [about["name"] for about in both.describe(tmp_path)["encoders"]] == [str(folder / "bert"), "words"]
+    assert complete(node)["encoder"][1]["analyzer"] == "word"
+    assert any("transformers" in need.state(tmp_path) for need in needs_of(node))
+    with pytest.raises(DeshiError, match="empty list"):
+        build(node | {"encoder": []})(bundle, tmp_path)
 
 
 SHELVES = [

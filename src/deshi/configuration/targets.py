@@ -120,10 +120,7 @@ def arguments(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str,
 
 def complete(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str, Any]:
     """The node, and those inside it, with the targets' default values written out: a saved configuration pins them."""
-    node = {
-        name: complete(value) if isinstance(value, Mapping) and TARGET in value else value
-        for name, value in node.items()
-    }
+    node = {name: _completed(value) for name, value in node.items()}
     taken = arguments(node, runtime)
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in taken.items()}
     defaults = {
@@ -131,6 +128,13 @@ def complete(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str, 
     }
     ordered = {name: node.get(name, defaults.get(name)) for name in taken if name in node or name in defaults}
     return {TARGET: node[TARGET], **ordered, **node}
+
+
+def _completed(value: Any) -> Any:
+    """A node, or the nodes of a list, with default values written out; anything else as it is."""
+    if isinstance(value, list):
+        return [_completed(entry) for entry in value]
+    return complete(value) if isinstance(value, Mapping) and TARGET in value else value
 
 
 def build(node: Mapping[str, Any], **runtime: Any) -> Any:

@@ -107,10 +107,10 @@ def _needs_of_runs(plain: Mapping[str, Any], paths: PathsConfig) -> Iterator[Nee
 
 
 def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, Mapping):
-        if TARGET in value:
-            yield value
-        for inner in value.values():
+    if isinstance(value, Mapping) and TARGET in value:
+        yield value
+    if isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _nodes(inner)
 
 

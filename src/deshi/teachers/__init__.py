@@ -8,7 +8,7 @@ from deshi.teachers.base import FittedTeacher, Resources
 from deshi.teachers.bigrec import BigRec, Lora
 from deshi.teachers.cost import Budget, Prices
 from deshi.teachers.cross_fit import CrossFitted, draw_folds
-from deshi.teachers.encoders import CausalEncoder, Encoder, SentenceEncoder
+from deshi.teachers.encoders import CausalEncoder, Encoder, NeuralEncoder, SentenceEncoder, WordEncoder
 from deshi.teachers.endpoint import Endpoint
 from deshi.teachers.ensemble import Ensemble
 from deshi.teachers.file_vectors import ItemVectors
@@ -29,7 +29,7 @@ from deshi.teachers.whitening import pca, whiten
 __all__ = [
     "LLM", "Answers", "BigRec", "Budget", "CausalEncoder", "CrossFitted", "Encoder", "Endpoint", "Ensemble",
     "FittedTeacher", "ILoRA", "InstanceLora", "ItemCodes", "ItemEmbeddings", "ItemVectors", "LoadedLLM", "Lora",
-    "PairwiseTeacher", "Pool", "Prices", "Prompt", "RankedLists", "Rerank", "RerankPrompt", "ResidualCodes",
-    "Resources", "ScoreMatrix", "SemanticIds", "SentenceEncoder", "Template", "Text", "draw_folds", "embed", "encode",
-    "item_names", "item_texts", "pca", "search_weights", "whiten",
+    "NeuralEncoder", "PairwiseTeacher", "Pool", "Prices", "Prompt", "RankedLists", "Rerank", "RerankPrompt",
+    "ResidualCodes", "Resources", "ScoreMatrix", "SemanticIds", "SentenceEncoder", "Template", "Text", "WordEncoder",
+    "draw_folds", "embed", "encode", "item_names", "item_texts", "pca", "search_weights", "whiten",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from deshi.configuration.schemas import RayConfig
 from deshi.data.freshness import differences
 from deshi.hardware import set_threads, training_device
 from deshi.teachers._models import locked
-from deshi.teachers.encoders import Encoder, LoadedEncoder
+from deshi.teachers.encoders import Encoder, LoadedEncoder, NeuralEncoder, WordEncoder
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _KEY = "embeddings"
 
 def embed(
     texts: Sequence[str],
-    encoder: Encoder,
+    encoder: NeuralEncoder | WordEncoder,
     cache: Path,
     device: torch.device | str = "cpu",
     ray: RayConfig | None = None,
@@ -68,12 +68,15 @@ def embed(
         if cached is not None:
             log.info("embeddings of %d texts: cached in %s", len(texts), path)
             return cached
-        distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
-        by_length = torch.cat(list(_shards(distinct, encoder, cache, device, path.with_suffix(".shards"), ray)))
+        distinct, shards = sorted(dict.fromkeys(texts), key=len, reverse=True), path.with_suffix(".shards")
+        if isinstance(encoder, WordEncoder):
+            by_length = encoder.encode(distinct)
+        else:
+            by_length = torch.cat(list(_shards(distinct, encoder, cache, device, shards, ray)))
         index = {text: row for row, text in enumerate(distinct)}
         vectors = by_length[torch.tensor([index[text] for text in texts])]
         _write(path, vectors)
-        shutil.rmtree(path.with_suffix(".shards"))
+        shutil.rmtree(shards, ignore_errors=True)
     return vectors
 
 
@@ -93,7 +96,7 @@ def _path(texts: Sequence[str], encoder: Encoder, cache: Path, device: torch.dev
 
 def _shards(
     texts: Sequence[str],
-    encoder: Encoder,
+    encoder: NeuralEncoder,
     cache: Path,
     device: torch.device,
     folder: Path,
@@ -119,7 +122,7 @@ def _shards(
 
 
 def _encoded(
-    shards: Sequence[Sequence[str]], encoder: Encoder, cache: Path, device: torch.device, ray: RayConfig | None
+    shards: Sequence[Sequence[str]], encoder: NeuralEncoder, cache: Path, device: torch.device, ray: RayConfig | None
 ) -> Iterator[tuple[Tensor, int]]:
     """The vectors of each shard, and how many tokens it has."""
     if not shards:
@@ -135,7 +138,7 @@ def _encoded(
 
 
 def _encoding(
-    encoder: Encoder, identity: dict[str, Any], cache: Path, threads: int
+    encoder: NeuralEncoder, identity: dict[str, Any], cache: Path, threads: int
 ) -> Callable[[Sequence[str]], tuple[NDArray[np.float32], int]]:
     """In a worker of a cluster: the encoder from this node's disk or the hub, with its share of the cores.
 
@@ -178,7 +181,7 @@ class _Progress:
         )  # fmt: skip
 
 
-def encode(texts: Sequence[str], loaded: LoadedEncoder, encoder: Encoder) -> tuple[Tensor, int]:
+def encode(texts: Sequence[str], loaded: LoadedEncoder, encoder: NeuralEncoder) -> tuple[Tensor, int]:
     """The vectors ``(N, D)`` float32 of ``texts`` in their order, without any cache, and how many tokens they have."""
     tokens = loaded.tokenizer(list(texts), truncation=True, max_length=encoder.max_tokens)["input_ids"]
     lengths = [max(len(row), 1) for row in tokens]

@@ -1,4 +1,4 @@
-"""Encoders of texts: a sentence encoder, or the hidden states of a causal LM.
+"""Encoders of texts: a sentence encoder, the hidden states of a causal LM, or the words alone.
 
 The default sentence encoder is all-MiniLM-L6-v2 (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; Wang et
 al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers a text.
@@ -7,7 +7,7 @@ al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +42,23 @@ class LoadedEncoder:
 
 
 class Encoder(Component, ABC):
-    """A configuration node that names an encoder.
+    """A configuration node that names an encoder."""
+
+    @abstractmethod
+    def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
+        """All that decides the vectors, as JSON-able values, without loading the weights."""
+
+    @abstractmethod
+    def is_on_disk(self, cache: Path) -> bool:
+        """Whether no files need to be fetched."""
+
+    @abstractmethod
+    def origin(self, cache: Path) -> str:
+        """Where it came from, for a run's record."""
+
+
+class NeuralEncoder(Encoder):
+    """A pretrained network, which encodes each text by itself.
 
     Attributes:
         max_tokens: longer texts are cut.
@@ -52,21 +68,26 @@ class Encoder(Component, ABC):
     max_tokens: int
     batch_tokens: int
 
+    @property
     @abstractmethod
-    def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
-        """All that decides the vectors, as JSON-able values, without loading the weights."""
-
-    @abstractmethod
-    def is_on_disk(self, cache: Path) -> bool:
-        """Whether the model's files needn't be fetched."""
+    def model(self) -> str:
+        """A name on the Hugging Face hub or a local path."""
 
     @abstractmethod
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
         """Load the model."""
 
+    def is_on_disk(self, cache: Path) -> bool:
+        """Whether the model's files needn't be fetched."""
+        return model_on_disk(self.model, cache) is not None
+
+    def origin(self, cache: Path) -> str:
+        """The place that served the model."""
+        return find_model(self.model, cache).origin
+
 
 @dataclass(frozen=True)
-class SentenceEncoder(Encoder):
+class SentenceEncoder(NeuralEncoder):
     """A bidirectional encoder in the hub's layout (BERT and its like).
 
     Attributes:
@@ -101,9 +122,10 @@ class SentenceEncoder(Encoder):
             "max_tokens": self.max_tokens,
         }
 
-    def is_on_disk(self, cache: Path) -> bool:
-        """Whether the model's files needn't be fetched."""
-        return model_on_disk(self.name, cache) is not None
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.name
 
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
         """Load the model.
@@ -134,7 +156,7 @@ class SentenceEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class CausalEncoder(Encoder):
+class CausalEncoder(NeuralEncoder):
     """The last layer's hidden states of a causal LM.
 
     Attributes:
@@ -158,9 +180,10 @@ class CausalEncoder(Encoder):
         """All that decides the vectors, without loading the weights."""
         return self.llm.identity(cache, device) | {"pooling": self.pooling, "max_tokens": self.max_tokens}
 
-    def is_on_disk(self, cache: Path) -> bool:
-        """Whether the model's files needn't be fetched."""
-        return model_on_disk(self.llm.name, cache) is not None
+    @property
+    def model(self) -> str:
+        """The LLM's name."""
+        return self.llm.name
 
     def load(self, cache: Path, device: torch.device) -> LoadedEncoder:
         """Load the model; errors as :meth:`deshi.teachers.llm.LLM.load`."""
@@ -172,6 +195,66 @@ class CausalEncoder(Encoder):
             return pool(loaded.hidden(loaded.embed_tokens(tokens), mask).float(), mask)
 
         return LoadedEncoder(loaded.tokenizer, forward, device)
+
+
+@dataclass(frozen=True)
+class WordEncoder(Encoder):
+    """The words of the texts: TF-IDF of words and pairs of words, reduced by a truncated SVD; no language model.
+
+    Latent semantic analysis (Deerwester et al. 1990, https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9).
+    It is fitted on the texts that it encodes. Terms that a single text has are left out, and what a language model
+    adds is what it adds to this.
+
+    Attributes:
+        dim: numbers of a vector; fewer where the texts span less.
+        analyzer: ``word``; or ``char_wb``, 2 to 5 characters of a word, for languages that put no spaces between words.
+    """
+
+    dim: int = 256
+    analyzer: Literal["word", "char_wb"] = "word"
+
+    def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
+        """All that decides the vectors."""
+        return {"name": "words", "dim": self.dim, "analyzer": self.analyzer}
+
+    def is_on_disk(self, cache: Path) -> bool:
+        """True: there are no files."""
+        return True
+
+    def origin(self, cache: Path) -> str:
+        """The texts themselves."""
+        return "the texts"
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of distinct texts.
+
+        Returns:
+            ``(N, D)`` float32, each of length one, or zeros for a text that shares no term with another.
+
+        Raises:
+            DeshiError: if no two texts have a term in common, or ``dim`` is below 1.
+        """
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        if self.dim < 1:
+            raise DeshiError(f"WordEncoder got dim={self.dim}, expected at least 1.")
+        ngrams = (1, 2) if self.analyzer == "word" else (2, 5)
+        terms = TfidfVectorizer(analyzer=self.analyzer, ngram_range=ngrams, min_df=2, sublinear_tf=True)
+        try:
+            weights = terms.fit_transform(texts)
+        except ValueError as error:  # "no terms remain", "empty vocabulary"
+            raise DeshiError(
+                f"The {len(texts)} different texts of the items have no word in common ({error}). "
+                "Use another encoder, or analyzer=char_wb for texts without spaces."
+            ) from error
+        dim = min(self.dim, min(weights.shape) - 1)
+        if dim < 1:
+            return torch.from_numpy(weights.toarray()).float()
+        reduced = TruncatedSVD(dim, algorithm="arpack", random_state=0).fit_transform(weights)
+        vectors = torch.from_numpy(reduced).float()
+        lengths = vectors.norm(dim=1, keepdim=True)
+        return torch.where(lengths > 1e-6, vectors / lengths.clamp(min=1e-6), 0.0)  # below it is rounding
 
 
 def mean_of_real(states: Tensor, mask: Tensor) -> Tensor:

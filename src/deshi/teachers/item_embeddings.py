@@ -16,13 +16,14 @@ from deshi.configuration.schemas import RayConfig
 from deshi.data.bundle import Bundle
 from deshi.teachers._embedding import cached_vectors, embed
 from deshi.teachers._item_text import FALLBACK, item_texts
-from deshi.teachers._models import find_model
 from deshi.teachers.base import Resources
-from deshi.teachers.encoders import CausalEncoder, SentenceEncoder
+from deshi.teachers.encoders import CausalEncoder, SentenceEncoder, WordEncoder
 from deshi.teachers.whitening import pca, whiten
 from deshi.types import DeshiError
 
 log = logging.getLogger(__name__)
+
+AnyEncoder = SentenceEncoder | CausalEncoder | WordEncoder
 
 _TRANSFORMS: dict[str, Callable[[Tensor, int | None], Tensor]] = {"pca": pca, "whiten": whiten}
 
@@ -34,7 +35,8 @@ class ItemEmbeddings(Component):
     The transform is fitted on the vectors of the whole catalogue, each item once: it sees no interaction.
 
     Attributes:
-        encoder: a :class:`SentenceEncoder` or a :class:`CausalEncoder`.
+        encoder: a :class:`SentenceEncoder`, a :class:`CausalEncoder` or a :class:`WordEncoder`. Of several, the vectors
+            stand side by side, each encoder's centred and with a mean square length of one: none outweighs another.
         template: the text of an item, over the item table's columns (:class:`deshi.teachers._item_text.Template`). Of
             several, each is encoded apart and the vectors stand side by side, zeros where an item lacks the fields.
         transform: ``none``, ``pca`` (mean zero, uncorrelated) or ``whiten`` (covariance identity as well).
@@ -42,7 +44,7 @@ class ItemEmbeddings(Component):
         permute: deal the texts out to other items by this seed, an ablation; null doesn't.
     """
 
-    encoder: SentenceEncoder | CausalEncoder = field(default_factory=SentenceEncoder)
+    encoder: AnyEncoder | list[AnyEncoder] = field(default_factory=SentenceEncoder)
     template: str | list[str] = "{title}"
     transform: Literal["none", "pca", "whiten"] = "none"
     dim: int | None = None
@@ -55,9 +57,11 @@ class ItemEmbeddings(Component):
 
     def describe(self, cache: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         """What decides the vectors beside the texts, and the place that served the encoder."""
-        encoder = self.encoder
-        name = encoder.llm.name if isinstance(encoder, CausalEncoder) else encoder.name
-        return encoder.identity(cache, torch.device(device)) | {"origin": find_model(name, cache).origin}
+        each = [
+            encoder.identity(cache, torch.device(device)) | {"origin": encoder.origin(cache)}
+            for encoder in self._encoders
+        ]
+        return each[0] if len(each) == 1 else {"encoders": each}
 
     def __call__(
         self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu", ray: RayConfig | None = None
@@ -71,21 +75,29 @@ class ItemEmbeddings(Component):
             ray: a Ray cluster whose workers encode instead.
 
         Returns:
-            ``(n_items, D)`` float32 on the CPU, in index order; ``D`` is ``dim``, or the encoder's width for each
-            template.
+            ``(n_items, D)`` float32 on the CPU, in index order; ``D`` is ``dim``, or the sum of the encoders' widths
+            for each template.
 
         Raises:
             DeshiError: for an unknown field, a ``dim`` that can't be, or an encoder that can't be had.
         """
         texts = self._texts(bundle)
-        return self._transformed([embed(part, self.encoder, cache, device, ray) for part in texts], texts)
+        vectors = [[embed(part, encoder, cache, device, ray) for part in texts] for encoder in self._encoders]
+        return self._transformed(vectors, texts)
 
     def cached(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor | None:
         """The vectors if the cache holds them, else None: nothing is fetched or encoded; errors as a call's."""
         texts = self._texts(bundle)
-        parts = [cached_vectors(part, self.encoder, cache, device) for part in texts]
-        vectors = [part for part in parts if part is not None]
-        return None if len(vectors) < len(parts) else self._transformed(vectors, texts)
+        vectors = [[cached_vectors(part, encoder, cache, device) for part in texts] for encoder in self._encoders]
+        found = [[part for part in parts if part is not None] for parts in vectors]
+        return self._transformed(found, texts) if [*map(len, found)] == [*map(len, vectors)] else None
+
+    @property
+    def _encoders(self) -> list[AnyEncoder]:
+        encoders = self.encoder if isinstance(self.encoder, list) else [self.encoder]
+        if not encoders:
+            raise DeshiError("encoder is an empty list, expected at least one.")
+        return encoders
 
     def _texts(self, bundle: Bundle) -> list[list[str]]:
         """The items' texts by each template."""
@@ -96,11 +108,13 @@ class ItemEmbeddings(Component):
             raise DeshiError("template is an empty list, expected at least one, such as '{title}'.")
         return [item_texts(bundle.item_table(), template, self.permute).texts for template in templates]
 
-    def _transformed(self, parts: list[Tensor], texts: list[list[str]]) -> Tensor:
-        """The vectors of the templates side by side, then the transform."""
-        vectors = parts[0]
-        if len(parts) > 1:
-            vectors = torch.cat([part * _has_text(rows) for part, rows in zip(parts, texts, strict=True)], dim=1)
+    def _transformed(self, parts: list[list[Tensor]], texts: list[list[str]]) -> Tensor:
+        """The vectors of each encoder and template side by side, then the transform."""
+        if len(texts) > 1:
+            has_text = [_has_text(rows) for rows in texts]
+            parts = [[part * known for part, known in zip(row, has_text, strict=True)] for row in parts]
+        sides = [torch.cat(row, dim=1) for row in parts]
+        vectors = sides[0] if len(sides) == 1 else torch.cat([_weighing_the_same(side) for side in sides], dim=1)
         if self.transform == "none":
             return vectors
         result = _TRANSFORMS[self.transform](vectors, self.dim)
@@ -108,6 +122,12 @@ class ItemEmbeddings(Component):
         if empty:
             log.warning("%d of %d columns are zero: the texts span fewer directions", empty, result.shape[1])
         return result
+
+
+def _weighing_the_same(vectors: Tensor) -> Tensor:
+    """Vectors ``(N, D)`` centred and scaled to a mean square length of one."""
+    centred = vectors - vectors.mean(dim=0)
+    return centred / centred.pow(2).sum(dim=1).mean().sqrt().clamp(min=1e-12)
 
 
 def _has_text(texts: list[str]) -> Tensor:
