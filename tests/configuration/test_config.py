@@ -166,6 +166,22 @@ def test_all_problems_come_at_once(problems: Any) -> None:
     assert len(found.splitlines()) == 3
 
 
+def test_nodes_in_a_list_are_completed(config_dir: Path) -> None:
+    """Vectors of two encoders side by side from the command line; the configuration pins their default values."""
+    node = "{_target_: deshi.teachers.encoders.%s}"
+    words = [
+        "data=tiny",
+        "teacher=text",
+        f"teacher.embeddings.encoder=[{node % 'WordEncoder'},{node % 'SentenceEncoder'}]",
+    ]
+    cfg = compose("teach", words, {}, config_dir)
+    first, second = cfg.teacher["embeddings"]["encoder"]
+    assert (first["dim"], second["pooling"]) == (256, "mean")
+    wrong = [*words[:2], words[2].replace("WordEncoder", "WordsEncoder")]
+    with pytest.raises(DeshiError, match=r"teacher.embeddings.encoder.0._target_.*WordEncoder"):
+        compose("teach", wrong, {}, config_dir)
+
+
 def test_an_override_that_gets_lost_is_an_error(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the composition ever drop an argument, the run must not start."""
     monkeypatch.setattr("deshi.configuration.compose._compose", lambda *_: {"data": _tiny(config_dir), "force": False})

@@ -31,13 +31,16 @@ def test_experiment_follows_length_and_number_of_events(shape: Shape, experiment
     assert rules(shape, recipes=(), data="x")[0] == f"experiment={experiment}"
 
 
-@pytest.mark.parametrize(("texts", "recipe"), [(1.0, "counts"), (0.5, "counts-ids")])
-def test_recipe_follows_texts(texts: float, recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "texts", "recipe"),
+    [(AMAZON, 1.0, "counts-words"), (AMAZON, 0.5, "counts-ids"), (SMALL_LONG, 1.0, "counts")],
+)
+def test_recipe_follows_texts_and_length(shape: Shape, texts: float, recipe: str) -> None:
     """Without texts a second ID model takes the text teacher's place."""
-    words = rules(Shape(AMAZON.users, AMAZON.items, AMAZON.events, 19, texts), recipes=RECIPES, data="x")
+    words = rules(replace(shape, texts=texts), recipes=RECIPES, data="x")
     assert f"recipe={recipe}" in words
-    assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts")
-    assert ("distill.hard_loss_weight=0.3" in words) == (recipe == "counts")
+    assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts-words")
+    assert ("distill.hard_loss_weight=0.3" in words) == (recipe == "counts-words")
 
 
 def test_items_with_hundreds_of_events_need_no_text() -> None:

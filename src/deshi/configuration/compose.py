@@ -60,7 +60,7 @@ def load(
 
 def _as_written(override: Override, model: type[StageConfig], values: dict[str, Any]) -> Override:
     """A number, ``true`` or ``null`` as the text that was typed, where the key takes texts alone: ``name=2024``."""
-    hint = None if override.is_group else hint_of(model, values, override.key)
+    hint = None if override.is_group or _holds_nodes(override.value) else hint_of(model, values, override.key)
     text = override.text.partition("=")[2]
     written: Any = text
     if isinstance(override.value, list):
@@ -69,7 +69,7 @@ def _as_written(override: Override, model: type[StageConfig], values: dict[str, 
             return override
         pairs = zip(override.value, entries, strict=True)
         written = [value if isinstance(value, str) else entry for value, entry in pairs]
-    elif isinstance(override.value, str | dict) or hint is None:
+    elif isinstance(override.value, str) or hint is None:
         return override
     if hint is None or is_valid(override.value, hint) or not is_valid(written, hint):
         return override
@@ -176,6 +176,11 @@ def _paths(values: Mapping[str, Any]) -> PathsConfig:
     return validate(OnlyPaths, {"paths": values.get("paths") or {}}).paths
 
 
+def _holds_nodes(value: Any) -> bool:
+    """Whether a value is a node or a list of nodes, whose default values the configuration writes out."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(entry, dict) for entry in value))
+
+
 def _check_applied(config: StageConfig, overrides: Sequence[Override]) -> None:
     """An override that didn't reach the configuration is an error, never a silence."""
     final = OmegaConf.create(resolved(config))
@@ -183,7 +188,7 @@ def _check_applied(config: StageConfig, overrides: Sequence[Override]) -> None:
     lost = []
     for key, override in last.items():
         value = OmegaConf.select(final, key)
-        changes = isinstance(override.value, dict) or "${" in override.text or key.split(".")[0] in LOOKED_UP
+        changes = _holds_nodes(override.value) or "${" in override.text or key.split(".")[0] in LOOKED_UP
         if not changes and value != override.value:
             lost.append(Problem(key, f"got {override.text}, but the resolved configuration holds {value!r}."))
     if lost:

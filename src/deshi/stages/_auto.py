@@ -28,9 +28,9 @@ MANY_EVENTS = 50_000_000
 """Events that all epochs of a training may have together; fewer epochs for more data."""
 MANY_SCORES = 1_000_000_000_000
 """Scores of the full softmax in all epochs of a training, above which items are sampled: hours on two cores."""
-RECIPES = ("counts", "counts-ids")
-"""With texts, and without: what the data choose between."""
-OVER_TEXTS = ("counts", "counts-smollm2")
+RECIPES = ("counts-words", "counts", "counts-ids")
+"""What the data choose between: for texts and short histories, for texts and longer ones, without texts."""
+OVER_TEXTS = ("counts-words", "counts", "counts-smollm2")
 """Those with a text teacher; their settings follow the data, typed or chosen, as those of ``counts-ids`` do."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
@@ -150,7 +150,7 @@ def rules(shape: Shape, recipes: Sequence[str], data: str) -> list[str]:
 
     Args:
         shape: of the data.
-        recipes: of :func:`open_recipes`: two to choose between, one whose settings follow the data, or none.
+        recipes: of :func:`open_recipes`: all to choose between, one whose settings follow the data, or none.
         data: name of the data set, for the log.
     """
     short = shape.mean_length < SHORT
@@ -176,9 +176,10 @@ def rules(shape: Shape, recipes: Sequence[str], data: str) -> list[str]:
     if shape.events * epochs * shape.items > MANY_SCORES:
         words += ["loss=sampled_softmax", "loss.strategy=mixed"]
     if recipes:
-        recipe = recipes[0] if shape.texts >= WITH_TEXT and not large else recipes[-1]
-        texts = recipe in OVER_TEXTS
-        words += [f"recipe={recipe}"] * (len(recipes) > 1)
+        with_texts = RECIPES[0] if short else RECIPES[1]
+        chosen = with_texts if shape.texts >= WITH_TEXT and not large else RECIPES[2]
+        texts = (recipes[0] if len(recipes) == 1 else chosen) in OVER_TEXTS
+        words += [f"recipe={chosen}"] * (len(recipes) > 1)
         if texts and short:
             words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
         if short:
