@@ -1,24 +1,24 @@
-"""What a language model adds to text + counts: iLoRA over a text teacher's items as a third member.
+"""What a language model adds to text + counts: iLoRA over a text teacher's items, or vectors of other encoders.
 
     python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only imitate random second
     python benchmarks/llm_members.py amazon-toys amazon-beauty --shared ../shared/data --layers 30 --only imitate
-    python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only mpnet smollm2 --together
+    python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only words mpnet smollm2 --together
 
-Text teacher, counts and their ensemble are those of the whole run (``benchmarks/whole_run.py``) under the same
-``--root``. iLoRA's prompts hold a token for each item, made of the text teacher's vector of it; its scoring table
-begins as that teacher's, so that it knows items by text and ID. All variants use the first ``--layers`` layers of
-SmolLM2-135M and train for the same epochs. ``second``, the text teacher of another seed of the whole run, is what a
-third member of the kind of the first one adds; ``mpnet`` and ``smollm2`` are that text teacher over other encoders'
-vectors of the texts. Each is ranked alone and joined with text and counts (``--together``: all of them at once, too),
-on validation and test; nothing is selected on test. Figures land in ``benchmarks/results/llm-members-NAME.json``; what
-is finished is not done again.
+Text teacher, counts and their ensemble are those of the whole run (``benchmarks/whole_run.py``; ``--of``: with that
+``--label``) under the same ``--root``. iLoRA's prompts hold a token for each item, made of the text teacher's vector of
+it; its scoring table begins as that teacher's, so that it knows items by text and ID. All variants use the first
+``--layers`` layers of SmolLM2-135M and train for the same epochs. ``second``, the text teacher of another seed of the
+whole run, is what a third member of the kind of the first one adds; ``mpnet``, ``smollm2``, ``words`` and so on are
+that text teacher over other encoders' vectors of the texts. Each is ranked alone and joined with text and counts
+(``--together``: all of them at once, too), text teachers also with counts alone, on validation and test; nothing is
+selected on test. Figures land in ``benchmarks/results/llm-members-NAME.json``; what is finished is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,23 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """What each variant changes: ``plain`` learns from the items that came next alone, the others also imitate the text
 teacher's states; random weights, no LoRA, one expert, eight; titles beside the vectors, and those of other items."""
+MINILM = "{_target_: deshi.teachers.encoders.SentenceEncoder}"
+WORDS = "{_target_: deshi.teachers.encoders.WordEncoder}"
+LLM = "llm: {_target_: deshi.teachers.llm.LLM, layers: 12, random: %s, dtype: bf16}"
+SMOLLM2, RANDOM = (f"{{_target_: deshi.teachers.encoders.CausalEncoder, {LLM % value}}}" for value in ("false", "true"))
 ENCODERS = {
+    "minilm": MINILM,
     "mpnet": "{_target_: deshi.teachers.encoders.SentenceEncoder, "
     "name: sentence-transformers/all-mpnet-base-v2, dtype: bf16}",
-    "smollm2": "{_target_: deshi.teachers.encoders.CausalEncoder, "
-    "llm: {_target_: deshi.teachers.llm.LLM, layers: 12, dtype: bf16}}",
+    "smollm2": SMOLLM2,
+    "smollm2-random": RANDOM,
+    "words": WORDS,
+    "minilm-words": f"[{MINILM}, {WORDS}]",
+    "smollm2-words": f"[{SMOLLM2}, {WORDS}]",
+    "minilm-words-smollm2": f"[{MINILM}, {WORDS}, {SMOLLM2}]",
 }
-"""Text teachers over vectors of other encoders: a sentence encoder of five times MiniLM's size, and the mean hidden
-state of the first 12 of 30 layers of a language model."""
+"""Text teachers over vectors of other encoders: sentence encoders, the second of five times the size; the mean hidden
+state of the first 12 of 30 layers of a language model, with trained and random weights; words alone; side by side."""
 BASE = "text+counts"
 SEEDS = (0, 1, 2)
 """Of the whole run."""
@@ -74,37 +83,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--together", action="store_true", help="also join all of --only with text and counts")
     parser.add_argument("--epochs", type=int, default=10, help="of a training of iLoRA")
     parser.add_argument("--layers", type=int, default=6, help="of the language model: the first so many of 30")
+    parser.add_argument("--of", default="", help="the label of the whole run")
     parser.add_argument("--label", default="", help="ends the names of the runs and of the results file")
     return with_overrides(parser)
 
 
 def one_seed(data: str, seed: int, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Train or find the members of a seed, join each with text and counts, and test all of them."""
-    text, counts, both = (step(data, f"{name}, seed {seed}", options.root) for name in ("text", "counts", "all"))
+    text, counts, both = (step(data, f"{name}, seed {seed}", options) for name in ("text", "counts", "all"))
     models = {"text": tested(text, words), BASE: tested(both, words)}
 
-    def join(name: str, runs: Iterable[Path]) -> None:
-        joined = f"teacher.members=[{','.join(str(run) for run in (text, counts, *runs))}]"
-        given = ["teacher=ensemble", "teacher.scale=log_softmax", joined, f"seed={seed}", *words]
-        label = f"{data}_text-counts-{name}{options.label}_seed{seed}"
-        models[f"{BASE}+{name}"] = tested(trained("teach", label, given), words)
+    def join(name: str, *runs: Path) -> None:
+        given = ["teacher=ensemble", "teacher.scale=log_softmax", f"seed={seed}", *words]
+        given.append(f"teacher.members=[{','.join(map(str, runs))}]")
+        label = f"{data}_{name.replace('+', '-')}{options.label}_seed{seed}"
+        models[name] = tested(trained("teach", label, given), words)
 
     runs = {}
     for name, run in members(data, seed, text, words, options):
         runs[name], models[name] = run, tested(run, words)
-        join(name, [run])
+        join(f"{BASE}+{name}", text, counts, run)
+        if name in ENCODERS:
+            join(f"counts+{name}", counts, run)
     if options.together:
-        join("-".join(runs), runs.values())
+        join(f"{BASE}+{'-'.join(runs)}", text, counts, *runs.values())
     return {"seed": seed, "models": models}
 
 
-def step(data: str, name: str, root: Path) -> Path:
+def step(data: str, name: str, options: argparse.Namespace) -> Path:
     """What a step of the whole run of this data set made."""
-    for folder in sorted((root / "runs" / "run").glob(f"*_{data}"), reverse=True):
+    for folder in sorted((options.root / "runs" / "run").glob(f"*_{data}{options.of}"), reverse=True):
         steps = {step["name"]: step for step in json.loads((folder / "plan.json").read_text())["steps"]}
         if name in steps and "folder" in steps[name]:
             return (folder / steps[name]["folder"]).resolve()
-    raise SystemExit(f"No run of {data} under {root} has finished the step {name!r}: python benchmarks/whole_run.py")
+    missing = f"No run of {data}{options.of} under {options.root} has finished the step {name!r}"
+    raise SystemExit(f"{missing}: python benchmarks/whole_run.py")
 
 
 def members(
@@ -114,7 +127,7 @@ def members(
     for name in options.only:
         label = f"{data}_llm-{name}{options.label}_seed{seed}"
         if name == "second":
-            yield name, step(data, f"text, seed {(seed + 1) % len(SEEDS)}", options.root)
+            yield name, step(data, f"text, seed {(seed + 1) % len(SEEDS)}", options)
         elif name in ENCODERS:
             given = [f"config={text}", f"teacher.embeddings.encoder={ENCODERS[name]}", f"seed={seed}", words[-1]]
             yield name, trained("teach", label, given)

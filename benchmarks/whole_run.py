@@ -7,9 +7,9 @@ One ``deshi run`` with ``refit=true`` and what ``experiment=auto`` chooses for t
 go to it, ``refit=false`` among them. Then the bundle of each plain and distilled student, selected and refitted, is
 exported with counts and evaluated as it is served. Paired permutation tests compare them with the plain student over
 users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on validation; a refitted
-model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json`` (``--label`` ends the name),
-with the test ranks that tests need, beside those of other seeds with the same words. What is finished under ``--root``
-is not done again, and an interrupted run goes on.
+model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json`` (``--label`` ends that name and the
+run's), with the test ranks that tests need, beside those of other seeds with the same words. What is finished under
+``--root`` is not done again, and an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ WITHOUT_EFFECT = ("refit", "train.threads")
 
 def main() -> None:
     parser = common_parser(__doc__, "ml-100k, ml-1m, amazon-beauty, amazon-toys; and key=value words")
-    parser.add_argument("--label", default="", help="ends the name of the results file, as of another machine")
+    parser.add_argument(
+        "--label", default="", help="ends the names of the run and of the results file, as of a recipe or machine"
+    )
     options = with_overrides(parser)
     for data in options.data:
         found, beside = measured(data, options)
@@ -46,9 +48,14 @@ def main() -> None:
 def measured(data: str, options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The models of each seed by name, and what belongs to the command as a whole."""
     root = f"paths.root={options.root}"
-    words = [f"name={data}", f"seeds={options.seeds}".replace(" ", ""), "refit=true", "train.progress=false"]
+    words = [
+        f"name={data}{options.label}",
+        f"seeds={options.seeds}".replace(" ", ""),
+        "refit=true",
+        "train.progress=false",
+    ]
     deshi("run", [*data_words(data, options.shared), *words, *options.overrides, root])
-    folder = newest(options.root / "runs" / "run", f"*_{data}")
+    folder = newest(options.root / "runs" / "run", f"*_{data}{options.label}")
     assert folder is not None
     run = json.loads((folder / "metrics.json").read_text())
     found = [

@@ -120,14 +120,14 @@ def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> 
 
 
 def test_settings_of_a_typed_recipe_follow_the_data(tmp_path: Path, config_dir: Path) -> None:
-    """recipe=counts typed is the one that the data choose, and a second text teacher has the settings of the first."""
+    """recipe=counts-words typed is the one that the data choose, and a second text teacher has the settings of the first."""
     deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
     words = ["data=tiny", f"paths.root={tmp_path}"]
     counts, llm = (
         stages.by_data("run", stages.compose("run", [*words, f"recipe={name}"], {}, config_dir), config_dir)
-        for name in ("counts", "counts-smollm2")
+        for name in ("counts-words", "counts-smollm2")
     )
-    assert "teachers.text.train.learning_rate=3.0e-3" in llm.overrides and "recipe=counts" not in llm.overrides
+    assert "teachers.text.train.learning_rate=3.0e-3" in llm.overrides and "recipe=counts-words" not in llm.overrides
     first, second = (dict(llm.teachers[name].teacher) for name in ("text", "smollm2"))
     assert first == counts.teachers["text"].teacher
     assert second.pop("embeddings")["encoder"]["llm"]["layers"] == 12
