@@ -7,9 +7,9 @@ One ``deshi run`` with ``refit=true`` and what ``experiment=auto`` chooses for t
 go to it, ``refit=false`` among them. Then the bundle of each plain and distilled student, selected and refitted, is
 exported with counts and evaluated as it is served. Paired permutation tests compare them with the plain student over
 users, the mean over seeds, with Holm's correction. Settings, epochs and weights are chosen on validation; a refitted
-model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json`` (``--label`` ends that name and the
-run's), with the test ranks that tests need, beside those of other seeds with the same words. What is finished under
-``--root`` is not done again, and an interrupted run goes on.
+model has no validation figure. Figures land in ``benchmarks/results/whole-run-NAME.json`` (``--label`` ends that name
+and the run's), with the test ranks that tests need, beside those of other seeds with the same words. What is finished
+under ``--root`` is not done again, and an interrupted run goes on.
 """
 
 from __future__ import annotations
