@@ -31,7 +31,17 @@ from deshi.data.bundle import Bundle
 from deshi.data.example_batches import ExampleBatch, ExampleBatches
 from deshi.data.splits import LeaveOneOut
 from deshi.metrics import rank_rows
-from deshi.teachers import LLM, CausalEncoder, NeuralEncoder, SentenceEncoder, embed, encode, item_texts, whiten
+from deshi.teachers import (
+    LLM,
+    CausalEncoder,
+    NeuralEncoder,
+    SentenceEncoder,
+    WordEncoder,
+    embed,
+    encode,
+    item_texts,
+    whiten,
+)
 from deshi.types import PAD, Batch
 
 ENCODERS: dict[str, NeuralEncoder] = {
@@ -46,7 +56,7 @@ TEXT = ("{text}",)
 APART = ("{title}", "{category}")
 WORDS = ('{text}\nA customer who buys this next looks for, in one word: "',)
 
-VARIANTS: dict[str, tuple[NeuralEncoder, Sequence[str]]] = {
+VARIANTS: dict[str, tuple[NeuralEncoder | WordEncoder, Sequence[str]]] = {
     "minilm": (SentenceEncoder(), TEXT),
     "minilm-bf16": (SentenceEncoder(dtype="bf16"), TEXT),
     "minilm-title": (SentenceEncoder(dtype="bf16"), ("{title}",)),
@@ -60,6 +70,7 @@ VARIANTS: dict[str, tuple[NeuralEncoder, Sequence[str]]] = {
     "smollm2-12": (CausalEncoder(replace(SMOLLM2, layers=12)), TEXT),
     "smollm2-20": (CausalEncoder(replace(SMOLLM2, layers=20)), TEXT),
     "smollm2": (CausalEncoder(SMOLLM2), TEXT),
+    "words": (WordEncoder(), TEXT),
     "smollm2-word": (CausalEncoder(SMOLLM2, pooling="last"), WORDS),
 }
 """By name: the encoder and the templates, several of which stand side by side. The first is the control."""
@@ -182,11 +193,16 @@ def drawn(bundle: Bundle, size: int | None) -> Draw:
 
 
 def item_vectors(
-    table: pl.DataFrame, encoder: NeuralEncoder, templates: Sequence[str], cache: Path
+    table: pl.DataFrame, encoder: NeuralEncoder | WordEncoder, templates: Sequence[str], cache: Path
 ) -> tuple[Tensor, float]:
     """The vectors as :class:`deshi.teachers.ItemEmbeddings` makes them, and processor seconds per 10,000 items."""
     texts = [item_texts(table, template).texts for template in templates]
     vectors = torch.cat([embed(column, encoder, cache) for column in texts], dim=1)
+    if isinstance(encoder, WordEncoder):  # not by the text: it is fitted on all of them
+        start = time.process_time()
+        for column in texts:
+            encoder.encode(list(dict.fromkeys(column)))
+        return vectors, (time.process_time() - start) * 10_000 / table.height
     loaded = encoder.load(cache, torch.device("cpu"))
     encode(["warm"], loaded, encoder)
     share = min(1.0, TIMED / table.height)
