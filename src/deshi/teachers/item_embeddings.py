@@ -111,8 +111,8 @@ class ItemEmbeddings(Component):
     def _transformed(self, parts: list[list[Tensor]], texts: list[list[str]]) -> Tensor:
         """The vectors of each encoder and template side by side, then the transform."""
         if len(texts) > 1:
-            has_text = [_has_text(rows) for rows in texts]
-            parts = [[part * known for part, known in zip(row, has_text, strict=True)] for row in parts]
+            masks = [_has_text(rows) for rows in texts]
+            parts = [[part * mask for part, mask in zip(row, masks, strict=True)] for row in parts]
         sides = [torch.cat(row, dim=1) for row in parts]
         vectors = sides[0] if len(sides) == 1 else torch.cat([_weighing_the_same(side) for side in sides], dim=1)
         if self.transform == "none":
