@@ -120,7 +120,7 @@ def test_what_is_typed_wins_over_the_rules(tmp_path: Path, config_dir: Path) -> 
 
 
 def test_settings_of_a_typed_recipe_follow_the_data(tmp_path: Path, config_dir: Path) -> None:
-    """recipe=counts-words typed is the one that the data choose, and a second text teacher has the settings of the first."""
+    """A typed recipe is the one that the data choose, and a second text teacher has the settings of the first."""
     deshi.prepare(f"paths.root={tmp_path}", config_dir=config_dir, data="tiny")
     words = ["data=tiny", f"paths.root={tmp_path}"]
     counts, llm = (

@@ -22,6 +22,7 @@ from deshi.teachers.encoders import (
     NeuralEncoder,
     SentenceEncoder,
     WordEncoder,
+    _unspaced,
     last_real,
     mean_of_real,
 )
@@ -239,14 +240,24 @@ def test_words_alone(tmp_path: Path) -> None:
 
 
 def test_words_of_languages_without_spaces(tmp_path: Path) -> None:
-    """A title without spaces is one word; parts of it are common."""
+    """A title without spaces is one word; parts of it are common. Nor need titles of one word each share any."""
     texts = ["宇宙戦争", "宇宙戦艦", "料理教室"]
-    with pytest.raises(DeshiError, match=r"3 different texts.*no word in common(.|\n)*char_wb"):
-        embed(texts, WordEncoder(), tmp_path)
-    vectors = embed(texts, WordEncoder(analyzer="char_wb"), tmp_path)
+    vectors = embed(texts, WordEncoder(), tmp_path)
     assert vectors[0] @ vectors[1] > 0.9 and not vectors[2].any()
+    torch.testing.assert_close(vectors, embed(texts, WordEncoder(analyzer="char_wb"), tmp_path))
+    single = embed(["toys", "toy", "heat"], WordEncoder(), tmp_path)
+    assert single[0] @ single[1] > 0.9 and not single[2].any()
+    for encoder, titles in ((WordEncoder(analyzer="word"), texts), (WordEncoder(), ["a", "b"])):
+        with pytest.raises(DeshiError, match=r"different texts.*no term in common"):
+            embed(titles, encoder, tmp_path)
     with pytest.raises(DeshiError, match="dim=0"):
         embed(texts, WordEncoder(dim=0), tmp_path)
+
+
+def test_the_script_of_most_texts_decides() -> None:
+    """One Japanese title among English ones doesn't cut their words into pieces."""
+    assert not _unspaced(["star wars", "star trek", "the wrath of khan", "宇宙"])
+    assert _unspaced(["DVD 宇宙戦争", "ドラえもん", "star wars"]) and not _unspaced(["별들의 전쟁", ""])
 
 
 def test_words_as_an_items_node(tmp_path: Path) -> None:
@@ -258,7 +269,7 @@ def test_words_as_an_items_node(tmp_path: Path) -> None:
     assert node.cached(bundle, tmp_path) is None
     vectors = node(bundle, tmp_path)
     assert torch.equal(node.cached(bundle, tmp_path), vectors) and vectors.shape == (3, 1)
-    assert node.describe(tmp_path) == {"name": "words", "dim": 2, "analyzer": "word", "origin": "the texts"}
+    assert node.describe(tmp_path) == {"name": "words", "dim": 2, "analyzer": "auto", "origin": "the texts"}
 
 
 def test_encoders_side_by_side(folder: Path, tmp_path: Path) -> None:
@@ -281,7 +292,7 @@ def test_encoders_side_by_side(folder: Path, tmp_path: Path) -> None:
     centred = alone - alone.mean(dim=0)
     torch.testing.assert_close(vectors[:, :12] / vectors[0, 0], centred / centred[0, 0])
     assert [about["name"] for about in both.describe(tmp_path)["encoders"]] == [str(folder / "bert"), "words"]
-    assert complete(node)["encoder"][1]["analyzer"] == "word"
+    assert complete(node)["encoder"][1]["analyzer"] == "auto"
     assert any("transformers" in need.state(tmp_path) for need in needs_of(node))
     with pytest.raises(DeshiError, match="empty list"):
         build(node | {"encoder": []})(bundle, tmp_path)

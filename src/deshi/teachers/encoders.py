@@ -6,6 +6,7 @@ al. 2020, https://arxiv.org/abs/2002.10957): 22 million parameters, 384 numbers 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ from deshi.types import DeshiError
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 
+MOST_TERMS = 100_000
+"""Terms that a :class:`WordEncoder` counts at most, the most frequent ones."""
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""Thai, Lao, Burmese, Khmer, kana and Chinese characters."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -202,16 +207,17 @@ class WordEncoder(Encoder):
     """The words of the texts: TF-IDF of words and pairs of words, reduced by a truncated SVD; no language model.
 
     Latent semantic analysis (Deerwester et al. 1990, https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9).
-    It is fitted on the texts that it encodes. Terms that a single text has are left out, and what a language model
-    adds is what it adds to this.
+    It is fitted on the texts that it encodes. Terms that a single text has are left out, and of more than 100,000 the
+    rarest. What a language model adds is what it adds to this.
 
     Attributes:
         dim: numbers of a vector; fewer where the texts span less.
-        analyzer: ``word``; or ``char_wb``, 2 to 5 characters of a word, for languages that put no spaces between words.
+        analyzer: ``word``; or ``char_wb``, 2 to 5 characters of a word, for languages that put no spaces between words:
+            ``auto`` takes it where a tenth of the characters is of such a script, or where no two texts share a word.
     """
 
     dim: int = 256
-    analyzer: Literal["word", "char_wb"] = "word"
+    analyzer: Literal["auto", "word", "char_wb"] = "auto"
 
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors."""
@@ -235,19 +241,18 @@ class WordEncoder(Encoder):
             DeshiError: if no two texts have a term in common, or ``dim`` is below 1.
         """
         from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
 
         if self.dim < 1:
             raise DeshiError(f"WordEncoder got dim={self.dim}, expected at least 1.")
-        ngrams = (1, 2) if self.analyzer == "word" else (2, 5)
-        terms = TfidfVectorizer(analyzer=self.analyzer, ngram_range=ngrams, min_df=2, sublinear_tf=True)
-        try:
-            weights = terms.fit_transform(texts)
-        except ValueError as error:  # "no terms remain", "empty vocabulary"
+        analyzer = ("char_wb" if _unspaced(texts) else "word") if self.analyzer == "auto" else self.analyzer
+        weights = _tf_idf(texts, analyzer)
+        if weights is None and self.analyzer == "auto":
+            weights = _tf_idf(texts, "char_wb")
+        if weights is None:
             raise DeshiError(
-                f"The {len(texts)} different texts of the items have no word in common ({error}). "
-                "Use another encoder, or analyzer=char_wb for texts without spaces."
-            ) from error
+                f"The {len(texts)} different texts of the items have no term in common (analyzer={self.analyzer}). "
+                "Use another encoder, or analyzer=auto."
+            )
         dim = min(self.dim, min(weights.shape) - 1)
         if dim < 1:
             return torch.from_numpy(weights.toarray()).float()
@@ -255,6 +260,23 @@ class WordEncoder(Encoder):
         vectors = torch.from_numpy(reduced).float()
         lengths = vectors.norm(dim=1, keepdim=True)
         return torch.where(lengths > 1e-6, vectors / lengths.clamp(min=1e-6), 0.0)  # below it is rounding
+
+
+def _unspaced(texts: Sequence[str]) -> bool:
+    """Whether a tenth of the characters are of a script without spaces between words."""
+    return sum(len(_UNSPACED.findall(text)) for text in texts) * 10 >= max(1, sum(map(len, texts)))
+
+
+def _tf_idf(texts: Sequence[str], analyzer: str) -> Any:
+    """The weights ``(N, T)``, sparse, of the terms that two texts or more share; None if there is no such term."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    ngrams = (1, 2) if analyzer == "word" else (2, 5)
+    terms = TfidfVectorizer(analyzer=analyzer, ngram_range=ngrams, min_df=2, max_features=MOST_TERMS, sublinear_tf=True)
+    try:
+        return terms.fit_transform(texts)
+    except ValueError:  # "no terms remain", "empty vocabulary"
+        return None
 
 
 def mean_of_real(states: Tensor, mask: Tensor) -> Tensor:
