@@ -2,7 +2,7 @@
 
     python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only imitate random second
     python benchmarks/llm_members.py amazon-toys amazon-beauty --shared ../shared/data --layers 30 --only imitate
-    python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only words mpnet smollm2 --together
+    python benchmarks/llm_members.py amazon-toys --shared ../shared/data --seeds 0 --only mpnet smollm2 --together
 
 Text teacher, counts and their ensemble are those of the whole run (``benchmarks/whole_run.py``; ``--of``: with that
 ``--label``) under the same ``--root``. iLoRA's prompts hold a token for each item, made of the text teacher's vector of
@@ -43,23 +43,19 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """What each variant changes: ``plain`` learns from the items that came next alone, the others also imitate the text
 teacher's states; random weights, no LoRA, one expert, eight; titles beside the vectors, and those of other items."""
-MINILM = "{_target_: deshi.teachers.encoders.SentenceEncoder}"
 WORDS = "{_target_: deshi.teachers.encoders.WordEncoder}"
 LLM = "llm: {_target_: deshi.teachers.llm.LLM, layers: 12, random: %s, dtype: bf16}"
 SMOLLM2, RANDOM = (f"{{_target_: deshi.teachers.encoders.CausalEncoder, {LLM % value}}}" for value in ("false", "true"))
 ENCODERS = {
-    "minilm": MINILM,
     "mpnet": "{_target_: deshi.teachers.encoders.SentenceEncoder, "
     "name: sentence-transformers/all-mpnet-base-v2, dtype: bf16}",
     "smollm2": SMOLLM2,
     "smollm2-random": RANDOM,
     "words": WORDS,
-    "minilm-words": f"[{MINILM}, {WORDS}]",
-    "smollm2-words": f"[{SMOLLM2}, {WORDS}]",
-    "minilm-words-smollm2": f"[{MINILM}, {WORDS}, {SMOLLM2}]",
+    "minilm-words": f"[{{_target_: deshi.teachers.encoders.SentenceEncoder}}, {WORDS}]",
 }
-"""Text teachers over vectors of other encoders: sentence encoders, the second of five times the size; the mean hidden
-state of the first 12 of 30 layers of a language model, with trained and random weights; words alone; side by side."""
+"""Text teachers over vectors of other encoders: a sentence encoder of five times MiniLM's size; the mean hidden state
+of the first 12 of 30 layers of a language model, with trained and random weights; words alone, and beside MiniLM's."""
 BASE = "text+counts"
 SEEDS = (0, 1, 2)
 """Of the whole run."""

@@ -12,7 +12,7 @@ import deshi
 from deshi import stages
 from deshi.data.splits import LeaveOneOut
 from deshi.evaluation._seen_targets import MANY
-from deshi.stages._auto import RECIPES, REPEATS, Shape, is_auto, rules
+from deshi.stages._auto import REPEATS, Shape, is_auto, rules, teaching
 from deshi.types import DeshiError
 from tiny_bundles import random_sequences, tiny_bundle
 from tiny_movielens import SMALL
@@ -28,7 +28,7 @@ LARGE_LONG = Shape(users=6_040, items=3_416, events=999_611, long_histories=550,
 )
 def test_experiment_follows_length_and_number_of_events(shape: Shape, experiment: str) -> None:
     """The three kinds of data that the benchmarks know."""
-    assert rules(shape, recipes=(), data="x")[0] == f"experiment={experiment}"
+    assert rules(shape, data="x")[0] == f"experiment={experiment}"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_experiment_follows_length_and_number_of_events(shape: Shape, experiment
 )
 def test_recipe_follows_texts_and_length(shape: Shape, texts: float, recipe: str) -> None:
     """Without texts a second ID model takes the text teacher's place."""
-    words = rules(replace(shape, texts=texts), recipes=RECIPES, data="x")
+    words = teaching(replace(shape, texts=texts))
     assert f"recipe={recipe}" in words
     assert any(word.startswith("teachers.text.") for word in words) == (recipe == "counts-words")
     assert ("distill.hard_loss_weight=0.3" in words) == (recipe == "counts-words")
@@ -45,13 +45,13 @@ def test_recipe_follows_texts_and_length(shape: Shape, texts: float, recipe: str
 
 def test_items_with_hundreds_of_events_need_no_text() -> None:
     """On MovieLens-1M a second ID model is a better member than a text model; its student does without dropout."""
-    words = rules(LARGE_LONG, recipes=RECIPES, data="x")
+    words = [*rules(LARGE_LONG, data="x"), *teaching(LARGE_LONG)]
     assert words[1:] == ["recipe=counts-ids", "soft_labels.lists.min_context=100", "distilled.student.dropout=0.0"]
 
 
 def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> None:
     """A training of thirty passes over twenty million events would take days."""
-    words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), recipes=(), data="x")
+    words = rules(Shape(2_000_000, 50_000, 20_000_000, 80, 0.0), data="x")
     assert words == [
         "experiment=short-histories", "student.dropout=0.2", "student.max_length=100", "train.max_epochs=4",
         "loss=sampled_softmax", "loss.strategy=mixed",
@@ -63,14 +63,15 @@ def test_many_events_get_fewer_epochs_and_long_histories_longer_windows() -> Non
 )
 def test_large_catalogues_are_trained_on_a_sample_of_items(items: int, events: int, sampled: bool) -> None:
     """The full softmax of 60,000 items after 50 million events takes hours; its sample costs 2 % on Toys."""
-    words = rules(Shape(events // 12, items, events, 20, 1.0), recipes=RECIPES, data="x")
+    words = rules(Shape(events // 12, items, events, 20, 1.0), data="x")
     assert ("loss=sampled_softmax" in words and "loss.strategy=mixed" in words) == sampled
 
 
 @pytest.mark.parametrize(("items", "plain", "distilled"), [(6_000, None, 0.3), (5_000, 0.2, 0.1)])
 def test_items_with_many_events_need_little_dropout(items: int, plain: float | None, distilled: float) -> None:
     """Half of the features dropped, Amazon's best, costs a fifth of NDCG@10 where an item has a hundred events."""
-    words = rules(Shape(15_000, items, 150_000, 10, 1.0), recipes=RECIPES, data="x")
+    shape = Shape(15_000, items, 150_000, 10, 1.0)
+    words = [*rules(shape, data="x"), *teaching(shape)]
     assert [word for word in words if word.startswith("student.dropout=")] == (
         [] if plain is None else [f"student.dropout={plain}"]
     )
@@ -93,10 +94,10 @@ def test_repeated_consumption_stays_in_lists(tmp_path: Path) -> None:
     again = [[user, user + 1, user + 2, user, user + 1] for user in range(20)]
     bundle = tiny_bundle(tmp_path, again, n_items=22)
     shape = Shape.of(bundle, LeaveOneOut()(bundle))
-    assert shape.repeats == 1.0 and "eval.filter_seen=false" in rules(shape, recipes=RECIPES, data="x")
+    assert shape.repeats == 1.0 and "eval.filter_seen=false" in rules(shape, data="x")
     assert REPEATS == MANY
     for repeats, kept in ((0.04, False), (0.05, True)):
-        words = rules(replace(AMAZON, repeats=repeats), recipes=RECIPES, data="x")
+        words = rules(replace(AMAZON, repeats=repeats), data="x")
         assert ("eval.filter_seen=false" in words) == kept
 
 

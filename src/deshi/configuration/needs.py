@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deshi.configuration.targets import target_class
+from deshi.configuration.targets import nodes_in, target_class
 from deshi.types import DeshiError
 
 
@@ -137,12 +137,9 @@ class Component:
 
 def needs_of(value: Any) -> Iterator[Need]:
     """The needs of all nodes in a configuration's plain value."""
-    if isinstance(value, Mapping):
-        if (target := target_class(value, Component)) is not None:
-            yield from target.needs(value)
-    if isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from needs_of(inner)
+    for node in nodes_in(value):
+        if (target := target_class(node, Component)) is not None:
+            yield from target.needs(node)
 
 
 def pip_command(installs: Sequence[str]) -> str:

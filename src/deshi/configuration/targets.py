@@ -12,7 +12,7 @@ import importlib
 import inspect
 import json
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
@@ -179,6 +179,15 @@ def target_class(node: Mapping[str, Any] | None, kind: type[Any]) -> Any:
     """The class that a node names if it is ``kind`` or derived from it; None otherwise, and of a node without one."""
     target = import_target(str(node[TARGET])) if node and TARGET in node else None
     return target if isinstance(target, type) and issubclass(target, kind) else None
+
+
+def nodes_in(value: Any) -> Iterator[Mapping[str, Any]]:
+    """All nodes in a configuration's plain value, those inside a node after it."""
+    if isinstance(value, Mapping) and TARGET in value:
+        yield value
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from nodes_in(inner)
 
 
 def _parameters(called: Any) -> dict[str, inspect.Parameter]:

@@ -67,11 +67,10 @@ def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config
     from deshi.stages._auto import open_recipes
 
     texts, schema = [*overrides, *from_python(values)], find_stage(stage).schema
-    recipes = open_recipes(stage, texts)
-    for recipe in recipes if len(recipes) > 1 else ():
+    for recipe in open_recipes(stage, texts):
         # words about the parts of one recipe don't fit another: take the first that they fit until the data decide
         with suppress(ConfigError):
-            return load(stage, schema, texts, config_dir, assumed=[f"recipe={recipe}"])
+            return load(stage, schema, texts, config_dir, assumed=[recipe])
     return load(stage, schema, texts, config_dir)
 
 

@@ -30,8 +30,8 @@ MANY_SCORES = 1_000_000_000_000
 """Scores of the full softmax in all epochs of a training, above which items are sampled: hours on two cores."""
 RECIPES = ("counts-words", "counts", "counts-ids")
 """What the data choose between: for texts and short histories, for texts and longer ones, without texts."""
-OVER_TEXTS = ("counts-words", "counts", "counts-smollm2")
-"""Those with a text teacher; their settings follow the data, typed or chosen, as those of ``counts-ids`` do."""
+OVER_TEXTS = (*RECIPES[:2], "counts-smollm2")
+"""Recipes of counts with a text teacher."""
 WITH_TEXT = 0.8
 """Share of items with a title or a text from which a text teacher is worth training."""
 REPEATS = 0.05
@@ -83,6 +83,21 @@ class Shape:
         """Events of a user."""
         return self.events / self.users
 
+    @property
+    def short(self) -> bool:
+        """Whether histories are short."""
+        return self.mean_length < SHORT
+
+    @property
+    def large(self) -> bool:
+        """Whether there are many events in long histories."""
+        return not self.short and self.events >= LARGE
+
+    @property
+    def dense(self) -> bool:
+        """Whether histories are short and an item has many events."""
+        return self.short and self.events >= DENSE * self.items
+
 
 def is_auto(stage: str, texts: Sequence[str]) -> bool:
     """Whether a command's words leave the experiment to the data."""
@@ -93,12 +108,15 @@ def is_auto(stage: str, texts: Sequence[str]) -> bool:
     return (chosen[-1] if chosen else f"experiment={stage_groups(stage).get('experiment')}") == AUTO
 
 
-def open_recipes(stage: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """The recipes that ``experiment=auto`` may still take: several, the one that is typed, none if it is another's."""
-    if stage != "run" or not is_auto(stage, texts):
-        return ()
-    typed = [text.removeprefix("recipe=") for text in texts if text.startswith("recipe=")]
-    return RECIPES if not typed else tuple(name for name in typed[-1:] if name in {*RECIPES, *OVER_TEXTS})
+def open_recipes(stage: str, texts: Sequence[str]) -> list[str]:
+    """The recipes, as words, among which ``experiment=auto`` will choose; none where the words leave it no choice."""
+    chooses = stage == "run" and _typed_recipe(texts) is None and is_auto(stage, texts)
+    return [f"recipe={name}" for name in RECIPES] if chooses else []
+
+
+def _typed_recipe(texts: Sequence[str]) -> str | None:
+    names = [text.removeprefix("recipe=") for text in texts if text.startswith("recipe=")]
+    return names[-1] if names else None
 
 
 def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: bool = True) -> StageConfig:
@@ -119,15 +137,15 @@ def decided(stage: str, config: StageConfig, config_dir: Path | None, prepare: b
     if not isinstance(config, LearningConfig) or not is_auto(stage, texts):
         return config
     folder = config.paths.data / config.data.name
-    recipes = open_recipes(stage, texts)
+    typed_recipe = _typed_recipe(texts)
     if not (folder / MANIFEST).is_file():
         if not prepare or stage != "run":
             return config
-        _refuse_missing(config, undecided=len(recipes) > 1)
+        _refuse_missing(config, undecided=typed_recipe is None)
         run_checked(find_stage("prepare"), PrepareConfig(paths=config.paths, data=config.data))
     bundle = Bundle.load(folder)
     shape = Shape.of(bundle, build(config.split)(bundle))
-    words = rules(shape, recipes, str(config.data.name))
+    words = [*rules(shape, str(config.data.name)), *(teaching(shape, typed_recipe) if stage == "run" else ())]
     for typed, moot in _MOOT.items():
         if any(text.startswith(typed) for text in texts):
             words = [word for word in words if not word.startswith(moot)]
@@ -145,17 +163,14 @@ def _refuse_missing(config: LearningConfig, undecided: bool) -> None:
     refuse(find_stage("run"), [n for n in needs if not (undecided and isinstance(n, Packages))], config.paths.cache)
 
 
-def rules(shape: Shape, recipes: Sequence[str], data: str) -> list[str]:
-    """The words that a shape of data asks for.
+def rules(shape: Shape, data: str) -> list[str]:
+    """The words about student and training that a shape of data asks for.
 
     Args:
         shape: of the data.
-        recipes: of :func:`open_recipes`: all to choose between, one whose settings follow the data, or none.
         data: name of the data set, for the log.
     """
-    short = shape.mean_length < SHORT
-    large = not short and shape.events >= LARGE
-    experiment = "short-histories" if short else "long-histories-large" if large else "long-histories"
+    experiment = "short-histories" if shape.short else "long-histories-large" if shape.large else "long-histories"
     log.info(
         "%s: %s events of %s users (%.1f each) and %s items, %.0f %% of them with a text",
         data, f"{shape.events:,}", f"{shape.users:,}", shape.mean_length, f"{shape.items:,}", 100 * shape.texts,
@@ -164,30 +179,40 @@ def rules(shape: Shape, recipes: Sequence[str], data: str) -> list[str]:
     if shape.repeats >= REPEATS:  # lists without seen items would miss all of these targets
         log.info("%s: %.0f %% of validation targets were consumed before by the same user", data, 100 * shape.repeats)
         words.append("eval.filter_seen=false")
-    dense = short and shape.events >= DENSE * shape.items
-    if dense:  # enough events to learn an item from: half of the features dropped would cost a fifth of NDCG@10
+    if shape.dense:  # enough events to learn an item from: half of the features dropped would cost a fifth of NDCG@10
         words.append("student.dropout=0.2")
-    if short and shape.long_histories > 60:
+    if shape.short and shape.long_histories > 60:
         words.append("student.max_length=100")
-    epochs = 30 if short else 40
+    epochs = 30 if shape.short else 40
     if shape.events * epochs > MANY_EVENTS:
         epochs = max(4, MANY_EVENTS // shape.events)
         words.append(f"train.max_epochs={epochs}")
     if shape.events * epochs * shape.items > MANY_SCORES:
         words += ["loss=sampled_softmax", "loss.strategy=mixed"]
-    if recipes:
-        with_texts = RECIPES[0] if short else RECIPES[1]
-        chosen = with_texts if shape.texts >= WITH_TEXT and not large else RECIPES[2]
-        texts = (recipes[0] if len(recipes) == 1 else chosen) in OVER_TEXTS
-        words += [f"recipe={chosen}"] * (len(recipes) > 1)
-        if texts and short:
-            words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
-        if short:
-            words.append(f"distilled.student.dropout={0.1 if dense else 0.3}")
-            if texts:  # lists of text + counts teach more than the events, which counts know without memorising them
-                words.append("distill.hard_loss_weight=0.3")
-        else:  # rows beyond a window of 200 events are answered in overlapping windows, not one by one
-            words.append("soft_labels.lists.min_context=100")
-        if large:
-            words.append("distilled.student.dropout=0.0")
+    return words
+
+
+def teaching(shape: Shape, typed: str | None = None) -> list[str]:
+    """The words about the teacher and what is learnt from it.
+
+    Args:
+        shape: of the data.
+        typed: the recipe that the user chose, which has the settings that the data give it if it is one of counts, and
+            those of its file otherwise; None leaves the choice to the data.
+    """
+    with_texts = RECIPES[0] if shape.short else RECIPES[1]
+    recipe = typed or (with_texts if shape.texts >= WITH_TEXT and not shape.large else RECIPES[2])
+    if recipe not in {*RECIPES, *OVER_TEXTS}:
+        return []
+    words, texts = [] if typed else [f"recipe={recipe}"], recipe in OVER_TEXTS
+    if texts and shape.short:
+        words += ["teachers.text.teacher.feed_forward=2.0", "teachers.text.train.learning_rate=3.0e-3"]
+    if shape.short:
+        words.append(f"distilled.student.dropout={0.1 if shape.dense else 0.3}")
+        if texts:  # lists of text + counts teach more than the events, which counts know without memorising them
+            words.append("distill.hard_loss_weight=0.3")
+    else:  # rows beyond a window of 200 events are answered in overlapping windows, not one by one
+        words.append("soft_labels.lists.min_context=100")
+    if shape.large:
+        words.append("distilled.student.dropout=0.0")
     return words

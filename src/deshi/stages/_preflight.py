@@ -12,7 +12,7 @@ from deshi.configuration.needs import LLM, LOGGERS, Need, Packages, needs_of, pi
 from deshi.configuration.run_folders import TRAINING_STAGES, find_run, read_saved
 from deshi.configuration.schemas import PathsConfig, StageConfig
 from deshi.configuration.stage import Stage
-from deshi.configuration.targets import TARGET
+from deshi.configuration.targets import nodes_in
 from deshi.configuration.validation import resolved
 from deshi.rendering import Block, Result, Row, Table, paragraphs
 from deshi.stages._estimate import Estimate, estimates
@@ -94,7 +94,7 @@ def refuse(stage: Stage, needs: list[Need], cache: Path) -> None:
 def _needs_of_runs(plain: Mapping[str, Any], paths: PathsConfig) -> Iterator[Need]:
     """The needs of the models that finished runs hold: the one that is worked on, and those that nodes draw on."""
     planned = {PLAIN, DISTILLED, *(plain.get("teachers") or {})}
-    drawn = [name for node in _nodes(plain) for name in drawn_on(node) if name not in planned]
+    drawn = [name for node in nodes_in(plain) for name in drawn_on(node) if name not in planned]
     for name in dict.fromkeys([*drawn, *([str(plain["run"])] if plain.get("run") else [])]):
         try:
             teacher = {"teacher": read_saved(find_run(paths.runs, TRAINING_STAGES, name)).get("teacher")}
@@ -104,14 +104,6 @@ def _needs_of_runs(plain: Mapping[str, Any], paths: PathsConfig) -> Iterator[Nee
             continue
         yield from needs_of(teacher)
         yield from _needs_of_runs(teacher, paths)
-
-
-def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, Mapping) and TARGET in value:
-        yield value
-    if isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _nodes(inner)
 
 
 def _check_devices(plain: Mapping[str, Any]) -> None:

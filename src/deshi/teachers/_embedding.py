@@ -76,7 +76,8 @@ def embed(
         index = {text: row for row, text in enumerate(distinct)}
         vectors = by_length[torch.tensor([index[text] for text in texts])]
         _write(path, vectors)
-        shutil.rmtree(shards, ignore_errors=True)
+        if shards.exists():
+            shutil.rmtree(shards)
     return vectors
 
 

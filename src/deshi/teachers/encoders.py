@@ -244,14 +244,15 @@ class WordEncoder(Encoder):
 
         if self.dim < 1:
             raise DeshiError(f"WordEncoder got dim={self.dim}, expected at least 1.")
-        analyzer = ("char_wb" if _unspaced(texts) else "word") if self.analyzer == "auto" else self.analyzer
-        weights = _tf_idf(texts, analyzer)
-        if weights is None and self.analyzer == "auto":
-            weights = _tf_idf(texts, "char_wb")
+        analyzers: list[str] = [self.analyzer]
+        if self.analyzer == "auto":
+            analyzers = ["char_wb"] if _unspaced(texts) else ["word", "char_wb"]
+        found = (_tf_idf(texts, analyzer) for analyzer in analyzers)
+        weights = next((each for each in found if each is not None), None)
         if weights is None:
             raise DeshiError(
                 f"The {len(texts)} different texts of the items have no term in common (analyzer={self.analyzer}). "
-                "Use another encoder, or analyzer=auto."
+                "Use another encoder (recipe=counts has none of words), or analyzer=auto."
             )
         dim = min(self.dim, min(weights.shape) - 1)
         if dim < 1:

@@ -88,9 +88,13 @@ class ItemEmbeddings(Component):
     def cached(self, bundle: Bundle, cache: Path, device: torch.device | str = "cpu") -> Tensor | None:
         """The vectors if the cache holds them, else None: nothing is fetched or encoded; errors as a call's."""
         texts = self._texts(bundle)
-        vectors = [[cached_vectors(part, encoder, cache, device) for part in texts] for encoder in self._encoders]
-        found = [[part for part in parts if part is not None] for parts in vectors]
-        return self._transformed(found, texts) if [*map(len, found)] == [*map(len, vectors)] else None
+        vectors = []
+        for encoder in self._encoders:
+            parts = [cached_vectors(part, encoder, cache, device) for part in texts]
+            vectors.append([part for part in parts if part is not None])
+            if len(vectors[-1]) < len(texts):
+                return None
+        return self._transformed(vectors, texts)
 
     @property
     def _encoders(self) -> list[AnyEncoder]:
