@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
-from deshi.configuration.targets import ConfigError, build, check_node, complete, import_target, nearest
+from deshi.configuration.targets import ConfigError, build, check_node, complete, import_target, nearest, refusals
 from deshi.types import DeshiError
 
 HERE = "test_targets"
@@ -26,6 +27,15 @@ class Outer:
     ) -> None:  # fmt: skip
         self.size, self.rate, self.kind, self.shape = size, rate, kind, shape
         self.folder, self.inner, self.parts, self.n_items = folder, inner, parts, n_items
+
+
+class Picky:
+    """Refuses a depth below 1, before it looks at the items."""
+
+    def __init__(self, n_items: int = 0, resources: object = None, depth: int = 1, inner: object = None) -> None:
+        if depth < 1:
+            raise DeshiError(f"Picky got depth={depth}, expected at least 1.")
+        assert resources is not None and resources.vocabulary  # type: ignore[attr-defined]  # not before the work
 
 
 class Anything:
@@ -106,6 +116,27 @@ def test_build_refuses_what_check_finds() -> None:
     """Built nodes were checked, also when they come from a hand-written configuration."""
     with pytest.raises(ConfigError, match="size: got 'x'"):
         build(node(size="x"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"depth": 0}, ["Picky got depth=0, expected at least 1."]),
+        ({"inner": {"_target_": f"{HERE}.Picky", "depth": 0}}, ["inner: Picky got depth=0, expected at least 1."]),
+        ({"inner": [{"_target_": f"{HERE}.Picky", "depth": 0}]}, ["inner.0: Picky got depth=0, expected at least 1."]),
+        ({"depth": 2}, []),
+    ],
+)
+def test_what_a_class_refuses_is_known_before_the_work(values: dict[str, object], expected: list[str]) -> None:
+    """As far as the class comes without what deshi supplies; random numbers that it draws are put back."""
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    found = refusals({"_target_": f"{HERE}.Picky", **values}, ("n_items", "resources"))
+    assert [str(problem) for problem in found] == expected
+    assert torch.equal(before, torch.random.get_rng_state())
+    student = {"_target_": "deshi.models.sasrec.SASRec", "heads": 3}
+    assert "multiple of heads" in str(refusals(student, ("n_items",))[0])
+    assert not refusals(student | {"heads": 2}, ("n_items",)) and torch.equal(before, torch.random.get_rng_state())
 
 
 def test_targets_that_take_anything_are_left_alone() -> None:

@@ -218,15 +218,15 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, config_dir: Path, monkeypatc
 
 def test_a_failing_step_says_how_to_go_on(tmp_path: Path, config_dir: Path) -> None:
     """Hours of teaching must not be lost to a mistake in the last key, and the message names all ways on."""
-    wrong = "distill.terms.kl.temperature=0"
-    with pytest.raises(DeshiError, match=r"(?s)\[4/10\] distilled, seed 0 failed: .*temperature") as failure:
+    wrong = "distill.terms.kl.temperature=1e-42"
+    with pytest.raises(DeshiError, match=r"(?s)\[4/10\] distilled, seed 0 failed: .*finite") as failure:
         run(tmp_path, config_dir, *SELF, wrong)
     assert "deshi run resume=" in str(failure.value) and "This step alone: deshi distill " in str(failure.value)
     (folder,) = (tmp_path / "runs" / "run").glob("2*")
     record = next(one for one in read_json(folder / "plan.json")["steps"] if one["status"] == "failed")
-    assert "temperature" in record["error"]
+    assert "finite" in record["error"]
     config = Path(shlex.split(record["command"])[-1].removeprefix("config="))
-    assert "temperature: 0" in config.read_text(), "the step alone is repeated with the key that failed"
+    assert "temperature: 1.0e-42" in config.read_text(), "the step alone is repeated with the key that failed"
     fixed = run(tmp_path, config_dir, *SELF)
     assert steps(fixed.folder)["lists of plain, seed 0"] == "reused" and fixed.folder != folder
 
@@ -299,6 +299,15 @@ def test_all_of_it_is_refitted_after_the_selection(tmp_path: Path, config_dir: P
         (["seeds=[1,1]"], "expected each once"),
         (["teachers.wide.train.max_epoch=3"], "Nearest valid keys: .*train.max_epochs"),
         (["distilled.student.dmi=3"], "Nearest valid arguments: dim"),
+        (["distill.terms.kl.teacher_temperature=-1"], "distill.terms.kl: ListwiseKL got teacher_temperature=-1"),
+        (["distill.item_table.scale=0"], "distill.item_table: The item table got .*scale=0"),
+        (["teachers.both.teacher.weights=[1]"], r"teachers.both.teacher: teacher.weights is \[1.0\], expected 2 num"),
+        (["recipe=counts", "teachers.counts.teacher.history_decay=3"], "teachers.counts.teacher: .*history_decay=3"),
+        (["recipe=text", "teachers.text.teacher.dropout=2"], "teachers.text.teacher: Dropout got rate=2"),
+        (["recipe=text", "teachers.text.teacher.embeddings.encoder=[]"], "embeddings: encoder is an empty list"),
+        (["distilled.train.epochs=3"], "1 problem in .*\n  distilled.train.epochs: unknown key. Nearest valid keys: d"),
+        (["train.epochs=3"], r"1 problem in .*\n  train.epochs: unknown key"),
+        (["train.epochs=3", "distilled.train.epochs=3"], r"2 problems in .*\n  train.*\n  distilled.train.epochs: unk"),
         (["sizes=[16,18]", "student.heads=4"], "sizes has 18, and student can't have that width: .*multiple of heads"),
         (["sizes=[16]", "distilled.student.heads=32"], "distilled.student can't have that width"),
         (["sizes=[16]", "train.start_from=latest"], "train.start_from is a run of one width"),
@@ -308,7 +317,7 @@ def test_all_of_it_is_refitted_after_the_selection(tmp_path: Path, config_dir: P
 def test_what_makes_no_sense_is_refused_at_once(words: list[str], message: str, config_dir: Path) -> None:
     """After the teacher has been trained is too late."""
     with pytest.raises(ConfigError, match=message):
-        stages.compose("run", ["data=tiny", "recipe=wide", *words], {}, config_dir)
+        stages.compose("run", ["data=tiny", "recipe=wide", "distill=listwise-table", *words], {}, config_dir)
 
 
 def test_what_is_not_said_is_taken_over_from_the_plain_student(config_dir: Path) -> None:

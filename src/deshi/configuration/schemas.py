@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from deshi.configuration.targets import TARGET, ConfigError, check_node, complete
+from deshi.configuration.targets import TARGET, ConfigError, check_node, complete, refusals
 
 RUNTIME: dict[str, tuple[str, ...]] = {
     "student": ("n_items",),
@@ -29,11 +29,15 @@ RUNTIME: dict[str, tuple[str, ...]] = {
     "foreign": ("bundle",),
 }
 """Arguments that deshi supplies when it builds a node of that kind, and a configuration therefore may not."""
+READERS = ("source", "foreign")
+"""Nodes that look into their files when they are built: not before the work."""
 
 
 def _node(kind: str) -> AfterValidator:
     def check(node: dict[str, Any]) -> dict[str, Any]:
         problems = check_node(node, RUNTIME[kind])
+        if not problems and kind not in READERS:
+            problems = refusals(node, RUNTIME[kind])
         if problems:
             raise ConfigError(problems)
         return complete(node, RUNTIME[kind])

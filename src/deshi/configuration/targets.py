@@ -6,11 +6,13 @@ or a source is adding a class and a YAML file: no registry, no list of known nam
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import inspect
 import json
+import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -107,6 +109,43 @@ def check_node(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> list[Pro
         if parameter.default is parameter.empty and name not in node and name not in runtime:
             problems.append(Problem(name, f"is missing: {target} needs it ({_type_name(hints.get(name, Any))})."))
     return problems
+
+
+def refusals(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> list[Problem]:
+    """What the classes of a node that :func:`check_node` finds right refuse: numbers out of range, what doesn't fit.
+
+    Each is built for a try, as far as that goes without what deshi supplies at run time. So a wrong argument of a long
+    run's last step is told before its first one.
+
+    Args:
+        node: the dict with ``_target_`` and arguments.
+        runtime: names of arguments that deshi supplies when it builds the node.
+    """
+    inner = [problem.under(str(name)) for name, value in node.items() for problem in _refusals_within(value)]
+    if inner:
+        return inner
+    later = {name: 1 if name == "n_items" else _Later() for name in runtime}
+    torch = sys.modules.get("torch")
+    try:
+        with torch.random.fork_rng(devices=[]) if torch else contextlib.nullcontext():
+            build(node, **later)
+    except DeshiError as error:
+        return [Problem("", str(error))]
+    except Exception:  # it came to what isn't here yet
+        return []
+    return []
+
+
+def _refusals_within(value: Any) -> list[Problem]:
+    if isinstance(value, Mapping) and TARGET in value:
+        return refusals(value)
+    if isinstance(value, list):
+        return [p.under(str(index)) for index, entry in enumerate(value) for p in _refusals_within(entry)]
+    return []
+
+
+class _Later:
+    """In the place of an argument that deshi supplies at run time: it has nothing that a class could ask for."""
 
 
 def arguments(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> dict[str, Any]:

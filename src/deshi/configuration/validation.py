@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -36,9 +36,23 @@ def validate(
     except ValidationError as error:
         names = [*valid_keys(model, values), *known]
         details = _one_each(model, values, error.errors())
-        raise ConfigError([problem for detail in details for problem in _problems(model, names, detail)]) from None
+        problems = [problem for detail in details for problem in _problems(model, names, detail)]
+        raise ConfigError(_without_inherited(problems, overrides)) from None
     config._overrides = list(overrides)
     return config
+
+
+def _without_inherited(problems: Sequence[Problem], overrides: Iterable[str]) -> list[Problem]:
+    """Problems, without those of a key such as ``distilled.train.KEY`` that it takes over from ``train.KEY``."""
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+
+    def is_inherited(problem: Problem) -> bool:
+        what = problem.message.partition(".")[0]  # without the names near to it
+        return problem.key not in given and any(
+            other.key and problem.key.endswith(f".{other.key}") and other.message.startswith(what) for other in problems
+        )
+
+    return [problem for problem in problems if not is_inherited(problem)]
 
 
 def _one_each(model: type[BaseModel], values: Mapping[str, Any], details: Iterable[Any]) -> list[Any]:
@@ -59,7 +73,8 @@ def _one_each(model: type[BaseModel], values: Mapping[str, Any], details: Iterab
 def _has_several_types(hint: Any) -> bool:
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    return get_origin(hint) in (Union, UnionType)
+    types = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return len([each for each in types if each is not type(None)]) > 1  # of one type and null Pydantic tells one error
 
 
 def _expected(message: str) -> str:

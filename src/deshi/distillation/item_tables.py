@@ -45,9 +45,9 @@ def InitialisedItemTable(  # noqa: N802 - a config's _target_ names it as it nam
         DeshiError: for vectors of another number of items or without any difference between items, or a ``scale``
             that isn't positive.
     """
-    vectors = _checked(embeddings, n_items)
     if not scale > 0:
-        raise DeshiError(f"distill.item_table got scale={scale}, expected a positive standard deviation.")
+        raise DeshiError(f"The item table got scale={scale}, expected a positive standard deviation.")
+    vectors = _checked(embeddings, n_items)
     width = min(dim, vectors.shape[1])
     components = (whiten if method == "whiten" else pca)(vectors, width)
     items = ItemEmbedding(n_items, dim)
@@ -86,12 +86,12 @@ class ItemTableAdapter(ItemTable):
         scale: float = 0.02, offset: float = 0.02,
     ) -> None:  # fmt: skip
         super().__init__()
-        vectors = _checked(embeddings, n_items)
         if (hidden is not None and hidden < 1) or not scale > 0 or not offset >= 0:
             raise DeshiError(
-                f"distill.item_table got hidden={hidden}, scale={scale}, offset={offset}, expected a positive width or "
+                f"The item table got hidden={hidden}, scale={scale}, offset={offset}, expected a positive width or "
                 "null, a positive standard deviation, and one of 0 or more."
             )
+        vectors = _checked(embeddings, n_items)
         centred = vectors - vectors.mean(0)
         self.register_buffer("vectors", centred / centred.pow(2).mean().sqrt())
         self.offset = ItemEmbedding(n_items, dim)
@@ -128,14 +128,14 @@ def _checked(embeddings: Tensor, n_items: int) -> Tensor:
     """The vectors in fp32, if there is one for every item and they differ."""
     if embeddings.dim() != 2 or len(embeddings) != n_items:
         raise DeshiError(
-            f"distill.item_table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row "
+            f"The item table got item vectors of shape {tuple(embeddings.shape)}, expected ({n_items}, D), one row "
             "for each item. Write the soft labels from a teacher on the same bundle."
         )
     vectors = embeddings.detach().float()
     bad = int((~vectors.isfinite()).any(1).sum())
     if bad or not bool((vectors != vectors[:1]).any()):
         raise DeshiError(
-            f"distill.item_table got item vectors of which {bad} of {n_items} aren't finite"
+            f"The item table got item vectors of which {bad} of {n_items} aren't finite"
             f"{'' if bad else ' and all are the same'}, expected numbers that tell items apart. Check the teacher."
         )
     return vectors

@@ -23,9 +23,8 @@ from deshi.configuration.schemas import (
     check_start,
 )
 from deshi.configuration.stage import Stage
-from deshi.configuration.targets import TARGET, arguments, build
+from deshi.configuration.targets import TARGET, arguments, refusals
 from deshi.configuration.validation import overlaid
-from deshi.types import DeshiError
 
 PLAIN, DISTILLED = "plain", "distilled"
 """What the two students are called, beside the teachers' own names."""
@@ -167,7 +166,9 @@ class RunConfig(LearningConfig):
             if "dim" not in arguments(node):
                 raise ValueError(f"sizes are widths, and {key} ({node[TARGET]}) has no argument dim: leave sizes out")
             for width in self.sizes:
-                _check_width(key, node, width)
+                for problem in refusals({**node, "dim": width}, ("n_items",)):
+                    reason = f"sizes has {width}, and {key} can't have that width: {problem.message}"
+                    raise ValueError(f"{reason} Leave it out, or change {key}")
 
     def _check_names(self) -> None:
         known, students = [PLAIN], {PLAIN, DISTILLED, *(student.name for student in self.students)}
@@ -223,17 +224,6 @@ class RunConfig(LearningConfig):
 def _width(node: Mapping[str, Any]) -> int:
     """The width of a student's node, which may leave it to the class."""
     return int(node.get("dim", arguments(node)["dim"]))
-
-
-def _check_width(key: str, node: Mapping[str, Any], width: int) -> None:
-    import torch
-
-    try:
-        with torch.random.fork_rng(devices=[]):
-            build({**node, "dim": width}, n_items=1)
-    except DeshiError as error:
-        message = f"sizes has {width}, and {key} can't have that width: {error} Leave it out, or change {key}"
-        raise ValueError(message) from error
 
 
 def name_of(role: str, width: int) -> str:

@@ -214,10 +214,17 @@ class WordEncoder(Encoder):
         dim: numbers of a vector; fewer where the texts span less.
         analyzer: ``word``; or ``char_wb``, 2 to 5 characters of a word, for languages that put no spaces between words:
             ``auto`` takes it where a tenth of the characters is of such a script, or where no two texts share a word.
+
+    Raises:
+        DeshiError: if ``dim`` is below 1.
     """
 
     dim: int = 256
     analyzer: Literal["auto", "word", "char_wb"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise DeshiError(f"WordEncoder got dim={self.dim}, expected at least 1.")
 
     def identity(self, cache: Path, device: torch.device) -> dict[str, Any]:
         """All that decides the vectors."""
@@ -238,12 +245,10 @@ class WordEncoder(Encoder):
             ``(N, D)`` float32, each of length one, or zeros for a text that shares no term with another.
 
         Raises:
-            DeshiError: if no two texts have a term in common, or ``dim`` is below 1.
+            DeshiError: if no two texts have a term in common.
         """
         from sklearn.decomposition import TruncatedSVD
 
-        if self.dim < 1:
-            raise DeshiError(f"WordEncoder got dim={self.dim}, expected at least 1.")
         analyzers: list[str] = [self.analyzer]
         if self.analyzer == "auto":
             analyzers = ["char_wb"] if _unspaced(texts) else ["word", "char_wb"]

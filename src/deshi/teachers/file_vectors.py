@@ -55,23 +55,24 @@ class ItemVectors(FromFiles):
         similarity: Literal["cosine", "dot"] = "cosine",
         missing_items: Literal["error", "last"] = "error",
     ) -> None:
-        file, names = need_file(path, "path"), None if ids is None else need_file(ids, "ids")
-        super().__init__(n_items, resources.bundle, [file, names])
         if last < 1 or not 0.0 < decay <= 1.0:
             raise DeshiError(f"last={last} and decay={decay}: expected a positive number and a number in (0, 1].")
+        bundle, file = resources.bundle, need_file(path, "path")
+        names = None if ids is None else need_file(ids, "ids")
+        super().__init__(n_items, bundle, [file, names])
         item_ids, table = read_vectors(file, names, item, vectors)
-        row_of = rows_of(indices_of(item_ids, resources.bundle.vocabulary[ITEM], "item", names or file), n_items)
-        check_items(row_of != PAD, resources.bundle, missing_items, file)
+        row_of = rows_of(indices_of(item_ids, bundle.vocabulary[ITEM], "item", names or file), n_items)
+        check_items(row_of != PAD, bundle, missing_items, file)
         self._raw = np.where(row_of[:, None] != PAD, table[row_of], np.float32(0))
         self._has_vector = torch.from_numpy(row_of != PAD).to(resources.device)
         self._cosine, self._last = similarity == "cosine", last
         self._table = torch.from_numpy(self._raw).to(resources.device)
         if self._cosine:
-            self._check_lengths(file, row_of, resources.bundle)
+            self._check_lengths(file, row_of, bundle)
             self._table = F.normalize(self._table, dim=1)
         ages = torch.arange(last - 1, -1, -1, device=resources.device)
         self._weights = torch.tensor(decay, device=resources.device) ** ages
-        self.max_length = int(np.diff(resources.bundle.offsets).max())
+        self.max_length = int(np.diff(bundle.offsets).max())
 
     def _check_lengths(self, file: Path, row_of: NDArray[np.int64], bundle: Bundle) -> None:
         zero = (row_of != PAD) & ~self._raw.any(1)

@@ -166,7 +166,7 @@ class RankedLists(_OnePerUser):
         missing_users: Literal["error", "chance"] = "error",
         held_out: int | None = None,
     ) -> None:
-        file, bundle = need_file(path, "path"), resources.bundle
+        bundle, file = resources.bundle, need_file(path, "path")
         super().__init__(n_items, bundle, [file], held_out)
         value, ranked = _value_column(file, score, rank)
         frame = read_columns(file, {"user": user, "item": item, "value": value})
@@ -265,7 +265,7 @@ class ScoreMatrix(_OnePerUser):
         missing_items: Literal["error", "last"] = "error",
         held_out: int | None = None,
     ) -> None:
-        file, bundle = need_file(path, "path"), resources.bundle
+        bundle, file = resources.bundle, need_file(path, "path")
         row_ids, column_ids = need_file(users, "users"), need_file(items, "items")
         super().__init__(n_items, bundle, [file, row_ids, column_ids], held_out)
         self._matrix, self._sign = open_array(file, 2), np.float32(1 if higher_is_better else -1)

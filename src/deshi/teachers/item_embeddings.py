@@ -42,6 +42,9 @@ class ItemEmbeddings(Component):
         transform: ``none``, ``pca`` (mean zero, uncorrelated) or ``whiten`` (covariance identity as well).
         dim: numbers kept per item, largest variance first; null keeps all. Needs a transform.
         permute: deal the texts out to other items by this seed, an ablation; null doesn't.
+
+    Raises:
+        DeshiError: for an empty list, or a ``dim`` without a transform.
     """
 
     encoder: AnyEncoder | list[AnyEncoder] = field(default_factory=SentenceEncoder)
@@ -49,6 +52,14 @@ class ItemEmbeddings(Component):
     transform: Literal["none", "pca", "whiten"] = "none"
     dim: int | None = None
     permute: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoder == []:
+            raise DeshiError("encoder is an empty list, expected at least one.")
+        if self.template == []:
+            raise DeshiError("template is an empty list, expected at least one, such as '{title}'.")
+        if self.transform == "none" and self.dim is not None:
+            raise DeshiError(f"dim is {self.dim}, but transform is none: set transform=pca or whiten, or dim=null.")
 
     @classmethod
     def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
@@ -79,7 +90,7 @@ class ItemEmbeddings(Component):
             for each template.
 
         Raises:
-            DeshiError: for an unknown field, a ``dim`` that can't be, or an encoder that can't be had.
+            DeshiError: for an unknown field, a ``dim`` that the vectors don't have, or an encoder that can't be had.
         """
         texts = self._texts(bundle)
         vectors = [[embed(part, encoder, cache, device, ray) for part in texts] for encoder in self._encoders]
@@ -98,18 +109,11 @@ class ItemEmbeddings(Component):
 
     @property
     def _encoders(self) -> list[AnyEncoder]:
-        encoders = self.encoder if isinstance(self.encoder, list) else [self.encoder]
-        if not encoders:
-            raise DeshiError("encoder is an empty list, expected at least one.")
-        return encoders
+        return self.encoder if isinstance(self.encoder, list) else [self.encoder]
 
     def _texts(self, bundle: Bundle) -> list[list[str]]:
         """The items' texts by each template."""
-        if self.transform == "none" and self.dim is not None:
-            raise DeshiError(f"dim is {self.dim}, but transform is none: set transform=pca or whiten, or dim=null.")
         templates = [self.template] if isinstance(self.template, str) else self.template
-        if not templates:
-            raise DeshiError("template is an empty list, expected at least one, such as '{title}'.")
         return [item_texts(bundle.item_table(), template, self.permute).texts for template in templates]
 
     def _transformed(self, parts: list[list[Tensor]], texts: list[list[str]]) -> Tensor:

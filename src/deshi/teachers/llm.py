@@ -108,6 +108,9 @@ class LLM(Component):
         four_bit: weights as 4-bit NF4 numbers by bitsandbytes, on a CUDA device only.
         random: the same architecture with random weights, an ablation: what is left is not the LLM's knowledge.
         seed: of the random weights.
+
+    Raises:
+        DeshiError: for less than one layer, or options that exclude each other.
     """
 
     name: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -117,6 +120,12 @@ class LLM(Component):
     four_bit: bool = False
     random: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.four_bit and self.random:
+            raise DeshiError("llm.four_bit and llm.random don't go together: random weights aren't quantised.")
+        if self.layers is not None and self.layers < 1:
+            raise DeshiError(f"llm.layers is {self.layers}, expected at least 1, or null for all.")
 
     @classmethod
     def needs(cls, arguments: Mapping[str, Any]) -> list[Need]:
@@ -176,12 +185,8 @@ class LLM(Component):
     def _check(self, device: torch.device) -> None:
         if self.four_bit and device.type != "cuda":
             raise DeshiError(f"llm.four_bit needs a CUDA device, got {device}. Leave it out, or use layers=N or bf16.")
-        if self.four_bit and self.random:
-            raise DeshiError("llm.four_bit and llm.random don't go together: random weights aren't quantised.")
         if self.four_bit:
             FOUR_BIT.load()
-        if self.layers is not None and self.layers < 1:
-            raise DeshiError(f"llm.layers is {self.layers}, expected at least 1, or null for all.")
 
     def _read(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
         transformers = needs.LLM.load("transformers")

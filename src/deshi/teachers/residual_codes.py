@@ -56,24 +56,25 @@ class ResidualCodes(Component):
         sizes: codes of each level; a level of fewer distinct vectors has as many codes as these.
         iterations: rounds of k-means at most.
         seed: of the first centres.
+
+    Raises:
+        DeshiError: for sizes below 2, no level at all, or fewer than one iteration.
     """
 
     sizes: tuple[int, ...] = (256, 256, 256)
     iterations: int = 25
     seed: int = 0
 
-    def __call__(self, vectors: Tensor, cache: Path) -> ItemCodes:
-        """Compute the codes of ``vectors`` ``(n_items, D)``, or take them from the cache.
-
-        Raises:
-            DeshiError: for sizes below 2, no level at all, or fewer than one iteration.
-        """
-        check_shape("vectors", vectors, ("N", "D"))
+    def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 2 or self.iterations < 1:
             raise DeshiError(
                 f"The codes have sizes={list(self.sizes)} and iterations={self.iterations}, expected one level or more "
                 "of 2 codes or more, e.g. [256,256,256], and 1 iteration or more."
             )
+
+    def __call__(self, vectors: Tensor, cache: Path) -> ItemCodes:
+        """Compute the codes of ``vectors`` ``(n_items, D)``, or take them from the cache."""
+        check_shape("vectors", vectors, ("N", "D"))
         settings: dict[str, Any] = {"sizes": list(self.sizes), "iterations": self.iterations, "seed": self.seed}
         key = fingerprint([("vectors", vectors.numpy()), ("settings", settings)])[:32]
         path = cache / "codes" / f"{key}.safetensors"
