@@ -104,6 +104,15 @@ def test_a_failed_training_is_a_bad_trial_and_no_end(
         tune(finished_root, config_dir, "trials=1", "space.student.dim=choice(16,17)")
 
 
+def test_values_that_fit_only_together_are_searched(finished_root: Path, config_dir: Path) -> None:
+    """17 heads don't fit the width that the search sets out from; trials with a width that they don't fit fail."""
+    words = ["space.student.dim=choice(16,34)", "space.student.heads=choice(2,17)", "trials=4", "seed=5"]
+    result = tune(finished_root, config_dir, *words)
+    fits = {(trial.values["student.dim"], trial.values["student.heads"]): trial.value for trial in result.trials}
+    assert {value is not None for pair, value in fits.items() if pair != (16, 17)} == {True}
+    assert fits.get((16, 17)) is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

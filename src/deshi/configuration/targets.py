@@ -36,7 +36,11 @@ class Problem:
 
     def under(self, prefix: str) -> Problem:
         """The same problem with ``prefix`` before its key."""
-        return Problem(".".join(part for part in (prefix, self.key) if part), self.message)
+        return dataclasses.replace(self, key=".".join(part for part in (prefix, self.key) if part))
+
+
+class Refusal(Problem):
+    """What a class refuses when it is built: its arguments are right one by one."""
 
 
 class ConfigError(DeshiError, ValueError):
@@ -130,7 +134,7 @@ def refusals(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> list[Probl
         with torch.random.fork_rng(devices=[]) if torch else contextlib.nullcontext():
             build(node, **later)
     except DeshiError as error:
-        return [Problem("", str(error))]
+        return [Refusal("", str(error))]
     except Exception:  # it came to what isn't here yet
         return []
     return []

@@ -14,7 +14,7 @@ from deshi.artifacts import write_json
 from deshi.configuration.needs import OPTUNA
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
-from deshi.configuration.targets import build
+from deshi.configuration.targets import ConfigError, Refusal, build
 from deshi.configuration.validation import overlaid, resolved, validate
 from deshi.data.sources.sql import hide_password
 from deshi.evaluation import seen_targets
@@ -75,10 +75,14 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_space(cfg: TuneConfig) -> None:
-    """Every key with every choice and bound, before any work."""
+    """Every key with every choice and bound, before any work; what a class refuses may fit another choice's value."""
     for key, domain in cfg.domains().items():
         for value in domain.ends:
-            trial_config(cfg, {key: value})
+            try:
+                trial_config(cfg, {key: value})
+            except ConfigError as error:
+                if not all(isinstance(problem, Refusal) for problem in error.problems):
+                    raise
 
 
 class _Search:
@@ -192,13 +196,13 @@ class _Search:
         if trial.params.keys() != self.domains.keys():  # killed while it was drawn
             study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
             return
-        config = trial_config(self.cfg, trial.params, self._name(trial.number))
-        begun = self._run_of(trial.number)
-        if begun is not None:
-            config = config.model_copy(update={"resume": str(begun)})
         values = ", ".join(f"{key}={value}" for key, value in trial.params.items())
         log.info("trial %d of %d: %s", trial.number + 1, self.cfg.trials, values)
         try:
+            config = trial_config(self.cfg, trial.params, self._name(trial.number))
+            begun = self._run_of(trial.number)
+            if begun is not None:
+                config = config.model_copy(update={"resume": str(begun)})
             metrics = STAGES[self.cfg.stage].run(config).metrics
         except DeshiError as error:
             log.warning("trial %d failed: %s", trial.number + 1, error)
