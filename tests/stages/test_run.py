@@ -320,6 +320,12 @@ def test_what_makes_no_sense_is_refused_at_once(words: list[str], message: str, 
         stages.compose("run", ["data=tiny", "recipe=wide", "distill=listwise-table", *words], {}, config_dir)
 
 
+def test_a_wrong_value_of_a_recipe_that_the_data_will_choose(config_dir: Path) -> None:
+    """The words fit one of the recipes: its problem is told, not that they don't fit the others."""
+    with pytest.raises(ConfigError, match=r"1 problem.*\n  teachers.counts.teacher: Pairwise got .*history_decay=3"):
+        stages.compose("run", ["data=tiny", "teachers.counts.teacher.history_decay=3"], {}, config_dir)
+
+
 def test_what_is_not_said_is_taken_over_from_the_plain_student(config_dir: Path) -> None:
     """The same chance for all: a teacher and the distilled student train as the plain one but for what is given."""
     words = [

@@ -6,7 +6,6 @@ Importing the declarations loads nothing heavy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +62,17 @@ def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config
     """A stage's checked configuration from ``key=value`` texts and Python values; the values come last and win."""
     from deshi.configuration.compose import load
     from deshi.configuration.overrides import from_python
-    from deshi.configuration.targets import ConfigError
+    from deshi.configuration.targets import ConfigError, Refusal
     from deshi.stages._auto import open_recipes
 
     texts, schema = [*overrides, *from_python(values)], find_stage(stage).schema
     for recipe in open_recipes(stage, texts):
         # words about the parts of one recipe don't fit another: take the first that they fit until the data decide
-        with suppress(ConfigError):
+        try:
             return load(stage, schema, texts, config_dir, assumed=[recipe])
+        except ConfigError as error:
+            if all(isinstance(problem, Refusal) for problem in error.problems):
+                raise  # they fit: a value is wrong
     return load(stage, schema, texts, config_dir)
 
 
