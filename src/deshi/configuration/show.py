@@ -12,14 +12,14 @@ from pydantic_core import PydanticUndefined
 
 from deshi.configuration.groups import choices, content, description, stage_groups
 from deshi.configuration.schemas import StageConfig
-from deshi.configuration.validation import nested_model, resolved
+from deshi.configuration.validation import key_of, nested_model, resolved
 
 WIDTH = 110
 
 
 def render(config: StageConfig) -> str:
     """The resolved configuration as YAML; what an argument has set carries that argument as a comment."""
-    marks = {text.lstrip("+").partition("=")[0]: text for text in config.overrides}
+    marks = {key_of(text): text for text in config.overrides}
     values = resolved(config)
     paths = {"paths": values.pop("paths")}
     return "\n".join(_lines({**values, **paths}, marks, "", 0))

@@ -52,6 +52,11 @@ class ConfigError(DeshiError, ValueError):
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(f"{count} in the configuration; nothing was started:\n{lines}")
 
+    @property
+    def keys_fit(self) -> bool:
+        """Whether all keys and types are right, and only classes refuse what they are given."""
+        return all(isinstance(problem, Refusal) for problem in self.problems)
+
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """The ``choices`` most like ``name``, best first: by the whole dotted key or by its last part."""
@@ -119,7 +124,7 @@ def refusals(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> list[Probl
     """What the classes of a node that :func:`check_node` finds right refuse: numbers out of range, what doesn't fit.
 
     Each is built for a try, as far as that goes without what deshi supplies at run time. So a wrong argument of a long
-    run's last step is told before its first one.
+    run's last step is told before its first one. A class that opens files asks for what deshi supplies before it does.
 
     Args:
         node: the dict with ``_target_`` and arguments.
@@ -136,7 +141,7 @@ def refusals(node: Mapping[str, Any], runtime: Sequence[str] = ()) -> list[Probl
     except DeshiError as error:
         return [Refusal("", str(error))]
     except Exception:  # it came to what isn't here yet
-        return []
+        pass
     return []
 
 

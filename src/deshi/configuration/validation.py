@@ -44,7 +44,7 @@ def validate(
 
 def _without_inherited(problems: Sequence[Problem], overrides: Iterable[str]) -> list[Problem]:
     """Problems, without those of a key such as ``distilled.train.KEY`` that it takes over from ``train.KEY``."""
-    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    given = {key_of(override) for override in overrides}
 
     def is_inherited(problem: Problem) -> bool:
         what = problem.message.partition(".")[0]  # without the names near to it
@@ -198,6 +198,11 @@ def overlaid(base: Mapping[str, Any], changes: Any) -> dict[str, Any]:
 def resolved(config: BaseModel) -> dict[str, Any]:
     """The configuration as plain dicts, lists and scalars, every default written out."""
     return config.model_dump(mode="json")
+
+
+def key_of(override: str) -> str:
+    """The dotted key, or the group, that a ``key=value`` text sets."""
+    return override.lstrip("+").partition("=")[0]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -62,7 +62,7 @@ def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config
     """A stage's checked configuration from ``key=value`` texts and Python values; the values come last and win."""
     from deshi.configuration.compose import load
     from deshi.configuration.overrides import from_python
-    from deshi.configuration.targets import ConfigError, Refusal
+    from deshi.configuration.targets import ConfigError
     from deshi.stages._auto import open_recipes
 
     texts, schema = [*overrides, *from_python(values)], find_stage(stage).schema
@@ -71,8 +71,8 @@ def compose(stage: str, overrides: Sequence[str], values: dict[str, Any], config
         try:
             return load(stage, schema, texts, config_dir, assumed=[recipe])
         except ConfigError as error:
-            if all(isinstance(problem, Refusal) for problem in error.problems):
-                raise  # they fit: a value is wrong
+            if error.keys_fit:
+                raise  # of a value
     return load(stage, schema, texts, config_dir)
 
 

@@ -14,7 +14,7 @@ from deshi.artifacts import write_json
 from deshi.configuration.needs import OPTUNA
 from deshi.configuration.run_folders import METRICS_FILE, TIME_FILE, find_run, save_config, write_config
 from deshi.configuration.schemas import DistillConfig, FitConfig, TeachConfig, TrainingConfig
-from deshi.configuration.targets import ConfigError, Refusal, build
+from deshi.configuration.targets import ConfigError, build
 from deshi.configuration.validation import overlaid, resolved, validate
 from deshi.data.sources.sql import hide_password
 from deshi.evaluation import seen_targets
@@ -81,7 +81,7 @@ def _check_space(cfg: TuneConfig) -> None:
             try:
                 trial_config(cfg, {key: value})
             except ConfigError as error:
-                if not all(isinstance(problem, Refusal) for problem in error.problems):
+                if not error.keys_fit:
                     raise
 
 
